@@ -1,0 +1,1 @@
+"""Experiment files: `get_config()` with the scalars, `build(config)` with the plain calls."""

@@ -1,0 +1,49 @@
+"""Class-conditional GAN on MNIST: an embedded label in the generator, a projection in the discriminator.
+
+python -m experiments.train --config=experiments/configs/cgan_mnist.py --workdir=runs/cgan_mnist --config.data_dir=DIR
+"""
+
+import ml_collections
+
+from experiments.settings import run_config, run_settings
+from gan_jax import core, data, gans, nets
+from gan_jax.runtime import Experiment, image_grid
+
+_CLASSES = 10
+
+
+def get_config() -> ml_collections.ConfigDict:
+    return run_config(
+        data_dir="",
+        batch_size=64,
+        steps=4000,
+        steps_per_dispatch=10,
+        report_every=100,
+        sample_every=500,
+        checkpoint_every=500,
+        sample_count=80,
+        latents=100,
+        width=32,
+        learning_rate=2e-4,
+        ema_halflife_images=10_000.0,
+        dtype="float32",
+    )
+
+
+def build(config: ml_collections.ConfigDict) -> Experiment:
+    generator = nets.DCGANGenerator(28, 1, config.width, num_classes=_CLASSES, dtype=config.dtype)
+    discriminator = nets.DCGANDiscriminator(config.width, num_classes=_CLASSES, dtype=config.dtype)
+    game = gans.cgan(
+        nets.from_linen(generator),
+        nets.from_linen(discriminator),
+        core.normal(config.latents),
+        num_classes=_CLASSES,
+        learning_rate=config.learning_rate,
+        ema_halflife_images=config.ema_halflife_images,
+    )
+    return Experiment(
+        game=game,
+        source=lambda: data.tfds_images("mnist", data_dir=config.data_dir, labels=True),
+        preview=image_grid,
+        **run_settings(config),
+    )

@@ -1,0 +1,56 @@
+"""DCGAN on a folder of images of your own; with sub-folders as classes, a conditional one.
+
+python -m experiments.train --config=experiments/configs/dcgan_folder.py --workdir=runs/mine --config.data_dir=DIR
+  --config.num_classes=K --config.labels=True  for K sub-folders
+"""
+
+import ml_collections
+
+from experiments.settings import run_config, run_settings
+from gan_jax import core, data, gans, nets
+from gan_jax.runtime import Experiment, image_grid
+
+
+def get_config() -> ml_collections.ConfigDict:
+    return run_config(
+        data_dir="",
+        image_size=64,
+        channels=3,
+        labels=False,
+        num_classes=0,
+        batch_size=64,
+        steps=50_000,
+        steps_per_dispatch=10,
+        report_every=100,
+        sample_every=1000,
+        checkpoint_every=1000,
+        latents=100,
+        width=64,
+        learning_rate=2e-4,
+        ema_halflife_images=10_000.0,
+        dtype="float32",
+    )
+
+
+def build(config: ml_collections.ConfigDict) -> Experiment:
+    classes = config.num_classes or None
+    game = gans.dcgan(
+        nets.from_linen(
+            nets.DCGANGenerator(
+                config.image_size, config.channels, config.width, num_classes=classes, dtype=config.dtype
+            )
+        ),
+        nets.from_linen(nets.DCGANDiscriminator(config.width, num_classes=classes, dtype=config.dtype)),
+        core.normal(config.latents),
+        num_classes=classes,
+        learning_rate=config.learning_rate,
+        ema_halflife_images=config.ema_halflife_images,
+    )
+    return Experiment(
+        game=game,
+        source=lambda: data.image_folder(
+            config.data_dir, image_size=config.image_size, labels=config.labels, channels=config.channels
+        ),
+        preview=image_grid,
+        **run_settings(config),
+    )

@@ -1,0 +1,39 @@
+"""DCGAN on the 8x8 digits inside scikit-learn: the default, which needs no data.
+
+python -m experiments.train --workdir=runs/digits
+"""
+
+import ml_collections
+
+from experiments.settings import run_config, run_settings
+from gan_jax import core, data, gans, nets
+from gan_jax.runtime import Experiment, image_grid
+
+
+def get_config() -> ml_collections.ConfigDict:
+    return run_config(
+        batch_size=64,
+        steps=6000,
+        steps_per_dispatch=50,
+        report_every=200,
+        sample_every=1000,
+        checkpoint_every=1000,
+        latents=64,
+        width=64,
+        learning_rate=5e-4,
+        r1_gamma=0.02,
+        ema_halflife_images=10_000.0,
+        dtype="float32",
+    )
+
+
+def build(config: ml_collections.ConfigDict) -> Experiment:
+    game = gans.dcgan(
+        nets.from_linen(nets.DCGANGenerator(8, 1, config.width, dtype=config.dtype)),
+        nets.from_linen(nets.DCGANDiscriminator(config.width, norm="none", dtype=config.dtype)),
+        core.normal(config.latents),
+        penalties=(gans.r1(config.r1_gamma),),
+        learning_rate=config.learning_rate,
+        ema_halflife_images=config.ema_halflife_images,
+    )
+    return Experiment(game=game, source=lambda: data.digits(labels=False), preview=image_grid, **run_settings(config))

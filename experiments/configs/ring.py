@@ -1,0 +1,51 @@
+"""R3GAN's loss, relativistic pairing with R1 and R2, on a ring of 8 Gaussians.
+
+python -m experiments.train --config=experiments/configs/ring.py --workdir=runs/ring
+"""
+
+import functools
+
+import ml_collections
+
+from experiments.settings import run_config, run_settings
+from gan_jax import core, data, gans, losses, nets
+from gan_jax.runtime import Experiment, scatter
+
+
+def get_config() -> ml_collections.ConfigDict:
+    return run_config(
+        batch_size=256,
+        steps=10_000,
+        steps_per_dispatch=100,
+        report_every=500,
+        sample_every=2000,
+        checkpoint_every=2000,
+        sample_count=2500,
+        latents=16,
+        width=128,
+        learning_rate=1e-3,
+        gamma=0.02,
+        ema_halflife_images=20_000.0,
+    )
+
+
+def build(config: ml_collections.ConfigDict) -> Experiment:
+    mixture = data.ring()
+    hidden = (config.width,) * 3
+    optimizer = core.adam(config.learning_rate, 0.0, 0.99)
+    game = gans.adversarial(
+        nets.from_linen(nets.MLPGenerator((2,), hidden, bounded=False)),
+        nets.from_linen(nets.MLPDiscriminator(hidden)),
+        core.normal(config.latents),
+        loss=losses.relativistic_pairing,
+        penalties=(gans.r1(config.gamma), gans.r2(config.gamma)),
+        generator_optimizer=optimizer,
+        discriminator_optimizer=optimizer,
+        ema_halflife_images=config.ema_halflife_images,
+    )
+    return Experiment(
+        game=game,
+        source=lambda: mixture,
+        preview=functools.partial(scatter, centers=mixture.centers),
+        **run_settings(config),
+    )

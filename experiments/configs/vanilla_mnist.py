@@ -1,0 +1,49 @@
+"""The GAN of 2014 as tutorials have it: multi-layer perceptrons on 28x28 digits, batch 128, 100 latents.
+
+python -m experiments.train --config=experiments/configs/vanilla_mnist.py --workdir=runs/vanilla_mnist \
+  --config.data_dir=DIR
+"""
+
+import ml_collections
+
+from experiments.settings import run_config, run_settings
+from gan_jax import core, data, gans, losses, nets
+from gan_jax.runtime import Experiment, image_grid
+from gan_jax.types import InvalidInputError
+
+_OBJECTIVES = {"non_saturating": losses.non_saturating, "minimax": losses.minimax}
+
+
+def get_config() -> ml_collections.ConfigDict:
+    return run_config(
+        data_dir="",
+        objective="non_saturating",
+        batch_size=128,
+        steps=20_000,
+        steps_per_dispatch=25,
+        report_every=500,
+        sample_every=2000,
+        checkpoint_every=2000,
+        latents=100,
+        learning_rate=2e-4,
+        dropout=0.3,
+        dtype="float32",
+    )
+
+
+def build(config: ml_collections.ConfigDict) -> Experiment:
+    if config.objective not in _OBJECTIVES:
+        raise InvalidInputError(f"config.objective={config.objective!r}: expected one of {sorted(_OBJECTIVES)}")
+    game = gans.vanilla(
+        nets.from_linen(nets.MLPGenerator((28, 28, 1), (256, 512, 1024), norm="batch", dtype=config.dtype)),
+        nets.from_linen(nets.MLPDiscriminator((512, 256), config.dropout, dtype=config.dtype)),
+        core.normal(config.latents),
+        loss=_OBJECTIVES[config.objective],
+        learning_rate=config.learning_rate,
+    )
+    return Experiment(
+        game=game,
+        source=lambda: data.tfds_images("mnist", data_dir=config.data_dir, labels=False),
+        preview=image_grid,
+        **run_settings(config),
+    )

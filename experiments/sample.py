@@ -1,0 +1,71 @@
+"""Samples from a trained run, as a picture.
+
+`--interpolate=K` shows paths between two latents in K images a row; `--label=C` asks a conditional game for one class.
+"""
+
+import math
+import pathlib
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from PIL import Image
+
+from experiments import flags as commands
+from experiments.workdir import Trained, load
+from gan_jax.types import InvalidInputError
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "directory of the run", required=True)
+_NUM = flags.DEFINE_integer("num", 64, "number of samples", lower_bound=1)
+_OUT = flags.DEFINE_string("out", "grid.png", "where to write: a picture, or .npy for the samples themselves")
+_SEED = flags.DEFINE_integer("seed", 0, "seed of the latents", lower_bound=0)
+_STEP = flags.DEFINE_integer("step", None, "step of the checkpoint; the newest by default")
+_TRUNCATION = flags.DEFINE_float(
+    "truncation", None, "threshold of the latents: in standard deviations if normal, in (0, 1] if uniform"
+)
+_INTERPOLATE = flags.DEFINE_integer("interpolate", 0, "images on the path between two latents; 0 for free samples")
+_LABEL = flags.DEFINE_integer("label", None, "class, for a conditional game; all in turn by default")
+
+
+def interpolated(run: Trained, num: int, between: int) -> np.ndarray:
+    """Rows of `between` latents each, from one draw of the prior to another."""
+    prior = run.experiment.game.prior
+    if prior is None:
+        raise InvalidInputError("--interpolate: this game has no latents to interpolate between")
+    if between < 2 or num % between:
+        raise InvalidInputError(f"--interpolate={between}: expected at least 2, and a divisor of --num={num}")
+    ends = prior.sample(jax.random.key(_SEED.value), 2 * (num // between), _TRUNCATION.value)
+    start, end = (jnp.repeat(x, between, axis=0) for x in jnp.split(ends, 2))
+    return np.asarray(prior.interpolate(start, end, jnp.tile(jnp.linspace(0.0, 1.0, between), num // between)))
+
+
+def main(argv: Sequence[str]) -> int:
+    """See the module."""
+    del argv
+    out = pathlib.Path(_OUT.value)
+    if out.suffix != ".npy" and out.suffix.lower() not in Image.registered_extensions():
+        raise InvalidInputError(f"--out={out}: expected a name ending in .npy or as a picture does, such as .png")
+    run = load(_WORKDIR.value, _STEP.value)
+    game, num, label = run.experiment.game, _NUM.value, _LABEL.value
+    if label is not None and (game.num_classes is None or not 0 <= label < game.num_classes):
+        has = "is unconditional" if game.num_classes is None else f"has classes 0 to {game.num_classes - 1}"
+        raise InvalidInputError(f"--label={label}: this game {has}")
+    inputs = interpolated(run, num, _INTERPOLATE.value) if _INTERPOLATE.value else None
+    labels: int | np.ndarray | None = label
+    if inputs is not None and label is None and game.num_classes is not None:
+        labels = np.repeat(np.arange(num // _INTERPOLATE.value) % game.num_classes, _INTERPOLATE.value)
+    samples = run.sample(num, seed=_SEED.value, label=labels, truncation=_TRUNCATION.value, inputs=inputs)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix == ".npy":
+        np.save(out, samples)
+    else:
+        columns = _INTERPOLATE.value or (game.num_classes if label is None else None) or math.ceil(math.sqrt(num))
+        run.experiment.preview(samples, columns).save(out)
+    print(f"{len(samples)} samples of step {run.step:,} in {out}")
+    return commands.DONE
+
+
+if __name__ == "__main__":
+    commands.run(main)

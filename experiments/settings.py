@@ -1,0 +1,43 @@
+"""What every experiment file sets: seed, batch size, length, and how often to report and save."""
+
+import dataclasses
+from typing import Any
+
+import ml_collections
+
+from gan_jax.runtime import Experiment
+
+_FIELDS = tuple(field.name for field in dataclasses.fields(Experiment) if field.type in (int, "int"))
+
+# Keys that do not change what an iteration computes: a run may be continued with other values of these.
+FREE = (
+    "steps",
+    "report_every",
+    "sample_every",
+    "checkpoint_every",
+    "keep_last",
+    "keep_every",
+    "sample_count",
+)
+
+
+def run_config(**values: Any) -> ml_collections.ConfigDict:
+    """A config with the fields of `Experiment` that are numbers, at their defaults, and with `values`.
+
+    Args:
+      **values: at least `batch_size` and `steps`; and the scalars of the experiment itself.
+
+    Returns:
+      The config; its keys and types are fixed, its values may be overridden by flags.
+    """
+    defaults = {
+        field.name: field.default
+        for field in dataclasses.fields(Experiment)
+        if field.name in _FIELDS and field.default is not dataclasses.MISSING
+    }
+    return ml_collections.ConfigDict({"seed": 0} | defaults | values)
+
+
+def run_settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """The fields of `Experiment` that a config sets."""
+    return {name: config[name] for name in _FIELDS}

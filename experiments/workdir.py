@@ -1,0 +1,200 @@
+"""What a run leaves in its workdir, and how to get it back: `load(workdir).sample(64)`."""
+
+import dataclasses
+import importlib.metadata
+import importlib.util
+import json
+import pathlib
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from experiments.settings import FREE
+from gan_jax import runtime
+from gan_jax.core import GANState
+from gan_jax.runtime.logging import write_json
+from gan_jax.runtime.program import build_start
+from gan_jax.types import InvalidInputError
+
+_PACKAGES = ("gan_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
+
+
+def load_module(path: str | pathlib.Path) -> Any:
+    """An experiment file as a module; it must define `get_config()` and `build(config)`."""
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise InvalidInputError(
+            f"config file {str(path)!r} does not exist: see experiments/configs/ for those there are"
+        )
+    spec = importlib.util.spec_from_file_location(f"experiment_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for name in ("get_config", "build"):
+        if not hasattr(module, name):
+            raise InvalidInputError(
+                f"{path} has no function {name}: an experiment file has get_config() and build(config)"
+            )
+    return module
+
+
+def versions() -> dict[str, str]:
+    """Python, the packages that results depend on, and the commit of this checkout where git knows it."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+    here = pathlib.Path(__file__).parent
+    if shutil.which("git") is not None:
+        described = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
+        found["commit"] = described.stdout.strip() or "unknown"
+    return found
+
+
+def claim(workdir: pathlib.Path, module_path: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+    """Makes a workdir this run's own, or checks that it is: writes `config.json` and a copy of the experiment file.
+
+    Args:
+      workdir: made if missing.
+      module_path: the experiment file.
+      config: as resolved from file and flags.
+
+    Raises:
+      InvalidInputError: if the workdir was made by another config; the message lists the differences.
+    """
+    resolved = json.loads(config.to_json_best_effort())
+    record = workdir / "config.json"
+    started = any(path.name.isdigit() for path in (workdir / "checkpoints").glob("*"))
+    if record.exists() and started:  # until something is saved, another try may correct its flags
+        earlier = read_json(record)["config"]
+        changed = [
+            f"config.{key}: {earlier.get(key, 'absent')!r} there, {resolved.get(key, 'absent')!r} now"
+            for key in sorted(earlier.keys() | resolved.keys())
+            if key not in FREE and earlier.get(key, object) != resolved.get(key, object)
+        ]
+        kept = workdir / "experiment.py"
+        if kept.read_text() != module_path.read_text():
+            changed.append(f"the experiment file: {module_path} is not the one kept as {kept} (diff them)")
+        if changed:
+            raise InvalidInputError(
+                f"workdir {str(workdir)!r} was made by another config:\n  " + "\n  ".join(changed) + "\n"
+                "go back to what made it, or choose another --workdir"
+            )
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        if not started:
+            shutil.copyfile(module_path, workdir / "experiment.py")
+        facts = {
+            "config": resolved,
+            "config_file": module_path.name,
+            "versions": versions(),
+            "platform": jax.default_backend(),
+            "devices": [device.device_kind for device in jax.devices()],
+            "command": sys.argv,
+        }
+        write_json(record, facts)
+    except OSError as error:
+        raise InvalidInputError(f"workdir {str(workdir)!r} cannot be written: {error}") from error
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """A JSON file, or a clear error."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise InvalidInputError(f"{path} cannot be read ({error}): is {path.parent} the workdir of a run?") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A run's experiment with the state of one of its checkpoints.
+
+    Attributes:
+      experiment: rebuilt from the workdir's own copy of the experiment file and its config.
+      state: of the checkpoint.
+      step: of the checkpoint.
+    """
+
+    experiment: runtime.Experiment
+    state: GANState
+    step: int
+
+    def sample(
+        self,
+        n: int = 64,
+        *,
+        seed: int = 0,
+        label: int | np.ndarray | None = None,
+        truncation: float | None = None,
+        inputs: Any = None,
+    ) -> np.ndarray:
+        """Samples of the averaged generator, or of the generator itself where the game keeps no average.
+
+        Args:
+          n: how many.
+          seed: fixes the latents.
+          label: one class for all, or `[n]`; the classes in turn by default.
+          truncation: see the game's prior.
+          inputs: in place of latents drawn from the prior.
+
+        Returns:
+          Samples `[n, ...]`; images are in [-1, 1].
+        """
+        key = jax.random.key(seed)
+        labels = None if label is None else np.broadcast_to(np.asarray(label, np.int32), (n,))
+        return runtime.sample_grid(
+            self.experiment, self.state, key, n, label=labels, inputs=inputs, truncation=truncation
+        )
+
+
+def load(workdir: str | pathlib.Path, step: int | None = None, *, say: Callable[[str], None] = print) -> Trained:
+    """A trained game from its workdir.
+
+    Args:
+      workdir: of a run.
+      step: of the checkpoint; the newest that can be read by default.
+      say: gets messages about damaged checkpoints.
+
+    Returns:
+      The experiment and its state, on the first device.
+
+    Raises:
+      InvalidInputError: if the workdir has no run, or no such checkpoint.
+    """
+    workdir = pathlib.Path(workdir)
+    config = ml_collections.ConfigDict(read_json(workdir / "config.json")["config"])
+    shapes = read_json(workdir / "data.json")
+    spec = {name: jax.ShapeDtypeStruct(x["shape"], x["dtype"]) for name, x in shapes.items()}
+    experiment = load_module(workdir / "experiment.py").build(config)
+    mesh = runtime.make_mesh(jax.local_devices()[:1])
+    with jax.set_mesh(mesh):
+        abstract = build_start(experiment, spec, mesh).abstract
+        checkpointer = runtime.Checkpointer(workdir / "checkpoints", keep_last=1, read_only=True)
+        steps = checkpointer.steps()
+        if step is not None and step not in steps:
+            raise InvalidInputError(f"{workdir} has no checkpoint of step {step}: it has {steps}")
+        try:
+            restored = (
+                checkpointer.restore_latest(abstract, say)
+                if step is None
+                else (step, checkpointer.restore(step, abstract))
+            )
+        except InvalidInputError:
+            raise
+        except Exception as error:  # whatever Orbax and TensorStore raise on damaged files
+            raise InvalidInputError(f"checkpoint {step} of {workdir} cannot be read: {error}") from error
+        finally:
+            checkpointer.close()
+    if restored is None:
+        raise InvalidInputError(f"{workdir} has no checkpoint yet")
+    return Trained(experiment, restored[1]["state"], restored[0])

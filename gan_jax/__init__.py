@@ -1,0 +1,21 @@
+"""gan_jax: generative adversarial networks for JAX.
+
+The rooms are imported on first use, so that `import gan_jax.losses` pays for jax alone.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+__all__ = ["__version__", "core", "data", "gans", "losses", "nets", "regularizers", "runtime", "types"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return importlib.import_module(f"gan_jax.{name}")
+    raise AttributeError(f"module 'gan_jax' has no attribute {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

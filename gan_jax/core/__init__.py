@@ -1,0 +1,31 @@
+"""Games, compiled: state, phases, the train step, hooks, priors and optimisers."""
+
+from gan_jax.core.hooks import ema
+from gan_jax.core.hparams import get_hparams, set_hparams
+from gan_jax.core.optimizers import adam
+from gan_jax.core.phase import run_phase
+from gan_jax.core.priors import normal, uniform
+from gan_jax.core.sharding import constrain_batch
+from gan_jax.core.state import GANState, PlayerState, create_player, create_state, init_key
+from gan_jax.core.step import empty_window, make_scan, make_step, num_draws, window_means
+
+__all__ = [
+    "GANState",
+    "PlayerState",
+    "adam",
+    "constrain_batch",
+    "create_player",
+    "create_state",
+    "ema",
+    "empty_window",
+    "get_hparams",
+    "init_key",
+    "make_scan",
+    "make_step",
+    "normal",
+    "num_draws",
+    "run_phase",
+    "set_hparams",
+    "uniform",
+    "window_means",
+]

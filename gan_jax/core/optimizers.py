@@ -1,0 +1,29 @@
+"""Optimisers whose hyperparameters are arrays in the state."""
+
+import optax
+
+
+def adam(
+    learning_rate: float, b1: float = 0.9, b2: float = 0.999, *, eps: float = 1e-8, lazy_interval: int = 0
+) -> optax.GradientTransformation:
+    """Adam with its learning rate and betas as arrays in the optimiser state (`optax.inject_hyperparams`).
+
+    Args:
+      learning_rate: step size.
+      b1: decay of the first moment.
+      b2: decay of the second moment.
+      eps: added to the root of the second moment.
+      lazy_interval: k of a penalty that runs every k-th step in a phase of its own and shares this optimiser; the
+        learning rate is then multiplied by c = k / (k + 1) and the betas raised to the power c. 0 for none.
+
+    Returns:
+      An optax transformation.
+
+    References:
+      Kingma and Ba, "Adam", arXiv:1412.6980, 2014; Karras et al., "Analyzing and Improving the Image Quality of
+      StyleGAN", arXiv:1912.04958, 2020, appendix B (the lazy correction).
+    """
+    c = lazy_interval / (lazy_interval + 1) if lazy_interval else 1.0
+    return optax.inject_hyperparams(optax.adam, static_args=("eps_root", "nesterov", "mu_dtype"))(
+        learning_rate=c * learning_rate, b1=b1**c, b2=b2**c, eps=eps
+    )

@@ -1,0 +1,71 @@
+"""One phase of an iteration: gradients for one player, one optimiser update, `repeat` times, every k-th iteration."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+from gan_jax.core.state import GANState
+from gan_jax.types import Batch, Metrics, Phase, PRNGKey
+
+Window = dict[str, Array]  # metric -> [2]: the sum, and how many values it is of
+
+
+def update(phase: Phase, state: GANState, batch: Batch, key: PRNGKey) -> tuple[GANState, Metrics]:
+    """One optimiser update of the phase's player.
+
+    Args:
+      phase: what to minimise, and for whom.
+      state: the state of the game.
+      batch: one batch, `[b, ...]`.
+      key: of this update alone.
+
+    Returns:
+      The state, in which only this player, and the `aux` entries that the loss names, have changed; and the metrics of
+      the loss with its value and the norm of the gradient.
+    """
+    player = state.players[phase.player]
+    (loss, out), gradient = jax.value_and_grad(phase.loss, has_aux=True)(player.params, state, batch, key)
+    updates, opt_state = player.tx.update(gradient, player.opt_state, player.params)
+    player = player.replace(
+        step=player.step + 1,
+        params=optax.apply_updates(player.params, updates),
+        opt_state=opt_state,
+        model_state=player.model_state if out.model_state is None else out.model_state,
+    )
+    metrics = {**out.metrics, "loss": loss, "gradient_norm": optax.tree_utils.tree_norm(gradient)}
+    state = state.replace(players={**state.players, phase.player: player}, aux={**state.aux, **out.aux})
+    return state, {f"{phase.name}/{name}": value.astype(jnp.float32) for name, value in metrics.items()}
+
+
+def run_phase(phase: Phase, state: GANState, batches: Batch, key: PRNGKey) -> tuple[GANState, Window]:
+    """All updates of a phase in one iteration.
+
+    Args:
+      phase: the phase.
+      state: the state of the game.
+      batches: `[repeat, b, ...]`, one batch for each update.
+      key: of this phase in this iteration; update i folds i into it.
+
+    Returns:
+      The state, and for each metric its sum and count (zero in an iteration in which the phase does not run).
+    """
+
+    def one(state: GANState, inputs: tuple[Batch, Array]) -> tuple[GANState, Metrics]:
+        batch, index = inputs
+        return update(phase, state, batch, jax.random.fold_in(key, index))
+
+    def run(state: GANState) -> tuple[GANState, Window]:
+        if phase.repeat == 1:
+            state, metrics = one(state, (jax.tree.map(lambda x: x[0], batches), jnp.zeros((), jnp.int32)))
+            return state, {name: jnp.stack([value, jnp.ones_like(value)]) for name, value in metrics.items()}
+        state, metrics = jax.lax.scan(one, state, (batches, jnp.arange(phase.repeat)))
+        return state, {name: jnp.stack([jnp.sum(v), jnp.float32(phase.repeat)]) for name, v in metrics.items()}
+
+    if phase.every == 1:
+        return run(state)
+
+    def skip(state: GANState) -> tuple[GANState, Window]:
+        return state, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(run, state)[1])
+
+    return jax.lax.cond(state.step % phase.every == 0, run, skip, state)

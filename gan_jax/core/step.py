@@ -1,0 +1,107 @@
+"""A game as one pure function: all phases of an iteration, and a scan over iterations, ready for `jax.jit`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+from gan_jax.core.phase import Window, run_phase
+from gan_jax.core.state import GANState
+from gan_jax.types import Batch, Game, InvalidInputError, PRNGKey
+
+Step = Callable[[GANState, Batch], tuple[GANState, Window]]
+
+
+def _draws(game: Game) -> list[int]:
+    """For each phase the index of its first batch, and at the end the number of batches."""
+    starts, drawn = [], 0
+    for phase in game.phases:
+        if phase.every < 1 or phase.repeat < 1:
+            raise InvalidInputError(
+                f"phase {phase.name!r}: every={phase.every}, repeat={phase.repeat}; both count from 1"
+            )
+        if phase.reuse_batch and (drawn == 0 or phase.repeat > 1):
+            raise InvalidInputError(f"phase {phase.name!r}: reuse_batch needs a phase before it, and repeat=1")
+        starts.append(drawn - 1 if phase.reuse_batch else drawn)
+        drawn += 0 if phase.reuse_batch else phase.repeat
+    return [*starts, drawn]
+
+
+def num_draws(game: Game) -> int:
+    """How many batches one iteration of a game takes: one per update that does not reuse the one before."""
+    return _draws(game)[-1]
+
+
+def make_step(game: Game) -> Step:
+    """One iteration of a game: its phases in order, then its hooks.
+
+    The key of an update is the root key with step, phase and repetition folded in, so randomness is a function of the
+    state alone and a resumed run draws what an uninterrupted one would have.
+
+    Args:
+      game: the game.
+
+    Returns:
+      `(state, batches) -> (state, window)`; `batches` has leaves `[num_draws(game), b, ...]`, and the window holds the
+      sum and the count of every metric. Pure; compile it with `jax.jit(step, donate_argnums=0)`.
+    """
+    *starts, _ = _draws(game)
+
+    def step(state: GANState, batches: Batch) -> tuple[GANState, Window]:
+        window: Window = {}
+        iteration_key = jax.random.fold_in(state.key, state.step)
+        for index, (phase, start) in enumerate(zip(game.phases, starts, strict=True)):
+            drawn = jax.tree.map(lambda x, s=start, n=phase.repeat: x[s : s + n], batches)
+            state, metrics = run_phase(phase, state, drawn, jax.random.fold_in(iteration_key, index))
+            window.update(metrics)
+        for hook in game.after:
+            state = hook(state)
+        return state.replace(step=state.step + 1), window
+
+    return step
+
+
+def make_scan(game: Game, fetch: Callable[[PyTree, PyTree, Any], Batch], length: int) -> Callable[..., Any]:
+    """Several iterations in one program, with the batches fetched inside it and the metrics summed inside it.
+
+    Args:
+      game: the game.
+      fetch: `(data, inputs, step) -> batches` with leaves `[num_draws(game), b, ...]`; `data` is constant over the run
+        (the data set itself, or a key), `inputs` is what the host sends for one iteration (indices, or the batches).
+      length: iterations.
+
+    Returns:
+      `(state, window, data, inputs) -> (state, window)`, where `inputs` has a leading axis of `length`.
+    """
+    step = make_step(game)
+
+    def scan(state: GANState, window: Window, data: PyTree, inputs: PyTree) -> tuple[GANState, Window]:
+        def body(index: Array, carry: tuple[GANState, Window]) -> tuple[GANState, Window]:
+            state, window = carry
+            state, metrics = step(state, fetch(data, jax.tree.map(lambda x: x[index], inputs), state.step))
+            return state, jax.tree.map(jnp.add, window, metrics)
+
+        # XLA would unroll a loop of one iteration and round otherwise than in a loop of many; it can't see this count.
+        count = jax.lax.optimization_barrier(jnp.int32(length))
+        return jax.lax.fori_loop(0, count, body, (state, window))
+
+    return scan
+
+
+def empty_window(game: Game, state: PyTree, batches: PyTree) -> Window:
+    """A window of zeros for `make_scan`; the state and the batches may be abstract."""
+    shapes = jax.eval_shape(make_step(game), state, batches)[1]
+    return {name: jnp.zeros(shape.shape, shape.dtype) for name, shape in shapes.items()}
+
+
+def window_means(window: Window) -> dict[str, float]:
+    """The mean of every metric in a window, as Python floats; a phase that never ran has no entry."""
+    values = jax.device_get(window)
+    return {name: float(total / count) for name, (total, count) in values.items() if count > 0}
+
+
+def root_key(seed: int) -> PRNGKey:
+    """The root key of a run."""
+    return jax.random.key(seed)

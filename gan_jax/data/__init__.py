@@ -1,0 +1,21 @@
+"""Data sources: batches as a function of (seed, step), on any number of hosts."""
+
+from gan_jax.data.digits import digits
+from gan_jax.data.folder import image_folder
+from gan_jax.data.mixtures import Mixture, grid, ring
+from gan_jax.data.sources import Arrays, Draws, Feed, Records, Source
+from gan_jax.data.tfds import tfds_images
+
+__all__ = [
+    "Arrays",
+    "Draws",
+    "Feed",
+    "Mixture",
+    "Records",
+    "Source",
+    "digits",
+    "grid",
+    "image_folder",
+    "ring",
+    "tfds_images",
+]

@@ -1,0 +1,75 @@
+"""Decoded images on their way from storage: resized, checked, held in memory where they fit."""
+
+import sys
+import time
+
+import numpy as np
+from PIL import Image
+
+from gan_jax.data.sources import Arrays, Reader, Records
+from gan_jax.types import InvalidInputError
+
+RESIDENT_BYTES = 2**30
+
+
+def resize(image: np.ndarray, image_size: int | None, channels: int | None) -> np.ndarray:
+    """A uint8 image `[h, w, c]`: the largest central square, resized with antialiasing, in grey or colour.
+
+    Args:
+      image: `[h, w, c]`, uint8.
+      image_size: height and width wanted; None leaves the size alone.
+      channels: 1 for grey, 3 for colour; None leaves them alone.
+
+    Returns:
+      `[image_size, image_size, channels]`, uint8.
+    """
+    if (
+        channels not in (None, image.shape[-1])
+        or image_size not in (None, image.shape[0])
+        or (image_size is not None and image.shape[0] != image.shape[1])
+    ):
+        picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+        if channels not in (None, image.shape[-1]):
+            picture = picture.convert({1: "L", 3: "RGB"}[channels])
+        if image_size is not None:
+            side = min(picture.size)
+            left, top = (picture.width - side) // 2, (picture.height - side) // 2
+            box = (left, top, left + side, top + side)
+            picture = picture.resize((image_size, image_size), Image.Resampling.LANCZOS, box=box)
+        image = np.asarray(picture)
+    return image if image.ndim == 3 else image[..., None]
+
+
+def stack(examples: list[dict[str, np.ndarray]], name: str) -> dict[str, np.ndarray]:
+    """Examples of one shape as arrays with a leading axis."""
+    for key, first in examples[0].items():
+        shapes = sorted({np.shape(example[key]) for example in examples})
+        if len(shapes) > 1:
+            raise InvalidInputError(
+                f"{name}: {key!r} comes in shapes {np.shape(first)}, {shapes}: set image_size (and channels) to bring "
+                "all images to one shape"
+            )
+    return {key: np.stack([example[key] for example in examples]) for key in examples[0]}
+
+
+def hold_or_stream(
+    name: str, reader: Reader, num_classes: int | None, resident_bytes: int = RESIDENT_BYTES
+) -> Arrays | Records:
+    """A source in memory if its decoded examples take at most `resident_bytes`, else one that streams."""
+    size, chunk = len(reader), 1024
+    first = reader.read(np.zeros(1, int))
+    if size * sum(value.nbytes for value in first.values()) > resident_bytes:
+        return Records(name, reader, num_classes)
+    parts: list[dict[str, np.ndarray]] = []
+    start = shown = time.monotonic()
+    for low in range(0, size, chunk):
+        parts.append(reader.read(np.arange(low, min(low + chunk, size))))
+        if {key: value.shape[1:] for key, value in parts[-1].items()} != {k: v.shape[1:] for k, v in first.items()}:
+            raise InvalidInputError(f"{name}: images differ in shape from example {low} on: set image_size")
+        now = time.monotonic()
+        if now - shown > 5:
+            shown = now
+            done = min(low + chunk, size)
+            eta = (now - start) / done * (size - done)
+            print(f"reading {name}: {done:,} of {size:,}, ETA {eta:.0f} s", file=sys.stderr, flush=True)
+    return Arrays(name, {key: np.concatenate([part[key] for part in parts]) for key in first}, num_classes)

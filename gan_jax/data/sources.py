@@ -1,0 +1,251 @@
+"""What a data source is: in memory and gathered on the device, read from storage, or drawn from a distribution.
+
+Every source has `name`, `spec` (one example as the game sees it), `num_classes` (None without labels), `summary()` for
+the person who reads the log, and `feed(...)`, which says how its batches get into the compiled step.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol, cast
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gan_jax.data import order
+from gan_jax.types import Batch, InvalidInputError, PRNGKey, Spec
+
+_DATA_KEY = 0xFFFFDA7A  # above every int32 step, so that no iteration has this key
+
+
+class Feed(NamedTuple):
+    """How batches get into the compiled step.
+
+    Attributes:
+      data: constant arrays, replicated on every device.
+      fetch: `(data, inputs, step) -> batches` with leaves `[draws, b, ...]`; runs inside the step.
+      stream: `(start, length) -> iterator` of what the host sends for `length` iterations at a time, from iteration
+        `start` on: numpy arrays `[length, draws, b, ...]`, or None where nothing is sent.
+    """
+
+    data: Any
+    fetch: Callable[[Any, Any, jax.Array], Batch]
+    stream: Callable[[int, int], Iterator[Any]]
+
+
+class Reader(Protocol):
+    """Random access to stored examples."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """The examples at the indices, decoded and stacked."""
+
+
+class Source(Protocol):
+    """See the module."""
+
+    @property
+    def name(self) -> str:
+        """For the log."""
+
+    @property
+    def num_classes(self) -> int | None:
+        """Of `'label'`; None without labels."""
+
+    @property
+    def spec(self) -> Spec:
+        """Shape and dtype of one example, as the game sees it."""
+
+    def summary(self) -> str:
+        """Count, shape, range and labels, for the log."""
+
+    def feed(self, seed: int, draws: int, batch_size: int, places: range) -> Feed:
+        """The feed of a run; `places` is the part of the batch that this host reads."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Arrays:
+    """A data set held in memory, placed on the device once and gathered by index inside the step.
+
+    Attributes:
+      name: for the log.
+      arrays: `[n, ...]` each; uint8 becomes float32 in [-1, 1] on the device.
+      num_classes: of `'label'`.
+    """
+
+    name: str
+    arrays: dict[str, np.ndarray]
+    num_classes: int | None = None
+
+    def __post_init__(self) -> None:
+        sizes = {name: len(values) for name, values in self.arrays.items()}
+        if len(set(sizes.values())) != 1 or 0 in sizes.values():
+            raise InvalidInputError(f"{self.name}: arrays of lengths {sizes}; expected one length above zero")
+        check_labels(self.name, self.arrays.get("label"), self.num_classes)
+
+    @property
+    def size(self) -> int:
+        return len(next(iter(self.arrays.values())))
+
+    @property
+    def spec(self) -> Spec:
+        return {name: model_spec(values.shape[1:], values.dtype) for name, values in self.arrays.items()}
+
+    def summary(self) -> str:
+        return f"{self.name}: {self.size:,} examples, on the device\n" + describe(self.arrays, self.num_classes)
+
+    def feed(self, seed: int, draws: int, batch_size: int, places: range) -> Feed:
+        def stream(start: int, length: int) -> Iterator[np.ndarray]:
+            while True:
+                steps = range(start, start + length)
+                where = np.stack([order.positions(step, draws, batch_size, places) for step in steps])
+                yield order.indices(seed, where, self.size)
+                start += length
+
+        def fetch(data: Batch, index: jax.Array, step: jax.Array) -> Batch:
+            del step
+            return {name: to_model(values[index]) for name, values in data.items()}
+
+        return Feed(self.arrays, fetch, stream)
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
+    """A data set too large for the device: read and decoded on the host by grain's threads, ahead of the step.
+
+    Attributes:
+      name: for the log.
+      reader: random access to the examples.
+      num_classes: of `'label'`.
+      num_threads: that read and decode.
+      prefetch: batches read ahead.
+    """
+
+    name: str
+    reader: Reader
+    num_classes: int | None = None
+    num_threads: int = 8
+    prefetch: int = 16
+
+    @property
+    def spec(self) -> Spec:
+        return {name: model_spec(x.shape[1:], x.dtype) for name, x in self.reader.read(np.zeros(1, int)).items()}
+
+    def summary(self) -> str:
+        count = min(256, len(self.reader))
+        arrays = self.reader.read(np.arange(count) * len(self.reader) // count)
+        check_labels(self.name, arrays.get("label"), self.num_classes)
+        head = f"{self.name}: {len(self.reader):,} examples, streamed (below: {count} of them)\n"
+        return head + describe(arrays, self.num_classes)
+
+    def feed(self, seed: int, draws: int, batch_size: int, places: range) -> Feed:
+        def stream(start: int, length: int) -> Iterator[Batch]:
+            batches = _Batches(self.reader, seed, batch_size, places, start * draws)
+            options = grain.ReadOptions(num_threads=self.num_threads, prefetch_buffer_size=self.prefetch)
+            iterator = iter(
+                grain.MapDataset.source(cast(Any, batches)).to_iter_dataset(options).batch(draws).batch(length)
+            )
+            while True:
+                yield next(iterator)
+
+        def fetch(data: None, batches: Batch, step: jax.Array) -> Batch:
+            del data, step
+            return {name: to_model(values) for name, values in batches.items()}
+
+        return Feed(None, fetch, stream)
+
+
+class _Batches:
+    """This host's part of every batch of the endless shuffled sequence, from batch `first` on."""
+
+    def __init__(self, reader: Reader, seed: int, batch_size: int, places: range, first: int) -> None:
+        self.reader, self.seed, self.batch_size, self.places, self.first = reader, seed, batch_size, places, first
+
+    def __len__(self) -> int:
+        return 2**62
+
+    def __getitem__(self, index: Any) -> dict[str, np.ndarray]:
+        where = order.positions(self.first + int(index), 1, self.batch_size, self.places)[0]
+        return self.reader.read(order.indices(self.seed, where, len(self.reader)))
+
+    def __repr__(self) -> str:
+        return f"_Batches({type(self.reader).__name__})"
+
+
+@dataclasses.dataclass(frozen=True)
+class Draws:
+    """A distribution that is sampled inside the step: endless, and never the same batch twice.
+
+    Attributes:
+      name: for the log.
+      draw: `(key, n) -> {name: [n, ...]}` in the range that the game sees.
+      num_classes: of `'label'`.
+    """
+
+    name: str
+    draw: Callable[[PRNGKey, int], Batch]
+    num_classes: int | None = None
+
+    @property
+    def spec(self) -> Spec:
+        shapes = jax.eval_shape(lambda: self.draw(jax.random.key(0), 1))
+        return {name: jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for name, x in shapes.items()}
+
+    def summary(self) -> str:
+        drawn = jax.device_get(self.draw(jax.random.key(0), 1000))
+        return f"{self.name}: drawn anew for every batch (below: 1,000 draws)\n" + describe(drawn, self.num_classes)
+
+    def feed(self, seed: int, draws: int, batch_size: int, places: range) -> Feed:
+        del places  # the draw is one global program, split over hosts by its sharding
+
+        def stream(start: int, length: int) -> Iterator[None]:
+            del start, length
+            while True:
+                yield None
+
+        def fetch(data: PRNGKey, inputs: None, step: jax.Array) -> Batch:
+            del inputs
+            keys = jax.random.split(jax.random.fold_in(data, step), draws)
+            return jax.vmap(lambda key: self.draw(key, batch_size))(keys)
+
+        return Feed(jax.random.fold_in(jax.random.key(seed), _DATA_KEY), fetch, stream)
+
+
+def to_model(values: jax.Array) -> jax.Array:
+    """uint8 images as float32 in [-1, 1], 255 at 1; integers as int32; other values as they are."""
+    if values.dtype == jnp.uint8:
+        return values.astype(jnp.float32) / 127.5 - 1.0
+    return values.astype(jnp.int32) if jnp.issubdtype(values.dtype, jnp.integer) else values.astype(jnp.float32)
+
+
+def model_spec(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+    """What `to_model` makes of one example."""
+    return jax.eval_shape(to_model, jax.ShapeDtypeStruct(shape, dtype))
+
+
+def check_labels(name: str, labels: np.ndarray | None, num_classes: int | None) -> None:
+    """Labels and `num_classes` come together, and every label is from 0 to `num_classes` - 1."""
+    if (labels is None) != (num_classes is None):
+        raise InvalidInputError(f"{name}: num_classes={num_classes}, with{'out' if labels is None else ''} labels")
+    if labels is not None and num_classes is not None and (labels.min() < 0 or labels.max() >= num_classes):
+        raise InvalidInputError(
+            f"{name}: labels from {labels.min()} to {labels.max()}, expected 0 to {num_classes - 1} (num_classes)"
+        )
+
+
+def describe(arrays: dict[str, np.ndarray], num_classes: int | None) -> str:
+    """Shape, dtype and range of each array, and the histogram of the labels."""
+    lines = [
+        f"  {name}: {values.shape[1:]} {values.dtype}, from {values.min():g} to {values.max():g}, "
+        f"mean {values.mean():.4g}"
+        for name, values in arrays.items()
+        if name != "label"
+    ]
+    if num_classes is None:
+        return "\n".join([*lines, "  no labels"])
+    counts = np.bincount(arrays["label"], minlength=num_classes)
+    shown = " ".join(f"{label}:{count:,}" for label, count in enumerate(counts[:20]))
+    return "\n".join([*lines, f"  labels, {num_classes} classes: {shown}{' ...' if num_classes > 20 else ''}"])

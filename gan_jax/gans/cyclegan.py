@@ -1,0 +1,179 @@
+"""CycleGAN: translation between two image domains without pairs."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, PyTree
+
+from gan_jax import core
+from gan_jax.core import GANState
+from gan_jax.losses import GANLoss, least_squares
+from gan_jax.types import Batch, Game, InvalidInputError, Network, Out, Phase, PRNGKey, Scalar
+
+Pool = dict[str, Array]
+
+
+def cyclegan(
+    generator: Network,
+    discriminator: Network,
+    *,
+    loss: GANLoss = least_squares,
+    cycle_weight: float = 10.0,
+    identity_weight: float = 5.0,
+    pool_size: int = 50,
+    learning_rate: float = 2e-4,
+    generator_optimizer: optax.GradientTransformation | None = None,
+    discriminator_optimizer: optax.GradientTransformation | None = None,
+) -> Game:
+    """Two generators in one player, two discriminators in the other; the batch has `'a'` and `'b'`, `[b, h, w, c]`.
+
+    generator: L(D_b(G_b(a))) + L(D_a(G_a(b))) + cycle_weight (|G_a(G_b(a)) - a| + |G_b(G_a(b)) - b|)
+    + identity_weight (|G_b(b) - b| + |G_a(a) - a|), where |.| is the mean absolute value and G_b translates to b. The
+    discriminators see fakes from a pool of earlier ones.
+
+    Args:
+      generator: `images -> images`, used twice, with parameters `'a'` (to domain a) and `'b'` (to domain b).
+      discriminator: `images -> logits` of any shape, likewise used twice.
+      loss: any of `gan_jax.losses`.
+      cycle_weight: of the cycle-consistency term.
+      identity_weight: of the identity term; the paper's code takes half the cycle weight.
+      pool_size: earlier fakes kept for each discriminator; rounded up to a whole number per example of the batch.
+      learning_rate: of both players' Adam, betas 0.5 and 0.999.
+      generator_optimizer: in place of that Adam.
+      discriminator_optimizer: in place of that Adam.
+
+    Returns:
+      A game of the players `generator` and `discriminator`. `sample` needs `inputs`, images of domain a, and returns
+      their translations to b.
+
+    References:
+      Zhu et al., "Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks", arXiv:1703.10593,
+      2017. The authors' code halves the discriminator's loss; `losses.least_squares` has that half in it, for the
+      generator too. Their pool is one list; here each place in the batch has a share of it, so that devices need not
+      exchange images.
+    """
+    if pool_size < 1:
+        raise InvalidInputError(f"pool_size={pool_size}: expected at least 1")
+
+    def translate(params: PyTree, state: GANState, images: Array, to: str) -> tuple[Array, PyTree]:
+        return generator.apply(params[to], state.players["generator"].model_state[to], images, train=True)
+
+    def criticize(params: PyTree, state: GANState, images: Array, of: str) -> tuple[Array, PyTree]:
+        return discriminator.apply(params[of], state.players["discriminator"].model_state[of], images, train=True)
+
+    def generator_loss(params: PyTree, state: GANState, batch: Batch, key: PRNGKey) -> tuple[Scalar, Out]:
+        del key
+        critics = state.players["discriminator"].params
+        metrics: dict[str, Array] = {}
+        model_state = {}
+        total = jnp.zeros(())
+        for domain, other in (("a", "b"), ("b", "a")):
+            fake, model_state[domain] = translate(params, state, batch[other], domain)
+            real_logits = criticize(critics, state, batch[domain], domain)[0]
+            fake_logits = criticize(critics, state, fake, domain)[0]
+            cycle = jnp.mean(jnp.abs(translate(params, state, fake, other)[0] - batch[other]))
+            identity = jnp.mean(jnp.abs(translate(params, state, batch[domain], domain)[0] - batch[domain]))
+            adversarial = jnp.mean(loss.generator(real_logits, fake_logits))
+            weights = state.hparams
+            total += adversarial + weights["cycle_weight"] * cycle + weights["identity_weight"] * identity
+            metrics |= {f"adversarial_{domain}": adversarial, f"cycle_{other}": cycle, f"identity_{domain}": identity}
+        return total, Out(metrics, model_state)
+
+    def discriminator_loss(params: PyTree, state: GANState, batch: Batch, key: PRNGKey) -> tuple[Scalar, Out]:
+        generators = state.players["generator"].params
+        metrics: dict[str, Array] = {}
+        model_state, pools = {}, {}
+        total = jnp.zeros(())
+        for domain, other, pool_key in zip("ab", "ba", jax.random.split(key), strict=True):
+            made, _ = translate(generators, state, batch[other], domain)
+            fake, pools[f"pool_{domain}"] = query_pool(state.aux[f"pool_{domain}"], made, pool_key)
+            real_logits, model_state[domain] = criticize(params, state, batch[domain], domain)
+            fake_logits, _ = criticize(params, state, fake, domain)
+            total += jnp.mean(loss.discriminator(real_logits, fake_logits))
+            metrics |= {f"real_logits_{domain}": jnp.mean(real_logits), f"fake_logits_{domain}": jnp.mean(fake_logits)}
+        return total, Out(metrics, model_state, pools)
+
+    def player(network: Network, key: PRNGKey, images: Batch, optimizer: optax.GradientTransformation | None):
+        made = {
+            domain: network.init(domain_key, images[domain])
+            for domain, domain_key in zip(("a", "b"), jax.random.split(key), strict=True)
+        }
+        params, model_state = ({domain: made[domain][i] for domain in made} for i in (0, 1))
+        return core.create_player(params, model_state, optimizer or core.adam(learning_rate, 0.5))
+
+    def init(key: PRNGKey, batch: Batch) -> GANState:
+        if set(batch) != {"a", "b"} or batch["a"].shape != batch["b"].shape:
+            shapes = {name: value.shape for name, value in batch.items()}
+            raise InvalidInputError(
+                f"batch={shapes}: CycleGAN takes 'a' and 'b', images of one shape, and nothing else"
+            )
+        first = {name: value[:1] for name, value in batch.items()}
+        generator_key, discriminator_key = jax.random.split(core.init_key(key))
+        players = {
+            "generator": player(generator, generator_key, first, generator_optimizer),
+            "discriminator": player(discriminator, discriminator_key, first, discriminator_optimizer),
+        }
+        pools = {f"pool_{domain}": empty_pool(batch[domain], pool_size) for domain in ("a", "b")}
+        hparams = {"cycle_weight": cycle_weight, "identity_weight": identity_weight}
+        return core.create_state(key, players, aux=pools, hparams=hparams)
+
+    def sample(
+        state: GANState,
+        key: PRNGKey,
+        n: int,
+        label: Array | None = None,
+        *,
+        inputs: Array | None = None,
+        truncation: float | None = None,
+    ) -> Array:
+        del key
+        if inputs is None or label is not None or truncation is not None:
+            raise InvalidInputError("CycleGAN translates: give inputs=images of domain a, and no label or truncation")
+        translator = state.players["generator"]
+        return generator.apply(translator.params["b"], translator.model_state["b"], inputs[:n], train=False)[0]
+
+    phases = (
+        Phase("generator", "generator", generator_loss),
+        Phase("discriminator", "discriminator", discriminator_loss, reuse_batch=True),
+    )
+    return Game(init, phases, (), sample)
+
+
+def empty_pool(images: Float[Array, "b h w c"], size: int) -> Pool:
+    """A pool of ceil(size / b) images for each place in the batch: `[m, b, h, w, c]`, and how many of m are filled."""
+    per_place = -(-size // images.shape[0])
+    return {
+        "images": core.constrain_batch(jnp.zeros((per_place, *images.shape), images.dtype), axis=1),
+        "filled": jnp.zeros((), jnp.int32),
+    }
+
+
+def query_pool(pool: Pool, images: Float[Array, "b h w c"], key: PRNGKey) -> tuple[Float[Array, "b h w c"], Pool]:
+    """Puts images into the pool, and returns each of them or, with probability one half, the one whose place it took.
+
+    Until the pool is full an image fills the next free entry and is returned itself.
+
+    Args:
+      pool: from `empty_pool`.
+      images: new fakes.
+      key: for the choice.
+
+    Returns:
+      Images for the discriminator, and the new pool.
+
+    References:
+      Shrivastava et al., "Learning from Simulated and Unsupervised Images through Adversarial Training",
+      arXiv:1612.07828, 2017.
+    """
+    stored, filled = pool["images"], pool["filled"]
+    size, places = stored.shape[:2]
+    swap_key, index_key = jax.random.split(key)
+    filling = filled < size
+    index: Int[Array, " b"] = jnp.where(filling, filled, jax.random.randint(index_key, (places,), 0, size))
+    swap = jax.random.bernoulli(swap_key, 0.5, (places,))
+    chosen = jnp.arange(size)[:, None] == index
+    old = jnp.sum(jnp.where(chosen[..., None, None, None], stored, 0), axis=0)
+    write = chosen & (filling | swap)
+    stored = core.constrain_batch(jnp.where(write[..., None, None, None], images, stored), axis=1)
+    returned = jnp.where((swap & ~filling)[:, None, None, None], old, images)
+    return returned, {"images": stored, "filled": jnp.minimum(filled + 1, size)}

@@ -1,0 +1,38 @@
+"""The GAN of 2014."""
+
+from typing import Any
+
+from gan_jax import core
+from gan_jax.gans.adversarial import adversarial
+from gan_jax.losses import GANLoss, non_saturating
+from gan_jax.types import Game, Network, Prior
+
+
+def vanilla(
+    generator: Network,
+    discriminator: Network,
+    prior: Prior,
+    *,
+    loss: GANLoss = non_saturating,
+    learning_rate: float = 2e-4,
+    **options: Any,
+) -> Game:
+    """One generator and one discriminator in alternation; the paper's networks are multi-layer perceptrons.
+
+    Args:
+      generator: `z -> samples`.
+      discriminator: `x -> logits`.
+      prior: of the latents.
+      loss: `losses.non_saturating`, which the paper trained with, or `losses.minimax`, which it analyses.
+      learning_rate: of both players' Adam, betas 0.5 and 0.999 (the paper used momentum SGD).
+      **options: of `adversarial`.
+
+    Returns:
+      The game.
+
+    References:
+      Goodfellow et al., "Generative Adversarial Nets", arXiv:1406.2661, 2014.
+    """
+    optimizer = core.adam(learning_rate, 0.5)
+    options = {"generator_optimizer": optimizer, "discriminator_optimizer": optimizer} | options
+    return adversarial(generator, discriminator, prior, loss=loss, **options)

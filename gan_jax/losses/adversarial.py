@@ -1,0 +1,261 @@
+"""Adversarial losses, each a pair of element-wise functions of the real and the fake logits.
+
+With r = D(x) the logits of real examples, f = D(G(z)) those of fakes, and sp(t) = log(1 + exp(t)), every loss here is
+`(real_logits, fake_logits) -> losses`, where all three have one shape: a vector `[b]`, a patch map `[b, h, w]`, a
+video map; for a list of scales use `jax.tree.map`. Nothing is reduced and nothing is weighted: take the mean, mask, or
+weight the result as the experiment asks.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+from jaxtyping import Array, Float
+
+Logits = Float[Array, "*logits"]
+
+
+class _Pair(NamedTuple):
+    discriminator: Callable[[Array, Array], Array]
+    generator: Callable[[Array, Array], Array]
+
+
+class GANLoss(_Pair):
+    """A discriminator and a generator loss that belong together.
+
+    Attributes:
+      discriminator: `(real_logits, fake_logits) -> losses` of the logits' shape, to be minimised by the discriminator.
+      generator: the same for the generator. It ignores `real_logits` unless the loss is relativistic.
+    """
+
+
+def _loss(
+    discriminator: Callable[[Array, Array], Array], generator: Callable[[Array, Array], Array], doc: str
+) -> GANLoss:
+    """Pairs the two functions and gives the pair, and each of them, the documentation."""
+    pair = GANLoss(discriminator, generator)
+    pair.__doc__ = discriminator.__doc__ = generator.__doc__ = doc
+    return pair
+
+
+def _logistic_discriminator(real_logits: Logits, fake_logits: Logits) -> Logits:
+    return jax.nn.softplus(-real_logits) + jax.nn.softplus(fake_logits)
+
+
+def _minimax_discriminator(real_logits: Logits, fake_logits: Logits) -> Logits:
+    return _logistic_discriminator(real_logits, fake_logits)
+
+
+def _minimax_generator(real_logits: Logits, fake_logits: Logits) -> Logits:
+    del real_logits
+    return -jax.nn.softplus(fake_logits)
+
+
+minimax = _loss(
+    _minimax_discriminator,
+    _minimax_generator,
+    """The saturating minimax loss: the objective of the first GAN paper.
+
+    discriminator: sp(-r) + sp(f), which is -log s(r) - log(1 - s(f)) with s the sigmoid; generator: -sp(f), which is
+    log(1 - s(f)). The generator's gradient vanishes where the discriminator rejects a fake with certainty.
+
+    Args:
+      real_logits: D(x), any shape, unbounded.
+      fake_logits: D(G(z)), of the same shape.
+
+    Returns:
+      Losses of the logits' shape and dtype; the discriminator's in [0, inf), the generator's in (-inf, 0].
+
+    References:
+      Goodfellow et al., "Generative Adversarial Nets", arXiv:1406.2661, 2014. Equation 1 is maximised by D; here both
+      players minimise. What other libraries call "minimax" or "vanilla" is often `non_saturating`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> print(minimax.generator(jnp.zeros(1), jnp.zeros(1)).round(4))
+      [-0.6931]
+    """,
+)
+
+
+def _non_saturating_discriminator(real_logits: Logits, fake_logits: Logits) -> Logits:
+    return _logistic_discriminator(real_logits, fake_logits)
+
+
+def _non_saturating_generator(real_logits: Logits, fake_logits: Logits) -> Logits:
+    del real_logits
+    return jax.nn.softplus(-fake_logits)
+
+
+non_saturating = _loss(
+    _non_saturating_discriminator,
+    _non_saturating_generator,
+    """The non-saturating logistic loss.
+
+    discriminator: sp(-r) + sp(f); generator: sp(-f), which is -log s(f) with s the sigmoid. The generator's gradient is
+    largest where the discriminator rejects a fake.
+
+    Args:
+      real_logits: D(x), any shape, unbounded.
+      fake_logits: D(G(z)), of the same shape.
+
+    Returns:
+      Losses in [0, inf) of the logits' shape and dtype.
+
+    References:
+      Goodfellow et al., "Generative Adversarial Nets", arXiv:1406.2661, 2014, section 3. Implementations that write
+      -log(sigmoid(f) + 1e-8) lose the gradient below f = -18; this one does not. Others smooth the real label to 0.75
+      unless told not to.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> print(non_saturating.generator(jnp.zeros(1), jnp.array([-100.0])))
+      [100.]
+    """,
+)
+
+
+def _hinge_discriminator(real_logits: Logits, fake_logits: Logits) -> Logits:
+    return jax.nn.relu(1.0 - real_logits) + jax.nn.relu(1.0 + fake_logits)
+
+
+def _hinge_generator(real_logits: Logits, fake_logits: Logits) -> Logits:
+    del real_logits
+    return -fake_logits
+
+
+hinge = _loss(
+    _hinge_discriminator,
+    _hinge_generator,
+    """The hinge loss of geometric GAN, SNGAN, SAGAN and BigGAN.
+
+    discriminator: max(0, 1 - r) + max(0, 1 + f); generator: -f.
+
+    Args:
+      real_logits: D(x), any shape, unbounded.
+      fake_logits: D(G(z)), of the same shape.
+
+    Returns:
+      Losses of the logits' shape and dtype; the discriminator's in [0, inf).
+
+    References:
+      Lim and Ye, "Geometric GAN", arXiv:1705.02894, 2017; Miyato et al., "Spectral Normalization for Generative
+      Adversarial Networks", arXiv:1802.05957, 2018. At least one public codebase flips the sign of the logits. VQGAN's
+      copies take half of the discriminator loss.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> print(hinge.discriminator(jnp.array([0.0, 2.0]), jnp.array([0.0, -2.0])))
+      [2. 0.]
+    """,
+)
+
+
+def _least_squares_discriminator(real_logits: Logits, fake_logits: Logits) -> Logits:
+    return 0.5 * (real_logits - 1.0) ** 2 + 0.5 * fake_logits**2
+
+
+def _least_squares_generator(real_logits: Logits, fake_logits: Logits) -> Logits:
+    del real_logits
+    return 0.5 * (fake_logits - 1.0) ** 2
+
+
+least_squares = _loss(
+    _least_squares_discriminator,
+    _least_squares_generator,
+    """The least-squares loss with targets 0 for fakes and 1 for reals.
+
+    discriminator: (r - 1)^2 / 2 + f^2 / 2; generator: (f - 1)^2 / 2.
+
+    Args:
+      real_logits: D(x), any shape, unbounded; no sigmoid.
+      fake_logits: D(G(z)), of the same shape.
+
+    Returns:
+      Losses in [0, inf) of the logits' shape and dtype.
+
+    References:
+      Mao et al., "Least Squares Generative Adversarial Networks", arXiv:1611.04076, 2017, equation 9. Public
+      implementations also drop the factor one half (CycleGAN's), apply it to sigmoid(logit), or swap the targets.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> print(least_squares.discriminator(jnp.array([1.0]), jnp.array([2.0])))
+      [2.]
+    """,
+)
+
+
+def _wasserstein_discriminator(real_logits: Logits, fake_logits: Logits) -> Logits:
+    return fake_logits - real_logits
+
+
+def _wasserstein_generator(real_logits: Logits, fake_logits: Logits) -> Logits:
+    del real_logits
+    return -fake_logits
+
+
+wasserstein = _loss(
+    _wasserstein_discriminator,
+    _wasserstein_generator,
+    """The Wasserstein loss; it needs a critic that is kept Lipschitz (a gradient penalty, or clipped weights).
+
+    discriminator: f - r; generator: -f. The mean of r - f estimates the Wasserstein-1 distance, up to the Lipschitz
+    constant.
+
+    Args:
+      real_logits: D(x), any shape, unbounded.
+      fake_logits: D(G(z)), of the same shape.
+
+    Returns:
+      Losses of the logits' shape and dtype, unbounded.
+
+    References:
+      Arjovsky, Chintala and Bottou, "Wasserstein GAN", arXiv:1701.07875, 2017.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> print(wasserstein.discriminator(jnp.array([3.0]), jnp.array([1.0])))
+      [-2.]
+    """,
+)
+
+
+def _relativistic_pairing_discriminator(real_logits: Logits, fake_logits: Logits) -> Logits:
+    return jax.nn.softplus(fake_logits - real_logits)
+
+
+def _relativistic_pairing_generator(real_logits: Logits, fake_logits: Logits) -> Logits:
+    return jax.nn.softplus(real_logits - fake_logits)
+
+
+relativistic_pairing = _loss(
+    _relativistic_pairing_discriminator,
+    _relativistic_pairing_generator,
+    """The relativistic pairing loss: each fake is judged against one real, paired by index.
+
+    discriminator: sp(-(r - f)); generator: sp(-(f - r)). With R1 and R2 it is the loss of R3GAN.
+
+    Args:
+      real_logits: D(x), any shape, unbounded.
+      fake_logits: D(G(z)), of the same shape; entry i is paired with entry i of `real_logits`.
+
+    Returns:
+      Losses in [0, inf) of the logits' shape and dtype.
+
+    References:
+      Jolicoeur-Martineau, "The relativistic discriminator: a key element missing from standard GAN",
+      arXiv:1807.00734, 2018 (RSGAN); Huang et al., "The GAN is dead; long live the GAN! A Modern GAN Baseline",
+      arXiv:2501.05441, 2024. The generator's update draws reals anew; reusing the discriminator's is a different
+      estimator with the same mean.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> print(relativistic_pairing.discriminator(jnp.array([5.0]), jnp.array([5.0])).round(4))
+      [0.6931]
+    """,
+)
+
+__test__ = {
+    name: loss.__doc__ for name, loss in list(globals().items()) if isinstance(loss, GANLoss)
+}  # what doctest runs beside the functions

@@ -1,0 +1,82 @@
+"""The seam: modules of a framework as a `Network` of two pure functions."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+from flax import nnx
+from jaxtyping import PyTree
+
+from gan_jax.types import Network, PRNGKey
+
+_STREAMS = ("dropout", "noise")
+
+
+def from_linen(module: nn.Module) -> Network:
+    """A Linen module as a network.
+
+    Args:
+      module: its `__call__` takes the inputs and `train`. Collections other than `params` become the model state;
+        the streams `dropout` and `noise` get keys where `apply` is given one.
+
+    Returns:
+      The network.
+    """
+
+    def init(key: PRNGKey, *inputs: Any) -> tuple[PyTree, PyTree]:
+        params_key, key = jax.random.split(key)
+        variables = dict(module.init({"params": params_key, **_streams(key)}, *inputs, train=True))
+        return variables.pop("params", {}), variables
+
+    def apply(
+        params: PyTree, model_state: PyTree, *inputs: Any, train: bool, key: PRNGKey | None = None
+    ) -> tuple[PyTree, PyTree]:
+        mutable = list(model_state) if train else []
+        variables = {"params": params, **model_state}
+        outputs, changed = module.apply(variables, *inputs, train=train, mutable=mutable, rngs=_streams(key))
+        return outputs, {**model_state, **changed}
+
+    return Network(init, apply)
+
+
+def _streams(key: PRNGKey | None) -> dict[str, PRNGKey]:
+    return {} if key is None else dict(zip(_STREAMS, jax.random.split(key, len(_STREAMS)), strict=True))
+
+
+def from_nnx(make: Callable[[nnx.Rngs], nnx.Module]) -> Network:
+    """An NNX module as a network.
+
+    Args:
+      make: `rngs -> module`. The module's `nnx.Param`s become the parameters, every other variable the model state;
+        `train` calls the module's own `.train()` or `.eval()`.
+
+    Returns:
+      The network. Its `init` needs no example inputs, and ignores those it is given.
+    """
+    graph, *templates = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))), nnx.Param, ...)
+
+    def pure(module: nnx.Module) -> tuple[PyTree, PyTree]:
+        _, *states = nnx.split(module, nnx.Param, ...)
+        params, model_state = (nnx.to_pure_dict(state) for state in states)
+        return params, model_state
+
+    def init(key: PRNGKey, *inputs: Any) -> tuple[PyTree, PyTree]:
+        del inputs
+        return pure(make(nnx.Rngs(key)))
+
+    def apply(
+        params: PyTree, model_state: PyTree, *inputs: Any, train: bool, key: PRNGKey | None = None
+    ) -> tuple[PyTree, PyTree]:
+        filled = [
+            jax.tree.unflatten(jax.tree.structure(template), jax.tree.leaves(values))
+            for template, values in zip(templates, (params, model_state), strict=True)
+        ]
+        module = nnx.merge(graph, *filled)
+        module.train() if train else module.eval()
+        if key is not None:
+            nnx.reseed(module, default=key)
+        outputs = module(*inputs)
+        return outputs, pure(module)[1] if train else model_state
+
+    return Network(init, apply)

@@ -1,0 +1,114 @@
+"""DCGAN's networks for square images of 8 to 64 pixels and any number of channels.
+
+Radford, Metz and Chintala, "Unsupervised Representation Learning with Deep Convolutional Generative Adversarial
+Networks", arXiv:1511.06434, 2015: 4x4 kernels of stride 2, batch norm in all but the ends, ReLU in the generator,
+leaky ReLU in the discriminator, weights from N(0, 0.02^2). The paper's images are 64x64; here the smallest map is the
+image size halved while the result is at least 4 (64, 32 and 16 end at 4; 28 at 7; 48 at 6), and 8x8 images end at 2,
+since one layer is no network.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from gan_jax.nets import layers
+from gan_jax.types import InvalidInputError
+
+
+def halvings(image_size: int) -> int:
+    """How often an image is halved on its way to the smallest map.
+
+    Args:
+      image_size: height and width in pixels.
+
+    Returns:
+      The number of stride-2 layers, from 2 to 4.
+
+    Raises:
+      InvalidInputError: for a size outside 8 to 64, or one whose smallest map would be larger than 7.
+    """
+    count, size = 0, image_size
+    while size % 2 == 0 and (size >= 8 or count == 1):
+        count, size = count + 1, size // 2
+    if not 8 <= image_size <= 64 or size > 7:
+        raise InvalidInputError(
+            f"image_size={image_size}: DCGAN takes 4, 5, 6 or 7 times a power of two between 8 and 64, "
+            "such as 8, 16, 28, 32, 48 or 64; resize the images in the data source"
+        )
+    return count
+
+
+class DCGANGenerator(nn.Module):
+    """Latents to images `[b, image_size, image_size, channels]` in [-1, 1].
+
+    Attributes:
+      image_size: height and width in pixels.
+      channels: of the image.
+      width: feature maps before the last layer; twice as many at every halved resolution.
+      norm: 'batch', 'layer' or 'none'.
+      num_classes: for a conditional generator; its label is embedded and appended to the latents.
+      dtype: of the computation; parameters and images are float32.
+    """
+
+    image_size: int
+    channels: int
+    width: int = 64
+    norm: str = "batch"
+    num_classes: int | None = None
+    dtype: layers.DType = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, z: Float[Array, "b d"], label: Int[Array, " b"] | None = None, *, train: bool
+    ) -> Float[Array, "b h w c"]:
+        layers.check_settings(self.dtype, width=self.width, channels=self.channels)
+        count = halvings(self.image_size)
+        size = self.image_size >> count
+        features = self.width << (count - 1)
+        bias = self.norm == "none"
+        x = layers.append_label(z.astype(self.dtype), label, self.num_classes, 32)
+        x = nn.Dense(
+            size * size * features, use_bias=bias, dtype=self.dtype, kernel_init=layers.dcgan_init, name="input"
+        )(x)
+        x = x.reshape(-1, size, size, features)
+        x = jax.nn.relu(layers.normalize(x, self.norm, train=train, dtype=self.dtype, name="norm_input"))
+        for level in reversed(range(1, count)):
+            x = layers.Conv(
+                self.width << (level - 1), 4, 2, 1, transpose=True, use_bias=bias, dtype=self.dtype, name=f"up_{level}"
+            )(x)
+            x = jax.nn.relu(layers.normalize(x, self.norm, train=train, dtype=self.dtype, name=f"norm_{level}"))
+        x = layers.Conv(self.channels, 4, 2, 1, transpose=True, dtype=self.dtype, name="output")(x)
+        return jnp.tanh(x.astype(jnp.float32))
+
+
+class DCGANDiscriminator(nn.Module):
+    """Images to logits `[b]`.
+
+    Attributes:
+      width: feature maps of the first layer; twice as many at every halved resolution.
+      norm: 'batch', 'layer' or 'none'; a gradient penalty needs one that treats examples independently.
+      num_classes: for a projection discriminator.
+      dtype: of the computation; parameters and logits are float32.
+    """
+
+    width: int = 64
+    norm: str = "batch"
+    num_classes: int | None = None
+    dtype: layers.DType = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], label: Int[Array, " b"] | None = None, *, train: bool
+    ) -> Float[Array, " b"]:
+        layers.check_settings(self.dtype, width=self.width)
+        x = x.astype(self.dtype)
+        for level in range(halvings(x.shape[1])):
+            norm = "none" if level == 0 else self.norm
+            x = layers.Conv(
+                self.width << level, 4, 2, 1, use_bias=norm == "none", dtype=self.dtype, name=f"down_{level}"
+            )(x)
+            x = layers.leaky_relu(layers.normalize(x, norm, train=train, dtype=self.dtype, name=f"norm_{level}"))
+        x = x.reshape(x.shape[0], -1)
+        logits = nn.Dense(1, dtype=self.dtype, kernel_init=layers.dcgan_init, name="logit")(x)[:, 0]
+        return logits.astype(jnp.float32) + layers.project_label(x, label, self.num_classes)

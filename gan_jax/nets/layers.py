@@ -1,0 +1,86 @@
+"""Linen layers that the families share."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from gan_jax.nets import ops
+from gan_jax.types import InvalidInputError
+
+DType = Any
+Initializer = Callable[..., Array]
+dcgan_init = nn.initializers.normal(0.02)
+
+
+class Conv(nn.Module):
+    """A convolution by `ops.conv` or, transposed, `ops.conv_transpose`; parameters float32, compute in `dtype`."""
+
+    features: int
+    kernel_size: int
+    stride: int = 1
+    padding: int = 0
+    transpose: bool = False
+    use_bias: bool = True
+    dtype: DType = jnp.float32
+    kernel_init: Initializer = dcgan_init
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b hout wout features"]:
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
+        op = ops.conv_transpose if self.transpose else ops.conv
+        y = op(x.astype(self.dtype), kernel, stride=self.stride, padding=self.padding)
+        if self.use_bias:
+            y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        return y
+
+
+def check_settings(dtype: DType, **sizes: int) -> None:
+    """Refuses a dtype that is no float, and sizes below one, by name."""
+    names = ("float32", "bfloat16", "float16", "float64")
+    if str(jnp.dtype(dtype) if not isinstance(dtype, str) else dtype) not in names:
+        raise InvalidInputError(f"dtype={dtype!r}: expected one of {', '.join(names)}")
+    for name, size in sizes.items():
+        if size < 1:
+            raise InvalidInputError(f"{name}={size}: expected at least 1")
+
+
+def normalize(x: Array, norm: str, *, train: bool, dtype: DType, name: str) -> Array:
+    """Normalises activations by `norm`: 'batch', 'layer' (over all axes of one example) or 'none'."""
+    if norm == "batch":
+        return nn.BatchNorm(use_running_average=not train, momentum=0.9, dtype=dtype, name=name)(x)
+    if norm == "layer":
+        return nn.LayerNorm(reduction_axes=tuple(range(1, x.ndim)), dtype=dtype, name=name)(x)
+    if norm == "none":
+        return x
+    raise InvalidInputError(f"norm={norm!r}: expected 'batch', 'layer' or 'none'")
+
+
+def append_label(z: Array, label: Array | None, num_classes: int | None, features: int) -> Array:
+    """Concatenates an embedding of the label to latents, where the network is conditional."""
+    if num_classes is None:
+        return z
+    return jnp.concatenate([z, nn.Embed(num_classes, features, name="label")(_given(label)).astype(z.dtype)], axis=-1)
+
+
+def project_label(features: Array, label: Array | None, num_classes: int | None) -> Array:
+    """The label's share of a projection discriminator's logit (arXiv:1802.05637); 0 without labels."""
+    if num_classes is None:
+        return jnp.zeros(features.shape[0], jnp.float32)
+    embedding = nn.Embed(num_classes, features.shape[-1], embedding_init=dcgan_init, name="label")(_given(label))
+    return jnp.sum(embedding.astype(jnp.float32) * features.astype(jnp.float32), axis=-1)
+
+
+def _given(label: Array | None) -> Array:
+    if label is None:
+        raise InvalidInputError("label is missing: this network was built with num_classes and takes (input, label)")
+    return label
+
+
+def leaky_relu(x: Array) -> Array:
+    """Leaky ReLU with slope 0.2, as in DCGAN."""
+    return jax.nn.leaky_relu(x, 0.2)

@@ -1,0 +1,69 @@
+"""Multi-layer perceptrons: the GAN of 2014, and the networks of two-dimensional toys."""
+
+import math
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from gan_jax.nets import layers
+
+
+class MLPGenerator(nn.Module):
+    """Latents to samples of any shape.
+
+    Attributes:
+      shape: of one sample, such as `(28, 28, 1)` or `(2,)`.
+      features: width of each hidden layer.
+      norm: 'batch', 'layer' or 'none', after each hidden layer's activation.
+      bounded: end in tanh, for images in [-1, 1].
+      num_classes: for a conditional generator; its label is embedded and appended to the latents.
+      dtype: of the computation; parameters and outputs are float32.
+    """
+
+    shape: tuple[int, ...]
+    features: tuple[int, ...] = (256, 512, 1024)
+    norm: str = "none"
+    bounded: bool = True
+    num_classes: int | None = None
+    dtype: layers.DType = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, z: Float[Array, "b d"], label: Int[Array, " b"] | None = None, *, train: bool
+    ) -> Float[Array, "b ..."]:
+        layers.check_settings(self.dtype, features=min(self.features, default=1))
+        x = layers.append_label(z.astype(self.dtype), label, self.num_classes, 32)
+        for index, features in enumerate(self.features):
+            x = layers.leaky_relu(nn.Dense(features, dtype=self.dtype, name=f"dense_{index}")(x))
+            x = layers.normalize(x, self.norm, train=train, dtype=self.dtype, name=f"norm_{index}")
+        x = nn.Dense(math.prod(self.shape), dtype=self.dtype, name="output")(x).astype(jnp.float32)
+        return (jnp.tanh(x) if self.bounded else x).reshape(-1, *self.shape)
+
+
+class MLPDiscriminator(nn.Module):
+    """Samples of any shape to logits `[b]`.
+
+    Attributes:
+      features: width of each hidden layer.
+      dropout: share of hidden units dropped in training.
+      num_classes: for a projection discriminator.
+      dtype: of the computation; parameters and logits are float32.
+    """
+
+    features: tuple[int, ...] = (512, 256)
+    dropout: float = 0.0
+    num_classes: int | None = None
+    dtype: layers.DType = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b ..."], label: Int[Array, " b"] | None = None, *, train: bool
+    ) -> Float[Array, " b"]:
+        layers.check_settings(self.dtype, features=min(self.features, default=1))
+        x = x.reshape(x.shape[0], -1).astype(self.dtype)
+        for index, features in enumerate(self.features):
+            x = layers.leaky_relu(nn.Dense(features, dtype=self.dtype, name=f"dense_{index}")(x))
+            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        logits = nn.Dense(1, dtype=self.dtype, name="logit")(x)[:, 0].astype(jnp.float32)
+        return logits + layers.project_label(x, label, self.num_classes)

@@ -1,0 +1,43 @@
+"""What a person wants to read before a run starts: parameters and memory."""
+
+import math
+from typing import Any
+
+import jax
+from jaxtyping import PyTree
+
+
+def parameter_table(players: dict[str, Any]) -> str:
+    """Every parameter array of every player, with its shape and size.
+
+    Args:
+      players: `state.players`, of arrays or of shapes.
+
+    Returns:
+      A table of fixed-width text.
+    """
+    rows = []
+    for name, player in players.items():
+        leaves = jax.tree_util.tree_leaves_with_path(player.params)
+        sizes = [math.prod(leaf.shape) for _, leaf in leaves]
+        rows.append((name, "", f"{sum(sizes):,}"))
+        rows += [
+            (f"  {jax.tree_util.keystr(path, simple=True, separator='/')}", str(tuple(leaf.shape)), f"{size:,}")
+            for (path, leaf), size in zip(leaves, sizes, strict=True)
+        ]
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    return "\n".join(f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}" for a, b, c in rows)
+
+
+def memory_line(state: PyTree, analysis: Any) -> str:
+    """The state's bytes and, where XLA tells, those of the whole program on one device."""
+    state_bytes = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state))
+    line = f"memory per device: state {state_bytes / 2**20:.1f} MiB"
+    if analysis is not None:
+        peak = analysis.argument_size_in_bytes + analysis.temp_size_in_bytes + analysis.output_size_in_bytes
+        peak -= analysis.alias_size_in_bytes
+        line += (
+            f", data and other arguments {(analysis.argument_size_in_bytes - state_bytes) / 2**20:.1f} MiB, "
+            f"temporaries {analysis.temp_size_in_bytes / 2**20:.1f} MiB, about {peak / 2**20:.1f} MiB in all"
+        )
+    return line

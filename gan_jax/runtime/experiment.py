@@ -1,0 +1,94 @@
+"""What an experiment file's `build` returns: everything that the loop needs to know."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import PyTree
+from PIL import Image
+
+from gan_jax.data import Source
+from gan_jax.types import Game, InvalidInputError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One run: a game, its data, and a schedule counted in iterations (images are iterations times batch size).
+
+    Attributes:
+      game: built once; building it again gives optimisers that compare unequal.
+      source: makes the data source; called when the data is needed, so that sampling loads none.
+      preview: turns samples into a picture.
+      seed: of parameters, latents and data order.
+      batch_size: over all devices.
+      steps: iterations of the whole run.
+      steps_per_dispatch: at most so many iterations are compiled into one program; the number taken divides every
+        interval below and the total.
+      report_every: iterations between lines of the log.
+      sample_every: iterations between sample grids; 0 for none.
+      checkpoint_every: iterations between checkpoints.
+      keep_last: how many of the newest checkpoints to keep.
+      keep_every: keep for good each checkpoint whose step this divides; 0 for none.
+      sample_count: samples in a grid.
+      sample_inputs: what a game without a prior maps to the samples of a grid.
+    """
+
+    game: Game
+    source: Callable[[], Source]
+    preview: Callable[[np.ndarray, int], Image.Image]
+    seed: int
+    batch_size: int
+    steps: int
+    steps_per_dispatch: int = 10
+    report_every: int = 100
+    sample_every: int = 1000
+    checkpoint_every: int = 1000
+    keep_last: int = 3
+    keep_every: int = 0
+    sample_count: int = 64
+    sample_inputs: Callable[[], PyTree] | None = None
+
+    def __post_init__(self) -> None:
+        for name in (
+            "batch_size",
+            "steps",
+            "steps_per_dispatch",
+            "report_every",
+            "checkpoint_every",
+            "keep_last",
+            "sample_count",
+        ):
+            if getattr(self, name) < 1:
+                raise InvalidInputError(f"{name}={getattr(self, name)}: expected at least 1")
+        for name in ("seed", "sample_every", "keep_every"):
+            if getattr(self, name) < 0:
+                raise InvalidInputError(f"{name}={getattr(self, name)}: expected at least 0")
+        if self.game.prior is None and self.sample_every and self.sample_inputs is None:
+            raise InvalidInputError("sample_inputs is missing: this game has no prior, so its grids need source images")
+
+    def open_source(self) -> Source:
+        """The data, once it is clear that its labels are the game's."""
+        source = self.source()
+        if source.num_classes != self.game.num_classes:
+            raise InvalidInputError(
+                f"{source.name} {_classes(source.num_classes)}, but the game {_classes(self.game.num_classes)}: leave "
+                "labels out of the data source (labels=False), ask it for them (labels=True), or change num_classes"
+            )
+        return source
+
+    def dispatch_length(self, start: int) -> int:
+        """How many iterations one dispatch does: the most, up to `steps_per_dispatch`, that meet every boundary.
+
+        Args:
+          start: the step that training starts or resumes from.
+
+        Returns:
+          The number.
+        """
+        common = math.gcd(start, self.steps, self.report_every, self.sample_every, self.checkpoint_every)
+        return max(n for n in range(1, self.steps_per_dispatch + 1) if common % n == 0)
+
+
+def _classes(count: int | None) -> str:
+    return "has no labels" if count is None else f"has labels of {count} classes"

@@ -1,0 +1,130 @@
+"""Where a run's numbers and pictures go: JSON lines, TensorBoard, Weights & Biases, and the person watching."""
+
+import datetime
+import json
+import os
+import pathlib
+import secrets
+import time
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tensorboardX import SummaryWriter
+
+from gan_jax.types import InvalidInputError
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes a JSON file in one piece: a reader, or a kill, never meets half of it."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(temporary, path)
+
+
+class Logger:
+    """Appends to `metrics.jsonl`, TensorBoard and, if asked, Weights & Biases; saves pictures.
+
+    On resume, lines after the restored step are taken back: those iterations run, and are logged, again.
+    """
+
+    def __init__(self, workdir: pathlib.Path, step: int, *, wandb_project: str = "", config: Any = None) -> None:
+        """Opens the logs of a run.
+
+        Args:
+          workdir: of the run.
+          step: the step that the run continues from.
+          wandb_project: Weights & Biases project to log to; empty for none.
+          config: logged to Weights & Biases.
+        """
+        self._path = workdir / "metrics.jsonl"
+        self._samples = workdir / "samples"
+        self._samples.mkdir(exist_ok=True)
+        self.last = self._keep_until(step)
+        self._file = self._path.open("a")
+        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+        self._wandb = _start_wandb(workdir, wandb_project, config) if wandb_project else None
+
+    def _keep_until(self, step: int) -> dict[str, Any]:
+        """Drops the lines after `step`, and a half-written last one; returns the last line kept."""
+        if not self._path.exists():
+            return {}
+        lines = self._path.read_text().splitlines(keepends=True)
+        try:
+            whole = [json.loads(line) for line in lines if line.endswith("\n")]
+        except json.JSONDecodeError as error:
+            raise InvalidInputError(f"{self._path} is damaged ({error}): mend or remove the line") from error
+        kept = [record for record in whole if record["step"] <= step]
+        if len(kept) < len(lines):
+            temporary = self._path.with_name("metrics.jsonl.tmp")
+            temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
+            os.replace(temporary, self._path)
+        return kept[-1] if kept else {}
+
+    def report(self, record: dict[str, Any]) -> None:
+        """One line of the log, on disk when this returns."""
+        self.last = record
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        for name, value in record.items():
+            if isinstance(value, int | float) and name != "step":
+                self._board.add_scalar(name, value, record["step"])
+        self._board.flush()
+        if self._wandb is not None:
+            self._wandb.log(record, step=record["step"])
+
+    def picture(self, picture: Image.Image, step: int) -> pathlib.Path:
+        """Saves a grid of samples as `samples/step_*.png`."""
+        path = self._samples / f"step_{step:08d}.png"
+        temporary = path.with_suffix(".tmp")
+        picture.save(temporary, format="png")
+        os.replace(temporary, path)
+        self._board.add_image("samples", np.asarray(picture.convert("RGB")), step, dataformats="HWC")
+        if self._wandb is not None:
+            import wandb  # noqa: PLC0415 - an optional dependency
+
+            self._wandb.log({"samples": wandb.Image(picture)}, step=step)
+        return path
+
+    def close(self) -> None:
+        """Writes out what is pending."""
+        self._file.close()
+        self._board.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+def _start_wandb(workdir: pathlib.Path, project: str, config: Any) -> Any:
+    try:
+        import wandb  # noqa: PLC0415 - an optional dependency
+    except ImportError as error:
+        raise InvalidInputError(
+            f"wandb_project={project!r} needs the package wandb: pip install wandb, or leave it out"
+        ) from error
+    identity = workdir / "wandb_id"
+    if not identity.exists():
+        identity.write_text(secrets.token_hex(4))
+    return wandb.init(project=project, id=identity.read_text(), resume="allow", dir=str(workdir), config=config)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as h:mm:ss."""
+    return str(datetime.timedelta(seconds=round(seconds)))
+
+
+class Pace:
+    """Images per second since the last report, and the time left at the mean speed of this process."""
+
+    def __init__(self, step: int, steps: int, batch_size: int) -> None:
+        self.first = self.step = step
+        self.began = self.time = time.monotonic()
+        self.steps, self.batch_size = steps, batch_size
+
+    def measure(self, step: int) -> tuple[int, float, float]:
+        """Images so far, images per second, and seconds left."""
+        now = time.monotonic()
+        rate = (step - self.step) * self.batch_size / (now - self.time)
+        eta = (now - self.began) / (step - self.first) * (self.steps - step)
+        self.step, self.time = step, now
+        return step * self.batch_size, rate, eta

@@ -1,0 +1,58 @@
+"""Pictures of samples."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+_GAP = 2  # grey pixels between images
+
+
+def image_grid(samples: np.ndarray, columns: int, *, min_pixels: int = 40) -> Image.Image:
+    """Images side by side, row by row, with small ones enlarged by whole factors.
+
+    Args:
+      samples: `[n, h, w, c]` in [-1, 1], with 1 or 3 channels.
+      columns: images in a row.
+      min_pixels: enlarge until an image is at least so wide.
+
+    Returns:
+      The picture.
+    """
+    n, height, width, channels = samples.shape
+    rows = -(-n // columns)
+    scale = max(1, -(-min_pixels // width))
+    pixels = np.clip(np.rint((samples + 1.0) * 127.5), 0, 255).astype(np.uint8)
+    pixels = pixels.repeat(scale, axis=1).repeat(scale, axis=2)
+    height, width = height * scale + _GAP, width * scale + _GAP
+    canvas = np.full((rows * height + _GAP, columns * width + _GAP, channels), 64, np.uint8)
+    for index, image in enumerate(pixels):
+        top, left = index // columns * height + _GAP, index % columns * width + _GAP
+        canvas[top : top + height - _GAP, left : left + width - _GAP] = image
+    return Image.fromarray(canvas[..., 0] if channels == 1 else canvas)
+
+
+def scatter(samples: np.ndarray, columns: int, *, centers: np.ndarray | None = None) -> Image.Image:
+    """Points in the plane, over the centres of the modes that they should cover.
+
+    Args:
+      samples: `[n, 2]`.
+      columns: unused; samples of images need it.
+      centers: `[modes, 2]`, drawn as crosses.
+
+    Returns:
+      The picture.
+    """
+    del columns
+    from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import, and image experiments never need it
+
+    figure = Figure(figsize=(5, 5))
+    axes = figure.add_subplot()
+    if centers is not None:
+        axes.scatter(centers[:, 0], centers[:, 1], marker="+", s=200, color="tab:red", zorder=3, label="modes")
+    axes.scatter(samples[:, 0], samples[:, 1], s=4, alpha=0.5, color="tab:blue", label="samples")
+    axes.set_aspect("equal")
+    axes.legend(loc="center")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=100)
+    return Image.open(buffer)

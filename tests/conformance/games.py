@@ -1,0 +1,86 @@
+"""Every game, small: one line each. A factory in `gan_jax.gans` that is missing here fails the battery."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from flax import nnx
+
+from gan_jax import core, gans, losses, nets
+from gan_jax.data import Arrays
+from gan_jax.types import Game
+
+BATCH = 16
+CLASSES = 3
+K = {"num_classes": CLASSES}
+Z, U = core.normal(4), core.uniform(4)
+
+_images = np.random.default_rng(0).integers(0, 256, (48, 8, 8, 1), np.uint8)
+_labels = (np.arange(48) % CLASSES).astype(np.int32)
+REAL = Arrays("real", {"real": _images})
+LABELLED = Arrays("labelled", {"real": _images, "label": _labels}, CLASSES)
+PAIRS = Arrays("pairs", {"a": _images, "b": 255 - _images})
+
+
+def mlp(**options):
+    return nets.from_linen(nets.MLPGenerator((8, 8, 1), (16,), **options))
+
+
+def mlp_critic(**options):
+    return nets.from_linen(nets.MLPDiscriminator((16,), **options))
+
+
+def conv(**options):
+    return nets.from_linen(nets.DCGANGenerator(8, 1, 4, **options))
+
+
+def conv_critic(**options):
+    return nets.from_linen(nets.DCGANDiscriminator(4, **options))
+
+
+def noise(key, x, p):
+    """The simplest augmentation."""
+    return x + p * 0.1 * jax.random.normal(key, x.shape)
+
+
+def lazy(**o) -> Game:
+    """The standard game with all its arguments: relativistic, lazy and eager penalties, augmentation."""
+    adam = core.adam(1e-3, lazy_interval=2)
+    o = {"generator_optimizer": adam, "discriminator_optimizer": adam} | o
+    return gans.adversarial(
+        mlp(), mlp_critic(dropout=0.1), Z, loss=losses.relativistic_pairing, augment=noise,
+        penalties=(gans.r1(0.1, every=2), gans.r2(0.1)), ema_halflife_images=100, **o
+    )  # fmt: skip
+
+
+class Translator(nets.mlp.MLPGenerator):
+    """Images to images, of the smallest kind: flattened, mapped, reshaped."""
+
+    def __call__(self, x, *, train):
+        return super().__call__(x.reshape(x.shape[0], -1), train=train)
+
+
+def translator():
+    return nets.from_linen(Translator((8, 8, 1), (16,)))
+
+
+def nnx_critic():
+    class Critic(nnx.Module):
+        def __init__(self, rngs):
+            self.hidden, self.out = nnx.Linear(64, 16, rngs=rngs), nnx.Linear(16, 1, rngs=rngs)
+
+        def __call__(self, x):
+            return self.out(jax.nn.relu(self.hidden(x.reshape(x.shape[0], -1))))[:, 0]
+
+    return nets.from_nnx(lambda rngs: Critic(rngs))
+
+
+GAMES: dict[str, tuple[Callable[..., Game], Arrays]] = {
+    "adversarial": (lazy, REAL),
+    "cgan": (lambda **o: gans.cgan(conv(**K), conv_critic(**K), Z, **K, **o), LABELLED),
+    "cyclegan": (lambda **o: gans.cyclegan(translator(), mlp_critic(), pool_size=20, **o), PAIRS),
+    "dcgan": (lambda **o: gans.dcgan(conv(), conv_critic(), Z, **o), REAL),
+    "vanilla": (lambda **o: gans.vanilla(mlp(), mlp_critic(), Z, **o), REAL),
+    "vanilla_minimax": (lambda **o: gans.vanilla(mlp(norm="batch"), nnx_critic(), U, loss=losses.minimax, **o), REAL),
+    "wgan_gp": (lambda **o: gans.wgan_gp(conv(), conv_critic(norm="layer"), Z, **o), REAL),
+}

@@ -1,0 +1,227 @@
+"""The battery that every game passes."""
+
+import functools
+import inspect
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax import monitoring
+
+from gan_jax import core, gans, runtime
+from gan_jax.types import Game, InvalidInputError
+from tests.conformance.games import BATCH, GAMES
+
+ALL = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in sorted(GAMES)]
+)  # one process per game, so that it compiles once
+
+
+class Subject:
+    """A game of the list with what the tests share, compiled once."""
+
+    def __init__(self, name: str) -> None:
+        build, self.source = GAMES[name]
+        self.game = build()
+        feed = self.source.feed(0, core.num_draws(self.game), BATCH, range(BATCH))
+        self.batches = feed.fetch(feed.data, next(feed.stream(0, 1))[0], 0)
+        self.first = jax.tree.map(lambda x: x[0], self.batches)
+        self.init = jax.jit(self.game.init)
+        self.state = self.init(jax.random.key(0), self.first)
+        self.step = jax.jit(core.make_step(self.game))
+        self.inputs = {} if self.game.prior is not None else {"inputs": jnp.zeros((5, 8, 8, 1))}
+
+
+subject = functools.cache(Subject)
+
+
+@functools.cache
+def compiled(name: str, devices: int, batch_size: int = BATCH):
+    """A game under SGD, its start and its program on so many devices."""
+    sgd = {"generator_optimizer": optax.sgd(1e-2), "discriminator_optimizer": optax.sgd(1e-2)}
+    build, source = GAMES[name]
+    run = runtime.Experiment(
+        game=build(**sgd),
+        source=lambda: source,
+        preview=runtime.image_grid,
+        seed=3,
+        batch_size=batch_size,
+        steps=100,
+        report_every=2,
+        sample_every=0,
+        checkpoint_every=2,
+    )
+    mesh = runtime.make_mesh(jax.devices()[:devices])
+    with jax.set_mesh(mesh):
+        start = runtime.build_start(run, source.spec, mesh)
+        return run.game, start, runtime.build_program(run, source, mesh, start)
+
+
+def test_every_factory_is_in_the_list():
+    factories = {
+        name
+        for name in gans.__all__
+        if inspect.isfunction(getattr(gans, name)) and inspect.signature(getattr(gans, name)).return_annotation is Game
+    }
+    assert factories and factories <= set(GAMES), f"add {factories - set(GAMES)} to tests/conformance/games.py"
+
+
+def equal(a, b) -> bool:
+    return all(jax.tree.leaves(jax.tree.map(lambda x, y: bool(jnp.all(x == y)), a, b)))
+
+
+@ALL
+def test_every_array_of_the_state_is_finite_and_the_step_counts(name):
+    this = subject(name)
+    state = this.state
+    for _ in range(3):
+        state, window = this.step(state, this.batches)
+    assert int(state.step) == 3 and bool(runtime.all_finite(state))
+    assert all(np.isfinite(value) for value in core.window_means(window).values())
+    for phase in this.game.phases:
+        assert f"{phase.name}/loss" in window and f"{phase.name}/gradient_norm" in window
+
+
+@ALL
+def test_each_phase_changes_its_own_player_alone(name):
+    this = subject(name)
+    for phase in this.game.phases:
+        drawn = jax.tree.map(lambda x, n=phase.repeat: x[:n], this.batches)
+        run = jax.jit(functools.partial(core.run_phase, phase))
+        after, _ = run(this.state, drawn, jax.random.key(1))
+        for player, before in this.state.players.items():
+            now = after.players[player]
+            if player == phase.player:
+                assert not equal(before.params, now.params), f"{phase.name} did not move {player}"
+            else:
+                assert equal(before.params, now.params), f"{phase.name} moved {player}"
+                assert equal(before.model_state, now.model_state), f"{phase.name} wrote the model state of {player}"
+
+
+@ALL
+def test_same_seed_same_run_other_seed_another(name):
+    this = subject(name)
+
+    def run(seed):
+        return runtime.state_sha256(this.step(this.init(jax.random.key(seed), this.first), this.batches)[0])
+
+    assert run(0) == run(0) != run(1)
+
+
+@ALL
+def test_one_compile_whatever_the_hyperparameters(name):
+    this = subject(name)
+    events = []
+    monitoring.register_event_duration_secs_listener(lambda event, *_, **__: events.append(event))
+    try:
+        state, _ = jax.block_until_ready(this.step(this.state, this.batches))
+        hparams = core.get_hparams(state)
+        assert "generator/learning_rate" in hparams
+        state = core.set_hparams(state, {key: value * 0.5 for key, value in hparams.items()})
+        events.clear()
+        for _ in range(3):
+            state, _ = this.step(state, this.batches)
+        assert not [event for event in events if "compile" in event], events
+    finally:
+        monitoring.clear_event_listeners()
+
+
+@ALL
+def test_hyperparameters_matter(name):
+    this = subject(name)
+    frozen = core.set_hparams(this.state, {"generator/learning_rate": 0.0})
+    after, _ = this.step(frozen, this.batches)
+    assert equal(frozen.players["generator"].params, after.players["generator"].params)
+    assert not equal(frozen.players["discriminator"].params, after.players["discriminator"].params)
+
+
+@ALL
+def test_samples(name):
+    this = subject(name)
+    game = this.game
+    sample = jax.jit(functools.partial(game.sample, n=5))
+    samples = sample(this.state, jax.random.key(0), **this.inputs)
+    assert samples.shape == (5, 8, 8, 1) and samples.dtype == jnp.float32
+    assert bool(jnp.all(jnp.abs(samples) <= 1))
+    np.testing.assert_array_equal(samples, sample(this.state, jax.random.key(0), **this.inputs))
+    if game.prior is None:
+        with pytest.raises(InvalidInputError, match="inputs"):
+            game.sample(this.state, jax.random.key(0), 5)
+    if game.num_classes is None:
+        with pytest.raises(InvalidInputError, match="label"):
+            game.sample(this.state, jax.random.key(0), 5, jnp.zeros(5, jnp.int32), **this.inputs)
+    else:
+        by_label = [sample(this.state, jax.random.key(0), label=np.full(5, label)) for label in (0, 1)]
+        assert not np.allclose(*by_label)
+
+
+@ALL
+def test_wrong_labels_are_refused(name):
+    this = subject(name)
+    wrong = {key: value for key, value in this.first.items() if key != "label"}
+    if this.game.num_classes is None:
+        wrong["label"] = jnp.zeros(BATCH, jnp.int32)
+    with pytest.raises(InvalidInputError):
+        this.game.init(jax.random.key(0), wrong)
+
+
+@ALL
+def test_one_and_eight_devices_agree(name):
+    means = []
+    for devices in (1, 8):
+        _, start, program = compiled(name, devices)
+        carried, sent = start.init(), program.stream(0)
+        state, window = carried["state"], carried["window"]
+        for _ in range(2):
+            state, window = program.run(state, window, program.data, next(sent))
+        assert len(state.step.sharding.device_set) == devices
+        means.append(core.window_means(window))
+    assert means[0].keys() == means[1].keys()
+    for metric, value in means[0].items():
+        tolerance = 1e-5 if metric.endswith("/loss") else 1e-4  # the norm of a gradient penalty's gradient is rougher
+        np.testing.assert_allclose(means[1][metric], value, rtol=tolerance, atol=tolerance, err_msg=metric)
+
+
+def collectives(text: str) -> list[tuple[str, int]]:
+    """Every collective of a compiled program: its kind, and how many numbers it carries."""
+    kinds = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter|collective-broadcast"
+    found = re.findall(rf"= (.*?) ({kinds})(?:-start)?\(", text)
+    return [
+        (kind, sum(math.prod(int(n) for n in dims.split(",") if n) for dims in re.findall(r"\w+\[([\d,]*)\]", shape)))
+        for shape, kind in found
+    ]
+
+
+@ALL
+def test_the_only_collectives_are_all_reduces_of_gradients_and_means(name):
+    game, start, program = compiled(name, 8)
+    found = collectives(program.run.as_text())
+    assert {kind for kind, _ in found} == {"all-reduce"}, found
+    players = start.abstract["state"].players
+    sizes = {player: sum(x.size for x in jax.tree.leaves(state.params)) for player, state in players.items()}
+    gradients = sum(sizes[phase.player] for phase in game.phases)
+    assert sum(size for _, size in found) >= gradients, "a gradient is not summed over the devices"
+    # Means for the log and batch norm's statistics are summed too; nothing that grows with the batch is.
+    _, _, twice = compiled(name, 8, 2 * BATCH)
+    assert sorted(collectives(twice.run.as_text())) == sorted(found)
+
+
+@ALL
+def test_a_checkpoint_brings_everything_back(name, tmp_path):
+    _, start, program = compiled(name, 8)
+    carried, sent = start.init(), program.stream(0)
+    state, window = program.run(carried["state"], carried["window"], program.data, next(sent))
+    checkpointer = runtime.Checkpointer(tmp_path / "checkpoints", keep_last=1)
+    checkpointer.save(program.length, {"state": state, "window": window})
+    straight, straight_window = program.run(state, window, program.data, next(sent))
+    checkpointer.wait()
+    step, back = checkpointer.restore_latest(start.abstract)
+    assert step == program.length
+    resumed = program.run(back["state"], back["window"], program.data, next(program.stream(step)))
+    checkpointer.close()
+    assert runtime.state_sha256(resumed[0]) == runtime.state_sha256(straight)
+    assert runtime.state_sha256(resumed[1]) == runtime.state_sha256(straight_window)

@@ -1,0 +1,53 @@
+"""Eight simulated devices, jaxtyping's annotations checked by beartype, and where real data is."""
+
+import os
+import pathlib
+
+# Most of the tests' time is XLA compiling, half of that its optimisations; the end-to-end tests have them all.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    " --xla_llvm_disable_expensive_passes=true",
+)
+
+import jaxtyping
+
+_HOOK = jaxtyping.install_import_hook(
+    # Not core.state: flax annotates TrainState's params as FrozenDict, which they never are.
+    [
+        "gan_jax.losses",
+        "gan_jax.regularizers",
+        *(f"gan_jax.core.{name}" for name in ("hooks", "hparams", "optimizers", "phase", "priors", "sharding", "step")),
+    ],
+    "beartype.beartype",
+)
+_HOOK.__enter__()
+
+import jax
+import pytest
+
+from gan_jax import runtime
+
+
+@pytest.fixture
+def mesh():
+    """Factory: a mesh of the first n devices, in force for the test."""
+    import contextlib
+
+    with contextlib.ExitStack() as stack:
+
+        def make(n: int) -> jax.sharding.Mesh:
+            made = runtime.make_mesh(jax.devices()[:n])
+            stack.enter_context(jax.set_mesh(made))
+            return made
+
+        yield make
+
+
+@pytest.fixture
+def tfds_dir() -> str:
+    """The directory of prepared data sets, or a skip that says how to have one."""
+    path = os.environ.get("TFDS_DATA_DIR", "")
+    if not pathlib.Path(path, "mnist").is_dir():
+        pytest.skip("TFDS_DATA_DIR is not set to a directory with mnist in it")
+    return path

@@ -1,0 +1,209 @@
+"""Order, feeds, and every source on real files."""
+
+import itertools
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from gan_jax import data
+from gan_jax.data import order
+from gan_jax.types import InvalidInputError
+
+
+def test_every_example_once_an_epoch_in_a_new_order():
+    epochs = order.indices(7, np.arange(30).reshape(3, 10), 10)
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+    assert not np.array_equal(order.permutation(7, 0, 10), order.permutation(8, 0, 10))
+
+
+def test_the_order_never_changes():
+    """Frozen: another order would break every run that resumes under a newer version."""
+    assert order.indices(0, np.arange(8), 8).tolist() == order.permutation(0, 0, 8).tolist()
+    assert order.permutation(0, 0, 8).tolist() == FROZEN_0
+    assert order.permutation(1, 2, 8).tolist() == FROZEN_1
+
+
+FROZEN_0 = [0, 2, 1, 5, 4, 3, 6, 7]
+FROZEN_1 = [4, 2, 0, 6, 1, 5, 7, 3]
+
+
+def take(source, start, count, places=range(12), seed=5, draws=2, length=2):
+    feed = source.feed(seed, draws, 12, places)
+    return [
+        jax.tree.map(np.asarray, feed.fetch(feed.data, jax.tree.map(lambda x, i=i: x[i], sent), start + n * length + i))
+        for n, sent in enumerate(itertools.islice(feed.stream(start, length), count))
+        for i in range(length)
+    ]
+
+
+class Squares:
+    """Readable like a data set on disk: image i is filled with i."""
+
+    def __len__(self):
+        return 31
+
+    def read(self, indices):
+        return {"real": np.broadcast_to(np.asarray(indices, np.uint8)[:, None, None, None], (len(indices), 2, 2, 1))}
+
+
+SOURCES = {
+    "arrays": data.Arrays("squares", Squares().read(np.arange(31))),
+    "records": data.Records("squares", Squares()),
+}
+
+
+@pytest.mark.parametrize("name", sorted(SOURCES))
+def test_a_batch_is_a_function_of_seed_and_step_on_any_number_of_hosts(name):
+    source = SOURCES[name]
+    whole = take(source, 0, 3)
+    assert whole[0]["real"].shape == (2, 12, 2, 2, 1) and whole[0]["real"].dtype == np.float32
+    resumed = take(source, 2, 2)
+    for a, b in zip(whole[2:], resumed, strict=True):
+        np.testing.assert_array_equal(a["real"], b["real"])
+    halves = [take(source, 0, 3, places) for places in (range(6), range(6, 12))]
+    for step, batch in enumerate(whole):
+        joined = np.concatenate([half[step]["real"] for half in halves], axis=1)
+        np.testing.assert_array_equal(joined, batch["real"])
+    assert not np.array_equal(whole[0]["real"], take(source, 0, 1, seed=6)[0]["real"])
+
+
+def test_streamed_and_resident_give_the_same_batches():
+    for a, b in zip(take(SOURCES["arrays"], 4, 2), take(SOURCES["records"], 4, 2), strict=True):
+        np.testing.assert_array_equal(a["real"], b["real"])
+
+
+def test_images_are_in_minus_one_to_one():
+    ends = data.Arrays("ends", {"real": np.array([0, 255] * 12, np.uint8).reshape(24, 1, 1, 1)})
+    assert set(np.unique(take(ends, 0, 1)[0]["real"])) == {-1.0, 1.0}
+    assert ends.spec["real"].dtype == np.float32
+
+
+def test_draws_are_a_function_of_seed_and_step():
+    ring = data.ring()
+
+    def at(seed, step):
+        feed = ring.feed(seed, 2, 64, range(64))
+        return np.asarray(feed.fetch(feed.data, next(feed.stream(step, 1)), step)["real"])
+
+    assert at(0, 3).shape == (2, 64, 2)
+    np.testing.assert_array_equal(at(0, 3), at(0, 3))
+    assert not np.array_equal(at(0, 3), at(0, 4)) and not np.array_equal(at(0, 3), at(1, 3))
+    assert not np.array_equal(*at(0, 3))
+
+
+@pytest.mark.parametrize(("mixture", "modes", "extent"), [(data.ring(), 8, 1.0), (data.grid(), 25, 4.0)])
+def test_mixtures_lie_on_their_modes(mixture, modes, extent):
+    x = np.asarray(mixture.draw(jax.random.key(0), 20_000)["real"])
+    distance = np.linalg.norm(x[:, None] - mixture.centers, axis=-1)
+    nearest = np.bincount(distance.argmin(1), minlength=modes)
+    assert len(mixture.centers) == modes and np.abs(mixture.centers).max() == pytest.approx(extent)
+    assert nearest.min() > 0.8 * 20_000 / modes
+    assert np.sqrt((distance.min(1) ** 2).mean() / 2) == pytest.approx(mixture.std, rel=0.05)
+
+
+def test_digits():
+    source = data.digits(labels=True)
+    assert source.size == 1797 and source.spec["real"].shape == (8, 8, 1) and source.num_classes == 10
+    assert source.arrays["real"].min() == -1.0 and source.arrays["real"].max() == 1.0
+    summary = source.summary()
+    assert all(part in summary for part in ("1,797", "(8, 8, 1)", "from -1 to 1", "0:178"))
+    assert "no labels" in data.digits(labels=False).summary()
+
+
+def folder(root: pathlib.Path, classes=("cat", "dog"), count=3) -> pathlib.Path:
+    rng = np.random.default_rng(0)
+    for name in classes:
+        (root / name).mkdir(parents=True)
+        for i in range(count):
+            Image.fromarray(rng.integers(0, 256, (20 + i, 30, 3), np.uint8)).save(root / name / f"{i}.png")
+    return root
+
+
+def test_image_folder(tmp_path):
+    root = folder(tmp_path / "pets")
+    source = data.image_folder(str(root), image_size=16, labels=True)
+    assert source.size == 6 and source.num_classes == 2 and source.arrays["label"].tolist() == [0] * 3 + [1] * 3
+    assert source.arrays["real"].shape == (6, 16, 16, 3)
+    grey = data.image_folder(str(root), image_size=8, labels=False, channels=1, resident_bytes=0)
+    assert isinstance(grey, data.Records) and grey.spec["real"].shape == (8, 8, 1) and set(grey.spec) == {"real"}
+    assert "streamed" in grey.summary()
+
+
+def test_an_image_keeps_its_centre_and_proportions(tmp_path):
+    wide = np.zeros((10, 30, 3), np.uint8)
+    wide[:, 10:20] = 255
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    source = data.image_folder(str(tmp_path), image_size=10, labels=False)
+    assert source.arrays["real"].min() == 255
+
+
+@pytest.mark.parametrize(
+    ("break_it", "options", "message"),
+    [
+        (lambda root: (root / "cat" / "0.png").write_bytes(b"not an image"), {}, "0.png is not an image"),
+        (lambda root: _truncate(root / "cat" / "1.png"), {}, "1.png is corrupt"),
+        (lambda root: Image.new("RGB", (9, 9)).save(root / "stray.png"), {"labels": True}, "1 images outside"),
+        (lambda root: None, {"channels": 2}, "channels=2"),
+    ],
+)
+def test_image_folders_that_are_refused(tmp_path, break_it, options, message):
+    root = folder(tmp_path / "pets")
+    break_it(root)
+    with pytest.raises(InvalidInputError, match=message):
+        data.image_folder(str(root), image_size=8, **({"labels": False} | options))
+
+
+def _truncate(path: pathlib.Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def test_missing_and_empty_folders(tmp_path):
+    with pytest.raises(InvalidInputError, match="does not exist"):
+        data.image_folder(str(tmp_path / "none"), image_size=8, labels=False)
+    with pytest.raises(InvalidInputError, match="has no image"):
+        data.image_folder(str(tmp_path), image_size=8, labels=False)
+
+
+def test_labels_must_fit_the_classes():
+    images = np.zeros((2, 2, 2, 1), np.uint8)
+    with pytest.raises(InvalidInputError, match="labels from 0 to 5"):
+        data.Arrays("x", {"real": images, "label": np.array([0, 5])}, 3)
+    with pytest.raises(InvalidInputError, match="without labels"):
+        data.Arrays("x", {"real": images}, 3)
+
+
+def test_tfds_on_real_files(tfds_dir):
+    source = data.tfds_images("mnist", data_dir=tfds_dir, labels=True, split="test[:256]")
+    assert isinstance(source, data.Arrays) and source.size == 256 and source.num_classes == 10
+    assert source.arrays["real"].shape == (256, 28, 28, 1) and source.arrays["label"][:3].tolist() == TEST_LABELS
+    streamed = data.tfds_images("mnist", data_dir=tfds_dir, labels=True, split="test[:256]", resident_bytes=0)
+    for a, b in zip(take(source, 0, 1), take(streamed, 0, 1), strict=True):
+        np.testing.assert_array_equal(a["real"], b["real"])
+        np.testing.assert_array_equal(a["label"], b["label"])
+    small = data.tfds_images(
+        "cifar10_jpeg:1.0.0", data_dir=tfds_dir, labels=False, split="train[:8]", image_size=16, channels=1
+    )
+    assert small.arrays["real"].shape == (8, 16, 16, 1)
+
+
+TEST_LABELS = [2, 0, 4]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "mnits"}, "no TFDS data set 'mnits'.*'mnist'.*tfds build mnits"),
+        ({"name": "mnist:9.9.9"}, "no TFDS data set 'mnist:9.9.9'"),
+        ({"split": "validation"}, "split='validation': 'mnist' has \\['test', 'train'\\]"),
+        ({"label_key": "digit"}, "no feature \\['digit'\\].*labels=False"),
+        ({"data_dir": "/nonexistent"}, "data_dir='/nonexistent' does not exist"),
+    ],
+)
+def test_tfds_requests_that_are_refused(tfds_dir, arguments, message):
+    with pytest.raises(InvalidInputError, match=message):
+        data.tfds_images(**({"name": "mnist", "data_dir": tfds_dir, "labels": True} | arguments))

@@ -1,0 +1,205 @@
+"""The commands from end to end, as a person uses them."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.data.test_data import folder
+from tests.experiments.commands import BATTERY, ROOT, metrics, result, run
+
+SMALL = (
+    "--config.steps=40",
+    "--config.steps_per_dispatch=10",
+    "--config.report_every=20",
+    "--config.sample_every=20",
+    "--config.checkpoint_every=20",
+    "--config.width=8",
+)
+
+
+def size(path):
+    with Image.open(path) as picture:
+        return picture.size
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A short run of the default, and what it printed."""
+    workdir = tmp_path_factory.mktemp("default") / "run"
+    return workdir, run("train", f"--workdir={workdir}", *SMALL)
+
+
+def test_training_tells_what_a_person_wants_to_know(trained):
+    _, output = trained
+    assert "1,797 examples" in output and "(8, 8, 1)" in output and "from -1 to 1" in output and "no labels" in output
+    assert output.index("1,797") < output.index("compiling for 1 cpu device") < output.index("compiled in")
+    assert re.search(r"generator +[\d,]+\n +input/kernel +\(64, \d+\) +[\d,]+", output)
+    assert re.search(r"step 40/40  images 2,560  [\d,]+ images/s  ETA 0:00:00  discriminator/loss [\d.]+", output)
+    assert "memory per device" in output and "done: step 40" in output
+    assert len(output.splitlines()) < 40, "chatter of other libraries"
+
+
+def test_training_leaves_a_complete_record(trained):
+    workdir, _ = trained
+    record = json.loads((workdir / "config.json").read_text())
+    assert record["config"]["steps"] == 40 and record["config"]["width"] == 8 and record["platform"] == "cpu"
+    assert {"jax", "flax", "optax", "orbax-checkpoint", "python", "gan_jax"} <= set(record["versions"])
+    assert [line["step"] for line in metrics(workdir)] == [20, 40]
+    assert {"discriminator/loss", "generator/loss", "generator/gradient_norm", "images"} <= set(metrics(workdir)[0])
+    ending = result(workdir)
+    assert (ending["status"], ending["step"], ending["images"]) == ("done", 40, 2560)
+    assert re.fullmatch("[0-9a-f]{64}", ending["state_sha256"]) and ending["metrics"]["step"] == 40
+    for step in (20, 40):
+        assert size(workdir / "samples" / f"step_{step:08d}.png") == (8 * 42 + 2, 8 * 42 + 2)
+    assert list((workdir / "tensorboard").iterdir())
+
+
+def test_the_same_command_again_is_done_and_more_steps_continue(trained, tmp_path):
+    workdir, _ = trained
+    before = result(workdir)
+    assert "done: step 40" in run("train", f"--workdir={workdir}", *SMALL)
+    assert result(workdir) == before and len(metrics(workdir)) == 2
+
+
+def test_sampling(trained, tmp_path):
+    workdir, _ = trained
+    out = tmp_path / "new" / "grid.png"
+    assert "64 samples of step 40" in run("sample", f"--workdir={workdir}", "--num=64", f"--out={out}", "--seed=0")
+    assert size(out) == (8 * 42 + 2, 8 * 42 + 2)
+    arrays = {}
+    for name, flags in {
+        "a": (), "same": (), "other": ("--seed=1",), "narrow": ("--truncation=0.1",), "path": ("--interpolate=4",)
+    }.items():  # fmt: skip
+        run("sample", f"--workdir={workdir}", "--num=8", f"--out={tmp_path / name}.npy", *flags)
+        arrays[name] = np.load(tmp_path / f"{name}.npy")
+    assert arrays["a"].shape == (8, 8, 8, 1)
+    np.testing.assert_array_equal(arrays["a"], arrays["same"])
+    assert not np.array_equal(arrays["a"], arrays["other"])
+    assert arrays["narrow"].std(axis=0).mean() < 0.5 * arrays["a"].std(axis=0).mean()
+    steps = np.abs(np.diff(arrays["path"].reshape(2, 4, -1), axis=1)).mean(-1)
+    ends = np.abs(arrays["path"].reshape(2, 4, -1)[:, 0] - arrays["path"].reshape(2, 4, -1)[:, -1]).mean(-1)
+    assert np.all(steps < ends[:, None]), "the path does not go from one end to the other by small steps"
+
+
+def test_three_lines_of_python_load_and_sample(trained):
+    workdir, _ = trained
+    from experiments.workdir import load
+
+    samples = load(workdir).sample(5)
+    assert samples.shape == (5, 8, 8, 1) and np.abs(samples).max() <= 1
+    assert load(workdir, step=20).step == 20
+
+
+def test_dry_run_trains_nothing_and_writes_nothing(tmp_path):
+    workdir = tmp_path / "run"
+    output = run("train", f"--workdir={workdir}", "--dry_run", *SMALL)
+    assert "1,797 examples" in output and "generator" in output and "memory per device" in output
+    assert "images/s" not in output and not workdir.exists()
+
+
+def test_help_explains():
+    output = run("train", "--help", code=1)  # absl's own exit code
+    assert (
+        "The same command twice continues" in output
+        and "--workdir" in output
+        and "dry_run" in output
+        and "--config.KEY=VALUE" in output
+    )
+
+
+def refused(*flags, command="train", **env):
+    output = run(command, *flags, code=2, **env)
+    assert "Traceback" not in output and output.count("error:") == 1, output
+    return output.split("error:")[1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--config.step=40"], 'Did you mean "steps"'),
+        (["--workdr=x"], "Unknown command line flag 'workdr'"),
+        (["--config.steps=many"], "many"),
+        (["--config.steps=0"], "steps=0: expected at least 1"),
+        (["--config=experiments/configs/nothing.py"], "nothing.py"),
+        (["surplus"], "surplus"),
+        (["--config.dtype=flot32"], "dtype='flot32': expected one of float32, bfloat16"),
+        (["--config.width=0"], "width=0: expected at least 1"),
+        (["--config=experiments/configs/dcgan_mnist.py"], "data_dir=''"),
+        (
+            ["--config=experiments/configs/dcgan_mnist.py", "--config.data_dir=/nonexistent"],
+            "'/nonexistent' does not exist",
+        ),
+        (["--config=experiments/configs/vanilla_mnist.py", "--config.objective=hinge"], "objective='hinge'"),
+    ],
+)
+def test_bad_flags(tmp_path, flags, message):
+    workdir = [] if any("workdr" in flag for flag in flags) else [f"--workdir={tmp_path / 'run'}"]
+    assert message in refused(*workdir, *flags)
+
+
+def test_no_workdir():
+    assert "--workdir is missing" in refused(*SMALL)
+
+
+def test_unknown_tfds_name(tmp_path, tfds_dir):
+    other = tmp_path / "mnist.py"
+    text = (ROOT / "experiments" / "configs" / "dcgan_mnist.py").read_text()
+    other.write_text(text.replace('tfds_images("mnist"', 'tfds_images("mnits"'))
+    message = refused(f"--workdir={tmp_path / 'run'}", f"--config={other}", f"--config.data_dir={tfds_dir}")
+    assert "no TFDS data set 'mnits'" in message and "'mnist'" in message
+
+
+def test_folders(tmp_path):
+    root = folder(tmp_path / "pets")
+    config = (
+        f"--workdir={tmp_path / 'run'}",
+        "--config=experiments/configs/dcgan_folder.py",
+        f"--config.data_dir={root}",
+    )
+    assert "labels of 2 classes, but the game has no labels" in refused(*config, "--config.labels=True")
+    assert "has no labels, but the game has labels of 2 classes" in refused(*config, "--config.num_classes=2")
+    wrong = refused(*config, "--config.labels=True", "--config.num_classes=3")
+    assert "labels of 2 classes, but the game has labels of 3 classes" in wrong
+    (root / "dog" / "1.png").write_bytes((root / "dog" / "1.png").read_bytes()[:200])
+    assert "1.png is corrupt" in refused(*config)
+
+
+def test_a_batch_that_eight_devices_do_not_divide(tmp_path):
+    message = refused(
+        f"--workdir={tmp_path / 'run'}",
+        *SMALL,
+        "--config.batch_size=20",
+        XLA_FLAGS="--xla_force_host_platform_device_count=8",
+    )
+    assert "batch_size=20 does not divide over 8 devices" in message
+
+
+def test_a_workdir_of_another_config(trained, tmp_path):
+    workdir, _ = trained
+    message = refused(f"--workdir={workdir}", *SMALL, "--config.learning_rate=0.1")
+    assert "config.learning_rate: 0.0005 there, 0.1 now" in message
+    other = tmp_path / "digits.py"
+    text = (ROOT / "experiments" / "configs" / "digits.py").read_text()
+    other.write_text(text.replace("gans.dcgan(", "gans.vanilla("))
+    assert "the experiment file" in refused(f"--workdir={workdir}", *SMALL, f"--config={other}")
+    assert result(workdir)["status"] == "done"
+
+
+def test_sampling_from_nothing_and_with_wrong_labels(trained, tmp_path):
+    workdir, _ = trained
+    assert "is" in refused(f"--workdir={tmp_path}", command="sample")
+    assert "--label=3: this game is unconditional" in refused(f"--workdir={workdir}", "--label=3", command="sample")
+    assert "no checkpoint of step 7: it has [20, 40]" in refused(f"--workdir={workdir}", "--step=7", command="sample")
+    assert "--interpolate=3" in refused(f"--workdir={workdir}", "--interpolate=3", "--num=64", command="sample")
+
+
+def test_a_diverged_run_keeps_and_names_its_last_good_checkpoint(tmp_path):
+    flags = (f"--workdir={tmp_path / 'run'}", f"--config={BATTERY}", "--config.steps=200", "--config.poison_from=130")
+    output = run("train", *flags, code=3)
+    assert "not finite: " in output and "the last good checkpoint, of step 100, is kept" in output
+    ending = result(tmp_path / "run")
+    assert ending["status"] == "diverged" and ending["checkpoint"] == 100
+    assert [line["step"] for line in metrics(tmp_path / "run")] == [20, 40, 60, 80, 100, 120]

@@ -1,0 +1,107 @@
+"""Killed at any moment, a run ends as if it had not been."""
+
+import re
+import signal
+import time
+
+import pytest
+
+from tests.conformance.games import GAMES
+from tests.experiments.commands import BATTERY, finish, metrics, result, run, start, when
+
+EIGHT = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+
+
+def flags(workdir, game):
+    return (f"--workdir={workdir}", f"--config={BATTERY}", f"--config.game={game}", "--config.steps=1000")
+
+
+def saved_and_logged(workdir):
+    """The newest finished checkpoint and the last line of the log, 0 where there is none."""
+    saved = [int(path.name) for path in (workdir / "checkpoints").glob("*") if path.name.isdigit()]
+    log = workdir / "metrics.jsonl"
+    lines = log.read_text().splitlines() if log.exists() else []
+    return max(saved, default=0), max((int(re.match(r'{"step": (\d+)', line)[1]) for line in lines[:-1]), default=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("game", sorted(GAMES))
+def test_kill_and_terminate_and_resume_bit_for_bit(game, tmp_path):
+    run("train", *flags(tmp_path / "whole", game))
+    broken = flags(tmp_path / "broken", game)
+
+    first = start("train", *broken)
+    when(first, lambda line: line.startswith("step 80/"))
+    while not 0 < saved_and_logged(tmp_path / "broken")[0] < saved_and_logged(tmp_path / "broken")[1]:
+        assert first.poll() is None, "ended before a log line was newer than a checkpoint"
+    first.kill()
+    assert finish(first)[0] == -signal.SIGKILL
+    newest, logged = saved_and_logged(tmp_path / "broken")
+    assert 0 < newest < 1000 and logged > 0
+
+    second = start("train", *broken)
+    seen = when(second, lambda line: line.startswith("step "))
+    assert f"continuing from the checkpoint of step {newest:,}\n" in seen
+    second.send_signal(signal.SIGTERM)
+    code, output = finish(second)
+    assert code == 75 and "stopped by SIGTERM after saving step" in output, output
+    stopped = result(tmp_path / "broken")
+    assert stopped["status"] == "stopped" and stopped["checkpoint"] == stopped["step"]
+
+    third = run("train", *broken)
+    assert f"continuing from the checkpoint of step {stopped['step']:,}" in third
+    assert result(tmp_path / "broken")["state_sha256"] == result(tmp_path / "whole")["state_sha256"]
+    assert metrics(tmp_path / "broken") == metrics(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_a_truncated_newest_checkpoint(tmp_path):
+    run("train", *flags(tmp_path / "whole", "dcgan"))
+    broken = flags(tmp_path / "broken", "dcgan")
+    run("train", *broken[:-1], "--config.steps=200")
+    newest = tmp_path / "broken" / "checkpoints" / "200"
+    largest = max((f for f in newest.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:-20])
+    output = run("train", *broken)
+    assert "checkpoint 200 is damaged" in output and "continuing from the checkpoint of step 150" in output
+    assert (tmp_path / "broken" / "damaged" / "200").is_dir()
+    assert result(tmp_path / "broken")["state_sha256"] == result(tmp_path / "whole")["state_sha256"]
+    assert metrics(tmp_path / "broken") == metrics(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_eight_devices_resume_bit_for_bit(tmp_path):
+    run("train", *flags(tmp_path / "whole", "dcgan"), **EIGHT)
+    broken = flags(tmp_path / "broken", "dcgan")
+    process = start("train", *broken, **EIGHT)
+    when(process, lambda line: line.startswith("step 80/"))
+    while not saved_and_logged(tmp_path / "broken")[0]:
+        assert process.poll() is None
+    process.kill()
+    finish(process)
+    output = run("train", *broken, **EIGHT)
+    assert "compiling for 8 cpu devices" in output and "continuing from the checkpoint of step" in output
+    assert result(tmp_path / "broken")["state_sha256"] == result(tmp_path / "whole")["state_sha256"]
+
+
+@pytest.mark.slow
+def test_a_second_signal_ends_at_once(tmp_path):
+    process = start(
+        "train", *flags(tmp_path / "run", "wgan_gp")[:-1], "--config.steps=1000000", "--config.steps_per_dispatch=20"
+    )
+    when(process, lambda line: line.startswith("step 40/"))
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.01)
+    assert finish(process)[0] in (-signal.SIGINT, 75)
+
+
+def test_the_number_of_iterations_in_a_dispatch_does_not_matter(tmp_path):
+    """Else other intervals on resume would change the result."""
+    hashes = set()
+    for length in (1, 2, 5):
+        workdir = tmp_path / str(length)
+        run("train", *flags(workdir, "dcgan")[:-1], "--config.steps=10", f"--config.steps_per_dispatch={length}",
+            "--config.report_every=10", "--config.checkpoint_every=10")  # fmt: skip
+        hashes.add(result(workdir)["state_sha256"])
+    assert len(hashes) == 1

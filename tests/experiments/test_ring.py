@@ -1,0 +1,18 @@
+"""The first question that one asks of a GAN: does it find all modes?"""
+
+import numpy as np
+import pytest
+
+from experiments.workdir import load
+from gan_jax import data
+from tests.experiments.commands import run
+
+
+@pytest.mark.slow
+def test_ring_covers_its_eight_modes(tmp_path):
+    config = ("--config=experiments/configs/ring.py", "--config.steps=3000", "--config.sample_every=3000")
+    run("train", *config, f"--workdir={tmp_path / 'run'}")
+    mixture = data.ring()
+    distance = np.linalg.norm(load(tmp_path / "run").sample(2500)[:, None] - mixture.centers, axis=-1)
+    found = np.bincount(distance.argmin(1)[distance.min(1) < 3 * mixture.std], minlength=8)
+    assert np.all(found >= 10), found

@@ -1,0 +1,110 @@
+"""Networks at every size, dtype and condition, and the two adapters."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from gan_jax import nets
+from gan_jax.nets.dcgan import halvings
+from gan_jax.types import InvalidInputError
+
+KEY = jax.random.key(0)
+
+
+@pytest.mark.parametrize(
+    ("size", "channels", "classes", "norm", "dtype"),
+    [
+        (8, 1, None, "batch", "float32"),
+        (16, 4, 3, "layer", "float32"),
+        (28, 1, None, "none", "bfloat16"),
+        (32, 3, 10, "batch", "bfloat16"),
+        (48, 2, None, "batch", "float32"),
+        (64, 3, None, "layer", "float32"),
+    ],
+)
+def test_dcgan(size, channels, classes, norm, dtype):
+    generator = nets.from_linen(nets.DCGANGenerator(size, channels, 4, norm, classes, dtype))
+    critic = nets.from_linen(nets.DCGANDiscriminator(4, norm, classes, dtype))
+    label = () if classes is None else (jnp.array([0, classes - 1]),)
+
+    @jax.jit
+    def run(z):
+        params, state = generator.init(KEY, z, *label)
+        images, _ = generator.apply(params, state, z, *label, train=True)
+        critic_params, critic_state = critic.init(KEY, images, *label)
+        return images, critic.apply(critic_params, critic_state, images, *label, train=True)[0], (params, critic_params)
+
+    images, logits, params = run(jax.random.normal(KEY, (2, 7)))
+    assert images.shape == (2, size, size, channels) and logits.shape == (2,)
+    assert {x.dtype for x in jax.tree.leaves((images, logits, params))} == {jnp.dtype("float32")}
+    assert float(jnp.abs(images).max()) <= 1.0 and bool(jnp.all(jnp.isfinite(logits)))
+
+
+@pytest.mark.parametrize(("size", "count"), [(8, 2), (16, 2), (20, 2), (28, 2), (32, 3), (48, 3), (64, 4)])
+def test_halvings(size, count):
+    assert halvings(size) == count
+
+
+@pytest.mark.parametrize("size", [4, 9, 27, 44, 60, 128])
+def test_sizes_that_dcgan_refuses(size):
+    with pytest.raises(InvalidInputError, match=f"image_size={size}"):
+        halvings(size)
+
+
+def test_labels_are_needed_and_matter():
+    generator = nets.from_linen(nets.MLPGenerator((4, 4, 1), (8,), num_classes=3))
+    z = jnp.ones((2, 5))
+    with pytest.raises(InvalidInputError, match="label"):
+        generator.init(KEY, z)
+    params, state = generator.init(KEY, z, jnp.array([0, 1]))
+    a, b = generator.apply(params, state, z, jnp.array([0, 1]), train=False)[0]
+    assert not np.allclose(a, b)
+
+
+def test_unknown_norm():
+    with pytest.raises(InvalidInputError, match="norm='group'"):
+        nets.from_linen(nets.DCGANGenerator(8, 1, 4, "group")).init(KEY, jnp.ones((1, 3)))
+
+
+class Small(nn.Module):
+    @nn.compact
+    def __call__(self, x, *, train):
+        x = nn.BatchNorm(use_running_average=not train)(nn.Dense(4)(x))
+        return nn.Dropout(0.5, deterministic=not train)(x)
+
+
+def small_nnx(rngs):
+    class SmallNNX(nnx.Module):
+        def __init__(self):
+            self.dense = nnx.Linear(3, 4, rngs=rngs)
+            self.norm = nnx.BatchNorm(4, rngs=rngs)
+            self.drop = nnx.Dropout(0.5, rngs=rngs)
+
+        def __call__(self, x):
+            return self.drop(self.norm(self.dense(x)))
+
+    return SmallNNX()
+
+
+@pytest.mark.parametrize("network", [nets.from_linen(Small()), nets.from_nnx(small_nnx)], ids=["linen", "nnx"])
+def test_the_seam(network):
+    """Statistics change in training only, keys decide dropout, and both survive jit and grad."""
+    x = jax.random.normal(KEY, (8, 3))
+    params, state = jax.jit(network.init)(KEY, x)
+    train = jax.jit(lambda p, s, k: network.apply(p, s, x, train=True, key=k))
+    a, after = train(params, state, jax.random.key(1))
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    same, _ = train(params, state, jax.random.key(1))
+    other, _ = train(params, state, jax.random.key(2))
+    np.testing.assert_array_equal(a, same)
+    assert not np.array_equal(a, other)
+    quiet, unchanged = network.apply(params, state, x, train=False)
+    assert all(jax.tree.leaves(jax.tree.map(lambda p, q: bool(jnp.all(p == q)), state, unchanged)))
+    moved, _ = network.apply(params, after, x, train=False)
+    assert not np.allclose(quiet, moved), "the statistics of training are not used in evaluation"
+    gradient = jax.grad(lambda p: jnp.sum(network.apply(p, state, x, train=False)[0] ** 2))(params)
+    assert jax.tree.structure(gradient) == jax.tree.structure(params)
+    assert any(bool(jnp.any(g != 0)) for g in jax.tree.leaves(gradient))
