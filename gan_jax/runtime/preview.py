@@ -12,7 +12,8 @@ def image_grid(samples: np.ndarray, columns: int, *, min_pixels: int = 40) -> Im
     """Images side by side, row by row, with small ones enlarged by whole factors.
 
     Args:
-      samples: `[n, h, w, c]` in [-1, 1], with 1 or 3 channels.
+      samples: `[n, h, w, c]` in [-1, 1]; one channel is grey, of any other number the first three are red, green and
+        blue.
       columns: images in a row.
       min_pixels: enlarge until an image is at least so wide.
 
@@ -20,6 +21,9 @@ def image_grid(samples: np.ndarray, columns: int, *, min_pixels: int = 40) -> Im
       The picture.
     """
     n, height, width, channels = samples.shape
+    if channels != 1:
+        samples = np.pad(samples[..., :3], ((0, 0),) * 3 + ((0, max(0, 3 - channels)),), constant_values=-1.0)
+        channels = 3
     rows = -(-n // columns)
     scale = max(1, -(-min_pixels // width))
     pixels = np.clip(np.rint((samples + 1.0) * 127.5), 0, 255).astype(np.uint8)

@@ -243,6 +243,9 @@ def test_image_grid():
         grid[20, 20].tolist() == [0] * 3 and grid[20, 60].tolist() == [128] * 3 and grid[60, 20].tolist() == [255] * 3
     )
     assert runtime.image_grid(images[..., :1], 3).mode == "L"
+    two, four = images[..., :2], np.concatenate([images, images[..., :1]], -1)  # red and green; and one more than shown
+    assert np.asarray(runtime.image_grid(two, 2))[60, 20].tolist() == [255, 255, 0]
+    np.testing.assert_array_equal(runtime.image_grid(four, 2), grid)
 
 
 def test_scatter_is_a_picture_of_the_points():
