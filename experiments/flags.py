@@ -25,7 +25,7 @@ def run(main: Callable[[Sequence[str]], int | None], *, config: bool = False) ->
         try:
             if config:  # here, since ml_collections reads the overrides in sys.argv while the flag is defined
                 sys.argv[1:] = sorted(sys.argv[1:], key=lambda flag: not flag.startswith("--config="))
-                argv = sys.argv  # with --config before its overrides, in whatever order they were typed
+                argv = sys.argv  # with --config=FILE before its overrides, wherever it was typed
                 default = pathlib.Path(__file__).parent / "configs" / "digits.py"
                 help_text = "experiment file; override its keys by --config.key=value"
                 config_flags.DEFINE_config_file("config", str(default), help_text)

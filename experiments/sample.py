@@ -3,7 +3,6 @@
 `--interpolate=K` shows paths between two latents in K images a row; `--label=C` asks a conditional game for one class.
 """
 
-import math
 import pathlib
 from collections.abc import Sequence
 
@@ -15,12 +14,13 @@ from PIL import Image
 
 from experiments import flags as commands
 from experiments.workdir import Trained, load
+from gan_jax.runtime import grid_columns
 from gan_jax.types import InvalidInputError
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "directory of the run", required=True)
 _NUM = flags.DEFINE_integer("num", 64, "number of samples", lower_bound=1)
 _OUT = flags.DEFINE_string("out", "grid.png", "where to write: a picture, or .npy for the samples themselves")
-_SEED = flags.DEFINE_integer("seed", 0, "seed of the latents", lower_bound=0)
+_SEED = flags.DEFINE_integer("seed", 0, "seed of the latents", lower_bound=0, upper_bound=2**63 - 1)
 _STEP = flags.DEFINE_integer("step", None, "step of the checkpoint; the newest by default")
 _TRUNCATION = flags.DEFINE_float(
     "truncation", None, "threshold of the latents: in standard deviations if normal, in (0, 1] if uniform"
@@ -45,13 +45,10 @@ def main(argv: Sequence[str]) -> int:
     """See the module."""
     del argv
     out = pathlib.Path(_OUT.value)
-    if out.suffix != ".npy" and out.suffix.lower() not in Image.registered_extensions():
+    if out.suffix != ".npy" and Image.registered_extensions().get(out.suffix.lower()) not in Image.SAVE:
         raise InvalidInputError(f"--out={out}: expected a name ending in .npy or as a picture does, such as .png")
     run = load(_WORKDIR.value, _STEP.value)
     game, num, label = run.experiment.game, _NUM.value, _LABEL.value
-    if label is not None and (game.num_classes is None or not 0 <= label < game.num_classes):
-        has = "is unconditional" if game.num_classes is None else f"has classes 0 to {game.num_classes - 1}"
-        raise InvalidInputError(f"--label={label}: this game {has}")
     inputs = interpolated(run, num, _INTERPOLATE.value) if _INTERPOLATE.value else None
     labels: int | np.ndarray | None = label
     if inputs is not None and label is None and game.num_classes is not None:
@@ -61,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
     if out.suffix == ".npy":
         np.save(out, samples)
     else:
-        columns = _INTERPOLATE.value or (game.num_classes if label is None else None) or math.ceil(math.sqrt(num))
+        columns = _INTERPOLATE.value or grid_columns(num, game.num_classes if label is None else None)
         run.experiment.preview(samples, columns).save(out)
     print(f"{len(samples)} samples of step {run.step:,} in {out}")
     return commands.DONE

@@ -12,6 +12,7 @@ _FIELDS = tuple(field.name for field in dataclasses.fields(Experiment) if field.
 # Keys that do not change what an iteration computes: a run may be continued with other values of these.
 FREE = (
     "steps",
+    "steps_per_dispatch",
     "report_every",
     "sample_every",
     "checkpoint_every",

@@ -62,7 +62,10 @@ def main(argv: Sequence[str]) -> int:
             if result.checkpoint
             else "none was saved"
         )
-        say(f"the run diverged; {kept} in {workdir / 'checkpoints'}: lower a learning rate, or raise a penalty")
+        say(
+            f"the run diverged; {kept} in {workdir / 'checkpoints'}: "
+            "train anew in another --workdir, with a lower learning rate or a larger penalty"
+        )
     return _EXIT[result.status]
 
 

@@ -64,6 +64,9 @@ def versions() -> dict[str, str]:
 def claim(workdir: pathlib.Path, module_path: pathlib.Path, config: ml_collections.ConfigDict) -> None:
     """Makes a workdir this run's own, or checks that it is: writes `config.json` and a copy of the experiment file.
 
+    `config.json` tells what runs it now (config, versions, devices, command); what it told before a resume with another
+    of these is kept in its `history`.
+
     Args:
       workdir: made if missing.
       module_path: the experiment file.
@@ -83,7 +86,9 @@ def claim(workdir: pathlib.Path, module_path: pathlib.Path, config: ml_collectio
             if key not in FREE and earlier.get(key, object) != resolved.get(key, object)
         ]
         kept = workdir / "experiment.py"
-        if kept.read_text() != module_path.read_text():
+        if not kept.is_file():
+            changed.append(f"{kept}, the copy of its experiment file, is missing")
+        elif kept.read_text() != module_path.read_text():
             changed.append(f"the experiment file: {module_path} is not the one kept as {kept} (diff them)")
         if changed:
             raise InvalidInputError(
@@ -94,7 +99,7 @@ def claim(workdir: pathlib.Path, module_path: pathlib.Path, config: ml_collectio
         workdir.mkdir(parents=True, exist_ok=True)
         if not started:
             shutil.copyfile(module_path, workdir / "experiment.py")
-        facts = {
+        facts: dict[str, Any] = {
             "config": resolved,
             "config_file": module_path.name,
             "versions": versions(),
@@ -102,6 +107,10 @@ def claim(workdir: pathlib.Path, module_path: pathlib.Path, config: ml_collectio
             "devices": [device.device_kind for device in jax.devices()],
             "command": sys.argv,
         }
+        if record.exists() and started:
+            before = read_json(record)
+            history = before.pop("history", [])
+            facts["history"] = history if before == facts else [*history, before]
         write_json(record, facts)
     except OSError as error:
         raise InvalidInputError(f"workdir {str(workdir)!r} cannot be written: {error}") from error

@@ -8,13 +8,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Float, Key, PyTree
 
 Batch = dict[str, Array]
 Metrics = dict[str, Array]
 PRNGKey = Key[Array, ""]
 Scalar = Float[Array, ""]
-Labels = Int[Array, " b"]
 State = Any  # a gan_jax.core.GANState; spelled Any so that this module imports jax alone
 Spec = dict[str, jax.ShapeDtypeStruct]
 

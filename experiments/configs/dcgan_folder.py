@@ -1,7 +1,7 @@
 """DCGAN on a folder of images of your own; with sub-folders as classes, a conditional one.
 
 python -m experiments.train --config=experiments/configs/dcgan_folder.py --workdir=runs/mine --config.data_dir=DIR
-  --config.num_classes=K --config.labels=True  for K sub-folders
+  --config.num_classes=K  for K sub-folders
 """
 
 import ml_collections
@@ -16,7 +16,6 @@ def get_config() -> ml_collections.ConfigDict:
         data_dir="",
         image_size=64,
         channels=3,
-        labels=False,
         num_classes=0,
         batch_size=64,
         steps=50_000,
@@ -49,7 +48,7 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
     return Experiment(
         game=game,
         source=lambda: data.image_folder(
-            config.data_dir, image_size=config.image_size, labels=config.labels, channels=config.channels
+            config.data_dir, image_size=config.image_size, labels=classes is not None, channels=config.channels
         ),
         preview=image_grid,
         **run_settings(config),

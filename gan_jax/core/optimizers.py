@@ -2,6 +2,8 @@
 
 import optax
 
+from gan_jax.types import InvalidInputError
+
 
 def adam(
     learning_rate: float, b1: float = 0.9, b2: float = 0.999, *, eps: float = 1e-8, lazy_interval: int = 0
@@ -19,10 +21,18 @@ def adam(
     Returns:
       An optax transformation.
 
+    Raises:
+      InvalidInputError: for a negative learning rate, or a beta outside [0, 1).
+
     References:
       Kingma and Ba, "Adam", arXiv:1412.6980, 2014; Karras et al., "Analyzing and Improving the Image Quality of
       StyleGAN", arXiv:1912.04958, 2020, appendix B (the lazy correction).
     """
+    if not learning_rate >= 0 or not (0 <= b1 < 1 and 0 <= b2 < 1):
+        raise InvalidInputError(
+            f"adam with learning_rate={learning_rate}, b1={b1}, b2={b2}: expected a learning rate of at least 0 and "
+            "betas from 0 to below 1"
+        )
     c = lazy_interval / (lazy_interval + 1) if lazy_interval else 1.0
     return optax.inject_hyperparams(optax.adam, static_args=("eps_root", "nesterov", "mu_dtype"))(
         learning_rate=c * learning_rate, b1=b1**c, b2=b2**c, eps=eps

@@ -74,5 +74,5 @@ def _check_dim(dim: int) -> None:
 
 
 def _check_truncation(truncation: float) -> None:
-    if truncation <= 0:
+    if not truncation > 0:
         raise InvalidInputError(f"truncation={truncation}: expected a positive threshold, or None for no truncation")

@@ -9,7 +9,7 @@ from jaxtyping import Array, PyTree
 
 from gan_jax.core.phase import Window, run_phase
 from gan_jax.core.state import GANState
-from gan_jax.types import Batch, Game, InvalidInputError, PRNGKey
+from gan_jax.types import Batch, Game, InvalidInputError
 
 Step = Callable[[GANState, Batch], tuple[GANState, Window]]
 
@@ -100,8 +100,3 @@ def window_means(window: Window) -> dict[str, float]:
     """The mean of every metric in a window, as Python floats; a phase that never ran has no entry."""
     values = jax.device_get(window)
     return {name: float(total / count) for name, (total, count) in values.items() if count > 0}
-
-
-def root_key(seed: int) -> PRNGKey:
-    """The root key of a run."""
-    return jax.random.key(seed)

@@ -36,14 +36,11 @@ def image_folder(
     Raises:
       InvalidInputError: for a missing or empty folder, an image that cannot be opened, or images outside a class.
     """
-    root = pathlib.Path(path).expanduser()
-    if not root.is_dir():
-        raise InvalidInputError(f"image folder {path!r} does not exist")
+    root = images.directory(path, "the folder of images")
+    images.check_format(image_size, channels)
     files = sorted(p for p in root.rglob("*") if p.suffix.lower() in _ENDINGS and p.is_file())
     if not files:
         raise InvalidInputError(f"image folder {path!r} has no image: expected files ending in {sorted(_ENDINGS)}")
-    if channels not in (1, 3):
-        raise InvalidInputError(f"channels={channels}: expected 1 (grey) or 3 (colour)")
     classes = sorted({p.relative_to(root).parts[0] for p in files if p.parent != root})
     if labels:
         stray = [p for p in files if p.parent == root]
@@ -63,7 +60,7 @@ def image_folder(
 def _open(file: pathlib.Path) -> Image.Image:
     try:
         return Image.open(file)
-    except OSError as error:
+    except Exception as error:  # decoders raise whatever they like on what they can't read
         raise InvalidInputError(f"{file} is not an image that can be opened ({error}): mend or remove it") from error
 
 
@@ -87,7 +84,7 @@ class _Files:
                 if upright.mode.startswith("I;16"):  # Pillow would clip 16 bits to 8
                     upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
                 image = np.asarray(upright.convert("L" if self.channels == 1 else "RGB"))
-            except (OSError, SyntaxError, ValueError) as error:
+            except Exception as error:  # likewise
                 raise InvalidInputError(f"{self.files[index]} is corrupt ({error}): mend or remove it") from error
         example = {"real": images.resize(image if image.ndim == 3 else image[..., None], self.image_size, None)}
         if self.labels is not None:

@@ -1,5 +1,6 @@
 """Decoded images on their way from storage: resized, checked, held in memory where they fit."""
 
+import pathlib
 import sys
 import time
 
@@ -10,6 +11,24 @@ from gan_jax.data.sources import Arrays, Reader, Records
 from gan_jax.types import InvalidInputError
 
 RESIDENT_BYTES = 2**30
+
+
+def directory(path: str, what: str) -> pathlib.Path:
+    """A directory that a person named; refuses none, since an empty path would be the current directory."""
+    if not path:
+        raise InvalidInputError(f"data_dir is missing: {what}, such as --config.data_dir=DIR")
+    root = pathlib.Path(path).expanduser()
+    if not root.is_dir():
+        raise InvalidInputError(f"data_dir={path!r} does not exist: expected {what}")
+    return root
+
+
+def check_format(image_size: int | None, channels: int | None) -> None:
+    """Refuses sizes below one pixel, and numbers of channels that a picture can't be converted to."""
+    if image_size is not None and image_size < 1:
+        raise InvalidInputError(f"image_size={image_size}: expected at least 1 pixel")
+    if channels not in (None, 1, 3):
+        raise InvalidInputError(f"channels={channels}: expected 1 (grey) or 3 (colour)")
 
 
 def resize(image: np.ndarray, image_size: int | None, channels: int | None) -> np.ndarray:

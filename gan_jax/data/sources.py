@@ -24,12 +24,14 @@ class Feed(NamedTuple):
 
     Attributes:
       data: constant arrays, replicated on every device.
+      sent: `length -> shapes and dtypes` of what `stream` yields.
       fetch: `(data, inputs, step) -> batches` with leaves `[draws, b, ...]`; runs inside the step.
       stream: `(start, length) -> iterator` of what the host sends for `length` iterations at a time, from iteration
         `start` on: numpy arrays `[length, draws, b, ...]`, or None where nothing is sent.
     """
 
     data: Any
+    sent: Callable[[int], Any]
     fetch: Callable[[Any, Any, jax.Array], Batch]
     stream: Callable[[int, int], Iterator[Any]]
 
@@ -92,7 +94,7 @@ class Arrays:
 
     @property
     def spec(self) -> Spec:
-        return {name: model_spec(values.shape[1:], values.dtype) for name, values in self.arrays.items()}
+        return {name: model_spec(name, values) for name, values in self.arrays.items()}
 
     def summary(self) -> str:
         return f"{self.name}: {self.size:,} examples, on the device\n" + describe(self.arrays, self.num_classes)
@@ -107,9 +109,12 @@ class Arrays:
 
         def fetch(data: Batch, index: jax.Array, step: jax.Array) -> Batch:
             del step
-            return {name: to_model(values[index]) for name, values in data.items()}
+            return {name: to_model(name, values[index]) for name, values in data.items()}
 
-        return Feed(self.arrays, fetch, stream)
+        def sent(length: int) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((length, draws, len(places)), jnp.int32)
+
+        return Feed(self.arrays, sent, fetch, stream)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +137,7 @@ class Records:
 
     @property
     def spec(self) -> Spec:
-        return {name: model_spec(x.shape[1:], x.dtype) for name, x in self.reader.read(np.zeros(1, int)).items()}
+        return {name: model_spec(name, x) for name, x in self.reader.read(np.zeros(1, int)).items()}
 
     def summary(self) -> str:
         count = min(256, len(self.reader))
@@ -153,9 +158,15 @@ class Records:
 
         def fetch(data: None, batches: Batch, step: jax.Array) -> Batch:
             del data, step
-            return {name: to_model(values) for name, values in batches.items()}
+            return {name: to_model(name, values) for name, values in batches.items()}
 
-        return Feed(None, fetch, stream)
+        def sent(length: int) -> dict[str, jax.ShapeDtypeStruct]:
+            return {
+                name: jax.ShapeDtypeStruct((length, draws, len(places), *x.shape[1:]), x.dtype)
+                for name, x in self.reader.read(np.zeros(1, int)).items()
+            }
+
+        return Feed(None, sent, fetch, stream)
 
 
 class _Batches:
@@ -211,25 +222,27 @@ class Draws:
             keys = jax.random.split(jax.random.fold_in(data, step), draws)
             return jax.vmap(lambda key: self.draw(key, batch_size))(keys)
 
-        return Feed(jax.random.fold_in(jax.random.key(seed), _DATA_KEY), fetch, stream)
+        return Feed(jax.random.fold_in(jax.random.key(seed), _DATA_KEY), lambda length: None, fetch, stream)
 
 
-def to_model(values: jax.Array) -> jax.Array:
-    """uint8 images as float32 in [-1, 1], 255 at 1; integers as int32; other values as they are."""
-    if values.dtype == jnp.uint8:
+def to_model(name: str, values: jax.Array) -> jax.Array:
+    """Labels and other integers as int32; uint8 images as float32 in [-1, 1], 255 at 1; other values as float32."""
+    if values.dtype == jnp.uint8 and name != "label":
         return values.astype(jnp.float32) / 127.5 - 1.0
     return values.astype(jnp.int32) if jnp.issubdtype(values.dtype, jnp.integer) else values.astype(jnp.float32)
 
 
-def model_spec(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
-    """What `to_model` makes of one example."""
-    return jax.eval_shape(to_model, jax.ShapeDtypeStruct(shape, dtype))
+def model_spec(name: str, values: np.ndarray) -> jax.ShapeDtypeStruct:
+    """What `to_model` makes of one of the examples."""
+    return jax.eval_shape(lambda x: to_model(name, x), jax.ShapeDtypeStruct(values.shape[1:], values.dtype))
 
 
 def check_labels(name: str, labels: np.ndarray | None, num_classes: int | None) -> None:
     """Labels and `num_classes` come together, and every label is from 0 to `num_classes` - 1."""
     if (labels is None) != (num_classes is None):
         raise InvalidInputError(f"{name}: num_classes={num_classes}, with{'out' if labels is None else ''} labels")
+    if labels is not None and (labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer)):
+        raise InvalidInputError(f"{name}: labels {labels.dtype} {labels.shape}; expected one integer per example")
     if labels is not None and num_classes is not None and (labels.min() < 0 or labels.max() >= num_classes):
         raise InvalidInputError(
             f"{name}: labels from {labels.min()} to {labels.max()}, expected 0 to {num_classes - 1} (num_classes)"

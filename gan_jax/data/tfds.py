@@ -48,6 +48,7 @@ def tfds_images(
     Raises:
       InvalidInputError: for a missing directory, an unknown or unprepared data set, split or feature.
     """
+    images.check_format(image_size, channels)
     source, features = _open(name, data_dir, split)
     wanted = [image_key, *([label_key] if labels else [])]
     missing = [key for key in wanted if key not in features]
@@ -67,11 +68,7 @@ def tfds_images(
 
 def _open(name: str, data_dir: str, split: str) -> tuple[Any, Any]:
     """The records of a split and the features of the data set."""
-    root = pathlib.Path(data_dir).expanduser()
-    if not root.is_dir():
-        raise InvalidInputError(
-            f"data_dir={data_dir!r} does not exist: expected a directory that TFDS prepared data in"
-        )
+    root = images.directory(data_dir, "the directory that TFDS prepared data in")
     path, _, version = name.partition(":")
     versions = sorted((p.parent for p in (root / path).glob("*/dataset_info.json")), key=_version)
     if version:

@@ -6,7 +6,7 @@ relativistic one), and otherwise reuses the last critic step's.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,21 +41,42 @@ class Penalty(NamedTuple):
 
 def r1(gamma: float, every: int = 1) -> Penalty:
     """Gamma / 2 times the squared gradient norm at reals (`regularizers.zero_centered_penalty`)."""
+    _check_weight("gamma", gamma)
     return Penalty("r1", gamma / 2, lambda critic, real, fake, key: zero_centered_penalty(critic, real), every)
 
 
 def r2(gamma: float, every: int = 1) -> Penalty:
     """Gamma / 2 times the squared gradient norm at fakes (`regularizers.zero_centered_penalty`)."""
+    _check_weight("gamma", gamma)
     return Penalty("r2", gamma / 2, lambda critic, real, fake, key: zero_centered_penalty(critic, fake), every)
 
 
 def gradient_penalty(weight: float = 10.0, *, one_sided: bool = False, every: int = 1) -> Penalty:
     """The penalty of WGAN-GP, or with `one_sided` of WGAN-LP (`regularizers.interpolated_penalty`)."""
+    _check_weight("weight", weight)
 
     def function(critic: Callable[[Array], PyTree], real: Array, fake: Array, key: PRNGKey) -> Array:
         return interpolated_penalty(critic, real, fake, key, one_sided=one_sided)
 
     return Penalty("gradient_penalty", weight, function, every)
+
+
+def _check_weight(name: str, value: float) -> None:
+    if not value >= 0:
+        raise InvalidInputError(f"{name}={value}: the weight of a penalty is at least 0")
+
+
+def with_adam(options: dict[str, Any], learning_rate: float, b1: float, b2: float = 0.999) -> dict[str, Any]:
+    """Options for `adversarial` with Adam for both players where they name no optimiser.
+
+    The discriminator's is corrected for the lazy penalty among the options, if there is one; see `core.adam`.
+    """
+    lazy = max([penalty.every for penalty in options.get("penalties", ())], default=1)
+    optimizers = {
+        "generator_optimizer": core.adam(learning_rate, b1, b2),
+        "discriminator_optimizer": core.adam(learning_rate, b1, b2, lazy_interval=lazy if lazy > 1 else 0),
+    }
+    return optimizers | options
 
 
 def adversarial(
@@ -101,7 +122,8 @@ def adversarial(
     names = [penalty.name for penalty in penalties]
     if len(set(names)) < len(names):
         raise InvalidInputError(f"penalties={names}: each may be given once, since its weight goes by its name")
-
+    if ema_halflife_images is not None and not ema_halflife_images > 0:
+        raise InvalidInputError(f"ema_halflife_images={ema_halflife_images}: expected a number above 0, or None")
     if critic_steps > 1 and any(penalty.every > 1 for penalty in penalties):
         raise InvalidInputError(
             f"critic_steps={critic_steps} with a lazy penalty: its weight and Adam's correction are for one critic "

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from gan_jax import core
-from gan_jax.gans.adversarial import adversarial
+from gan_jax.gans.adversarial import adversarial, with_adam
 from gan_jax.losses import GANLoss, non_saturating
 from gan_jax.types import Game, InvalidInputError, Network, Prior
 
@@ -41,6 +40,5 @@ def cgan(
     """
     if num_classes < 2:
         raise InvalidInputError(f"num_classes={num_classes}: a conditional game needs at least two classes")
-    optimizer = core.adam(learning_rate, 0.5)
-    options = {"generator_optimizer": optimizer, "discriminator_optimizer": optimizer} | options
+    options = with_adam(options, learning_rate, 0.5)
     return adversarial(generator, discriminator, prior, loss=loss, num_classes=num_classes, **options)

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from gan_jax import core
 from gan_jax.core import GANState
-from gan_jax.losses import GANLoss, least_squares
+from gan_jax.losses import GANLoss, cycle_consistency, identity_mapping, least_squares
 from gan_jax.types import Batch, Game, InvalidInputError, Network, Out, Phase, PRNGKey, Scalar
 
 Pool = dict[str, Array]
@@ -55,24 +55,28 @@ def cyclegan(
     if pool_size < 1:
         raise InvalidInputError(f"pool_size={pool_size}: expected at least 1")
 
-    def translate(params: PyTree, state: GANState, images: Array, to: str) -> tuple[Array, PyTree]:
-        return generator.apply(params[to], state.players["generator"].model_state[to], images, train=True)
+    def translate(params: PyTree, state: GANState, images: Array, to: str, key: PRNGKey) -> tuple[Array, PyTree]:
+        model_state = state.players["generator"].model_state[to]
+        return generator.apply(params[to], model_state, images, train=True, key=key)
 
-    def criticize(params: PyTree, state: GANState, images: Array, of: str) -> tuple[Array, PyTree]:
-        return discriminator.apply(params[of], state.players["discriminator"].model_state[of], images, train=True)
+    def criticize(params: PyTree, state: GANState, images: Array, of: str, key: PRNGKey) -> tuple[Array, PyTree]:
+        model_state = state.players["discriminator"].model_state[of]
+        return discriminator.apply(params[of], model_state, images, train=True, key=key)
 
     def generator_loss(params: PyTree, state: GANState, batch: Batch, key: PRNGKey) -> tuple[Scalar, Out]:
-        del key
         critics = state.players["discriminator"].params
         metrics: dict[str, Array] = {}
         model_state = {}
         total = jnp.zeros(())
-        for domain, other in (("a", "b"), ("b", "a")):
-            fake, model_state[domain] = translate(params, state, batch[other], domain)
-            real_logits = criticize(critics, state, batch[domain], domain)[0]
-            fake_logits = criticize(critics, state, fake, domain)[0]
-            cycle = jnp.mean(jnp.abs(translate(params, state, fake, other)[0] - batch[other]))
-            identity = jnp.mean(jnp.abs(translate(params, state, batch[domain], domain)[0] - batch[domain]))
+        for domain, other, domain_key in zip("ab", "ba", jax.random.split(key), strict=True):
+            keys = jax.random.split(domain_key, 5)
+            fake, model_state[domain] = translate(params, state, batch[other], domain, keys[0])
+            real_logits, _ = criticize(critics, state, batch[domain], domain, keys[1])
+            fake_logits, _ = criticize(critics, state, fake, domain, keys[2])
+            cycled, _ = translate(params, state, fake, other, keys[3])
+            same, _ = translate(params, state, batch[domain], domain, keys[4])
+            cycle = jnp.mean(cycle_consistency(batch[other], cycled))
+            identity = jnp.mean(identity_mapping(batch[domain], same))
             adversarial = jnp.mean(loss.generator(real_logits, fake_logits))
             weights = state.hparams
             total += adversarial + weights["cycle_weight"] * cycle + weights["identity_weight"] * identity
@@ -84,11 +88,12 @@ def cyclegan(
         metrics: dict[str, Array] = {}
         model_state, pools = {}, {}
         total = jnp.zeros(())
-        for domain, other, pool_key in zip("ab", "ba", jax.random.split(key), strict=True):
-            made, _ = translate(generators, state, batch[other], domain)
-            fake, pools[f"pool_{domain}"] = query_pool(state.aux[f"pool_{domain}"], made, pool_key)
-            real_logits, model_state[domain] = criticize(params, state, batch[domain], domain)
-            fake_logits, _ = criticize(params, state, fake, domain)
+        for domain, other, domain_key in zip("ab", "ba", jax.random.split(key), strict=True):
+            keys = jax.random.split(domain_key, 4)
+            made, _ = translate(generators, state, batch[other], domain, keys[0])
+            fake, pools[f"pool_{domain}"] = query_pool(state.aux[f"pool_{domain}"], made, keys[1])
+            real_logits, model_state[domain] = criticize(params, state, batch[domain], domain, keys[2])
+            fake_logits, _ = criticize(params, state, fake, domain, keys[3])
             total += jnp.mean(loss.discriminator(real_logits, fake_logits))
             metrics |= {f"real_logits_{domain}": jnp.mean(real_logits), f"fake_logits_{domain}": jnp.mean(fake_logits)}
         return total, Out(metrics, model_state, pools)
@@ -126,11 +131,10 @@ def cyclegan(
         inputs: Array | None = None,
         truncation: float | None = None,
     ) -> Array:
-        del key
         if inputs is None or label is not None or truncation is not None:
             raise InvalidInputError("CycleGAN translates: give inputs=images of domain a, and no label or truncation")
         translator = state.players["generator"]
-        return generator.apply(translator.params["b"], translator.model_state["b"], inputs[:n], train=False)[0]
+        return generator.apply(translator.params["b"], translator.model_state["b"], inputs[:n], train=False, key=key)[0]
 
     phases = (
         Phase("generator", "generator", generator_loss),

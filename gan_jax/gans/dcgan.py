@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from gan_jax import core
-from gan_jax.gans.adversarial import adversarial
+from gan_jax.gans.adversarial import adversarial, with_adam
 from gan_jax.losses import GANLoss, non_saturating
 from gan_jax.types import Game, Network, Prior
 
@@ -36,6 +35,5 @@ def dcgan(
       Radford, Metz and Chintala, "Unsupervised Representation Learning with Deep Convolutional Generative Adversarial
       Networks", arXiv:1511.06434, 2015.
     """
-    optimizer = core.adam(learning_rate, 0.5)
-    options = {"generator_optimizer": optimizer, "discriminator_optimizer": optimizer} | options
+    options = with_adam(options, learning_rate, 0.5)
     return adversarial(generator, discriminator, prior, loss=loss, ema_halflife_images=ema_halflife_images, **options)

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from gan_jax import core
-from gan_jax.gans.adversarial import adversarial
+from gan_jax.gans.adversarial import adversarial, with_adam
 from gan_jax.losses import GANLoss, non_saturating
 from gan_jax.types import Game, Network, Prior
 
@@ -33,6 +32,5 @@ def vanilla(
     References:
       Goodfellow et al., "Generative Adversarial Nets", arXiv:1406.2661, 2014.
     """
-    optimizer = core.adam(learning_rate, 0.5)
-    options = {"generator_optimizer": optimizer, "discriminator_optimizer": optimizer} | options
+    options = with_adam(options, learning_rate, 0.5)
     return adversarial(generator, discriminator, prior, loss=loss, **options)

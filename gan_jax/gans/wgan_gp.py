@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from gan_jax import core
-from gan_jax.gans.adversarial import adversarial, gradient_penalty
+from gan_jax.gans.adversarial import adversarial, gradient_penalty, with_adam
 from gan_jax.losses import wasserstein
 from gan_jax.types import Game, Network, Prior
 
@@ -36,11 +35,6 @@ def wgan_gp(
       Gulrajani et al., "Improved Training of Wasserstein GANs", arXiv:1704.00028, 2017, algorithm 1. The authors' code
       for images uses betas 0.5 and 0.9, the algorithm in the paper 0 and 0.9.
     """
-    optimizer = core.adam(learning_rate, 0.0, 0.9)
-    options = {
-        "loss": wasserstein,
-        "penalties": (gradient_penalty(gradient_penalty_weight),),
-        "generator_optimizer": optimizer,
-        "discriminator_optimizer": optimizer,
-    } | options
+    options = {"loss": wasserstein, "penalties": (gradient_penalty(gradient_penalty_weight),)} | options
+    options = with_adam(options, learning_rate, 0.0, 0.9)
     return adversarial(generator, discriminator, prior, critic_steps=critic_steps, **options)

@@ -1,21 +1,80 @@
-"""Adversarial losses: pure, unreduced, unweighted functions of logits."""
+"""Losses for adversarial training: pure, unweighted functions of arrays, that import jax alone.
 
-from gan_jax.losses.adversarial import (
-    GANLoss,
-    hinge,
-    least_squares,
-    minimax,
-    non_saturating,
-    relativistic_pairing,
-    wasserstein,
+The adversarial ones are pairs of unreduced functions of logits (`GANLoss`); the auxiliary ones return one value per
+example, or one number where they compare distributions.
+"""
+
+from gan_jax.losses.adversarial import hinge, least_squares, minimax, non_saturating, wasserstein
+from gan_jax.losses.auxiliary import (
+    auxiliary_classifier,
+    auxiliary_discriminative,
+    auxiliary_discriminative_generator,
+    discrete_mutual_information,
+    gaussian_mutual_information,
+    mode_seeking,
+    multi_hinge,
 )
+from gan_jax.losses.contrastive import conditional_contrastive, data_to_data_cross_entropy
+from gan_jax.losses.distance import (
+    energy_distance,
+    gaussian_kernel,
+    maximum_mean_discrepancy,
+    rational_quadratic_kernel,
+)
+from gan_jax.losses.divergence import energy_based, f_divergence
+from gan_jax.losses.pair import GANLoss
+from gan_jax.losses.reconstruction import (
+    charbonnier,
+    cycle_consistency,
+    feature_matching,
+    identity_mapping,
+    l1,
+    l2,
+    mean_feature_matching,
+    perceptual,
+)
+from gan_jax.losses.relativistic import (
+    relativistic_average,
+    relativistic_average_hinge,
+    relativistic_average_least_squares,
+    relativistic_pairing,
+)
+from gan_jax.losses.weighting import adaptive_weight, top_k
 
 __all__ = [
     "GANLoss",
+    "adaptive_weight",
+    "auxiliary_classifier",
+    "auxiliary_discriminative",
+    "auxiliary_discriminative_generator",
+    "charbonnier",
+    "conditional_contrastive",
+    "cycle_consistency",
+    "data_to_data_cross_entropy",
+    "discrete_mutual_information",
+    "energy_based",
+    "energy_distance",
+    "f_divergence",
+    "feature_matching",
+    "gaussian_kernel",
+    "gaussian_mutual_information",
     "hinge",
+    "identity_mapping",
+    "l1",
+    "l2",
     "least_squares",
+    "maximum_mean_discrepancy",
+    "mean_feature_matching",
     "minimax",
+    "mode_seeking",
+    "multi_hinge",
     "non_saturating",
+    "perceptual",
+    "rational_quadratic_kernel",
+    "relativistic_average",
+    "relativistic_average_hinge",
+    "relativistic_average_least_squares",
     "relativistic_pairing",
+    "top_k",
     "wasserstein",
 ]

@@ -6,36 +6,9 @@ video map; for a list of scales use `jax.tree.map`. Nothing is reduced and nothi
 weight the result as the experiment asks.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import jax
-from jaxtyping import Array, Float
 
-Logits = Float[Array, "*logits"]
-
-
-class _Pair(NamedTuple):
-    discriminator: Callable[[Array, Array], Array]
-    generator: Callable[[Array, Array], Array]
-
-
-class GANLoss(_Pair):
-    """A discriminator and a generator loss that belong together.
-
-    Attributes:
-      discriminator: `(real_logits, fake_logits) -> losses` of the logits' shape, to be minimised by the discriminator.
-      generator: the same for the generator. It ignores `real_logits` unless the loss is relativistic.
-    """
-
-
-def _loss(
-    discriminator: Callable[[Array, Array], Array], generator: Callable[[Array, Array], Array], doc: str
-) -> GANLoss:
-    """Pairs the two functions and gives the pair, and each of them, the documentation."""
-    pair = GANLoss(discriminator, generator)
-    pair.__doc__ = discriminator.__doc__ = generator.__doc__ = doc
-    return pair
+from gan_jax.losses.pair import Logits, doctests, pair
 
 
 def _logistic_discriminator(real_logits: Logits, fake_logits: Logits) -> Logits:
@@ -51,7 +24,7 @@ def _minimax_generator(real_logits: Logits, fake_logits: Logits) -> Logits:
     return -jax.nn.softplus(fake_logits)
 
 
-minimax = _loss(
+minimax = pair(
     _minimax_discriminator,
     _minimax_generator,
     """The saturating minimax loss: the objective of the first GAN paper.
@@ -87,7 +60,7 @@ def _non_saturating_generator(real_logits: Logits, fake_logits: Logits) -> Logit
     return jax.nn.softplus(-fake_logits)
 
 
-non_saturating = _loss(
+non_saturating = pair(
     _non_saturating_discriminator,
     _non_saturating_generator,
     """The non-saturating logistic loss.
@@ -124,7 +97,7 @@ def _hinge_generator(real_logits: Logits, fake_logits: Logits) -> Logits:
     return -fake_logits
 
 
-hinge = _loss(
+hinge = pair(
     _hinge_discriminator,
     _hinge_generator,
     """The hinge loss of geometric GAN, SNGAN, SAGAN and BigGAN.
@@ -160,7 +133,7 @@ def _least_squares_generator(real_logits: Logits, fake_logits: Logits) -> Logits
     return 0.5 * (fake_logits - 1.0) ** 2
 
 
-least_squares = _loss(
+least_squares = pair(
     _least_squares_discriminator,
     _least_squares_generator,
     """The least-squares loss with targets 0 for fakes and 1 for reals.
@@ -195,7 +168,7 @@ def _wasserstein_generator(real_logits: Logits, fake_logits: Logits) -> Logits:
     return -fake_logits
 
 
-wasserstein = _loss(
+wasserstein = pair(
     _wasserstein_discriminator,
     _wasserstein_generator,
     """The Wasserstein loss; it needs a critic that is kept Lipschitz (a gradient penalty, or clipped weights).
@@ -220,42 +193,4 @@ wasserstein = _loss(
     """,
 )
 
-
-def _relativistic_pairing_discriminator(real_logits: Logits, fake_logits: Logits) -> Logits:
-    return jax.nn.softplus(fake_logits - real_logits)
-
-
-def _relativistic_pairing_generator(real_logits: Logits, fake_logits: Logits) -> Logits:
-    return jax.nn.softplus(real_logits - fake_logits)
-
-
-relativistic_pairing = _loss(
-    _relativistic_pairing_discriminator,
-    _relativistic_pairing_generator,
-    """The relativistic pairing loss: each fake is judged against one real, paired by index.
-
-    discriminator: sp(-(r - f)); generator: sp(-(f - r)). With R1 and R2 it is the loss of R3GAN.
-
-    Args:
-      real_logits: D(x), any shape, unbounded.
-      fake_logits: D(G(z)), of the same shape; entry i is paired with entry i of `real_logits`.
-
-    Returns:
-      Losses in [0, inf) of the logits' shape and dtype.
-
-    References:
-      Jolicoeur-Martineau, "The relativistic discriminator: a key element missing from standard GAN",
-      arXiv:1807.00734, 2018 (RSGAN); Huang et al., "The GAN is dead; long live the GAN! A Modern GAN Baseline",
-      arXiv:2501.05441, 2024. The generator's update draws reals anew; reusing the discriminator's is a different
-      estimator with the same mean.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> print(relativistic_pairing.discriminator(jnp.array([5.0]), jnp.array([5.0])).round(4))
-      [0.6931]
-    """,
-)
-
-__test__ = {
-    name: loss.__doc__ for name, loss in list(globals().items()) if isinstance(loss, GANLoss)
-}  # what doctest runs beside the functions
+__test__ = doctests(globals())

@@ -49,7 +49,8 @@ def from_nnx(make: Callable[[nnx.Rngs], nnx.Module]) -> Network:
 
     Args:
       make: `rngs -> module`. The module's `nnx.Param`s become the parameters, every other variable the model state;
-        `train` calls the module's own `.train()` or `.eval()`.
+        `train` calls the module's own `.train()` or `.eval()`. Every random stream of the module gets a key where
+        `apply` is given one.
 
     Returns:
       The network. Its `init` needs no example inputs, and ignores those it is given.
@@ -75,7 +76,9 @@ def from_nnx(make: Callable[[nnx.Rngs], nnx.Module]) -> Network:
         module = nnx.merge(graph, *filled)
         module.train() if train else module.eval()
         if key is not None:
-            nnx.reseed(module, default=key)
+            tags = sorted({node.key.tag for _, node in nnx.iter_graph(module) if isinstance(node, nnx.RngStream)})
+            keys: dict[str, Any] = {tag: jax.random.fold_in(key, index) for index, tag in enumerate(tags)}
+            nnx.reseed(module, **keys)
         outputs = module(*inputs)
         return outputs, pure(module)[1] if train else model_state
 

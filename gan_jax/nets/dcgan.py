@@ -3,8 +3,8 @@
 Radford, Metz and Chintala, "Unsupervised Representation Learning with Deep Convolutional Generative Adversarial
 Networks", arXiv:1511.06434, 2015: 4x4 kernels of stride 2, batch norm in all but the ends, ReLU in the generator,
 leaky ReLU in the discriminator, weights from N(0, 0.02^2). The paper's images are 64x64; here the smallest map is the
-image size halved while the result is at least 4 (64, 32 and 16 end at 4; 28 at 7; 48 at 6), and 8x8 images end at 2,
-since one layer is no network.
+image size halved while the result is at least 4 (64, 32 and 16 end at 4; 28 at 7; 48 at 6), and images of 8 and 12 end
+at 2 and 3, since one layer is no network.
 """
 
 import flax.linen as nn
@@ -26,15 +26,16 @@ def halvings(image_size: int) -> int:
       The number of stride-2 layers, from 2 to 4.
 
     Raises:
-      InvalidInputError: for a size outside 8 to 64, or one whose smallest map would be larger than 7.
+      InvalidInputError: for a size outside 8 to 64, one that can be halved only once, or one whose smallest map would
+        be larger than 7.
     """
     count, size = 0, image_size
     while size % 2 == 0 and (size >= 8 or count == 1):
         count, size = count + 1, size // 2
-    if not 8 <= image_size <= 64 or size > 7:
+    if not 8 <= image_size <= 64 or size > 7 or count < 2:
         raise InvalidInputError(
-            f"image_size={image_size}: DCGAN takes 4, 5, 6 or 7 times a power of two between 8 and 64, "
-            "such as 8, 16, 28, 32, 48 or 64; resize the images in the data source"
+            f"image_size={image_size}: DCGAN takes 8, 12, and 4, 5, 6 or 7 times 4, 8 or 16 up to 64, "
+            "such as 16, 28, 32, 48 or 64; resize the images in the data source"
         )
     return count
 

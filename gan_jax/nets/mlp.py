@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from gan_jax.nets import layers
+from gan_jax.types import InvalidInputError
 
 
 class MLPGenerator(nn.Module):
@@ -61,6 +62,8 @@ class MLPDiscriminator(nn.Module):
         self, x: Float[Array, "b ..."], label: Int[Array, " b"] | None = None, *, train: bool
     ) -> Float[Array, " b"]:
         layers.check_settings(self.dtype, features=min(self.features, default=1))
+        if not 0 <= self.dropout < 1:
+            raise InvalidInputError(f"dropout={self.dropout}: expected a share from 0 to below 1")
         x = x.reshape(x.shape[0], -1).astype(self.dtype)
         for index, features in enumerate(self.features):
             x = layers.leaky_relu(nn.Dense(features, dtype=self.dtype, name=f"dense_{index}")(x))

@@ -5,7 +5,7 @@ from gan_jax.runtime.experiment import Experiment
 from gan_jax.runtime.logging import Logger
 from gan_jax.runtime.loop import Result, train
 from gan_jax.runtime.mesh import make_mesh
-from gan_jax.runtime.preview import image_grid, scatter
+from gan_jax.runtime.preview import grid_columns, image_grid, scatter
 from gan_jax.runtime.program import Program, Start, build_program, build_start, sample_grid
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "all_finite",
     "build_program",
     "build_start",
+    "grid_columns",
     "image_grid",
     "make_mesh",
     "sample_grid",

@@ -11,6 +11,8 @@ from PIL import Image
 from gan_jax.data import Source
 from gan_jax.types import Game, InvalidInputError
 
+_BOUNDARIES = ("steps", "report_every", "sample_every", "checkpoint_every")  # where a dispatch must end
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment:
@@ -62,8 +64,8 @@ class Experiment:
             if getattr(self, name) < 1:
                 raise InvalidInputError(f"{name}={getattr(self, name)}: expected at least 1")
         for name in ("seed", "sample_every", "keep_every"):
-            if getattr(self, name) < 0:
-                raise InvalidInputError(f"{name}={getattr(self, name)}: expected at least 0")
+            if not 0 <= getattr(self, name) < 2**63:
+                raise InvalidInputError(f"{name}={getattr(self, name)}: expected at least 0, and below 2**63")
         if self.game.prior is None and self.sample_every and self.sample_inputs is None:
             raise InvalidInputError("sample_inputs is missing: this game has no prior, so its grids need source images")
 
@@ -86,8 +88,14 @@ class Experiment:
         Returns:
           The number.
         """
-        common = math.gcd(start, self.steps, self.report_every, self.sample_every, self.checkpoint_every)
+        common = math.gcd(start, *(getattr(self, name) for name in _BOUNDARIES))
         return max(n for n in range(1, self.steps_per_dispatch + 1) if common % n == 0)
+
+    def boundaries(self, start: int) -> str:
+        """Which values keep a dispatch from being `steps_per_dispatch` long, for the log."""
+        values = {"the step continued from": start} | {name: getattr(self, name) for name in _BOUNDARIES}
+        odd = [f"{name}={value}" for name, value in values.items() if value % self.steps_per_dispatch]
+        return f"no multiple of it: {', '.join(odd)}"
 
 
 def _classes(count: int | None) -> str:

@@ -14,6 +14,7 @@ from gan_jax.runtime import mesh
 from gan_jax.runtime.checkpoint import Checkpointer, all_finite, state_sha256
 from gan_jax.runtime.experiment import Experiment
 from gan_jax.runtime.logging import Logger, Pace, duration, write_json
+from gan_jax.runtime.preview import grid_columns
 from gan_jax.runtime.program import Program, Start, build_start, compile_program, sample_grid
 from gan_jax.runtime.signals import StopRequest, stop_signals
 
@@ -69,6 +70,7 @@ def train(
     mesh.check_batch_size(experiment.batch_size, devices)
     source = experiment.open_source()
     say(source.summary())
+    workdir.mkdir(parents=True, exist_ok=True)
     shapes = {name: {"shape": list(x.shape), "dtype": str(x.dtype)} for name, x in source.spec.items()}
     write_json(workdir / "data.json", shapes)  # so that samples can be drawn without the data
     checkpointer = Checkpointer(
@@ -161,6 +163,6 @@ class _Run:
         count = self.experiment.sample_count
         key = jax.random.fold_in(jax.random.key(self.experiment.seed), _GRID_KEY)
         samples = sample_grid(self.experiment, state, key, count)
-        columns = self.experiment.game.num_classes or math.ceil(math.sqrt(count))
+        columns = grid_columns(count, self.experiment.game.num_classes)
         path = self.logger.picture(self.experiment.preview(samples, columns), step)
         self.say(f"samples in {path}")

@@ -1,6 +1,7 @@
 """Pictures of samples."""
 
 import io
+import math
 
 import numpy as np
 from PIL import Image
@@ -36,6 +37,12 @@ def image_grid(samples: np.ndarray, columns: int, *, min_pixels: int = 40) -> Im
     return Image.fromarray(canvas[..., 0] if channels == 1 else canvas)
 
 
+def grid_columns(n: int, num_classes: int | None) -> int:
+    """Columns of a grid of `n` samples: one for each class where rows stay short enough to read, else a square."""
+    by_class = num_classes is not None and num_classes <= 20 and n >= 2 * num_classes
+    return num_classes if by_class and num_classes is not None else math.ceil(math.sqrt(n))
+
+
 def scatter(samples: np.ndarray, columns: int, *, centers: np.ndarray | None = None) -> Image.Image:
     """Points in the plane, over the centres of the modes that they should cover.
 
@@ -59,4 +66,4 @@ def scatter(samples: np.ndarray, columns: int, *, centers: np.ndarray | None = N
     axes.legend(loc="center")
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=100)
-    return Image.open(buffer)
+    return Image.open(buffer).convert("RGB")

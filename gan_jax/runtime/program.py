@@ -17,7 +17,7 @@ from gan_jax.data import Feed, Source
 from gan_jax.runtime import describe
 from gan_jax.runtime import mesh as meshes
 from gan_jax.runtime.experiment import Experiment
-from gan_jax.types import Batch, Spec
+from gan_jax.types import Batch, InvalidInputError, Spec
 
 _INPUT_AXIS = 2  # what the host sends is [iterations, draws, batch, ...]
 
@@ -104,8 +104,7 @@ def build_program(experiment: Experiment, source: Source, mesh: Mesh, start: Sta
     feed: Feed = source.feed(experiment.seed, num_draws(game), experiment.batch_size, range(experiment.batch_size))
     replicated, split = meshes.replicated(mesh), meshes.along_batch(mesh, _INPUT_AXIS)
     data = jax.device_put(feed.data, replicated)
-    first = next(feed.stream(step, length))
-    inputs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split), first)
+    inputs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split), feed.sent(length))
 
     def fetch(data: PyTree, inputs: PyTree, step: jax.Array) -> Batch:
         return constrain_batch(feed.fetch(data, inputs, step), axis=1)
@@ -136,6 +135,8 @@ def compile_program(
     say(f"compiling for {mesh.size} {platform} device{'s' if mesh.size > 1 else ''} ...")
     program = build_program(experiment, source, mesh, start, step)
     say(f"compiled in {program.compile_seconds:.1f} s; {program.length} iterations in one dispatch")
+    if program.length < experiment.steps_per_dispatch:
+        say(f"  (fewer than steps_per_dispatch={experiment.steps_per_dispatch}: {experiment.boundaries(step)})")
     say(describe.memory_line(start.abstract["state"], program.memory))
     return program
 
@@ -168,10 +169,17 @@ def sample_grid(
 
     Returns:
       Samples `[n, ...]`.
+
+    Raises:
+      InvalidInputError: for a label that the game does not have.
     """
     game = experiment.game
     if label is None and game.num_classes is not None:
         label = np.arange(n) % game.num_classes
+    if label is not None and game.num_classes is not None:
+        wrong = sorted({int(x) for x in np.ravel(label) if not 0 <= x < game.num_classes})
+        if wrong:
+            raise InvalidInputError(f"label={wrong}: this game has classes 0 to {game.num_classes - 1}")
     if inputs is None and game.prior is None and experiment.sample_inputs is not None:
         inputs = experiment.sample_inputs()
     options = {name: value for name, value in (("label", label), ("inputs", inputs)) if value is not None}

@@ -45,8 +45,7 @@ def noise(key, x, p):
 
 def lazy(**o) -> Game:
     """The standard game with all its arguments: relativistic, lazy and eager penalties, augmentation."""
-    adam = core.adam(1e-3, lazy_interval=2)
-    o = {"generator_optimizer": adam, "discriminator_optimizer": adam} | o
+    o = {"generator_optimizer": core.adam(1e-3), "discriminator_optimizer": core.adam(1e-3, lazy_interval=2)} | o
     return gans.adversarial(
         mlp(), mlp_critic(dropout=0.1), Z, loss=losses.relativistic_pairing, augment=noise,
         penalties=(gans.r1(0.1, every=2), gans.r2(0.1)), ema_halflife_images=100, **o

@@ -147,14 +147,16 @@ def test_an_image_keeps_its_centre_and_proportions(tmp_path):
         (lambda root: (root / "cat" / "0.png").write_bytes(b"not an image"), {}, "0.png is not an image"),
         (lambda root: _truncate(root / "cat" / "1.png"), {}, "1.png is corrupt"),
         (lambda root: Image.new("RGB", (9, 9)).save(root / "stray.png"), {"labels": True}, "1 images outside"),
+        (lambda root: (root / "cat" / "0.ppm").write_bytes(b"P6 " + b"9" * 99), {}, "0.ppm is not an image"),
         (lambda root: None, {"channels": 2}, "channels=2"),
+        (lambda root: None, {"image_size": 0}, "image_size=0"),
     ],
 )
 def test_image_folders_that_are_refused(tmp_path, break_it, options, message):
     root = folder(tmp_path / "pets")
     break_it(root)
     with pytest.raises(InvalidInputError, match=message):
-        data.image_folder(str(root), image_size=8, **({"labels": False} | options))
+        data.image_folder(str(root), **({"labels": False, "image_size": 8} | options))
 
 
 def _truncate(path: pathlib.Path) -> None:
@@ -165,6 +167,8 @@ def _truncate(path: pathlib.Path) -> None:
 def test_missing_and_empty_folders(tmp_path):
     with pytest.raises(InvalidInputError, match="does not exist"):
         data.image_folder(str(tmp_path / "none"), image_size=8, labels=False)
+    with pytest.raises(InvalidInputError, match="data_dir is missing"):  # and not the current directory's images
+        data.image_folder("", image_size=8, labels=False)
     with pytest.raises(InvalidInputError, match="has no image"):
         data.image_folder(str(tmp_path), image_size=8, labels=False)
 
@@ -173,8 +177,18 @@ def test_labels_must_fit_the_classes():
     images = np.zeros((2, 2, 2, 1), np.uint8)
     with pytest.raises(InvalidInputError, match="labels from 0 to 5"):
         data.Arrays("x", {"real": images, "label": np.array([0, 5])}, 3)
+    with pytest.raises(InvalidInputError, match="one integer per example"):
+        data.Arrays("x", {"real": images, "label": np.array([0.0, 1.0])}, 3)
     with pytest.raises(InvalidInputError, match="without labels"):
         data.Arrays("x", {"real": images}, 3)
+
+
+def test_labels_are_integers_of_whatever_width():
+    """MNIST's are uint8, as images are."""
+    source = data.Arrays("x", {"real": np.zeros((4, 2), np.uint8), "label": np.arange(4).astype(np.uint8)}, 4)
+    batch = take(source, 0, 1)[0]
+    assert batch["label"].dtype == np.int32 and sorted(batch["label"].ravel().tolist())[-1] == 3
+    assert source.spec["label"].dtype == np.int32 and source.spec["real"].dtype == np.float32
 
 
 def test_tfds_on_real_files(tfds_dir):
@@ -201,6 +215,8 @@ TEST_LABELS = [2, 0, 4]
         ({"name": "mnist:9.9.9"}, "no TFDS data set 'mnist:9.9.9'"),
         ({"split": "validation"}, "split='validation': 'mnist' has \\['test', 'train'\\]"),
         ({"label_key": "digit"}, "no feature \\['digit'\\].*labels=False"),
+        ({"channels": 2}, "channels=2"),
+        ({"data_dir": ""}, "data_dir is missing"),
         ({"data_dir": "/nonexistent"}, "data_dir='/nonexistent' does not exist"),
     ],
 )

@@ -1,7 +1,9 @@
 """The commands from end to end, as a person uses them."""
 
+import functools
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -62,6 +64,16 @@ def test_the_same_command_again_is_done_and_more_steps_continue(trained, tmp_pat
     before = result(workdir)
     assert "done: step 40" in run("train", f"--workdir={workdir}", *SMALL)
     assert result(workdir) == before and len(metrics(workdir)) == 2
+
+
+def test_the_record_keeps_what_ran_before(trained, tmp_path):
+    workdir = shutil.copytree(trained[0], tmp_path / "run")
+    run("train", f"--workdir={workdir}", *SMALL[1:], "--config.steps=60", "--config.steps_per_dispatch=5")
+    record = json.loads((workdir / "config.json").read_text())
+    assert record["config"]["steps"] == 60 and result(workdir)["step"] == 60
+    assert [earlier["config"]["steps"] for earlier in record["history"]] == [40]
+    (workdir / "experiment.py").unlink()
+    assert "the copy of its experiment file, is missing" in refused(f"--workdir={workdir}", *SMALL[1:])
 
 
 def test_sampling(trained, tmp_path):
@@ -127,7 +139,10 @@ def refused(*flags, command="train", **env):
         (["surplus"], "surplus"),
         (["--config.dtype=flot32"], "dtype='flot32': expected one of float32, bfloat16"),
         (["--config.width=0"], "width=0: expected at least 1"),
-        (["--config=experiments/configs/dcgan_mnist.py"], "data_dir=''"),
+        (["--config=experiments/configs/dcgan_mnist.py"], "data_dir is missing"),
+        (["--config.seed=9223372036854775808"], "seed"),
+        (["--config.learning_rate=-1.0"], "learning_rate=-1.0"),
+        (["--config.r1_gamma=-0.5"], "gamma=-0.5"),
         (
             ["--config=experiments/configs/dcgan_mnist.py", "--config.data_dir=/nonexistent"],
             "'/nonexistent' does not exist",
@@ -159,10 +174,12 @@ def test_folders(tmp_path):
         "--config=experiments/configs/dcgan_folder.py",
         f"--config.data_dir={root}",
     )
-    assert "labels of 2 classes, but the game has no labels" in refused(*config, "--config.labels=True")
-    assert "has no labels, but the game has labels of 2 classes" in refused(*config, "--config.num_classes=2")
-    wrong = refused(*config, "--config.labels=True", "--config.num_classes=3")
+    wrong = refused(*config, "--config.num_classes=3")
     assert "labels of 2 classes, but the game has labels of 3 classes" in wrong
+    flat = refused(*config[:2], f"--config.data_dir={root / 'cat'}", "--config.num_classes=2")
+    assert "found 0 sub-folders and 3 images outside of them" in flat
+    assert "image_size=0" in refused(*config, "--config.image_size=0")
+    assert "data_dir is missing" in refused(*config[:2])
     (root / "dog" / "1.png").write_bytes((root / "dog" / "1.png").read_bytes()[:200])
     assert "1.png is corrupt" in refused(*config)
 
@@ -191,7 +208,10 @@ def test_a_workdir_of_another_config(trained, tmp_path):
 def test_sampling_from_nothing_and_with_wrong_labels(trained, tmp_path):
     workdir, _ = trained
     assert "is" in refused(f"--workdir={tmp_path}", command="sample")
-    assert "--label=3: this game is unconditional" in refused(f"--workdir={workdir}", "--label=3", command="sample")
+    sample = functools.partial(refused, f"--workdir={workdir}", command="sample")
+    assert "label was given, but this game is unconditional" in sample("--label=3")
+    assert "truncation=nan" in sample("--truncation=nan")
+    assert "--out=grid.psd" in sample("--out=grid.psd")
     assert "no checkpoint of step 7: it has [20, 40]" in refused(f"--workdir={workdir}", "--step=7", command="sample")
     assert "--interpolate=3" in refused(f"--workdir={workdir}", "--interpolate=3", "--num=64", command="sample")
 
@@ -200,6 +220,7 @@ def test_a_diverged_run_keeps_and_names_its_last_good_checkpoint(tmp_path):
     flags = (f"--workdir={tmp_path / 'run'}", f"--config={BATTERY}", "--config.steps=200", "--config.poison_from=130")
     output = run("train", *flags, code=3)
     assert "not finite: " in output and "the last good checkpoint, of step 100, is kept" in output
+    assert "another --workdir" in output
     ending = result(tmp_path / "run")
     assert ending["status"] == "diverged" and ending["checkpoint"] == 100
     assert [line["step"] for line in metrics(tmp_path / "run")] == [20, 40, 60, 80, 100, 120]

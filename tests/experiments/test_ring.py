@@ -15,4 +15,5 @@ def test_ring_covers_its_eight_modes(tmp_path):
     mixture = data.ring()
     distance = np.linalg.norm(load(tmp_path / "run").sample(2500)[:, None] - mixture.centers, axis=-1)
     found = np.bincount(distance.argmin(1)[distance.min(1) < 3 * mixture.std], minlength=8)
-    assert np.all(found >= 10), found
+    assert np.all(found >= 100), found
+    assert found.sum() > 0.4 * 2500, found  # points spread evenly over the circle would have 7%

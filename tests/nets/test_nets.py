@@ -43,12 +43,12 @@ def test_dcgan(size, channels, classes, norm, dtype):
     assert float(jnp.abs(images).max()) <= 1.0 and bool(jnp.all(jnp.isfinite(logits)))
 
 
-@pytest.mark.parametrize(("size", "count"), [(8, 2), (16, 2), (20, 2), (28, 2), (32, 3), (48, 3), (64, 4)])
+@pytest.mark.parametrize(("size", "count"), [(8, 2), (12, 2), (16, 2), (20, 2), (28, 2), (32, 3), (48, 3), (64, 4)])
 def test_halvings(size, count):
     assert halvings(size) == count
 
 
-@pytest.mark.parametrize("size", [4, 9, 27, 44, 60, 128])
+@pytest.mark.parametrize("size", [4, 9, 10, 14, 27, 44, 60, 128])
 def test_sizes_that_dcgan_refuses(size):
     with pytest.raises(InvalidInputError, match=f"image_size={size}"):
         halvings(size)
@@ -62,6 +62,32 @@ def test_labels_are_needed_and_matter():
     params, state = generator.init(KEY, z, jnp.array([0, 1]))
     a, b = generator.apply(params, state, z, jnp.array([0, 1]), train=False)[0]
     assert not np.allclose(a, b)
+
+
+@pytest.mark.parametrize("dropout", [-0.1, 1.0, float("nan")])
+def test_dropout_is_a_share(dropout):
+    with pytest.raises(InvalidInputError, match="dropout"):
+        nets.from_linen(nets.MLPDiscriminator((4,), dropout)).init(KEY, jnp.ones((1, 3)))
+
+
+def test_every_stream_of_an_nnx_module_gets_the_key():
+    class Noisy(nnx.Module):
+        def __init__(self, rngs):
+            self.one, self.two = nnx.Dropout(0.5, rngs=rngs), nnx.Dropout(0.5, rngs=rngs, rng_collection="other")
+
+        def __call__(self, x):
+            return self.one(x), self.two(x)
+
+    network = nets.from_nnx(lambda rngs: Noisy(nnx.Rngs(params=0, dropout=1, other=2)))
+    params, state = network.init(KEY)
+    x = jnp.ones((64,))
+    first, again, other = (
+        network.apply(params, state, x, train=True, key=jax.random.key(seed))[0] for seed in (1, 1, 2)
+    )
+    for i in (0, 1):
+        np.testing.assert_array_equal(first[i], again[i])
+        assert not np.array_equal(first[i], other[i])
+    assert not np.array_equal(first[0], first[1])
 
 
 def test_unknown_norm():

@@ -228,6 +228,29 @@ def test_a_game_without_prior_needs_pictures_to_translate():
         )
 
 
+def test_what_keeps_dispatches_short_is_told():
+    assert experiment(steps=6001, steps_per_dispatch=50).boundaries(0) == "no multiple of it: steps=6001"
+
+
+def test_columns_of_a_grid():
+    assert [runtime.grid_columns(n, k) for n, k in ((64, None), (80, 10), (64, 1000), (10, 10), (200, 100))] == [
+        8, 10, 8, 4, 15
+    ]  # fmt: skip
+
+
+def test_labels_that_the_game_does_not_have_are_refused():
+    build, source = GAMES["cgan"]
+    conditional = runtime.Experiment(
+        game=build(), source=lambda: source, preview=runtime.image_grid, seed=0, batch_size=16, steps=1
+    )
+    first = {name: value[:1] for name, value in source.arrays.items()}
+    state = jax.jit(conditional.game.init)(
+        jax.random.key(0), {k: v.astype(np.float32 if k == "real" else np.int32) for k, v in first.items()}
+    )
+    with pytest.raises(InvalidInputError, match=r"label=\[-1, 3\]: this game has classes 0 to 2"):
+        runtime.sample_grid(conditional, state, jax.random.key(0), 4, label=np.array([0, 3, 1, -1]))
+
+
 def test_a_batch_that_the_devices_do_not_divide():
     mesh = runtime.make_mesh(jax.devices()[:8])
     meshes.check_batch_size(16, mesh)

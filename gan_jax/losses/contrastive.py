@@ -1,0 +1,96 @@
+"""Contrastive conditioning: embeddings of a batch compared with each other and with embeddings of the labels."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+Embeddings = Float[Array, "b d"]
+
+
+def conditional_contrastive(
+    embedding: Embeddings, proxy: Embeddings, label: Int[Array, " b"], *, temperature: float = 1.0
+) -> Float[Array, " b"]:
+    """The conditional contrastive loss (2C) of ContraGAN.
+
+    With unit vectors l_i (the example's embedding) and e_i (its label's), and t the temperature:
+    -log [(exp(l_i e_i / t) + sum over k != i with y_k = y_i of exp(l_i l_k / t))
+    / (exp(l_i e_i / t) + sum over k != i of exp(l_i l_k / t))].
+    The discriminator minimises it on reals, the generator on fakes.
+
+    Args:
+      embedding: `[b, d]`, from a head of the discriminator; brought to unit length here.
+      proxy: `[b, d]`, the embedding of each example's label; brought to unit length here.
+      label: `[b]`.
+      temperature: t.
+
+    Returns:
+      `[b]`, non-negative. Every example is compared with the whole batch: inside `jax.shard_map` gather first.
+
+    References:
+      Kang and Park, "ContraGAN: Contrastive Learning for Conditional Image Generation", arXiv:2006.12681, 2020,
+      equation 8. StudioGAN's code can leave the positives out of the numerator.
+
+    Example:
+      >>> same = jnp.ones((2, 3))
+      >>> print(conditional_contrastive(same, same, jnp.array([0, 1])).round(4))
+      [0.6931 0.6931]
+    """
+    embedding, proxy = _unit(embedding), _unit(proxy)
+    others = ~jnp.eye(embedding.shape[0], dtype=bool)
+    to_proxy = jnp.sum(embedding * proxy, axis=-1) / temperature
+    similarity = (embedding @ embedding.T) / temperature
+    numerator = jnp.logaddexp(to_proxy, _logsumexp(similarity, others & (label[:, None] == label)))
+    return jnp.logaddexp(to_proxy, _logsumexp(similarity, others)) - numerator
+
+
+def data_to_data_cross_entropy(
+    embedding: Embeddings,
+    proxy: Embeddings,
+    label: Int[Array, " b"],
+    *,
+    temperature: float = 0.5,
+    positive_margin: float = 0.98,
+    negative_margin: float = 0.02,
+) -> Float[Array, " b"]:
+    """The data-to-data cross-entropy loss (D2D-CE) of ReACGAN.
+
+    With unit vectors f_i (the example's embedding) and v_i (its label's), t the temperature, m_p and m_n the margins:
+    p_i = min(0, f_i v_i - m_p) / t, n_ij = max(0, f_i f_j - m_n) / t,
+    -log [exp(p_i) / (exp(p_i) + sum over j with y_j != y_i of exp(n_ij))].
+    The discriminator minimises it on reals, the generator on fakes.
+
+    Args:
+      embedding: `[b, d]`, from a head of the discriminator; brought to unit length here.
+      proxy: `[b, d]`, the embedding of each example's label; brought to unit length here.
+      label: `[b]`.
+      temperature: t.
+      positive_margin: m_p; pairs of example and label nearer than this are let be.
+      negative_margin: m_n; examples of other labels farther apart than this are let be.
+
+    Returns:
+      `[b]`, non-negative; 0 where the batch has one label only. Inside `jax.shard_map` gather first.
+
+    References:
+      Kang, Shim, Cho and Park, "Rebooting ACGAN: Auxiliary Classifier GANs with Stable Training", arXiv:2111.01118,
+      2021, equation 6. The authors' code ties the margins, m_n = 1 - m_p, as the defaults here are.
+
+    Example:
+      >>> same = jnp.ones((2, 3))
+      >>> print(data_to_data_cross_entropy(same, same, jnp.array([0, 1])).round(3))
+      [2.092 2.092]
+    """
+    embedding, proxy = _unit(embedding), _unit(proxy)
+    positive = -jax.nn.relu(positive_margin - jnp.sum(embedding * proxy, axis=-1)) / temperature
+    negative = jax.nn.relu(embedding @ embedding.T - negative_margin) / temperature
+    return jnp.logaddexp(positive, _logsumexp(negative, label[:, None] != label)) - positive
+
+
+def _unit(x: Embeddings) -> Embeddings:
+    squared = jnp.sum(x**2, axis=-1, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.maximum(squared, jnp.asarray(1e-24, x.dtype)))
+
+
+def _logsumexp(x: Float[Array, "b b"], where: Bool[Array, "b b"]) -> Float[Array, " b"]:
+    """Over the pairs of `where`; of none, a number so low that it vanishes beside any similarity."""
+    lowest = jnp.finfo(x.dtype).min / 2  # not -inf, whose derivative is NaN
+    return jnp.where(jnp.any(where, -1), jax.nn.logsumexp(jnp.where(where, x, lowest), axis=-1), lowest)

@@ -1,0 +1,64 @@
+"""Weights for losses: which examples count, and how much an adversarial term does beside another."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PyTree
+
+
+def top_k(fake_logits: Float[Array, " b"], k: Int[Array, ""] | int) -> Float[Array, " b"]:
+    """Weights for the generator's losses that keep the k fakes with the highest logits.
+
+    b / k for those, 0 for the others, so that the mean of weights times losses is the mean over the k. `k` may be
+    traced: annealing it compiles nothing anew. No gradient flows through the weights.
+
+    Args:
+      fake_logits: `[b]`; of patch logits take the mean of each example first.
+      k: from 1 to b. The paper starts at b, multiplies by 0.99 every epoch, and ends at b / 2.
+
+    Returns:
+      `[b]`; of equal logits the first are kept, so that exactly k are.
+
+    References:
+      Sinha et al., "Top-k Training of GANs: Improving GAN Performance by Throwing Away Bad Samples", arXiv:2002.06224,
+      2020.
+
+    Example:
+      >>> print(top_k(jnp.array([0.0, 3.0, 1.0, 2.0]), 2))
+      [0. 2. 0. 2.]
+    """
+    rank = jnp.argsort(jnp.argsort(jax.lax.stop_gradient(-fake_logits)))
+    scale = jnp.asarray(fake_logits.shape[0], fake_logits.dtype) / jnp.asarray(k, fake_logits.dtype)
+    return jnp.where(rank < k, scale, jnp.zeros_like(scale))
+
+
+def adaptive_weight(
+    reconstruction_gradient: PyTree, adversarial_gradient: PyTree, *, epsilon: float = 1e-6, maximum: float = 1e4
+) -> Float[Array, ""]:
+    """The weight of VQGAN's adversarial term: it makes both gradients equally long at the decoder's last layer.
+
+    min(||g_reconstruction|| / (||g_adversarial|| + epsilon), maximum), a constant for differentiation.
+
+    Args:
+      reconstruction_gradient: of the reconstruction loss with respect to the last layer's parameters; any tree.
+      adversarial_gradient: of the generator's adversarial loss with respect to the same.
+      epsilon: added to the denominator.
+      maximum: upper bound.
+
+    Returns:
+      A non-negative scalar in float32 or wider.
+
+    References:
+      Esser, Rombach and Ommer, "Taming Transformers for High-Resolution Image Synthesis", arXiv:2012.09841, 2021,
+      equation 7 (epsilon 1e-6); the authors' code has 1e-4 and multiplies the result by 0.8 or another constant.
+
+    Example:
+      >>> print(adaptive_weight(jnp.array([3.0, 4.0]), jnp.array([0.0, 2.0]), epsilon=0.5))
+      2.0
+    """
+
+    def norm(gradient: PyTree) -> Array:
+        leaves = [x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in jax.tree.leaves(gradient)]
+        return jnp.sqrt(sum((jnp.sum(x**2) for x in leaves), start=jnp.zeros((), jnp.float32)))
+
+    weight = norm(reconstruction_gradient) / (norm(adversarial_gradient) + epsilon)
+    return jax.lax.stop_gradient(jnp.minimum(weight, maximum))

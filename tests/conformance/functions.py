@@ -1,0 +1,294 @@
+"""Every public function of the pure rooms as functions of arrays alone, so that one battery runs them all."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from gan_jax import losses, regularizers
+
+BATCH = 8
+CLASSES = 3
+KEY = jax.random.key(7)
+LABELS = jnp.arange(BATCH) % CLASSES
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One way of calling one public function.
+
+    Attributes:
+      of: the public names that it covers, `room.name`.
+      function: of arrays; everything else is bound.
+      arguments: a key -> float32 and int arrays, at points without a kink nearby.
+      output: 'elementwise' (shaped like the first argument), 'example' ([b]) or 'scalar'.
+      batched: how many of the arguments, the first ones, have a batch axis.
+      coupled: whether an example's value depends on the other examples.
+      random: whether the function draws per example, so that permuting the batch does more than permute the values.
+      signs: of the derivative with respect to the first arguments, -1, 0 or 1, at `arguments`; None to skip one.
+      stopped: whether a stop_gradient makes differences of values something else than the derivative. (An argument
+        that no gradient reaches at all has the sign 0 and is left out of the differences.)
+      extremes: whether the formula is finite in float32 where every number is 1e4 or -1e4.
+    """
+
+    of: str
+    function: Callable[..., Array]
+    arguments: Callable[[Array], tuple[Array, ...]]
+    output: str
+    batched: int = 2
+    coupled: bool = False
+    random: bool = False
+    signs: tuple[int | None, ...] = ()
+    stopped: bool = False
+    extremes: bool = True
+
+
+def normals(*shapes: tuple[int, ...], scale: float = 1.0) -> Callable[[Array], tuple[Array, ...]]:
+    def arguments(key: Array) -> tuple[Array, ...]:
+        keys = jax.random.split(key, len(shapes))
+        return tuple(scale * jax.random.normal(k, shape) for k, shape in zip(keys, shapes, strict=True))
+
+    return arguments
+
+
+def labelled(arguments: Callable[[Array], tuple[Array, ...]]) -> Callable[[Array], tuple[Array, ...]]:
+    return lambda key: (*arguments(key), jax.random.permutation(key, LABELS))
+
+
+def moderate_logits(key: Array) -> tuple[Array, Array]:
+    """Between the corners of every hinge and the targets of every square: D wants reals up and fakes down."""
+    r, f = jax.random.split(key)
+    return tuple(jax.random.uniform(k, (BATCH,), minval=0.1, maxval=0.4) for k in (r, f))  # type: ignore[return-value]
+
+
+LOGITS = normals((BATCH,), (BATCH,), scale=3.0)
+FEATURES = normals((BATCH, 4), (BATCH, 4))
+IMAGES = normals((BATCH, 6, 6, 2), (BATCH, 6, 6, 2))
+EXPONENTIAL = {"kl", "reverse_kl", "squared_hellinger"}
+RELATIVISTIC = {name for name in losses.__all__ if name.startswith("relativistic")}
+
+
+def pairs() -> dict[str, Case]:
+    """Both players of every adversarial loss."""
+    found: dict[str, tuple[str, losses.GANLoss]] = {}
+    for name in losses.__all__:
+        if isinstance(getattr(losses, name), losses.GANLoss):
+            found[name] = (name, getattr(losses, name))
+    for name in ("kl", "reverse_kl", "pearson", "squared_hellinger", "jensen_shannon", "gan"):
+        for practical in (True, False):
+            key = f"f_divergence_{name}" + ("" if practical else "_exact")
+            found[key] = ("f_divergence", losses.f_divergence(name, practical=practical))
+    found["energy_based"] = ("energy_based", losses.energy_based(1.0))
+    cases = {}
+    for key, (name, loss) in found.items():
+        up = -1 if name == "energy_based" else 1  # of reals, for D; energies are low where data is
+        common: dict[str, Any] = {
+            "output": "elementwise",
+            "coupled": "average" in name,
+            "extremes": not any(key.startswith(f"f_divergence_{exponential}") for exponential in EXPONENTIAL),
+        }
+        of = f"losses.{name}"
+        real = up if name in RELATIVISTIC else 0
+        cases[f"{key}.discriminator"] = Case(of, loss.discriminator, moderate_logits, signs=(-up, up), **common)
+        cases[f"{key}.generator"] = Case(of, loss.generator, moderate_logits, signs=(real, -up), **common)
+    return cases
+
+
+def critic(w: Array, x: Array) -> Array:
+    """Smooth, nonlinear, `[b]`."""
+    return jnp.sum(jnp.tanh(x.reshape(x.shape[0], -1) @ w.astype(x.dtype)) ** 2, -1)
+
+
+def lecam(real: Array, fake: Array) -> Array:
+    _, state = regularizers.lecam(real + 1, fake - 1, regularizers.init_lecam())
+    return regularizers.lecam(real, fake, state)[0]
+
+
+def lecam_fixed(real: Array, fake: Array) -> Array:
+    state = regularizers.LeCamState(jnp.float32(0.5), jnp.float32(-0.5), jnp.float32(1.0))
+    return regularizers.lecam(real, fake, state, decay=1.0)[0]
+
+
+def path_length(w: Array, v: Array, decay: float) -> Array:
+    def synthesize(w: Array) -> Array:
+        return jnp.tanh(w @ v.astype(w.dtype)).reshape(-1, 4, 4, 1)
+
+    return regularizers.path_length(synthesize, w, KEY, jnp.ones(()), decay=decay)[0]
+
+
+def class_case(name: str, k: int = CLASSES, **bound: Any) -> Case:
+    function = getattr(losses, name)
+    return Case(
+        f"losses.{name}",
+        lambda logits, label: function(logits, label, **bound),
+        labelled(normals((BATCH, k))),
+        "example",
+    )
+
+
+CASES: dict[str, Case] = {
+    **pairs(),
+    # reconstruction
+    **{
+        name: Case(f"losses.{name}", getattr(losses, name), IMAGES, "elementwise")
+        for name in ("l1", "l2", "cycle_consistency", "identity_mapping")
+    },
+    "charbonnier": Case(
+        "losses.charbonnier", lambda a, b: losses.charbonnier(a, b, epsilon=0.5), IMAGES, "elementwise"
+    ),
+    "feature_matching": Case(
+        "losses.feature_matching",
+        lambda a, b, c, d: losses.feature_matching({"1": a, "2": c}, {"1": b, "2": d}),
+        normals(*[(BATCH, 4), (BATCH, 4), (BATCH, 3, 5), (BATCH, 3, 5)]),
+        "example",
+        batched=4,
+        signs=(0, None, 0),  # no gradient into the reals
+    ),
+    "mean_feature_matching": Case(
+        "losses.mean_feature_matching", losses.mean_feature_matching, FEATURES, "scalar", coupled=True, signs=(0,)
+    ),
+    "perceptual": Case("losses.perceptual", losses.perceptual, IMAGES, "example"),
+    "perceptual_lpips": Case(
+        "losses.perceptual",
+        lambda a, b, w: losses.perceptual([a], [b], weights=[w], normalize=True),
+        normals((BATCH, 3, 3, 4), (BATCH, 3, 3, 4), (4,)),
+        "example",
+    ),
+    # auxiliary
+    "auxiliary_classifier": class_case("auxiliary_classifier"),
+    "multi_hinge": class_case("multi_hinge"),
+    "auxiliary_discriminative_real": class_case("auxiliary_discriminative", 2 * CLASSES, real=True),
+    "auxiliary_discriminative_fake": class_case("auxiliary_discriminative", 2 * CLASSES, real=False),
+    "auxiliary_discriminative_generator": class_case("auxiliary_discriminative_generator", 2 * CLASSES),
+    "discrete_mutual_information": class_case("discrete_mutual_information"),
+    "gaussian_mutual_information": Case(
+        "losses.gaussian_mutual_information",
+        # the log standard deviation comes from a bounded head: exp(1e4) is infinite in any formula
+        lambda mean, log_std, code: losses.gaussian_mutual_information(mean, jnp.tanh(log_std), code),
+        normals((BATCH, 2), (BATCH, 2), (BATCH, 2)),
+        "example",
+        batched=3,
+    ),
+    "mode_seeking": Case(
+        "losses.mode_seeking",
+        losses.mode_seeking,
+        normals((BATCH, 3, 3, 1), (BATCH, 3, 3, 1), (BATCH, 4), (BATCH, 4)),
+        "example",
+        batched=4,
+    ),
+    "conditional_contrastive": Case(
+        "losses.conditional_contrastive",
+        losses.conditional_contrastive,
+        labelled(FEATURES),
+        "example",
+        batched=3,
+        coupled=True,
+    ),
+    "data_to_data_cross_entropy": Case(
+        "losses.data_to_data_cross_entropy",
+        losses.data_to_data_cross_entropy,
+        labelled(FEATURES),
+        "example",
+        batched=3,
+        coupled=True,
+    ),
+    # distances
+    "maximum_mean_discrepancy": Case(
+        "losses.maximum_mean_discrepancy losses.rational_quadratic_kernel",
+        losses.maximum_mean_discrepancy,
+        FEATURES,
+        "scalar",
+        coupled=True,
+    ),
+    "maximum_mean_discrepancy_gaussian": Case(
+        "losses.maximum_mean_discrepancy losses.gaussian_kernel",
+        lambda a, b: losses.maximum_mean_discrepancy(a, b, kernel=losses.gaussian_kernel(), unbiased=False),
+        FEATURES,
+        "scalar",
+        coupled=True,
+    ),
+    "energy_distance": Case("losses.energy_distance", losses.energy_distance, FEATURES, "scalar", coupled=True),
+    # weights
+    "top_k": Case(
+        "losses.top_k", lambda logits: losses.top_k(logits, 3), normals((BATCH,)), "example", batched=1, coupled=True
+    ),
+    "adaptive_weight": Case(
+        "losses.adaptive_weight", losses.adaptive_weight, FEATURES, "scalar", coupled=True, signs=(0, 0)
+    ),
+    # regularizers
+    "zero_centered_penalty": Case(
+        "regularizers.zero_centered_penalty",
+        lambda x, w: regularizers.zero_centered_penalty(lambda x: critic(w, x), x),
+        normals((BATCH, 4), (4, 3)),
+        "example",
+        batched=1,
+    ),
+    **{
+        f"interpolated_penalty_{'one' if one_sided else 'two'}_sided": Case(
+            "regularizers.interpolated_penalty",
+            lambda x, y, w, one_sided=one_sided: regularizers.interpolated_penalty(
+                lambda x: critic(w, x), x, y, KEY, one_sided=one_sided
+            ),
+            normals((BATCH, 4), (BATCH, 4), (4, 3)),
+            "example",
+            random=True,
+        )
+        for one_sided in (False, True)
+    },
+    "dragan_penalty": Case(
+        "regularizers.dragan_penalty",
+        lambda x, w: regularizers.dragan_penalty(lambda x: critic(w, x), x, KEY),
+        normals((BATCH, 4), (4, 3)),
+        "example",
+        batched=1,
+        coupled=True,
+        random=True,
+    ),
+    "gradient_normalized": Case(
+        "regularizers.gradient_normalized",
+        lambda x, w: regularizers.gradient_normalized(lambda x: critic(w, x))(x),
+        normals((BATCH, 4), (4, 3)),
+        "example",
+        batched=1,
+    ),
+    "latent_optimization": Case(
+        "regularizers.latent_optimization",
+        lambda z, w: regularizers.latent_optimization(lambda z: critic(w, z), z, step=0.1, damping=1.0),
+        normals((BATCH, 4), (4, 3), scale=0.2),
+        "elementwise",
+        batched=1,
+    ),
+    "lecam": Case(
+        "regularizers.lecam regularizers.init_lecam regularizers.LeCamState",
+        lecam,
+        LOGITS,
+        "example",
+        coupled=True,
+        stopped=True,
+    ),
+    "lecam_fixed": Case("regularizers.lecam", lecam_fixed, LOGITS, "example"),
+    **{
+        f"path_length_{decay}": Case(
+            "regularizers.path_length",
+            lambda w, v, decay=decay: path_length(w, v, decay),
+            normals((BATCH, 4), (4, 16), scale=0.3),
+            "example",
+            batched=1,
+            coupled=True,
+            random=True,
+            stopped=decay > 0,
+        )
+        for decay in (0.0, 0.01)
+    },
+    "consistency": Case("regularizers.consistency", regularizers.consistency, IMAGES, "example"),
+    "orthogonal": Case(
+        "regularizers.orthogonal",
+        lambda a, b: regularizers.orthogonal([a, b]),
+        normals((4, 3), (3, 3, 2, 5)),
+        "scalar",
+        batched=0,
+    ),
+}

@@ -1,0 +1,199 @@
+"""The battery that every public function of the pure rooms passes. One without an entry in `functions.py` fails it."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from gan_jax import losses, regularizers
+from tests.conformance.functions import BATCH, CASES, KEY
+
+ROOMS = {"losses": losses, "regularizers": regularizers}
+PUBLIC = {f"{room}.{name}": getattr(module, name) for room, module in ROOMS.items() for name in module.__all__}
+EACH = pytest.mark.parametrize("name", sorted(CASES))
+
+
+def floats(arguments):
+    return tuple(i for i, x in enumerate(arguments) if jnp.issubdtype(x.dtype, jnp.floating))
+
+
+def cast(arguments, dtype):
+    return tuple(x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x for x in arguments)
+
+
+def mesh():
+    return jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+
+
+def finite(*trees):
+    return all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(trees))
+
+
+def test_every_public_function_has_a_case():
+    covered = {name for case in CASES.values() for name in case.of.split()}
+    assert covered == set(PUBLIC) - {"losses.GANLoss"}
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC))
+def test_documented(name):
+    text = PUBLIC[name].__doc__
+    if inspect.isclass(PUBLIC[name]):
+        assert "Attributes:" in text
+        return
+    parts = ["Returns:", "Example:", ">>>"] if name == "regularizers.init_lecam" else [
+        "Args:", "Returns:", "References:", "Example:", ">>>"
+    ]  # fmt: skip
+    assert [part for part in parts if part not in text] == []
+    assert "init_lecam" in name or "arXiv:" in text
+
+
+@EACH
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_shape_and_dtype(name, dtype):
+    case = CASES[name]
+    arguments = cast(case.arguments(KEY), dtype)
+    value = case.function(*arguments)
+    assert value.shape == {"elementwise": arguments[0].shape, "example": (BATCH,), "scalar": ()}[case.output]
+    # what reduces may widen, what is element-wise may not
+    assert value.dtype == dtype or (case.output != "elementwise" and value.dtype == jnp.float32)
+    exact = np.asarray(case.function(*case.arguments(KEY)), np.float32)
+    np.testing.assert_allclose(np.asarray(value, np.float32), exact, rtol=0.1, atol=0.1 * np.abs(exact).max() + 1e-3)
+
+
+@EACH
+def test_jit_is_eager(name):
+    case = CASES[name]
+    arguments = case.arguments(KEY)
+    np.testing.assert_allclose(jax.jit(case.function)(*arguments), case.function(*arguments), rtol=1e-5, atol=1e-5)
+
+
+@EACH
+def test_vmap_is_a_loop(name):
+    case = CASES[name]
+    sets = [case.arguments(key) for key in jax.random.split(KEY, 3)]
+    loop = jnp.stack([case.function(*arguments) for arguments in sets])
+    together = jax.vmap(case.function)(*(jnp.stack(x) for x in zip(*sets, strict=True)))
+    np.testing.assert_allclose(together, loop, rtol=1e-5, atol=1e-5)
+
+
+@EACH
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_extremes_are_finite_with_finite_gradients(name, dtype):
+    """At 1e4 and -1e4 where the formula is finite there, and everywhere at 0, where norms and quotients break."""
+    case = CASES[name]
+    arguments = cast(case.arguments(KEY), dtype)
+    points = [tuple(x if x.dtype != dtype else jnp.zeros_like(x) for x in arguments)]
+    if case.extremes:
+        points.append(tuple(x if x.dtype != dtype else jnp.where(x > 0, 1e4, -1e4).astype(dtype) for x in arguments))
+        first, second = (jnp.where(jnp.arange(BATCH) % 2 == i, 1e4, -1e4).astype(dtype) for i in range(2))
+        if all(x.shape == (BATCH,) for x in arguments) and len(arguments) == 2:
+            points += [(first, first), (first, second), (first, 0 * first), (0 * first, first)]
+    for point in points:
+        total = lambda *x: jnp.sum(case.function(*x).astype(jnp.float32))  # noqa: E731
+        assert finite(case.function(*point), jax.grad(total, floats(point))(*point)), point
+
+
+@pytest.mark.parametrize("name", sorted(name for name, case in CASES.items() if not case.stopped))
+def test_first_and_second_derivatives_match_finite_differences(name):
+    """Along a random direction, of a random weighting of the values, in float64."""
+    case = CASES[name]
+    with jax.enable_x64(True):
+        arguments = cast(case.arguments(KEY), jnp.float64)
+        which = [i for i in floats(arguments) if case.signs[i : i + 1] != (0,)]
+        keys = iter(jax.random.split(jax.random.key(3), 2 * len(arguments) + 1))
+        weights = jax.random.normal(next(keys), jax.eval_shape(case.function, *arguments).shape, jnp.float64)
+        direction = [jax.random.normal(next(keys), arguments[i].shape, jnp.float64) for i in which]
+        other = [jax.random.normal(next(keys), arguments[i].shape, jnp.float64) for i in which]
+
+        def value(t, s=0.0):
+            moved = list(arguments)
+            for i, d, o in zip(which, direction, other, strict=True):
+                moved[i] = moved[i] + t * d + s * o
+            return jnp.sum(weights * case.function(*moved))
+
+        value = jax.jit(value)
+        slope = jax.jit(lambda t: jax.jvp(lambda s: value(t, s), (0.0,), (1.0,))[1])
+        h = 1e-5
+        np.testing.assert_allclose(jax.grad(value)(0.0), (value(h) - value(-h)) / (2 * h), rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(jax.grad(slope)(0.0), (slope(h) - slope(-h)) / (2 * h), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(name for name, case in CASES.items() if case.signs))
+def test_the_gradient_has_the_right_sign(name):
+    """Raising D(fake) lowers the generator's loss, and so on; 0 where no gradient may flow."""
+    case = CASES[name]
+    arguments = case.arguments(KEY)
+    if case.coupled and "relativistic" in name:
+        arguments = tuple(jnp.broadcast_to(jnp.mean(x), x.shape) for x in arguments)
+    gradients = jax.grad(lambda *x: jnp.sum(case.function(*x)), floats(arguments))(*arguments)
+    for gradient, sign in zip(gradients, case.signs, strict=False):
+        if sign is not None:
+            np.testing.assert_array_equal(np.sign(gradient), np.full(gradient.shape, sign))
+
+
+@pytest.mark.parametrize("name", sorted(name for name, c in CASES.items() if c.batched and not c.random))
+def test_the_order_of_examples_does_not_matter(name):
+    case = CASES[name]
+    order = jnp.array([3, 1, 5, 0, 7, 2, 4, 6])
+    arguments = case.arguments(KEY)
+    value = case.function(*arguments)
+    permuted = case.function(*(x[order] if i < case.batched else x for i, x in enumerate(arguments)))
+    np.testing.assert_allclose(permuted, value if case.output == "scalar" else value[order], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(name for name, c in CASES.items() if c.batched))
+def test_sharded_over_eight_devices(name):
+    """Global view: batch statistics are those of the global batch, and gradients agree too."""
+    case, devices = CASES[name], mesh()
+    arguments = case.arguments(KEY)
+    sharded = tuple(
+        jax.device_put(x, NamedSharding(devices, P("data") if i < case.batched else P()))
+        for i, x in enumerate(arguments)
+    )
+    both = jax.value_and_grad(lambda *x: jnp.sum(jnp.sin(case.function(*x))), floats(arguments))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), jax.jit(both)(*sharded), both(*arguments)
+    )
+
+
+@pytest.mark.parametrize(
+    "name", sorted(name for name, c in CASES.items() if c.batched and not c.coupled and not c.random)
+)
+def test_inside_shard_map(name):
+    case = CASES[name]
+    arguments = case.arguments(KEY)
+    specs = tuple(P("data") if i < case.batched else P() for i in range(len(arguments)))
+    value = jax.shard_map(case.function, mesh=mesh(), in_specs=specs, out_specs=P("data"))(*arguments)
+    np.testing.assert_allclose(value, case.function(*arguments), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(name for name in CASES if name.startswith("relativistic_average")))
+def test_the_global_mean_inside_shard_map_by_gathering(name):
+    """As the module's documentation tells users to."""
+    case = CASES[name]
+    arguments = case.arguments(KEY)
+
+    def local(r, f):
+        r, f = (jax.lax.all_gather(x, "data", tiled=True) for x in (r, f))
+        own = jax.lax.axis_index("data")
+        return jax.lax.dynamic_slice_in_dim(case.function(r, f), own, BATCH // 8)
+
+    value = jax.shard_map(local, mesh=mesh(), in_specs=P("data"), out_specs=P("data"))(*arguments)
+    np.testing.assert_allclose(value, case.function(*arguments), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(name for name in CASES if name.endswith((".discriminator", ".generator"))))
+@pytest.mark.parametrize("shape", [(5, 1), (3, 4, 4), (2, 3, 4, 4, 1)])
+def test_logits_of_any_shape(name, shape):
+    """Patch maps, video maps; and each place is a loss of its own."""
+    loss = CASES[name].function
+    r, f = (jax.random.uniform(key, shape) for key in jax.random.split(KEY))
+    value = loss(r, f)
+    assert value.shape == shape
+    flat = [x.reshape(shape[0], -1) for x in (r, f, value)]
+    for place in range(flat[0].shape[1]):
+        np.testing.assert_allclose(loss(flat[0][:, place], flat[1][:, place]), flat[2][:, place], rtol=1e-5)

@@ -1,0 +1,138 @@
+"""What the standard game computes, against values by hand: a linear generator, a linear critic, one known batch."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from gan_jax import core, gans, losses
+from gan_jax.types import InvalidInputError, Network, Prior
+
+V = jnp.array([[1.0, 2.0], [0.5, -1.0]])  # of the generator
+W = jnp.array([3.0, 4.0])  # of the critic, of norm 5
+Z = jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [2.0, -1.0]])
+X = jnp.array([[0.3, -0.2], [1.0, 1.0], [-0.5, 0.4], [0.0, 2.0]])
+FAKE = Z @ V
+KEY = jax.random.key(0)
+
+
+def linear(kernel):
+    return Network(
+        lambda key, *inputs: ({"kernel": kernel}, {}),
+        lambda params, state, x, *rest, train, key=None: (x @ params["kernel"], state),
+    )
+
+
+PRIOR = Prior(lambda key, n, truncation=None: Z[:n], lambda a, b, t: a)
+
+
+def game(**options):
+    sgd = optax.sgd(0.1)
+    options = {"loss": losses.hinge, "generator_optimizer": sgd, "discriminator_optimizer": sgd} | options
+    return gans.adversarial(linear(V), linear(W), PRIOR, **options)
+
+
+def run(game, steps=1):
+    """The state before, the one after, and the metrics of the last iteration."""
+    batch = {"real": X}
+    state = game.init(KEY, batch)
+    before, batches = state, {"real": jnp.stack([X] * core.num_draws(game))}
+    for _ in range(steps):
+        state, window = core.make_step(game)(state, batches)
+    return before, state, core.window_means(window)
+
+
+def test_the_discriminators_loss_and_its_penalties():
+    penalties = (gans.r1(0.3), gans.r2(0.5), gans.gradient_penalty(2.0))
+    _, _, metrics = run(game(penalties=penalties))
+    adversarial = np.mean(np.maximum(0, 1 - X @ W) + np.maximum(0, 1 + FAKE @ W))
+    expected = adversarial + 0.15 * 25 + 0.25 * 25 + 2.0 * (5 - 1) ** 2
+    np.testing.assert_allclose(metrics["discriminator/loss"], expected, rtol=1e-5)
+    np.testing.assert_allclose(metrics["discriminator/r1"], 25, rtol=1e-5)
+    np.testing.assert_allclose(metrics["discriminator/gradient_penalty"], 16, rtol=1e-5)
+    np.testing.assert_allclose(metrics["discriminator/real_logits"], np.mean(X @ W), rtol=1e-5)
+    np.testing.assert_allclose(metrics["discriminator/fake_logits"], np.mean(FAKE @ W), rtol=1e-5)
+
+
+def test_the_updates_of_both_players():
+    """The critic moves first, by the gradient at the start; the generator sees the critic that has moved."""
+    _, after, metrics = run(game(loss=losses.wasserstein))
+    w = W - 0.1 * (jnp.mean(FAKE, 0) - jnp.mean(X, 0))
+    np.testing.assert_allclose(after.players["discriminator"].params["kernel"], w, rtol=1e-5)
+    v = V + 0.1 * jnp.mean(Z, 0)[:, None] * w  # the gradient of -E z V w
+    np.testing.assert_allclose(after.players["generator"].params["kernel"], v, rtol=1e-5)
+    np.testing.assert_allclose(metrics["generator/loss"], -np.mean(FAKE @ w), rtol=1e-5)
+
+
+def test_a_relativistic_generator_sees_reals():
+    _, _, metrics = run(game(loss=losses.relativistic_pairing, discriminator_optimizer=optax.sgd(0.0)))
+    np.testing.assert_allclose(metrics["generator/loss"], np.mean(np.log1p(np.exp((X - FAKE) @ W))), rtol=1e-5)
+
+
+def test_a_lazy_penalty_is_k_times_as_heavy_every_kth_step():
+    lazy = game(penalties=(gans.r1(0.3, every=4),), discriminator_optimizer=optax.sgd(0.0))
+    _, _, first = run(lazy)
+    np.testing.assert_allclose(first["discriminator_r1/loss"], 4 * 0.15 * 25, rtol=1e-5)
+    np.testing.assert_allclose(first["discriminator_r1/r1"], 25, rtol=1e-5)
+    assert "discriminator_r1/loss" not in run(lazy, steps=2)[2]
+    assert "discriminator_r1/loss" in run(lazy, steps=5)[2]
+
+
+def test_adam_is_corrected_for_a_lazy_penalty_of_the_critic_alone():
+    lazy = gans.dcgan(linear(V), linear(W), PRIOR, penalties=(gans.r1(1.0, every=16),), learning_rate=1e-3)
+    hparams = core.get_hparams(lazy.init(KEY, {"real": X}))
+    c = 16 / 17
+    np.testing.assert_allclose(hparams["discriminator/learning_rate"], c * 1e-3, rtol=1e-6)
+    np.testing.assert_allclose(hparams["discriminator/b2"], 0.999**c, rtol=1e-6)
+    np.testing.assert_allclose(hparams["generator/learning_rate"], 1e-3, rtol=1e-6)
+
+
+def test_samples_come_from_the_average():
+    averaged = game(ema_halflife_images=4.0, ema_rampup=0.0)
+    before, after, _ = run(averaged)
+    kernel = (before.players["generator"].params["kernel"] + after.players["generator"].params["kernel"]) / 2
+    np.testing.assert_allclose(averaged.sample(after, KEY, 4), Z @ kernel, rtol=1e-5)  # one half-life has passed
+    plain = game()
+    _, after, _ = run(plain)
+    np.testing.assert_allclose(plain.sample(after, KEY, 4), Z @ after.players["generator"].params["kernel"], rtol=1e-5)
+
+
+def test_several_critic_steps_see_new_batches():
+    steps = game(loss=losses.wasserstein, critic_steps=3, generator_optimizer=optax.sgd(0.0))
+    state = steps.init(KEY, {"real": X})
+    after, _ = core.make_step(steps)(state, {"real": jnp.stack([X, 2 * X, 3 * X])})
+    expected = W - 0.1 * (3 * jnp.mean(FAKE, 0) - 6 * jnp.mean(X, 0))
+    np.testing.assert_allclose(after.players["discriminator"].params["kernel"], expected, rtol=1e-5)
+
+
+def test_augmentation_reaches_reals_fakes_and_penalties():
+    _, _, metrics = run(game(augment=lambda key, x, p: x * p, augment_probability=2.0, penalties=(gans.r1(1.0),)))
+    np.testing.assert_allclose(metrics["discriminator/real_logits"], 2 * np.mean(X @ W), rtol=1e-5)
+    np.testing.assert_allclose(metrics["discriminator/fake_logits"], 2 * np.mean(FAKE @ W), rtol=1e-5)
+    np.testing.assert_allclose(metrics["discriminator/r1"], 4 * 25, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"penalties": (gans.r1(1.0), gans.r1(2.0))}, "each may be given once"),
+        ({"ema_halflife_images": -1.0}, "ema_halflife_images=-1"),
+        ({"critic_steps": 2, "penalties": (gans.r1(1.0, every=2),)}, "critic_steps=2 with a lazy penalty"),
+    ],
+)
+def test_arguments_that_make_no_game(options, message):
+    with pytest.raises(InvalidInputError, match=message):
+        game(**options)
+
+
+@pytest.mark.parametrize("make", [lambda: gans.r1(-1.0), lambda: gans.gradient_penalty(float("nan"))])
+def test_weights_are_not_negative(make):
+    with pytest.raises(InvalidInputError, match="at least 0"):
+        make()
+
+
+@pytest.mark.parametrize("arguments", [(-1e-4, 0.5), (1e-4, 1.0), (1e-4, -0.1), (float("nan"), 0.5)])
+def test_adam_refuses_what_it_cannot_be(arguments):
+    with pytest.raises(InvalidInputError, match="adam with"):
+        core.adam(*arguments)
