@@ -15,6 +15,7 @@ import jaxtyping
 _HOOK = jaxtyping.install_import_hook(
     # Not core.state: flax annotates TrainState's params as FrozenDict, which they never are.
     [
+        "gan_jax.augment",
         "gan_jax.losses",
         "gan_jax.regularizers",
         *(f"gan_jax.core.{name}" for name in ("hooks", "hparams", "optimizers", "phase", "priors", "sharding", "step")),

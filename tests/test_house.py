@@ -17,6 +17,7 @@ ROOMS = {
     "types": {"jax", "jaxtyping"},
     "losses": {"jax", "jaxtyping", "gan_jax.types"},
     "regularizers": {"jax", "jaxtyping", "gan_jax.types"},
+    "augment": {"jax", "jaxtyping", "numpy", "gan_jax.types"},
     "nets": BASE | {"flax"},
     "core": BASE | {"optax", "flax.struct", "flax.training.train_state"},
     "gans": BASE | {"optax", "gan_jax.core", *(f"gan_jax.{room}" for room in PURE)},
@@ -88,7 +89,7 @@ def python(code, **env):
     )
 
 
-@pytest.mark.parametrize("room", ["losses", "regularizers"])
+@pytest.mark.parametrize("room", ["augment", "losses", "regularizers"])
 def test_the_pure_rooms_cost_jax_alone(room):
     code = f"import gan_jax.{room}, sys; print(*sorted({{name.split('.')[0] for name in sys.modules}}))"
     loaded = set(python(code).stdout.split())

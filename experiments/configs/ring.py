@@ -15,13 +15,13 @@ from gan_jax.runtime import Experiment, scatter
 def get_config() -> ml_collections.ConfigDict:
     return run_config(
         batch_size=256,
-        steps=10_000,
+        steps=20_000,
         steps_per_dispatch=100,
-        report_every=500,
-        sample_every=2000,
-        checkpoint_every=2000,
+        report_every=1000,
+        sample_every=4000,
+        checkpoint_every=4000,
         sample_count=2500,
-        latents=16,
+        latents=2,
         width=128,
         learning_rate=1e-3,
         gamma=0.02,

@@ -14,12 +14,30 @@ import optax
 from jaxtyping import Array, PyTree
 
 from gan_jax import core
+from gan_jax.augment import control, init_ada, observe
 from gan_jax.core import GANState
 from gan_jax.losses import GANLoss
 from gan_jax.regularizers import interpolated_penalty, zero_centered_penalty
 from gan_jax.types import Batch, Game, InvalidInputError, LossFn, Network, Out, Phase, Prior, PRNGKey, Scalar
 
-Augment = Callable[[PRNGKey, Array, Array], Array]
+
+class Augmentation(NamedTuple):
+    """What is done to all images that the discriminator sees, real or fake, penalties included.
+
+    Attributes:
+      function: `(key, images, p) -> images`, such as `augment.diff_augment()` or `augment.ada_pipeline()`.
+      probability: p; where it adapts, p at the start.
+      target: of the mean sign of D(real), towards which p is moved (ADA; the paper's is 0.6); None for a constant p,
+        the hyperparameter `augment_probability`.
+      speed_images: images in which an adapting p can go from 0 to 1.
+      interval: iterations between moves of p.
+    """
+
+    function: Callable[[PRNGKey, Array, Array], Array]
+    probability: float = 1.0
+    target: float | None = None
+    speed_images: float = 500_000.0
+    interval: int = 4
 
 
 class Penalty(NamedTuple):
@@ -88,8 +106,7 @@ def adversarial(
     generator_optimizer: optax.GradientTransformation,
     discriminator_optimizer: optax.GradientTransformation,
     penalties: Sequence[Penalty] = (),
-    augment: Augment | None = None,
-    augment_probability: float = 1.0,
+    augment: Augmentation | None = None,
     critic_steps: int = 1,
     num_classes: int | None = None,
     ema_halflife_images: float | None = None,
@@ -105,8 +122,7 @@ def adversarial(
       generator_optimizer: an optax transformation; `core.adam` keeps its hyperparameters in the state.
       discriminator_optimizer: likewise.
       penalties: terms of the discriminator's loss; see `r1`, `r2`, `gradient_penalty`.
-      augment: `(key, images, p) -> images`, applied to all that the discriminator sees, penalties included.
-      augment_probability: the initial p.
+      augment: of all that the discriminator sees.
       critic_steps: discriminator updates per generator update, each with new data.
       num_classes: for a conditional game.
       ema_halflife_images: of the averaged generator that `sample` uses; None samples from the generator itself.
@@ -119,16 +135,7 @@ def adversarial(
       InvalidInputError: when the batch that `init` gets lacks the labels that the game wants, has labels that it would
         ignore, or differs in shape from what the generator makes.
     """
-    names = [penalty.name for penalty in penalties]
-    if len(set(names)) < len(names):
-        raise InvalidInputError(f"penalties={names}: each may be given once, since its weight goes by its name")
-    if ema_halflife_images is not None and not ema_halflife_images > 0:
-        raise InvalidInputError(f"ema_halflife_images={ema_halflife_images}: expected a number above 0, or None")
-    if critic_steps > 1 and any(penalty.every > 1 for penalty in penalties):
-        raise InvalidInputError(
-            f"critic_steps={critic_steps} with a lazy penalty: its weight and Adam's correction are for one critic "
-            "step per iteration; set every=1"
-        )
+    _check_arguments(penalties, augment, critic_steps, ema_halflife_images)
 
     def inputs(x: Array, batch: Batch) -> tuple[Array, ...]:
         return (x, batch["label"]) if num_classes is not None else (x,)
@@ -142,7 +149,7 @@ def adversarial(
     def criticize(params: PyTree, state: GANState, x: Array, batch: Batch, key: PRNGKey) -> tuple[PyTree, PyTree]:
         augment_key, network_key = jax.random.split(key)
         if augment is not None:
-            x = augment(augment_key, x, state.hparams["augment_probability"])
+            x = augment.function(augment_key, x, _augment_probability(state))
         model_state = state.players["discriminator"].model_state
         return discriminator.apply(params, model_state, *inputs(x, batch), train=True, key=network_key)
 
@@ -168,7 +175,11 @@ def adversarial(
             if penalty.every == 1:
                 term, metrics[penalty.name] = penalize(penalty, params, state, batch, fake, penalty_key)
                 total += term
-        return total, Out(metrics, model_state)
+        aux = {}
+        if "ada" in state.aux:
+            aux["ada"] = observe(state.aux["ada"], real_logits)
+            metrics["augment_probability"] = state.aux["ada"].p
+        return total, Out(metrics, model_state, aux)
 
     def lazy_loss(penalty: Penalty) -> LossFn:
         def penalty_loss(params: PyTree, state: GANState, batch: Batch, key: PRNGKey) -> tuple[Scalar, Out]:
@@ -206,9 +217,9 @@ def adversarial(
             ),
         }
         hparams = {f"{penalty.name}_weight": penalty.weight for penalty in penalties}
-        aux = {}
+        aux: dict[str, PyTree] = {}
         if augment is not None:
-            hparams["augment_probability"] = augment_probability
+            _add_augmentation(augment, batch["real"].shape[0] * critic_steps, hparams, aux)
         if ema_halflife_images is not None:
             hparams |= {"ema_halflife_images": ema_halflife_images, "ema_rampup": ema_rampup}
             aux["batch_size"] = jnp.float32(batch["real"].shape[0])
@@ -240,8 +251,60 @@ def adversarial(
         *lazy,
         Phase("generator", "generator", generator_loss, reuse_batch=not _sees_reals(loss)),
     )
-    after = () if ema_halflife_images is None else (core.ema("generator"),)
+    averaging = () if ema_halflife_images is None else (core.ema("generator"),)
+    adapt = () if augment is None or augment.target is None else (_adapt(augment.interval),)
+    after = (*adapt, *averaging)
     return Game(init, phases, after, sample, prior, num_classes)
+
+
+def _check_arguments(
+    penalties: Sequence[Penalty],
+    augment: Augmentation | None,
+    critic_steps: int,
+    ema_halflife_images: float | None,
+) -> None:
+    names = [penalty.name for penalty in penalties]
+    if len(set(names)) < len(names):
+        raise InvalidInputError(f"penalties={names}: each may be given once, since its weight goes by its name")
+    if ema_halflife_images is not None and not ema_halflife_images > 0:
+        raise InvalidInputError(f"ema_halflife_images={ema_halflife_images}: expected a number above 0, or None")
+    if critic_steps > 1 and any(penalty.every > 1 for penalty in penalties):
+        raise InvalidInputError(
+            f"critic_steps={critic_steps} with a lazy penalty: its weight and Adam's correction are for one critic "
+            "step per iteration; set every=1"
+        )
+    if augment is not None and (
+        not 0 <= augment.probability <= 1 or augment.interval < 1 or not augment.speed_images > 0
+    ):
+        raise InvalidInputError(
+            f"augment={augment}: expected a probability from 0 to 1, speed_images above 0, and an interval from 1"
+        )
+
+
+def _augment_probability(state: GANState) -> Array:
+    return state.aux["ada"].p if "ada" in state.aux else state.hparams["augment_probability"]
+
+
+def _add_augmentation(augment: Augmentation, images: int, hparams: dict[str, Any], aux: dict[str, PyTree]) -> None:
+    """Puts what an augmentation needs into the state; `images` are the reals that D sees in an iteration."""
+    if augment.target is None:
+        hparams["augment_probability"] = augment.probability
+        return
+    hparams |= {"augment_target": augment.target, "augment_speed_images": augment.speed_images}
+    aux |= {"ada": init_ada(augment.probability), "ada_images": jnp.float32(images * augment.interval)}
+
+
+def _adapt(interval: int) -> Callable[[GANState], GANState]:
+    """The hook that moves an adapting p."""
+
+    def hook(state: GANState) -> GANState:
+        target, speed = state.hparams["augment_target"], state.hparams["augment_speed_images"]
+        moved = control(state.aux["ada"], state.aux["ada_images"], target=target, speed_images=speed)
+        due = (state.step + 1) % interval == 0
+        ada = jax.tree.map(lambda new, old: jnp.where(due, new, old), moved, state.aux["ada"])
+        return state.replace(aux={**state.aux, "ada": ada})
+
+    return hook
 
 
 def _sees_reals(loss: GANLoss) -> bool:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gan_jax import losses, regularizers
+from gan_jax import augment, losses, regularizers
 
 BATCH = 8
 CLASSES = 3
@@ -284,6 +284,43 @@ CASES: dict[str, Case] = {
         for decay in (0.0, 0.01)
     },
     "consistency": Case("regularizers.consistency", regularizers.consistency, IMAGES, "example"),
+    # augmentation: random for each example, and linear or affine in the images
+    **{
+        name: Case(
+            f"augment.{name}",
+            lambda x, name=name: getattr(augment, name)(KEY, x, 0.7),
+            normals((BATCH, 8, 8, 3)),
+            "elementwise",
+            batched=1,
+            random=True,
+        )
+        for name in ("blit", "color", "corrupt", "cutout", "filter_bands", "geometry", "transform_color", "translation")
+    },
+    "diff_augment": Case(
+        "augment.diff_augment",
+        lambda x: augment.diff_augment()(KEY, x, 0.7),
+        normals((BATCH, 8, 8, 3)),
+        "elementwise",
+        batched=1,
+        random=True,
+    ),
+    "ada_pipeline": Case(
+        "augment.ada_pipeline augment.OPERATIONS",
+        lambda x: augment.ada_pipeline(augment.OPERATIONS)(KEY, x, 0.7),
+        normals((BATCH, 8, 8, 1)),
+        "elementwise",
+        batched=1,
+        random=True,
+    ),
+    "ada_controller": Case(
+        "augment.AdaState augment.init_ada augment.observe augment.control",
+        lambda logits: augment.control(augment.observe(augment.init_ada(0.5), logits), 100.0).p,
+        normals((BATCH,)),
+        "scalar",
+        batched=1,
+        coupled=True,
+        signs=(0,),
+    ),
     "orthogonal": Case(
         "regularizers.orthogonal",
         lambda a, b: regularizers.orthogonal([a, b]),

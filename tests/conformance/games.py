@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from gan_jax import core, gans, losses, nets
+from gan_jax import augment, core, gans, losses, nets
 from gan_jax.data import Arrays
 from gan_jax.types import Game
 
@@ -38,16 +38,14 @@ def conv_critic(**options):
     return nets.from_linen(nets.DCGANDiscriminator(4, **options))
 
 
-def noise(key, x, p):
-    """The simplest augmentation."""
-    return x + p * 0.1 * jax.random.normal(key, x.shape)
-
-
 def lazy(**o) -> Game:
     """The standard game with all its arguments: relativistic, lazy and eager penalties, augmentation."""
     o = {"generator_optimizer": core.adam(1e-3), "discriminator_optimizer": core.adam(1e-3, lazy_interval=2)} | o
     return gans.adversarial(
-        mlp(), mlp_critic(dropout=0.1), Z, loss=losses.relativistic_pairing, augment=noise,
+        mlp(), mlp_critic(dropout=0.1), Z, loss=losses.relativistic_pairing,
+        augment=gans.Augmentation(
+            augment.diff_augment(["color", "cutout"]), 0.1, target=0.6, speed_images=500.0, interval=2
+        ),
         penalties=(gans.r1(0.1, every=2), gans.r2(0.1)), ema_halflife_images=100, **o
     )  # fmt: skip
 

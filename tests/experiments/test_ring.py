@@ -10,10 +10,10 @@ from tests.experiments.commands import run
 
 @pytest.mark.slow
 def test_ring_covers_its_eight_modes(tmp_path):
-    config = ("--config=experiments/configs/ring.py", "--config.steps=3000", "--config.sample_every=3000")
+    config = ("--config=experiments/configs/ring.py", "--config.steps=4000")
     run("train", *config, f"--workdir={tmp_path / 'run'}")
     mixture = data.ring()
     distance = np.linalg.norm(load(tmp_path / "run").sample(2500)[:, None] - mixture.centers, axis=-1)
     found = np.bincount(distance.argmin(1)[distance.min(1) < 3 * mixture.std], minlength=8)
     assert np.all(found >= 100), found
-    assert found.sum() > 0.4 * 2500, found  # points spread evenly over the circle would have 7%
+    assert found.sum() > 0.6 * 2500, found  # points spread evenly over the circle would have 7%

@@ -107,10 +107,29 @@ def test_several_critic_steps_see_new_batches():
 
 
 def test_augmentation_reaches_reals_fakes_and_penalties():
-    _, _, metrics = run(game(augment=lambda key, x, p: x * p, augment_probability=2.0, penalties=(gans.r1(1.0),)))
+    _, _, metrics = run(game(augment=gans.Augmentation(lambda key, x, p: x * 4 * p, 0.5), penalties=(gans.r1(1.0),)))
     np.testing.assert_allclose(metrics["discriminator/real_logits"], 2 * np.mean(X @ W), rtol=1e-5)
     np.testing.assert_allclose(metrics["discriminator/fake_logits"], 2 * np.mean(FAKE @ W), rtol=1e-5)
     np.testing.assert_allclose(metrics["discriminator/r1"], 4 * 25, rtol=1e-5)
+
+
+def test_augmentation_adapts_to_the_signs_of_the_reals():
+    """D says + of 3 of 4 reals, a mean sign of one half: above a target of 0.4 p rises, below one of 0.6 it falls."""
+    positive = jnp.array([3.0, 1.0])  # of X its logits are 0.7, 4, -1.1, 2
+    for target, sign in ((0.4, 1), (0.6, -1)):
+        adaptive = gans.adversarial(
+            linear(V),
+            linear(positive),
+            PRIOR,
+            loss=losses.hinge,
+            generator_optimizer=optax.sgd(0.0),
+            discriminator_optimizer=optax.sgd(0.0),
+            augment=gans.Augmentation(lambda key, x, p: x, 0.5, target=target, speed_images=100.0, interval=2),
+        )
+        for steps, moves in ((1, 0), (2, 1), (3, 1), (4, 2)):
+            _, state, metrics = run(adaptive, steps)
+            np.testing.assert_allclose(state.aux["ada"].p, 0.5 + sign * moves * 4 * 2 / 100, rtol=1e-6)
+        np.testing.assert_allclose(metrics["discriminator/augment_probability"], 0.5 + sign * 0.08, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -118,6 +137,7 @@ def test_augmentation_reaches_reals_fakes_and_penalties():
     [
         ({"penalties": (gans.r1(1.0), gans.r1(2.0))}, "each may be given once"),
         ({"ema_halflife_images": -1.0}, "ema_halflife_images=-1"),
+        ({"augment": gans.Augmentation(lambda key, x, p: x, 1.5)}, "a probability from 0 to 1"),
         ({"critic_steps": 2, "penalties": (gans.r1(1.0, every=2),)}, "critic_steps=2 with a lazy penalty"),
     ],
 )

@@ -1,0 +1,25 @@
+"""Differentiable augmentation of all that the discriminator sees, as pure functions that import jax alone."""
+
+from gan_jax.augment.ada import AdaState, control, init_ada, observe
+from gan_jax.augment.diffaug import color, cutout, diff_augment, translation
+from gan_jax.augment.geometry import blit, geometry
+from gan_jax.augment.pipeline import OPERATIONS, ada_pipeline, band_filters, corrupt, filter_bands, transform_color
+
+__all__ = [
+    "OPERATIONS",
+    "AdaState",
+    "ada_pipeline",
+    "band_filters",
+    "blit",
+    "color",
+    "control",
+    "corrupt",
+    "cutout",
+    "diff_augment",
+    "filter_bands",
+    "geometry",
+    "init_ada",
+    "observe",
+    "transform_color",
+    "translation",
+]

@@ -1,0 +1,164 @@
+"""DiffAugment: colour, translation and cutout, differentiable, for reals and fakes alike.
+
+Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training", arXiv:2006.10738, 2020. Each function is
+`(key, images, p) -> images`; each example is changed with probability p, which may be traced, and at p = 0 none is. The
+paper has p = 1.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Key
+
+from gan_jax.types import InvalidInputError
+
+Images = Float[Array, "b h w c"]
+Probability = Float[Array, ""] | float
+Augment = Callable[[Key[Array, ""], Images, Probability], Images]
+
+
+def chosen(key: Key[Array, ""], p: Probability, n: int) -> Bool[Array, " n"]:
+    """True with probability p, independently for each of n examples; never at p = 0, always at p = 1."""
+    return jax.random.uniform(key, (n,)) < p
+
+
+def widen(images: Images) -> Images:
+    """In float32, or wider if the images are."""
+    return images.astype(jnp.promote_types(images.dtype, jnp.float32))
+
+
+def color(key: Key[Array, ""], images: Images, p: Probability) -> Images:
+    """Brightness, saturation and contrast, drawn for each example.
+
+    x + u1 - 1/2; then m + 2 u2 (x - m) with m the mean over channels; then M + (u3 + 1/2) (x - M) with M the mean over
+    the image; u uniform in [0, 1).
+
+    Args:
+      key: for the draws.
+      images: `[b, h, w, c]` in [-1, 1].
+      p: the probability that an example is changed.
+
+    Returns:
+      Images of the same shape and dtype; values can leave [-1, 1].
+
+    References:
+      Zhao et al., arXiv:2006.10738, 2020.
+
+    Example:
+      >>> image = jnp.ones((1, 2, 2, 3))
+      >>> print(bool(jnp.all(color(jax.random.key(0), image, 0.0) == image)))
+      True
+    """
+    which, brightness, saturation, contrast = jax.random.split(key, 4)
+    n = images.shape[0]
+    u1, u2, u3 = (jax.random.uniform(k, (n, 1, 1, 1)).astype(images.dtype) for k in (brightness, saturation, contrast))
+    x = images + (u1 - 0.5)
+    channel_mean = jnp.mean(x, axis=-1, keepdims=True)
+    x = channel_mean + 2.0 * u2 * (x - channel_mean)
+    image_mean = jnp.mean(x, axis=(1, 2, 3), keepdims=True)
+    x = image_mean + (u3 + 0.5) * (x - image_mean)
+    return jnp.where(chosen(which, p, n)[:, None, None, None], x, images)
+
+
+def translation(key: Key[Array, ""], images: Images, p: Probability, *, ratio: float = 0.125) -> Images:
+    """Moves each example by whole pixels, at most `ratio` of its size, and fills with 0.
+
+    Args:
+      key: for the draws.
+      images: `[b, h, w, c]` in [-1, 1].
+      p: the probability that an example is moved.
+      ratio: largest move, as a share of height and width.
+
+    Returns:
+      Images of the same shape and dtype.
+
+    References:
+      Zhao et al., arXiv:2006.10738, 2020 (ratio 1/8).
+
+    Example:
+      >>> moved = translation(jax.random.key(0), jnp.ones((1, 8, 8, 1)), 1.0)
+      >>> print(bool(jnp.all((moved == 0) | (moved == 1))))
+      True
+    """
+    which, *keys = jax.random.split(key, 3)
+    n, size = images.shape[0], images.shape[1:3]
+    move = chosen(which, p, n)
+    for axis in (1, 2):
+        limit = int(size[axis - 1] * ratio + 0.5)
+        shift = jnp.where(move, jax.random.randint(keys[axis - 1], (n,), -limit, limit + 1), 0)
+        source = jnp.arange(size[axis - 1]) - shift[:, None]
+        inside = (source >= 0) & (source < size[axis - 1])
+        shape = [n, 1, 1, 1]
+        shape[axis] = size[axis - 1]
+        moved = jnp.take_along_axis(images, jnp.clip(source, 0, size[axis - 1] - 1).reshape(shape), axis=axis)
+        images = jnp.where(inside.reshape(shape), moved, 0)
+    return images
+
+
+def cutout(key: Key[Array, ""], images: Images, p: Probability, *, ratio: float = 0.5) -> Images:
+    """Sets a rectangle of each example to 0: `ratio` of its height and width, its centre anywhere in the image.
+
+    Args:
+      key: for the draws.
+      images: `[b, h, w, c]` in [-1, 1].
+      p: the probability that an example is cut.
+      ratio: size of the rectangle, as a share of height and width; parts outside of the image are lost.
+
+    Returns:
+      Images of the same shape and dtype.
+
+    References:
+      Zhao et al., arXiv:2006.10738, 2020 (ratio 1/2); also one of the operations of ADA, Karras et al.,
+      arXiv:2006.06676, 2020.
+
+    Example:
+      >>> cut = cutout(jax.random.key(0), jnp.ones((1, 8, 8, 1)), 1.0)
+      >>> print(bool(jnp.any(cut == 0)), bool(jnp.any(cut == 1)))
+      True True
+    """
+    which, *keys = jax.random.split(key, 3)
+    n = images.shape[0]
+    inside = chosen(which, p, n)[:, None, None]
+    for axis, axis_key in zip((1, 2), keys, strict=True):
+        size = images.shape[axis]
+        center = jax.random.uniform(axis_key, (n, 1), maxval=float(size))
+        near = jnp.abs(jnp.arange(size) + 0.5 - center) < 0.5 * ratio * size
+        inside = inside & jnp.expand_dims(near, 3 - axis)
+    return jnp.where(inside[..., None], 0, images)
+
+
+POLICIES: dict[str, Augment] = {"color": color, "translation": translation, "cutout": cutout}
+
+
+def diff_augment(policies: Sequence[str] = ("color", "translation", "cutout")) -> Augment:
+    """DiffAugment, one function of the policies in turn.
+
+    Args:
+      policies: of 'color', 'translation' and 'cutout'.
+
+    Returns:
+      `(key, images, p) -> images`.
+
+    Raises:
+      InvalidInputError: for an unknown policy, or none.
+
+    References:
+      Zhao et al., arXiv:2006.10738, 2020. The paper's translation and cutout place whole pixels, as here, and its
+      order is this one; ports apply p to all policies together.
+
+    Example:
+      >>> augment = diff_augment(["color", "cutout"])
+      >>> print(augment(jax.random.key(0), jnp.zeros((2, 8, 8, 3)), 1.0).shape)
+      (2, 8, 8, 3)
+    """
+    unknown = [name for name in policies if name not in POLICIES]
+    if unknown or not policies:
+        raise InvalidInputError(f"policies={list(policies)}: expected some of {', '.join(POLICIES)}")
+
+    def augment(key: Key[Array, ""], images: Images, p: Probability) -> Images:
+        for name, policy_key in zip(policies, jax.random.split(key, len(policies)), strict=True):
+            images = POLICIES[name](policy_key, images, p)
+        return images
+
+    return augment

@@ -1,0 +1,219 @@
+"""The geometric half of ADA's pipeline: blits, which move whole pixels, and resampled transformations.
+
+Where an operation looks outside of the image it finds its reflection (without repeating the edge). Resampling
+follows the paper: up by two with the symlet-6 low-pass filter, bilinear, down by two with the same filter, so that
+neither aliases nor blur betray to the discriminator which images were transformed.
+"""
+
+import math
+from collections.abc import Collection
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from gan_jax.augment.diffaug import Images, Probability, chosen, widen
+from gan_jax.types import InvalidInputError
+
+BLIT = ("x_flip", "rotate_90", "integer_translation")
+GEOMETRY = ("isotropic_scaling", "rotation", "anisotropic_scaling", "fractional_translation")
+
+# The symlet-6 scaling filter (Daubechies, "Ten Lectures on Wavelets", 1992): orthonormal to its even shifts.
+SYM6 = np.array(
+    [
+        0.015404109327027373, 0.0034907120842174702, -0.11799011114819057, -0.048311742585633, 0.4910559419267466,
+        0.787641141030194, 0.3379294217276218, -0.07263752278646252, -0.021060292512300564, 0.04472490177066578,
+        0.0017677118642428036, -0.007800708325034148,
+    ]
+)  # fmt: skip
+_MARGIN = 5  # fine samples that the filter needs beyond the image on either side
+_DELAY = float(np.arange(len(SYM6)) @ SYM6 / SYM6.sum())  # tap of the filter's centre of mass; it is not symmetric
+
+
+def reflect(index: Any, size: int) -> Any:
+    """Coordinates, arrays or a number, folded into [0, size - 1] at the centres of the outermost pixels."""
+    last = size - 1
+    return last - abs(index % (2 * last) - last) if last else index * 0
+
+
+def check_operations(given: Collection[str], known: Collection[str]) -> None:
+    """Refuses operations that a function does not have."""
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise InvalidInputError(f"operations={unknown}: expected some of {', '.join(known)}")
+
+
+def blit(key: Key[Array, ""], images: Images, p: Probability, *, operations: Collection[str] = BLIT) -> Images:
+    """Pixel blitting: horizontal flips, quarter turns, and moves by whole pixels, at most an eighth of the image.
+
+    Every pixel of the result is a pixel of the image. Each operation is drawn with probability p, and then uniformly
+    among its cases, the identity included, as in the paper.
+
+    Args:
+      key: for the draws.
+      images: `[b, h, w, c]`; images that are not square get half turns only.
+      p: the probability of each operation.
+      operations: of 'x_flip', 'rotate_90' and 'integer_translation'.
+
+    Returns:
+      Images of the same shape and dtype.
+
+    Raises:
+      InvalidInputError: for an unknown operation.
+
+    References:
+      Karras et al., "Training Generative Adversarial Networks with Limited Data", arXiv:2006.06676, 2020, appendix B.
+
+    Example:
+      >>> rows = jnp.broadcast_to(jnp.arange(3.0)[:, None], (64, 1, 3, 1))
+      >>> flipped = blit(jax.random.key(0), rows, 1.0, operations=["x_flip"])
+      >>> print(jnp.unique(flipped[:, 0, :, 0], axis=0))
+      [[0. 1. 2.]
+       [2. 1. 0.]]
+    """
+    check_operations(operations, BLIT)
+    n, h, w, c = images.shape
+    keys = iter(jax.random.split(key, 7))
+
+    def draw(name: str, low: int, high: int) -> Int[Array, "n 1 1"]:
+        """An integer for each example, 0 where the operation is not drawn."""
+        which, value = next(keys), next(keys)
+        take = chosen(which, p, n) if name in operations else jnp.zeros(n, bool)
+        return jnp.where(take, jax.random.randint(value, (n,), low, high), 0)[:, None, None]
+
+    flip, turns = draw("x_flip", 0, 2), draw("rotate_90", 0, 4 if h == w else 2) * (1 if h == w else 2)
+    which, *translation_keys = (next(keys) for _ in range(3))
+    moved = chosen(which, p, n) if "integer_translation" in operations else jnp.zeros(n, bool)
+    shift_h, shift_w = (
+        jnp.where(moved, jnp.round(jax.random.uniform(k, (n,), minval=-0.125, maxval=0.125) * size), 0).astype(int)
+        for k, size in zip(translation_keys, (h, w), strict=True)
+    )
+    row = reflect(jnp.arange(h)[:, None] - shift_h[:, None, None], h)
+    column = reflect(jnp.arange(w) - shift_w[:, None, None], w)
+    row, column = jnp.broadcast_arrays(row, column)
+    row, column = (
+        jnp.select([turns == 0, turns == 1, turns == 2], [row, column, h - 1 - row], h - 1 - column),
+        jnp.select([turns == 0, turns == 1, turns == 2], [column, w - 1 - row, w - 1 - column], row),
+    )
+    column = jnp.where(flip == 1, w - 1 - column, column)
+    index = (row * w + column).reshape(n, h * w, 1)
+    return jnp.take_along_axis(images.reshape(n, h * w, c), index, axis=1).reshape(images.shape)
+
+
+def geometry(key: Key[Array, ""], images: Images, p: Probability, *, operations: Collection[str] = GEOMETRY) -> Images:
+    """Scaling, rotation, stretching and sub-pixel translation, in one resampling.
+
+    isotropic: s ~ 2^N(0, 0.2^2); rotation: uniform over the circle, before and after the stretching, each with
+    probability 1 - sqrt(1 - p) so that p is that of either; anisotropic: (s, 1 / s), s ~ 2^N(0, 0.2^2); translation:
+    N(0, (size / 8)^2) pixels.
+
+    Args:
+      key: for the draws.
+      images: `[b, h, w, c]`.
+      p: the probability of each operation.
+      operations: of 'isotropic_scaling', 'rotation', 'anisotropic_scaling' and 'fractional_translation'.
+
+    Returns:
+      Images of the same shape and dtype; an example for which nothing was drawn comes back unchanged to the bit.
+
+    Raises:
+      InvalidInputError: for an unknown operation.
+
+    References:
+      Karras et al., arXiv:2006.06676, 2020, appendix B. The authors' code pads by reflection before it transforms; here
+      coordinates are reflected, which is the same away from the second reflection. It also lets the filter, which is
+      not quite symmetric, move a turned image by a tenth of a pixel; here its centre of mass is taken for its centre.
+
+    Example:
+      >>> image = jnp.ones((1, 8, 8, 1))
+      >>> print(geometry(jax.random.key(0), image, 1.0).shape)
+      (1, 8, 8, 1)
+    """
+    check_operations(operations, GEOMETRY)
+    n = images.shape[0]
+    keys = iter(jax.random.split(key, 10))
+    active = jnp.zeros(n, bool)
+
+    def draw(name: str, values: Float[Array, "n *rest"], p: Probability, neutral: float) -> Float[Array, "n *rest"]:
+        nonlocal active
+        take = chosen(next(keys), p, n) if name in operations else jnp.zeros(n, bool)
+        active = active | take
+        return jnp.where(take.reshape(n, *[1] * (values.ndim - 1)), values, neutral)
+
+    def scale() -> Float[Array, " n"]:
+        return jnp.exp2(0.2 * jax.random.normal(next(keys), (n,)))
+
+    def angle() -> Float[Array, " n"]:
+        return jax.random.uniform(next(keys), (n,), minval=-math.pi, maxval=math.pi)
+
+    either = 1.0 - jnp.sqrt(1.0 - p)
+    isotropic = draw("isotropic_scaling", scale(), p, 1.0)
+    before = draw("rotation", angle(), either, 0.0)
+    stretch = draw("anisotropic_scaling", scale(), p, 1.0)
+    after = draw("rotation", angle(), either, 0.0)
+    size = jnp.array(images.shape[1:3], jnp.float32)
+    move = draw("fractional_translation", 0.125 * size * jax.random.normal(next(keys), (n, 2)), p, 0.0)
+    # what a point of the result shows: forward it is scaled, turned, stretched, turned and moved
+    stretched = jnp.stack([1.0 / stretch, stretch], axis=-1)[:, :, None] * _rotation(-after)
+    inverse = _rotation(-before) @ stretched / isotropic[:, None, None]
+    resampled = resample(widen(images), inverse, move).astype(images.dtype)
+    return jnp.where(active[:, None, None, None], resampled, images)
+
+
+def _rotation(angle: Float[Array, " n"]) -> Float[Array, "n 2 2"]:
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    return jnp.stack([jnp.stack([cos, -sin], -1), jnp.stack([sin, cos], -1)], -2)
+
+
+def resample(images: Images, inverse: Float[Array, "b 2 2"], move: Float[Array, "b 2"]) -> Images:
+    """The image whose point x shows what the given one has at inverse (x - move), with x (row, column) from the centre.
+
+    Args:
+      images: `[b, h, w, c]`, float32 or wider.
+      inverse: of the linear map of each example.
+      move: of each example, in pixels.
+
+    Returns:
+      Images of the same shape.
+    """
+    n, h, w, c = images.shape
+    fine = jnp.einsum("jw,biwc->bijc", _up(w), jnp.einsum("ih,bhwc->biwc", _up(h), images)).reshape(n, 4 * h * w, c)
+    center = jnp.array([(h - 1) / 2, (w - 1) / 2], jnp.float32)
+    rows, columns = ((np.arange(2 * size + 2 * _MARGIN) - _DELAY) / 2 for size in (h, w))
+    grid = jnp.asarray(np.stack(np.meshgrid(rows, columns, indexing="ij"), -1), jnp.float32) - center
+    source = jnp.einsum("bxy,bijy->bijx", inverse, grid - move[:, None, None]) + center
+    total = jnp.zeros((n, grid.shape[0] * grid.shape[1], c), images.dtype)
+    corners = []
+    for axis, size in ((0, h), (1, w)):
+        place = 2.0 * reflect(source[..., axis], size) + (_DELAY - _MARGIN)  # among the fine samples
+        low = jnp.clip(jnp.floor(place), 0, 2 * size - 2)
+        corners.append([(low.astype(int), low + 1.0 - place), (low.astype(int) + 1, place - low)])
+    for row, row_weight in corners[0]:
+        for column, column_weight in corners[1]:
+            index = (row * 2 * w + column).reshape(n, -1, 1)
+            weight = (row_weight * column_weight).reshape(n, -1, 1)
+            total += weight * jnp.take_along_axis(fine, index, axis=1)
+    total = total.reshape(n, *grid.shape[:2], c)
+    return jnp.einsum("wj,bhjc->bhwc", _down(w), jnp.einsum("hi,bijc->bhjc", _down(h), total))
+
+
+def _down(size: int) -> Float[np.ndarray, "size fine"]:
+    """Filters and halves: pixel n from the 12 fine samples at n + (k - _DELAY) / 2."""
+    matrix = np.zeros((size, 2 * size + 2 * _MARGIN), np.float32)
+    for n in range(size):
+        matrix[n, 2 * n : 2 * n + len(SYM6)] = SYM6 / SYM6.sum()
+    return matrix
+
+
+def _up(size: int) -> Float[np.ndarray, "fine size"]:
+    """Doubles and filters, the transpose of `_down` times two: fine sample q lies at (q + _MARGIN - _DELAY) / 2."""
+    matrix = np.zeros((2 * size, size), np.float32)
+    reach = len(SYM6)
+    for n in range(-reach, size + reach):
+        for k in range(reach):
+            q = 2 * n + k - _MARGIN
+            if 0 <= q < 2 * size:
+                matrix[q, reflect(n, size)] += 2 * SYM6[k] / SYM6.sum()
+    return matrix

@@ -1,0 +1,247 @@
+"""The other half of ADA's pipeline, colour, filters and corruption, and the pipeline itself."""
+
+import math
+from collections.abc import Collection
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from gan_jax.augment.diffaug import Augment, Images, Probability, chosen, cutout, widen
+from gan_jax.augment.geometry import BLIT, GEOMETRY, blit, check_operations, geometry, reflect
+from gan_jax.types import InvalidInputError
+
+COLOR = ("brightness", "contrast", "luma_flip", "hue_rotation", "saturation")
+FILTER = ("band_1", "band_2", "band_3", "band_4")
+CORRUPTION = ("noise", "cutout")
+
+# The symlet-2 scaling filter, and the expected power of natural images, 1 / f, in the four bands.
+SYM2 = np.array([-0.12940952255092145, 0.22414386804185735, 0.836516303737469, 0.48296291314469025])
+_BAND_POWER = np.array([10.0, 1.0, 1.0, 1.0]) / 13.0
+
+
+def transform_color(
+    key: Key[Array, ""], images: Images, p: Probability, *, operations: Collection[str] = COLOR
+) -> Images:
+    """Brightness, contrast, luma flip, hue rotation and saturation, as one affine map of the colours of each example.
+
+    brightness: + N(0, 0.2^2); contrast: times 2^N(0, 0.5^2); luma flip: a mirror image across the plane of luma 0, with
+    probability one half; hue: a turn about the grey axis v by a uniform angle; saturation: the part across v times
+    2^N(0, 1).
+
+    Args:
+      key: for the draws.
+      images: `[b, h, w, c]` in [-1, 1]; of one channel (grey) or three (red, green, blue).
+      p: the probability of each operation.
+      operations: of 'brightness', 'contrast', 'luma_flip', 'hue_rotation' and 'saturation'.
+
+    Returns:
+      Images of the same shape and dtype; an example for which nothing was drawn comes back unchanged to the bit.
+
+    Raises:
+      InvalidInputError: for an unknown operation, or another number of channels.
+
+    References:
+      Karras et al., "Training Generative Adversarial Networks with Limited Data", arXiv:2006.06676, 2020, appendix B.
+      Grey images see the mean of what the three equal channels would, as in the authors' code.
+
+    Example:
+      >>> grey = jnp.zeros((1, 2, 2, 3))
+      >>> turned = transform_color(jax.random.key(0), grey, 1.0, operations=["hue_rotation", "saturation"])
+      >>> print(bool(jnp.allclose(turned, grey)))
+      True
+    """
+    check_operations(operations, COLOR)
+    n, channels = images.shape[0], images.shape[-1]
+    if channels not in (1, 3):
+        raise InvalidInputError(
+            f"images of {channels} channels: colour operations need 1 (grey) or 3 (red, green, blue)"
+        )
+    keys = iter(jax.random.split(key, 10))
+    active = jnp.zeros(n, bool)
+
+    def draw(name: str, values: Float[Array, " n"], neutral: float) -> Float[Array, "n 1 1"]:
+        nonlocal active
+        take = chosen(next(keys), p, n) if name in operations else jnp.zeros(n, bool)
+        active = active | take
+        return jnp.where(take, values, neutral)[:, None, None]
+
+    brightness = draw("brightness", 0.2 * jax.random.normal(next(keys), (n,)), 0.0)
+    contrast = draw("contrast", jnp.exp2(0.5 * jax.random.normal(next(keys), (n,))), 1.0)
+    flip = draw("luma_flip", jax.random.bernoulli(next(keys), 0.5, (n,)).astype(jnp.float32), 0.0)
+    hue = draw("hue_rotation", jax.random.uniform(next(keys), (n,), minval=-math.pi, maxval=math.pi), 0.0)
+    saturation = draw("saturation", jnp.exp2(jax.random.normal(next(keys), (n,))), 1.0)
+    axis = jnp.full(3, 1 / math.sqrt(3.0))
+    along, identity = jnp.outer(axis, axis), jnp.eye(3)
+    cross = jnp.array([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / math.sqrt(3.0)
+    mirror = identity - 2.0 * flip * along
+    turn = along + jnp.cos(hue) * (identity - along) + jnp.sin(hue) * cross  # Rodrigues
+    saturate = along + saturation * (identity - along)
+    linear = saturate @ turn @ mirror
+    matrix, offset = linear * contrast, linear @ (contrast * brightness * jnp.ones((3, 1)))
+    if channels == 1:
+        matrix, offset = (jnp.mean(jnp.sum(x, -1), -1)[:, None, None] for x in (matrix, offset))
+    x = widen(images)
+    changed = jnp.einsum("bij,bhwj->bhwi", matrix, x) + offset[:, None, None, :, 0]
+    return jnp.where(active[:, None, None, None], changed.astype(images.dtype), images)
+
+
+def filter_bands(
+    key: Key[Array, ""], images: Images, p: Probability, *, operations: Collection[str] = FILTER
+) -> Images:
+    """Amplifies or weakens four octaves of spatial frequency.
+
+    For each band drawn, its amplitude is multiplied by 2^N(0, 1) and all four are then divided by
+    sqrt(sum power_i t_i^2), with the power 10 : 1 : 1 : 1 that images are expected to have, so that the total is kept.
+    The bands, from low to high, meet at an eighth, a quarter and a half of the Nyquist frequency.
+
+    Args:
+      key: for the draws.
+      images: `[b, h, w, c]`.
+      p: the probability of each band.
+      operations: of 'band_1' (lowest) to 'band_4' (highest).
+
+    Returns:
+      Images of the same shape and dtype; an example for which nothing was drawn comes back unchanged to the bit.
+
+    Raises:
+      InvalidInputError: for an unknown operation.
+
+    References:
+      Karras et al., arXiv:2006.06676, 2020, appendix B: zero-phase filters made from the symlet-2 wavelet, applied to
+      rows and to columns.
+
+    Example:
+      >>> print(filter_bands(jax.random.key(0), jnp.ones((2, 8, 8, 1)), 1.0).shape)
+      (2, 8, 8, 1)
+    """
+    check_operations(operations, FILTER)
+    n, h, w, _ = images.shape
+    which, amount = jax.random.split(key)
+    known = jnp.array([name in operations for name in FILTER])
+    take = chosen(which, p, n * len(FILTER)).reshape(n, len(FILTER)) & known
+    active = jnp.any(take, axis=-1)
+    factors = jnp.where(take, jnp.exp2(jax.random.normal(amount, take.shape)), 1.0)
+    # band k alone multiplied, and all divided by the root of the power that this makes
+    power = 1.0 + jnp.asarray(_BAND_POWER, factors.dtype) * (factors**2 - 1.0)
+    gain = factors / jnp.sqrt(jnp.prod(power, axis=-1, keepdims=True))
+    rows, columns = (jnp.einsum("bk,kij->bij", gain, jnp.asarray(_bands(size), gain.dtype)) for size in (h, w))
+    changed = jnp.einsum("bxi,bijc->bxjc", rows, widen(images))
+    changed = jnp.einsum("byj,bxjc->bxyc", columns, changed)
+    return jnp.where(active[:, None, None, None], changed.astype(images.dtype), images)
+
+
+def band_filters() -> list[Float[np.ndarray, " taps"]]:
+    """The four zero-phase filters of `filter_bands`, from low to high; together they are the identity.
+
+    With L = h h~ / 2 the half-band low-pass filter made from the symlet-2 filter h and its mirror image h~, and
+    H = 1 - L: H(z), L(z) H(z^2), L(z) L(z^2) H(z^4) and L(z) L(z^2) L(z^4), all of odd length about their centre.
+
+    Returns:
+      Four arrays of 7, 19, 43 and 43 taps.
+
+    Example:
+      >>> print([len(taps) for taps in band_filters()])
+      [43, 43, 19, 7]
+    """
+    low = np.convolve(SYM2, SYM2[::-1]) / 2
+    high = -low
+    high[len(low) // 2] += 1
+    filters, passed = [], np.ones(1)
+    for octave in range(3):
+        spread = np.zeros((len(low), 2**octave))
+        stretched = []
+        for taps in (low, high):
+            spread[:, 0] = taps
+            stretched.append(spread.ravel()[: (len(low) - 1) * 2**octave + 1].copy())
+        filters.append(np.convolve(passed, stretched[1]))
+        passed = np.convolve(passed, stretched[0])
+    return [passed, *filters[::-1]]
+
+
+def _bands(size: int) -> Float[np.ndarray, "4 size size"]:
+    """The filters as matrices that act on a row of pixels, with reflection beyond its ends."""
+    matrices = np.zeros((4, size, size), np.float32)
+    for matrix, taps in zip(matrices, band_filters(), strict=True):
+        for place in range(size):
+            for offset, tap in enumerate(taps):
+                matrix[place, reflect(place + offset - len(taps) // 2, size)] += tap
+    return matrices
+
+
+def corrupt(key: Key[Array, ""], images: Images, p: Probability, *, operations: Collection[str] = CORRUPTION) -> Images:
+    """Adds noise, and cuts out a rectangle.
+
+    noise: N(0, s^2) for every pixel and channel, with s ~ |N(0, 0.1^2)| for the example; cutout: half of height and
+    width set to 0, see `cutout`.
+
+    Args:
+      key: for the draws.
+      images: `[b, h, w, c]` in [-1, 1].
+      p: the probability of each operation.
+      operations: of 'noise' and 'cutout'.
+
+    Returns:
+      Images of the same shape and dtype; an example for which nothing was drawn comes back unchanged to the bit.
+
+    Raises:
+      InvalidInputError: for an unknown operation.
+
+    References:
+      Karras et al., arXiv:2006.06676, 2020, appendix B.
+
+    Example:
+      >>> noisy = corrupt(jax.random.key(0), jnp.zeros((1, 2, 2, 1)), 1.0, operations=["noise"])
+      >>> print(bool(jnp.all(noisy != 0)))
+      True
+    """
+    check_operations(operations, CORRUPTION)
+    which, level_key, noise_key, cut_key = jax.random.split(key, 4)
+    n = images.shape[0]
+    if "noise" in operations:
+        level = 0.1 * jnp.abs(jax.random.normal(level_key, (n, 1, 1, 1)))
+        noise = (level * jax.random.normal(noise_key, images.shape)).astype(images.dtype)
+        images = jnp.where(chosen(which, p, n)[:, None, None, None], images + noise, images)
+    return cutout(cut_key, images, p) if "cutout" in operations else images
+
+
+STAGES = ((blit, BLIT), (geometry, GEOMETRY), (transform_color, COLOR), (filter_bands, FILTER), (corrupt, CORRUPTION))
+OPERATIONS = BLIT + GEOMETRY + COLOR + FILTER + CORRUPTION
+
+
+def ada_pipeline(operations: Collection[str] = BLIT + GEOMETRY + COLOR) -> Augment:
+    """The augmentations of adaptive discriminator augmentation, in the paper's order, each with probability p.
+
+    Args:
+      operations: of the 18 in `OPERATIONS`. The default, blits, geometry and colour, is what the paper found best
+        throughout ("bgc"); filters and corruption help with very little data and leak into samples sooner.
+
+    Returns:
+      `(key, images, p) -> images`, for both reals and fakes; p is traced, so that the controller moves it without
+      compiling anew.
+
+    Raises:
+      InvalidInputError: for an unknown operation, or none.
+
+    References:
+      Karras et al., "Training Generative Adversarial Networks with Limited Data", arXiv:2006.06676, 2020. Of the 18
+      operations each band of the filter counts as one.
+
+    Example:
+      >>> augment = ada_pipeline(["x_flip", "rotation", "hue_rotation"])
+      >>> print(augment(jax.random.key(0), jnp.zeros((2, 16, 16, 3)), 0.5).shape)
+      (2, 16, 16, 3)
+    """
+    if not operations:
+        raise InvalidInputError("operations=(): expected at least one; without augmentation pass no pipeline")
+    check_operations(operations, OPERATIONS)
+
+    def augment(key: Key[Array, ""], images: Images, p: Probability) -> Images:
+        for (stage, known), stage_key in zip(STAGES, jax.random.split(key, len(STAGES)), strict=True):
+            mine = [name for name in known if name in operations]
+            if mine:
+                images = stage(stage_key, images, p, operations=mine)
+        return images
+
+    return augment

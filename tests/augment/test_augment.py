@@ -1,0 +1,251 @@
+"""What the augmentations do to pictures, how often, and that p = 0 does nothing to a single bit."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gan_jax import augment
+from gan_jax.augment.geometry import SYM6, resample
+from gan_jax.augment.pipeline import SYM2
+from gan_jax.types import InvalidInputError
+
+KEY = jax.random.key(0)
+FUNCTIONS = {
+    name: getattr(augment, name)
+    for name in ("blit", "color", "corrupt", "cutout", "filter_bands", "geometry", "transform_color", "translation")
+} | {"diff_augment": augment.diff_augment(), "ada_pipeline": augment.ada_pipeline(augment.OPERATIONS)}
+EACH = pytest.mark.parametrize("name", sorted(FUNCTIONS))
+
+
+def pictures(n=4, size=16, channels=3):
+    """Smooth in space: sums of a few waves."""
+    grid = jnp.linspace(0, 2 * math.pi, size)
+    phase = jax.random.uniform(KEY, (n, 1, 1, channels), maxval=6.0)
+    return 0.5 * jnp.sin(grid[:, None, None] + phase) + 0.4 * jnp.cos(grid[None, :, None] - phase)
+
+
+@EACH
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_identity_at_p_0(name, dtype):
+    images = pictures().astype(dtype)
+    np.testing.assert_array_equal(jax.jit(FUNCTIONS[name])(KEY, images, 0.0), images)
+
+
+@EACH
+def test_p_moves_without_a_compile_and_decides_how_many_change(name):
+    traces = []
+
+    @jax.jit
+    def run(key, images, p):
+        traces.append(p)
+        return FUNCTIONS[name](key, images, p)
+
+    images = pictures(200, 8)
+    changed = [
+        float(jnp.mean(jnp.any(run(KEY, images, jnp.float32(p)) != images, axis=(1, 2, 3)))) for p in (0.0, 0.2, 1.0)
+    ]
+    assert len(traces) == 1 and changed[0] == 0.0 and 0.05 < changed[1] < changed[2] and changed[2] > 0.6, changed
+
+
+@EACH
+def test_examples_differ_and_keys_matter(name):
+    images = jnp.broadcast_to(pictures(1), (8, 16, 16, 3))
+    one, two = FUNCTIONS[name](KEY, images, 1.0), FUNCTIONS[name](jax.random.key(1), images, 1.0)
+    assert len(np.unique(np.asarray(one).reshape(8, -1), axis=0)) > 4
+    assert not np.array_equal(one, two)
+
+
+@EACH
+def test_gradients_flow_to_every_picture(name):
+    images = pictures()
+    gradient = jax.grad(lambda x: jnp.sum(FUNCTIONS[name](KEY, x, 1.0) ** 2))(images)
+    assert bool(jnp.all(jnp.isfinite(gradient))) and bool(jnp.all(jnp.any(gradient != 0, axis=(1, 2, 3))))
+
+
+def test_there_are_eighteen_operations_and_each_does_something_alone():
+    assert len(augment.OPERATIONS) == len(set(augment.OPERATIONS)) == 18
+    images = pictures(16)
+    for name in augment.OPERATIONS:
+        assert not np.array_equal(augment.ada_pipeline([name])(KEY, images, 1.0), images), name
+
+
+@pytest.mark.parametrize("shape", [(12, 12), (9, 14), (1, 5)])
+def test_blits_take_whole_pixels(shape):
+    images = jnp.arange(math.prod(shape), dtype=jnp.float32).reshape(1, *shape, 1)
+    many = jnp.broadcast_to(images, (64, *shape, 1))
+    out = np.asarray(augment.blit(KEY, many, 1.0))
+    assert set(np.unique(out)) <= set(np.arange(math.prod(shape)))
+    turned = np.unique(np.asarray(augment.blit(KEY, many, 1.0, operations=["x_flip", "rotate_90"])), axis=0)
+    picture = np.asarray(images[0])
+    turns = range(4) if shape[0] == shape[1] else (0, 2)
+    expected = np.unique([np.rot90(p, k) for p in (picture, picture[:, ::-1]) for k in turns], axis=0)
+    np.testing.assert_array_equal(turned, expected)
+
+
+def test_integer_translation_reflects():
+    row = jnp.arange(16.0).reshape(1, 1, 16, 1)
+    out = np.asarray(augment.blit(KEY, jnp.broadcast_to(row, (200, 1, 16, 1)), 1.0, operations=["integer_translation"]))
+    found = np.unique(out[:, 0, :, 0], axis=0)
+    padded = np.pad(np.arange(16), 2, mode="reflect")  # an eighth of 16
+    np.testing.assert_array_equal(found, np.unique([padded[i : i + 16] for i in range(5)], axis=0))
+
+
+@pytest.mark.parametrize("taps", [SYM2, SYM6])
+def test_wavelet_filters_are_orthonormal_and_have_their_vanishing_moments(taps):
+    n = len(taps)
+    for shift in range(0, n, 2):
+        np.testing.assert_allclose(taps[shift:] @ taps[: n - shift], 1.0 if shift == 0 else 0.0, atol=1e-10)
+    high = taps[::-1] * (-1) ** np.arange(n)
+    for moment in range(n // 2):
+        np.testing.assert_allclose(high @ np.arange(n, dtype=float) ** moment, 0.0, atol=1e-4 * n**moment)
+
+
+@pytest.mark.parametrize("shape", [(12, 12), (9, 16)])
+def test_resampling_by_nothing_and_by_whole_pixels_is_exact_inside(shape):
+    images = jax.random.normal(KEY, (2, *shape, 3))
+    identity = jnp.broadcast_to(jnp.eye(2), (2, 2, 2))
+    still = resample(images, identity, jnp.zeros((2, 2)))
+    np.testing.assert_allclose(still[:, 3:-3, 3:-3], images[:, 3:-3, 3:-3], atol=1e-5)
+    moved = resample(images, identity, jnp.array([[1.0, -1.0]] * 2))
+    np.testing.assert_allclose(moved[:, 4:-3, 3:-4], images[:, 3:-4, 4:-3], atol=1e-5)
+
+
+def test_resampling_a_known_picture():
+    """A plane wave, turned by 30 degrees and made larger by a factor of 1.25, against the formula."""
+    size, angle, scale = 48, math.pi / 6, 1.25
+    grid = np.arange(size) - (size - 1) / 2
+    y, x = np.meshgrid(grid, grid, indexing="ij")
+    wave = lambda y, x: np.sin(0.35 * x + 0.2 * y)  # noqa: E731
+    inverse = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) / scale
+    source_y, source_x = (inverse[i, 0] * y + inverse[i, 1] * x for i in (0, 1))
+    image = jnp.asarray(wave(y, x), jnp.float32)[None, :, :, None]
+    out = resample(image, jnp.asarray(inverse, jnp.float32)[None], jnp.zeros((1, 2)))[0, :, :, 0]
+    inside = (np.abs(source_y) < 16) & (np.abs(source_x) < 16) & (np.abs(y) < 18) & (np.abs(x) < 18)
+    assert inside.sum() > 300
+    np.testing.assert_allclose(np.asarray(out)[inside], wave(source_y, source_x)[inside], atol=0.02)
+
+
+def test_scales_and_shifts_have_the_papers_spread():
+    """Measured on a linear ramp along x, whose slope is 1 / s and whose centre is - move / s."""
+    size, n = 32, 400
+    ramp = jnp.broadcast_to((jnp.arange(size) - (size - 1) / 2)[None, None, :, None], (n, size, size, 1))
+
+    def middle(operation):
+        out = augment.geometry(KEY, ramp, 1.0, operations=[operation])[:, 12:20, 12:20, 0]
+        return np.diff(out, axis=2).mean((1, 2)), out.mean((1, 2))
+
+    slope, _ = middle("isotropic_scaling")
+    assert np.log2(slope).std() == pytest.approx(0.2, rel=0.15)
+    slope, _ = middle("rotation")
+    assert np.mean(slope < 0) == pytest.approx(0.5, abs=0.1)  # turned past a right angle
+    _, center = middle("fractional_translation")
+    assert np.median(np.abs(center)) == pytest.approx(0.6745 * size / 8, rel=0.15)
+
+
+def test_band_filters_add_up_to_the_identity_and_split_frequencies():
+    filters = augment.band_filters()
+    total = np.zeros(43)
+    response = []
+    frequencies = np.linspace(0, np.pi, 65)
+    for taps in filters:
+        half = len(taps) // 2
+        total[21 - half : 22 + half] += taps
+        np.testing.assert_allclose(taps, taps[::-1], atol=1e-12)
+        response.append([np.sum(taps * np.cos(w * np.arange(-half, half + 1))) for w in frequencies])
+    np.testing.assert_allclose(total, np.eye(43)[21], atol=1e-12)
+    response = np.array(response)
+    assert np.all(response > -1e-9) and np.all(response < 1 + 1e-9)
+    strongest = response.argmax(0)
+    edges = [frequencies[np.argmax(strongest == band)] / np.pi for band in (1, 2, 3)]
+    np.testing.assert_allclose(edges, [0.125, 0.25, 0.5], atol=0.03)
+
+
+def test_filters_keep_the_expected_power():
+    """Of white noise shaped like the bands' expected power, up to the draw."""
+    images = jnp.ones((300, 16, 16, 1))  # all of it in the lowest band
+    gain = augment.filter_bands(KEY, images, 1.0, operations=["band_1"])[:, 8, 8, 0] ** 0.5  # rows and columns
+    t = np.exp2(np.linspace(-4, 4, 100))
+    bound = (t / np.sqrt((10 * t**2 + 3) / 13)).max()
+    assert float(gain.max()) <= bound + 1e-4 and float(gain.min()) > 0
+
+
+def test_colours():
+    images = pictures(200, 4)
+    mean = images.mean(-1)
+    bright = augment.transform_color(KEY, images, 1.0, operations=["brightness"]) - images
+    assert float(jnp.std(bright, axis=(1, 2, 3)).max()) < 1e-5
+    assert float(jnp.std(bright[:, 0, 0, 0])) == pytest.approx(0.2, rel=0.2)
+    contrast = augment.transform_color(KEY, images, 1.0, operations=["contrast"]) / images
+    assert float(jnp.std(jnp.log2(contrast[:, 0, 0, 0]))) == pytest.approx(0.5, rel=0.2)
+    hue = augment.transform_color(KEY, images, 1.0, operations=["hue_rotation"])
+    np.testing.assert_allclose(hue.mean(-1), mean, atol=1e-5)
+    np.testing.assert_allclose(jnp.sum(hue**2, -1), jnp.sum(images**2, -1), rtol=1e-4, atol=1e-5)
+    flipped = augment.transform_color(KEY, images, 1.0, operations=["luma_flip"])
+    which = np.asarray(jnp.all(jnp.abs(flipped.mean(-1) + mean) < 1e-5, axis=(1, 2)))
+    assert 0.35 < which.mean() < 0.65
+    np.testing.assert_allclose(flipped - flipped.mean(-1, keepdims=True), images - mean[..., None], atol=1e-5)
+    saturated = augment.transform_color(KEY, images, 1.0, operations=["saturation"])
+    np.testing.assert_allclose(saturated.mean(-1), mean, atol=1e-5)
+
+
+def test_grey_images_are_what_three_equal_channels_would_give_on_average():
+    grey = pictures(16, 4, 1)
+    one = augment.transform_color(KEY, grey, 1.0)
+    three = augment.transform_color(KEY, jnp.broadcast_to(grey, (16, 4, 4, 3)), 1.0)
+    np.testing.assert_allclose(one[..., 0], three.mean(-1), atol=1e-5)
+
+
+def test_cutout_cuts_half_of_each_side():
+    cut = augment.cutout(KEY, jnp.ones((300, 16, 16, 1)), 1.0)[..., 0] == 0
+    sides = np.asarray(cut.any(2).sum(1))
+    assert sides.max() == 8 and sides.min() >= 4  # less where it sticks out
+
+
+def test_translation_moves_at_most_an_eighth_and_fills_with_zero():
+    images = jnp.ones((300, 16, 16, 1))
+    empty = np.asarray(augment.translation(KEY, images, 1.0)[..., 0] == 0)
+    rows = empty.all(2).sum(1)
+    assert set(rows) == {0, 1, 2}
+
+
+def test_the_controller_finds_its_target():
+    """A discriminator whose mean sign falls from 1 to 0 as p rises settles where it is 0.6."""
+    state, batch = augment.init_ada(), 64
+
+    @jax.jit
+    def step(state, key):
+        reals = jnp.where(jax.random.uniform(key, (batch,)) < 1 - 0.5 * state.p, 1.0, -1.0)  # mean sign 1 - p
+        return augment.control(augment.observe(state, reals), batch, target=0.6, speed_images=10_000)
+
+    ps = []
+    for i in range(600):
+        state = step(state, jax.random.fold_in(KEY, i))
+        ps.append(float(state.p))
+    assert np.mean(ps[-200:]) == pytest.approx(0.4, abs=0.05)
+    np.testing.assert_allclose(ps[9], 10 * 64 / 10_000, rtol=1e-5)
+
+
+def test_the_controller_stays_in_range_and_needs_observations():
+    assert float(augment.control(augment.init_ada(0.3), 1e9).p) == pytest.approx(0.3)
+    high = augment.control(augment.observe(augment.init_ada(0.9), jnp.ones(4)), 1e9)
+    low = augment.control(augment.observe(high, -jnp.ones(4)), 1e9)
+    assert (float(high.p), float(high.seen), float(low.p)) == (1.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: augment.diff_augment(["colour"]), "policies=\\['colour'\\]: expected some of color"),
+        (lambda: augment.diff_augment([]), "policies=\\[\\]"),
+        (lambda: augment.ada_pipeline(["rotate"]), "operations=\\['rotate'\\]: expected some of x_flip"),
+        (lambda: augment.ada_pipeline([]), "at least one"),
+        (lambda: augment.blit(KEY, pictures(), 0.5, operations=["rotation"]), "operations=\\['rotation'\\]"),
+        (lambda: augment.transform_color(KEY, pictures(channels=2), 0.5), "images of 2 channels"),
+    ],
+)
+def test_what_is_refused(call, message):
+    with pytest.raises(InvalidInputError, match=message):
+        call()
