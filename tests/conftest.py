@@ -18,7 +18,10 @@ _HOOK = jaxtyping.install_import_hook(
         "gan_jax.augment",
         "gan_jax.losses",
         "gan_jax.regularizers",
-        *(f"gan_jax.core.{name}" for name in ("hooks", "hparams", "optimizers", "phase", "priors", "sharding", "step")),
+        *(
+            f"gan_jax.core.{name}"
+            for name in ("hooks", "hparams", "optimizers", "phase", "priors", "rules", "sharding", "step")
+        ),
     ],
     "beartype.beartype",
 )

@@ -3,8 +3,8 @@
 from gan_jax.core.hooks import ema
 from gan_jax.core.hparams import get_hparams, set_hparams
 from gan_jax.core.optimizers import adam
-from gan_jax.core.phase import run_phase
 from gan_jax.core.priors import normal, uniform
+from gan_jax.core.rules import UpdateRule, alternating, consensus, extragradient, simultaneous, unrolled
 from gan_jax.core.sharding import constrain_batch
 from gan_jax.core.state import GANState, PlayerState, create_player, create_state, init_key
 from gan_jax.core.step import empty_window, make_scan, make_step, num_draws, window_means
@@ -12,20 +12,25 @@ from gan_jax.core.step import empty_window, make_scan, make_step, num_draws, win
 __all__ = [
     "GANState",
     "PlayerState",
+    "UpdateRule",
     "adam",
+    "alternating",
+    "consensus",
     "constrain_batch",
     "create_player",
     "create_state",
     "ema",
     "empty_window",
+    "extragradient",
     "get_hparams",
     "init_key",
     "make_scan",
     "make_step",
     "normal",
     "num_draws",
-    "run_phase",
     "set_hparams",
+    "simultaneous",
     "uniform",
+    "unrolled",
     "window_means",
 ]

@@ -6,7 +6,13 @@ from gan_jax.types import InvalidInputError
 
 
 def adam(
-    learning_rate: float, b1: float = 0.9, b2: float = 0.999, *, eps: float = 1e-8, lazy_interval: int = 0
+    learning_rate: float,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    *,
+    eps: float = 1e-8,
+    eps_root: float = 0.0,
+    lazy_interval: int = 0,
 ) -> optax.GradientTransformation:
     """Adam with its learning rate and betas as arrays in the optimiser state (`optax.inject_hyperparams`).
 
@@ -15,6 +21,7 @@ def adam(
       b1: decay of the first moment.
       b2: decay of the second moment.
       eps: added to the root of the second moment.
+      eps_root: added under the root; above 0 the update has a derivative where gradients are 0 (`unrolled` needs it).
       lazy_interval: k of a penalty that runs every k-th step in a phase of its own and shares this optimiser; the
         learning rate is then multiplied by c = k / (k + 1) and the betas raised to the power c. 0 for none.
 
@@ -35,5 +42,5 @@ def adam(
         )
     c = lazy_interval / (lazy_interval + 1) if lazy_interval else 1.0
     return optax.inject_hyperparams(optax.adam, static_args=("eps_root", "nesterov", "mu_dtype"))(
-        learning_rate=c * learning_rate, b1=b1**c, b2=b2**c, eps=eps
+        learning_rate=c * learning_rate, b1=b1**c, b2=b2**c, eps=eps, eps_root=eps_root
     )

@@ -1,44 +1,63 @@
 """One phase of an iteration: gradients for one player, one optimiser update, `repeat` times, every k-th iteration."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from gan_jax.core.state import GANState
-from gan_jax.types import Batch, Metrics, Phase, PRNGKey
+from gan_jax.types import Batch, Metrics, Out, Phase, PRNGKey
 
 Window = dict[str, Array]  # metric -> [2]: the sum, and how many values it is of
 
 
-def update(phase: Phase, state: GANState, batch: Batch, key: PRNGKey) -> tuple[GANState, Metrics]:
-    """One optimiser update of the phase's player.
+Gradient = tuple[PyTree, Out, Array]  # the gradient, what the loss reports, its value
+
+
+def gradient(phase: Phase, state: GANState, batch: Batch, key: PRNGKey) -> Gradient:
+    """The gradient of a phase's loss with respect to its player's parameters, everything else as in the state."""
+    (loss, out), gradient = jax.value_and_grad(phase.loss, has_aux=True)(
+        state.players[phase.player].params, state, batch, key
+    )
+    return gradient, out, loss
+
+
+def apply_gradient(phase: Phase, state: GANState, gradient: Gradient) -> tuple[GANState, Metrics]:
+    """One step of the optimiser of the phase's player.
 
     Args:
-      phase: what to minimise, and for whom.
+      phase: whose player.
       state: the state of the game.
-      batch: one batch, `[b, ...]`.
-      key: of this update alone.
+      gradient: from `gradient`, of this state or of another.
 
     Returns:
       The state, in which only this player, and the `aux` entries that the loss names, have changed; and the metrics of
       the loss with its value and the norm of the gradient.
     """
+    direction, out, loss = gradient
     player = state.players[phase.player]
-    (loss, out), gradient = jax.value_and_grad(phase.loss, has_aux=True)(player.params, state, batch, key)
-    updates, opt_state = player.tx.update(gradient, player.opt_state, player.params)
+    updates, opt_state = player.tx.update(direction, player.opt_state, player.params)
     player = player.replace(
         step=player.step + 1,
         params=optax.apply_updates(player.params, updates),
         opt_state=opt_state,
         model_state=player.model_state if out.model_state is None else out.model_state,
     )
-    metrics = {**out.metrics, "loss": loss, "gradient_norm": optax.tree_utils.tree_norm(gradient)}
+    metrics = {**out.metrics, "loss": loss, "gradient_norm": optax.tree_utils.tree_norm(direction)}
     state = state.replace(players={**state.players, phase.player: player}, aux={**state.aux, **out.aux})
     return state, {f"{phase.name}/{name}": value.astype(jnp.float32) for name, value in metrics.items()}
 
 
-def run_phase(phase: Phase, state: GANState, batches: Batch, key: PRNGKey) -> tuple[GANState, Window]:
+def run_phase(
+    phase: Phase,
+    state: GANState,
+    batches: Batch,
+    key: PRNGKey,
+    *,
+    direction: Callable[[Phase, GANState, Batch, PRNGKey], Gradient] = gradient,
+) -> tuple[GANState, Window]:
     """All updates of a phase in one iteration.
 
     Args:
@@ -46,6 +65,7 @@ def run_phase(phase: Phase, state: GANState, batches: Batch, key: PRNGKey) -> tu
       state: the state of the game.
       batches: `[repeat, b, ...]`, one batch for each update.
       key: of this phase in this iteration; update i folds i into it.
+      direction: what to give the optimiser: the gradient, in this state, of the phase's loss if nothing else is said.
 
     Returns:
       The state, and for each metric its sum and count (zero in an iteration in which the phase does not run).
@@ -53,7 +73,7 @@ def run_phase(phase: Phase, state: GANState, batches: Batch, key: PRNGKey) -> tu
 
     def one(state: GANState, inputs: tuple[Batch, Array]) -> tuple[GANState, Metrics]:
         batch, index = inputs
-        return update(phase, state, batch, jax.random.fold_in(key, index))
+        return apply_gradient(phase, state, direction(phase, state, batch, jax.random.fold_in(key, index)))
 
     def run(state: GANState) -> tuple[GANState, Window]:
         if phase.repeat == 1:

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from gan_jax.core.phase import Window, run_phase
+from gan_jax.core.phase import Window
+from gan_jax.core.rules import UpdateRule, alternating
 from gan_jax.core.state import GANState
 from gan_jax.types import Batch, Game, InvalidInputError
 
@@ -29,33 +30,41 @@ def _draws(game: Game) -> list[int]:
     return [*starts, drawn]
 
 
-def num_draws(game: Game) -> int:
-    """How many batches one iteration of a game takes: one per update that does not reuse the one before."""
-    return _draws(game)[-1]
+def num_draws(game: Game, rule: UpdateRule = alternating) -> int:
+    """How many batches one iteration takes: one per update that does not reuse the one before, times `rule.passes`."""
+    return _draws(game)[-1] * rule.passes
 
 
-def make_step(game: Game) -> Step:
-    """One iteration of a game: its phases in order, then its hooks.
+def make_step(game: Game, rule: UpdateRule = alternating) -> Step:
+    """One iteration of a game: its phases as the rule has it, then its hooks.
 
     The key of an update is the root key with step, phase and repetition folded in, so randomness is a function of the
     state alone and a resumed run draws what an uninterrupted one would have.
 
     Args:
       game: the game.
+      rule: how its phases make an iteration; see `gan_jax.core.rules`.
 
     Returns:
-      `(state, batches) -> (state, window)`; `batches` has leaves `[num_draws(game), b, ...]`, and the window holds the
-      sum and the count of every metric. Pure; compile it with `jax.jit(step, donate_argnums=0)`.
+      `(state, batches) -> (state, window)`; `batches` has leaves `[num_draws(game, rule), b, ...]`, and the window
+      holds the sum and the count of every metric. Pure; compile it with `jax.jit(step, donate_argnums=0)`.
+
+    Raises:
+      InvalidInputError: for phases that make no sense, or that the rule cannot do.
     """
-    *starts, _ = _draws(game)
+    *starts, drawn = _draws(game)
+    rule.check(game)
 
     def step(state: GANState, batches: Batch) -> tuple[GANState, Window]:
-        window: Window = {}
         iteration_key = jax.random.fold_in(state.key, state.step)
-        for index, (phase, start) in enumerate(zip(game.phases, starts, strict=True)):
-            drawn = jax.tree.map(lambda x, s=start, n=phase.repeat: x[s : s + n], batches)
-            state, metrics = run_phase(phase, state, drawn, jax.random.fold_in(iteration_key, index))
-            window.update(metrics)
+        passes = [
+            [
+                jax.tree.map(lambda x, s=start + drawn * i, n=phase.repeat: x[s : s + n], batches)
+                for phase, start in zip(game.phases, starts, strict=True)
+            ]
+            for i in range(rule.passes)
+        ]
+        state, window = rule.run(game.phases, state, passes, iteration_key)
         for hook in game.after:
             state = hook(state)
         return state.replace(step=state.step + 1), window
@@ -63,19 +72,23 @@ def make_step(game: Game) -> Step:
     return step
 
 
-def make_scan(game: Game, fetch: Callable[[PyTree, PyTree, Any], Batch], length: int) -> Callable[..., Any]:
+def make_scan(
+    game: Game, fetch: Callable[[PyTree, PyTree, Any], Batch], length: int, rule: UpdateRule = alternating
+) -> Callable[..., Any]:
     """Several iterations in one program, with the batches fetched inside it and the metrics summed inside it.
 
     Args:
       game: the game.
-      fetch: `(data, inputs, step) -> batches` with leaves `[num_draws(game), b, ...]`; `data` is constant over the run
-        (the data set itself, or a key), `inputs` is what the host sends for one iteration (indices, or the batches).
+      fetch: `(data, inputs, step) -> batches` with leaves `[num_draws(game, rule), b, ...]`; `data` is constant over
+        the run (the data set itself, or a key), `inputs` is what the host sends for one iteration (indices, or the
+        batches).
       length: iterations.
+      rule: see `make_step`.
 
     Returns:
       `(state, window, data, inputs) -> (state, window)`, where `inputs` has a leading axis of `length`.
     """
-    step = make_step(game)
+    step = make_step(game, rule)
 
     def scan(state: GANState, window: Window, data: PyTree, inputs: PyTree) -> tuple[GANState, Window]:
         def body(index: Array, carry: tuple[GANState, Window]) -> tuple[GANState, Window]:
@@ -90,9 +103,9 @@ def make_scan(game: Game, fetch: Callable[[PyTree, PyTree, Any], Batch], length:
     return scan
 
 
-def empty_window(game: Game, state: PyTree, batches: PyTree) -> Window:
+def empty_window(game: Game, state: PyTree, batches: PyTree, rule: UpdateRule = alternating) -> Window:
     """A window of zeros for `make_scan`; the state and the batches may be abstract."""
-    shapes = jax.eval_shape(make_step(game), state, batches)[1]
+    shapes = jax.eval_shape(make_step(game, rule), state, batches)[1]
     return {name: jnp.zeros(shape.shape, shape.dtype) for name, shape in shapes.items()}
 
 

@@ -88,7 +88,8 @@ class DCGANDiscriminator(nn.Module):
 
     Attributes:
       width: feature maps of the first layer; twice as many at every halved resolution.
-      norm: 'batch', 'layer' or 'none'; a gradient penalty needs one that treats examples independently.
+      norm: 'batch', 'layer', 'spectral' (of the kernels) or 'none'; a gradient penalty needs one that treats examples
+        independently, which all but 'batch' do.
       num_classes: for a projection discriminator.
       dtype: of the computation; parameters and logits are float32.
     """
@@ -105,11 +106,12 @@ class DCGANDiscriminator(nn.Module):
         layers.check_settings(self.dtype, width=self.width)
         x = x.astype(self.dtype)
         for level in range(halvings(x.shape[1])):
-            norm = "none" if level == 0 else self.norm
-            x = layers.Conv(
-                self.width << level, 4, 2, 1, use_bias=norm == "none", dtype=self.dtype, name=f"down_{level}"
-            )(x)
+            norm = "none" if level == 0 and self.norm != "spectral" else self.norm
+            bias = norm in ("none", "spectral")
+            conv = layers.Conv(self.width << level, 4, 2, 1, use_bias=bias, dtype=self.dtype, name=f"down_{level}")
+            x = layers.spectral(conv, x, norm=norm, train=train)
             x = layers.leaky_relu(layers.normalize(x, norm, train=train, dtype=self.dtype, name=f"norm_{level}"))
         x = x.reshape(x.shape[0], -1)
-        logits = nn.Dense(1, dtype=self.dtype, kernel_init=layers.dcgan_init, name="logit")(x)[:, 0]
-        return logits.astype(jnp.float32) + layers.project_label(x, label, self.num_classes)
+        dense = nn.Dense(1, dtype=self.dtype, kernel_init=layers.dcgan_init, name="logit")
+        logits = layers.spectral(dense, x, norm=self.norm, train=train)[:, 0].astype(jnp.float32)
+        return logits + layers.project_label(x, label, self.num_classes, norm=self.norm, train=train)

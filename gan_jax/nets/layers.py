@@ -55,9 +55,25 @@ def normalize(x: Array, norm: str, *, train: bool, dtype: DType, name: str) -> A
         return nn.BatchNorm(use_running_average=not train, momentum=0.9, dtype=dtype, name=name)(x)
     if norm == "layer":
         return nn.LayerNorm(reduction_axes=tuple(range(1, x.ndim)), dtype=dtype, name=name)(x)
-    if norm == "none":
+    if norm in ("none", "spectral"):  # the latter is a norm of kernels, see `spectral`
         return x
-    raise InvalidInputError(f"norm={norm!r}: expected 'batch', 'layer' or 'none'")
+    raise InvalidInputError(f"norm={norm!r}: expected 'batch', 'layer', 'spectral' or 'none'")
+
+
+def spectral(layer: nn.Module, x: Array, *, norm: str, train: bool) -> Array:
+    """Applies a layer; with the norm 'spectral', its kernel is first divided by its largest singular value.
+
+    That value is estimated by one power iteration per forward pass in training, on the kernel with all axes but the
+    last flattened (in * kh * kw, out), with epsilon 1e-12 (`flax.linen.SpectralNorm`). Only the pass whose model state
+    the game keeps moves the vector on.
+
+    References:
+      Miyato et al., "Spectral Normalization for Generative Adversarial Networks", arXiv:1802.05957, 2018. Public code
+      differs in epsilon (1e-12 to 1e-6), in keeping the left or the right vector, and in how the kernel is flattened.
+    """
+    if norm != "spectral":
+        return layer(x)  # type: ignore[operator]
+    return nn.SpectralNorm(layer, epsilon=1e-12, name=f"spectral_{layer.name}")(x, update_stats=train)
 
 
 def append_label(z: Array, label: Array | None, num_classes: int | None, features: int) -> Array:
@@ -67,11 +83,14 @@ def append_label(z: Array, label: Array | None, num_classes: int | None, feature
     return jnp.concatenate([z, nn.Embed(num_classes, features, name="label")(_given(label)).astype(z.dtype)], axis=-1)
 
 
-def project_label(features: Array, label: Array | None, num_classes: int | None) -> Array:
+def project_label(
+    features: Array, label: Array | None, num_classes: int | None, *, norm: str = "none", train: bool = False
+) -> Array:
     """The label's share of a projection discriminator's logit (arXiv:1802.05637); 0 without labels."""
     if num_classes is None:
         return jnp.zeros(features.shape[0], jnp.float32)
-    embedding = nn.Embed(num_classes, features.shape[-1], embedding_init=dcgan_init, name="label")(_given(label))
+    embed = nn.Embed(num_classes, features.shape[-1], embedding_init=dcgan_init, name="label")
+    embedding = spectral(embed, _given(label), norm=norm, train=train)
     return jnp.sum(embedding.astype(jnp.float32) * features.astype(jnp.float32), axis=-1)
 
 

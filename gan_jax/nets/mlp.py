@@ -50,12 +50,14 @@ class MLPDiscriminator(nn.Module):
       dropout: share of hidden units dropped in training.
       num_classes: for a projection discriminator.
       dtype: of the computation; parameters and logits are float32.
+      norm: 'layer', 'spectral' (of the kernels) or 'none'.
     """
 
     features: tuple[int, ...] = (512, 256)
     dropout: float = 0.0
     num_classes: int | None = None
     dtype: layers.DType = jnp.float32
+    norm: str = "none"
 
     @nn.compact
     def __call__(
@@ -66,7 +68,10 @@ class MLPDiscriminator(nn.Module):
             raise InvalidInputError(f"dropout={self.dropout}: expected a share from 0 to below 1")
         x = x.reshape(x.shape[0], -1).astype(self.dtype)
         for index, features in enumerate(self.features):
-            x = layers.leaky_relu(nn.Dense(features, dtype=self.dtype, name=f"dense_{index}")(x))
+            dense = nn.Dense(features, dtype=self.dtype, name=f"dense_{index}")
+            x = layers.leaky_relu(layers.spectral(dense, x, norm=self.norm, train=train))
+            x = layers.normalize(x, self.norm, train=train, dtype=self.dtype, name=f"norm_{index}")
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        logits = nn.Dense(1, dtype=self.dtype, name="logit")(x)[:, 0].astype(jnp.float32)
-        return logits + layers.project_label(x, label, self.num_classes)
+        dense = nn.Dense(1, dtype=self.dtype, name="logit")
+        logits = layers.spectral(dense, x, norm=self.norm, train=train)[:, 0].astype(jnp.float32)
+        return logits + layers.project_label(x, label, self.num_classes, norm=self.norm, train=train)

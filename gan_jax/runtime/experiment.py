@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import PyTree
 from PIL import Image
 
+from gan_jax.core import UpdateRule, alternating
 from gan_jax.data import Source
 from gan_jax.types import Game, InvalidInputError
 
@@ -33,6 +34,7 @@ class Experiment:
       keep_last: how many of the newest checkpoints to keep.
       keep_every: keep for good each checkpoint whose step this divides; 0 for none.
       sample_count: samples in a grid.
+      update_rule: how the game's phases make an iteration; see `core.rules`.
       sample_inputs: what a game without a prior maps to the samples of a grid.
     """
 
@@ -49,6 +51,7 @@ class Experiment:
     keep_last: int = 3
     keep_every: int = 0
     sample_count: int = 64
+    update_rule: UpdateRule = alternating
     sample_inputs: Callable[[], PyTree] | None = None
 
     def __post_init__(self) -> None:

@@ -68,13 +68,13 @@ def build_start(experiment: Experiment, spec: Spec, mesh: Mesh) -> Start:
       The start.
     """
     meshes.check_batch_size(experiment.batch_size, mesh)
-    game, size = experiment.game, experiment.batch_size
-    draws = num_draws(game)
+    game, rule, size = experiment.game, experiment.update_rule, experiment.batch_size
+    draws = num_draws(game, rule)
     batches = {name: jax.ShapeDtypeStruct((draws, size, *x.shape), x.dtype) for name, x in spec.items()}
 
     def init(key: jax.Array) -> dict[str, PyTree]:
         state = game.init(key, {name: jnp.zeros((size, *x.shape), x.dtype) for name, x in spec.items()})
-        return {"state": state, "window": empty_window(game, state, batches)}
+        return {"state": state, "window": empty_window(game, state, batches, rule)}
 
     key = jax.random.key(experiment.seed)
     compiled = jax.jit(init).lower(key).compile()
@@ -101,7 +101,10 @@ def build_program(experiment: Experiment, source: Source, mesh: Mesh, start: Sta
       The program.
     """
     game, length = experiment.game, experiment.dispatch_length(step)
-    feed: Feed = source.feed(experiment.seed, num_draws(game), experiment.batch_size, range(experiment.batch_size))
+    rule = experiment.update_rule
+    feed: Feed = source.feed(
+        experiment.seed, num_draws(game, rule), experiment.batch_size, range(experiment.batch_size)
+    )
     replicated, split = meshes.replicated(mesh), meshes.along_batch(mesh, _INPUT_AXIS)
     data = jax.device_put(feed.data, replicated)
     inputs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split), feed.sent(length))
@@ -111,7 +114,7 @@ def build_program(experiment: Experiment, source: Source, mesh: Mesh, start: Sta
 
     carried = start.abstract["state"], start.abstract["window"]
     scan = jax.jit(
-        make_scan(game, fetch, length),
+        make_scan(game, fetch, length, rule),
         donate_argnums=0,
         out_shardings=jax.tree.map(lambda x: x.sharding, carried),
     )

@@ -42,7 +42,7 @@ def lazy(**o) -> Game:
     """The standard game with all its arguments: relativistic, lazy and eager penalties, augmentation."""
     o = {"generator_optimizer": core.adam(1e-3), "discriminator_optimizer": core.adam(1e-3, lazy_interval=2)} | o
     return gans.adversarial(
-        mlp(), mlp_critic(dropout=0.1), Z, loss=losses.relativistic_pairing,
+        mlp(), mlp_critic(dropout=0.1, norm="spectral"), Z, loss=losses.relativistic_pairing,
         augment=gans.Augmentation(
             augment.diff_augment(["color", "cutout"]), 0.1, target=0.6, speed_images=500.0, interval=2
         ),

@@ -13,6 +13,7 @@ import pytest
 from jax import monitoring
 
 from gan_jax import core, gans, runtime
+from gan_jax.core.phase import run_phase
 from gan_jax.types import Game, InvalidInputError
 from tests.conformance.games import BATCH, GAMES
 
@@ -95,7 +96,7 @@ def test_each_phase_changes_its_own_player_alone(name):
     this = subject(name)
     for phase in this.game.phases:
         drawn = jax.tree.map(lambda x, n=phase.repeat: x[:n], this.batches)
-        run = jax.jit(functools.partial(core.run_phase, phase))
+        run = jax.jit(functools.partial(run_phase, phase))
         after, _ = run(this.state, drawn, jax.random.key(1))
         for player, before in this.state.players.items():
             now = after.players[player]

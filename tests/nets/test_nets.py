@@ -90,6 +90,43 @@ def test_every_stream_of_an_nnx_module_gets_the_key():
     assert not np.array_equal(first[0], first[1])
 
 
+@pytest.mark.parametrize("classes", [None, 3])
+@pytest.mark.parametrize("make", [nets.DCGANDiscriminator, nets.MLPDiscriminator])
+def test_spectral_norm_divides_every_kernel_by_its_largest_singular_value(make, classes):
+    """After many power iterations; with kernels scaled by anything the logits stay the same."""
+    options = {"width": 4} if make is nets.DCGANDiscriminator else {"features": (16, 8)}
+    network = nets.from_linen(make(**options, norm="spectral", num_classes=classes))
+    x = jax.random.normal(KEY, (4, 16, 16, 3))
+    inputs = (x,) if classes is None else (x, jnp.array([0, 1, 2, 0]))
+    params, state = jax.jit(network.init)(KEY, *inputs)
+    apply = jax.jit(lambda params, state: network.apply(params, state, *inputs, train=True))
+    _, once = apply(params, state)
+    for _ in range(300):
+        _, state = apply(params, state)
+    logits, _ = apply(params, state)
+    assert any(not np.allclose(a, b) for a, b in zip(*map(jax.tree.leaves, (once, state)), strict=True))
+    kernels = {jax.tree_util.keystr(p): k for p, k in jax.tree_util.tree_leaves_with_path(params) if k.ndim > 1}
+    sigmas = [v for p, v in jax.tree_util.tree_leaves_with_path(state) if "sigma" in jax.tree_util.keystr(p)]
+    singular = [np.linalg.norm(np.reshape(k, (-1, k.shape[-1])), 2) for k in kernels.values()]
+    assert len(kernels) == len(sigmas) > 2
+    np.testing.assert_allclose(sorted(float(s) for s in sigmas), sorted(singular), rtol=1e-3)
+    scaled = jax.tree.map(lambda k: 7.0 * k if k.ndim > 1 else k, params)
+    np.testing.assert_allclose(apply(scaled, state)[0], logits, rtol=1e-3, atol=1e-5)
+    frozen, same = network.apply(params, state, *inputs, train=False)
+    np.testing.assert_allclose(frozen, logits, rtol=1e-3, atol=1e-5)
+    jax.tree.map(np.testing.assert_array_equal, same, state)
+
+
+def test_a_spectrally_normalised_mlp_is_lipschitz():
+    network = nets.from_linen(nets.MLPDiscriminator((32, 32), norm="spectral"))
+    x = jax.random.normal(KEY, (256, 5))
+    params, state = network.init(KEY, x)
+    for _ in range(100):
+        _, state = network.apply(params, state, x, train=True)
+    gradients = jax.vmap(jax.grad(lambda x: network.apply(params, state, x[None], train=False)[0][0]))(x)
+    assert float(jnp.linalg.norm(gradients, axis=-1).max()) <= 1.0 + 1e-3
+
+
 def test_unknown_norm():
     with pytest.raises(InvalidInputError, match="norm='group'"):
         nets.from_linen(nets.DCGANGenerator(8, 1, 4, "group")).init(KEY, jnp.ones((1, 3)))
