@@ -2,7 +2,7 @@
 
 from gan_jax.runtime.checkpoint import Checkpointer, all_finite, state_sha256
 from gan_jax.runtime.experiment import Experiment
-from gan_jax.runtime.logging import Logger
+from gan_jax.runtime.logging import Logger, duration
 from gan_jax.runtime.loop import Result, train
 from gan_jax.runtime.mesh import make_mesh
 from gan_jax.runtime.preview import grid_columns, image_grid, scatter
@@ -18,6 +18,7 @@ __all__ = [
     "all_finite",
     "build_program",
     "build_start",
+    "duration",
     "grid_columns",
     "image_grid",
     "make_mesh",
