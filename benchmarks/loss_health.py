@@ -1,9 +1,9 @@
 """What healthy training looks like under each adversarial loss: logits and gradient norms on the ring of 8 Gaussians.
 
 Trains the same small game under every loss of the library, writes one JSON line per loss (settings, versions, commit,
-the curves, and what the samples cover at the end), and draws the curves.
+the curves, and what the samples cover at the end), prints a table and draws the curves.
 
-python -m benchmarks.loss_health                        all losses, about a quarter of an hour on two cores
+python -m benchmarks.loss_health                        all losses, about ten minutes on two cores
 python -m benchmarks.loss_health --only=hinge,minimax   some of them, in place of their lines
 python -m benchmarks.loss_health --plot                 the picture alone, from the recorded lines
 """
@@ -135,6 +135,23 @@ def plot(lines: Sequence[dict[str, Any]]) -> None:
     print(f"curves in {PICTURE.relative_to(HERE.parent)}")
 
 
+def table(lines: Sequence[dict[str, Any]]) -> str:
+    """Medians over the second half of training, in Markdown."""
+    keys = [f"discriminator/{name}" for name in ("real_logits", "fake_logits", "gradient_norm")]
+    rows = [
+        "| loss | mean D(real) | mean D(fake) | gradient norm, D | gradient norm, G | modes | good samples |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for line in lines:
+        if line["status"] != "done":
+            rows.append(f"| `{line['loss']}` | {line['status']} after {line['steps']:,} iterations | | | | | |")
+            continue
+        medians = [np.median(line["curves"][key][25:]) for key in (*keys, "generator/gradient_norm")]
+        values = " | ".join(f"{value:.2g}" for value in medians)
+        rows.append(f"| `{line['loss']}` | {values} | {line['modes']} | {line['high_quality']:.0%} |")
+    return "\n".join(rows)
+
+
 def main(argv: Sequence[str]) -> None:
     """See the module."""
     del argv
@@ -157,7 +174,9 @@ def main(argv: Sequence[str]) -> None:
         eta = (time.monotonic() - began) / (index + 1) * (len(wanted) - index - 1)
         shown = {key: line.get(key) for key in ("status", "high_quality", "modes", "seconds")}
         print(f"{index + 1}/{len(wanted)} {name}: {shown}  ETA {runtime.duration(eta)}", flush=True)
-    plot([recorded[name] for name in chosen if name in recorded])
+    lines = [recorded[name] for name in chosen if name in recorded]
+    print(table(lines))
+    plot(lines)
 
 
 if __name__ == "__main__":

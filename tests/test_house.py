@@ -24,7 +24,9 @@ ROOMS = {
     "data": BASE | {"grain", "tensorflow_datasets", "sklearn", "PIL"},
     "runtime": BASE | {"orbax", "tensorboardX", "wandb", "PIL", "matplotlib", "gan_jax.core", "gan_jax.data"},
 }
-FILES = sorted(path for part in ("gan_jax", "experiments", "tests") for path in (ROOT / part).rglob("*.py"))
+FILES = sorted(
+    path for part in ("gan_jax", "experiments", "benchmarks", "tests") for path in (ROOT / part).rglob("*.py")
+)
 
 
 def imports(path):

@@ -147,6 +147,7 @@ def refused(*flags, command="train", **env):
             ["--config=experiments/configs/dcgan_mnist.py", "--config.data_dir=/nonexistent"],
             "'/nonexistent' does not exist",
         ),
+        (["--config=experiments/configs/ring.py", "--config.update_rule=both"], "update_rule='both': expected one of"),
         (["--config=experiments/configs/vanilla_mnist.py", "--config.objective=hinge"], "objective='hinge'"),
     ],
 )
