@@ -163,6 +163,7 @@ def main(argv: Sequence[str]) -> None:
     recorded = {}
     if RESULTS.exists():
         recorded = {line["loss"]: line for line in map(json.loads, RESULTS.read_text().splitlines())}
+    RESULTS.parent.mkdir(exist_ok=True)
     wanted = [] if _PLOT.value else (_ONLY.value or list(chosen))
     began = time.monotonic()
     for index, name in enumerate(wanted):

@@ -2,13 +2,15 @@
 
 python -m experiments.train --config=experiments/configs/dcgan_folder.py --workdir=runs/mine --config.data_dir=DIR
   --config.num_classes=K  for K sub-folders
+  --config.augment=ada    for a few thousand images or fewer: adaptive augmentation; or diff, for DiffAugment
 """
 
 import ml_collections
 
 from experiments.settings import run_config, run_settings
-from gan_jax import core, data, gans, nets
+from gan_jax import augment, core, data, gans, nets
 from gan_jax.runtime import Experiment, image_grid
+from gan_jax.types import InvalidInputError
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -27,8 +29,24 @@ def get_config() -> ml_collections.ConfigDict:
         width=64,
         learning_rate=2e-4,
         ema_halflife_images=10_000.0,
+        augment="none",
+        augment_target=0.6,
+        augment_speed_images=500_000.0,
         dtype="float32",
     )
+
+
+def augmentation(config: ml_collections.ConfigDict) -> gans.Augmentation | None:
+    choices = {
+        "none": None,
+        "diff": gans.Augmentation(augment.diff_augment()),
+        "ada": gans.Augmentation(
+            augment.ada_pipeline(), 0.0, target=config.augment_target, speed_images=config.augment_speed_images
+        ),
+    }
+    if config.augment not in choices:
+        raise InvalidInputError(f"augment={config.augment!r}: expected one of {', '.join(choices)}")
+    return choices[config.augment]
 
 
 def build(config: ml_collections.ConfigDict) -> Experiment:
@@ -42,6 +60,7 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
         nets.from_linen(nets.DCGANDiscriminator(config.width, num_classes=classes, dtype=config.dtype)),
         core.normal(config.latents),
         num_classes=classes,
+        augment=augmentation(config),
         learning_rate=config.learning_rate,
         ema_halflife_images=config.ema_halflife_images,
     )

@@ -185,6 +185,17 @@ def test_folders(tmp_path):
     assert "1.png is corrupt" in refused(*config)
 
 
+@pytest.mark.parametrize("augment", ["diff", "ada"])
+def test_augmentation_of_a_folder(tmp_path, augment):
+    flags = (f"--config.data_dir={folder(tmp_path / 'pets')}", f"--config.augment={augment}", "--config.image_size=16")
+    size = ("--config.width=4", "--config.batch_size=8", "--config.steps=20", "--config.report_every=10")
+    config = "--config=experiments/configs/dcgan_folder.py"
+    run("train", f"--workdir={tmp_path / 'run'}", config, *flags, *size)
+    last = result(tmp_path / "run")["metrics"]
+    assert ("discriminator/augment_probability" in last) == (augment == "ada")
+    assert "augment='some'" in refused(f"--workdir={tmp_path / 'other'}", config, *flags, "--config.augment=some")
+
+
 def test_a_batch_that_eight_devices_do_not_divide(tmp_path):
     message = refused(
         f"--workdir={tmp_path / 'run'}",
