@@ -13,7 +13,8 @@ from gan_jax.types import InvalidInputError
 
 _PREPARE = (
     "prepare it once, on a machine with TensorFlow (pip install -e '.[prepare]' in a clone of gan_jax): "
-    "tfds build {name} --data_dir={data_dir} --file_format=array_record"
+    'python -c "import tensorflow_datasets as tfds; '
+    "tfds.builder('{name}', data_dir='{data_dir}', file_format='array_record').download_and_prepare()\""
 )
 
 

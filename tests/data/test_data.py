@@ -211,7 +211,7 @@ TEST_LABELS = [2, 0, 4]
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "mnits"}, "no TFDS data set 'mnits'.*'mnist'.*tfds build mnits"),
+        ({"name": "mnits"}, "no TFDS data set 'mnits'.*'mnist'.*tfds.builder\\('mnits'"),
         ({"name": "mnist:9.9.9"}, "no TFDS data set 'mnist:9.9.9'"),
         ({"split": "validation"}, "split='validation': 'mnist' has \\['test', 'train'\\]"),
         ({"label_key": "digit"}, "no feature \\['digit'\\].*labels=False"),
