@@ -1,4 +1,4 @@
-"""The central types: what a network, a phase and a game are. No logic lives here.
+"""The central types: what a network, a phase and a game are, and the error for bad input. No other logic lives here.
 
 A GAN is a `Game`: how to make its state, the phases of one iteration, the hooks that run after it, and how to sample.
 Everything is a pure function of arrays; `gan_jax.core.make_step` turns a game into one compiled train step.
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 Batch = dict[str, Array]
@@ -24,6 +25,14 @@ class InvalidInputError(ValueError):
     The message names the argument, its value, what was expected and how to fix it. The commands in `experiments/`
     print it without a traceback and exit with code 2; every other exception is a bug and keeps its traceback.
     """
+
+
+def check_same_shape(**arrays: Array) -> None:
+    """Refuses arrays of different shapes, which would broadcast in silence: `[b, 1]` beside `[b]` makes `[b, b]`."""
+    shapes = {name: jnp.shape(array) for name, array in arrays.items()}
+    if len(set(shapes.values())) > 1:
+        described = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise InvalidInputError(f"shapes differ: {described}; expected one shape (reshape one of them)")
 
 
 class Network(NamedTuple):

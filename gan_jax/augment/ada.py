@@ -79,7 +79,7 @@ def control(state: AdaState, images: Number, *, target: Number = 0.6, speed_imag
 
     References:
       Karras et al., arXiv:2006.06676, 2020 (target 0.6, every 4 iterations, 500 thousand images). The paper's step is
-      of fixed size, as here; the authors' code has 0.6 and 0.7 as targets for different data sets. Most ports lose p
+      of fixed size, as here; Most ports lose p
       and the count on resume.
 
     Example:

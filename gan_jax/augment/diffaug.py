@@ -5,6 +5,7 @@ Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training", arXi
 paper has p = 1.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -21,6 +22,10 @@ Augment = Callable[[Key[Array, ""], Images, Probability], Images]
 def chosen(key: Key[Array, ""], p: Probability, n: int) -> Bool[Array, " n"]:
     """True with probability p, independently for each of n examples; never at p = 0, always at p = 1."""
     return jax.random.uniform(key, (n,)) < p
+
+
+# Coordinates and pixels in full float32, also where matrix products are rounded to bfloat16 or TF32 by default.
+exact_einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 
 def widen(images: Images) -> Images:
@@ -144,8 +149,8 @@ def diff_augment(policies: Sequence[str] = ("color", "translation", "cutout")) -
       InvalidInputError: for an unknown policy, or none.
 
     References:
-      Zhao et al., arXiv:2006.10738, 2020. The paper's translation and cutout place whole pixels, as here, and its
-      order is this one; ports apply p to all policies together.
+      Zhao et al., arXiv:2006.10738, 2020. Order and translation, by whole pixels, are the paper's. Its cutout has its
+      centre on a whole pixel, all equally likely; here it lies anywhere. Ports apply p to all policies together.
 
     Example:
       >>> augment = diff_augment(["color", "cutout"])

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from gan_jax.augment.diffaug import Images, Probability, chosen, widen
+from gan_jax.augment.diffaug import Images, Probability, chosen, exact_einsum, widen
 from gan_jax.types import InvalidInputError
 
 BLIT = ("x_flip", "rotate_90", "integer_translation")
@@ -157,7 +157,7 @@ def geometry(key: Key[Array, ""], images: Images, p: Probability, *, operations:
     move = draw("fractional_translation", 0.125 * size * jax.random.normal(next(keys), (n, 2)), p, 0.0)
     # what a point of the result shows: forward it is scaled, turned, stretched, turned and moved
     stretched = jnp.stack([1.0 / stretch, stretch], axis=-1)[:, :, None] * _rotation(-after)
-    inverse = _rotation(-before) @ stretched / isotropic[:, None, None]
+    inverse = exact_einsum("nij,njk->nik", _rotation(-before), stretched) / isotropic[:, None, None]
     resampled = resample(widen(images), inverse, move).astype(images.dtype)
     return jnp.where(active[:, None, None, None], resampled, images)
 
@@ -179,11 +179,11 @@ def resample(images: Images, inverse: Float[Array, "b 2 2"], move: Float[Array, 
       Images of the same shape.
     """
     n, h, w, c = images.shape
-    fine = jnp.einsum("jw,biwc->bijc", _up(w), jnp.einsum("ih,bhwc->biwc", _up(h), images)).reshape(n, 4 * h * w, c)
+    fine = exact_einsum("jw,biwc->bijc", _up(w), exact_einsum("ih,bhwc->biwc", _up(h), images)).reshape(n, 4 * h * w, c)
     center = jnp.array([(h - 1) / 2, (w - 1) / 2], jnp.float32)
     rows, columns = ((np.arange(2 * size + 2 * _MARGIN) - _DELAY) / 2 for size in (h, w))
     grid = jnp.asarray(np.stack(np.meshgrid(rows, columns, indexing="ij"), -1), jnp.float32) - center
-    source = jnp.einsum("bxy,bijy->bijx", inverse, grid - move[:, None, None]) + center
+    source = exact_einsum("bxy,bijy->bijx", inverse, grid - move[:, None, None]) + center
     total = jnp.zeros((n, grid.shape[0] * grid.shape[1], c), images.dtype)
     corners = []
     for axis, size in ((0, h), (1, w)):
@@ -196,7 +196,7 @@ def resample(images: Images, inverse: Float[Array, "b 2 2"], move: Float[Array, 
             weight = (row_weight * column_weight).reshape(n, -1, 1)
             total += weight * jnp.take_along_axis(fine, index, axis=1)
     total = total.reshape(n, *grid.shape[:2], c)
-    return jnp.einsum("wj,bhjc->bhwc", _down(w), jnp.einsum("hi,bijc->bhjc", _down(h), total))
+    return exact_einsum("wj,bhjc->bhwc", _down(w), exact_einsum("hi,bijc->bhjc", _down(h), total))
 
 
 def _down(size: int) -> Float[np.ndarray, "size fine"]:

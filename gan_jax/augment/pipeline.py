@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from gan_jax.augment.diffaug import Augment, Images, Probability, chosen, cutout, widen
+from gan_jax.augment.diffaug import Augment, Images, Probability, chosen, cutout, exact_einsum, widen
 from gan_jax.augment.geometry import BLIT, GEOMETRY, blit, check_operations, geometry, reflect
 from gan_jax.types import InvalidInputError
 
@@ -78,12 +78,12 @@ def transform_color(
     mirror = identity - 2.0 * flip * along
     turn = along + jnp.cos(hue) * (identity - along) + jnp.sin(hue) * cross  # Rodrigues
     saturate = along + saturation * (identity - along)
-    linear = saturate @ turn @ mirror
-    matrix, offset = linear * contrast, linear @ (contrast * brightness * jnp.ones((3, 1)))
+    linear = exact_einsum("nij,njk,nkl->nil", saturate, turn, mirror)
+    matrix, offset = linear * contrast, jnp.sum(linear, -1, keepdims=True) * contrast * brightness
     if channels == 1:
         matrix, offset = (jnp.mean(jnp.sum(x, -1), -1)[:, None, None] for x in (matrix, offset))
     x = widen(images)
-    changed = jnp.einsum("bij,bhwj->bhwi", matrix, x) + offset[:, None, None, :, 0]
+    changed = exact_einsum("bij,bhwj->bhwi", matrix, x) + offset[:, None, None, :, 0]
     return jnp.where(active[:, None, None, None], changed.astype(images.dtype), images)
 
 
@@ -126,9 +126,9 @@ def filter_bands(
     # band k alone multiplied, and all divided by the root of the power that this makes
     power = 1.0 + jnp.asarray(_BAND_POWER, factors.dtype) * (factors**2 - 1.0)
     gain = factors / jnp.sqrt(jnp.prod(power, axis=-1, keepdims=True))
-    rows, columns = (jnp.einsum("bk,kij->bij", gain, jnp.asarray(_bands(size), gain.dtype)) for size in (h, w))
-    changed = jnp.einsum("bxi,bijc->bxjc", rows, widen(images))
-    changed = jnp.einsum("byj,bxjc->bxyc", columns, changed)
+    rows, columns = (exact_einsum("bk,kij->bij", gain, jnp.asarray(_bands(size), gain.dtype)) for size in (h, w))
+    changed = exact_einsum("bxi,bijc->bxjc", rows, widen(images))
+    changed = exact_einsum("byj,bxjc->bxyc", columns, changed)
     return jnp.where(active[:, None, None, None], changed.astype(images.dtype), images)
 
 

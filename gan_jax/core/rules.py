@@ -14,7 +14,7 @@ import optax
 from jaxtyping import PyTree
 
 from gan_jax.core.phase import Gradient, Window, apply_gradient, gradient, run_phase
-from gan_jax.core.state import GANState, PlayerState
+from gan_jax.core.state import GANState
 from gan_jax.types import Batch, Game, InvalidInputError, Out, Phase, PRNGKey, Scalar
 
 Batches = Sequence[Batch]  # for each phase its batches, [repeat, b, ...]
@@ -85,18 +85,23 @@ def _extragradient(
 ) -> tuple[GANState, Window]:
     ahead, _ = _at_once(phases, state, passes[0], jax.random.fold_in(key, len(phases)), at=state)
 
-    def back(before: PlayerState, after: PlayerState) -> PlayerState:
-        return after.replace(params=before.params, step=before.step)
+    def mix(field: str) -> GANState:
+        """The state at the start, with one field of the players from the step ahead."""
+        players = {
+            name: player.replace(**{field: getattr(ahead.players[name], field)})
+            for name, player in state.players.items()
+        }
+        return state.replace(players=players)
 
-    returned = ahead.replace(players={name: back(state.players[name], ahead.players[name]) for name in ahead.players})
-    return _at_once(phases, returned, passes[1], key, at=ahead)
+    return _at_once(phases, mix("opt_state"), passes[1], key, at=mix("params"))
 
 
 extragradient = UpdateRule(_extragradient, _one_update_each, passes=2)
 """Extragradient: all players step ahead, and then move from where they were by the gradients found there.
 
 w' = w - opt(F(w)), w <- w - opt(F(w')), each with a batch of its own, F the gradients of all players. Where the
-optimiser has moments, both steps update them, as in ExtraAdam.
+optimiser has moments, both steps update them, as in ExtraAdam; a schedule inside the optimiser counts both. Of the step
+ahead nothing else is kept: batch statistics, image pools and controllers see one batch in an iteration.
 
 References: Korpelevich, "The extragradient method for finding saddle points and other problems", 1976; Gidel et al., "A
 Variational Inequality Perspective on Generative Adversarial Networks", arXiv:1802.10551, 2019, algorithm 4.

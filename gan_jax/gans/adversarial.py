@@ -26,7 +26,7 @@ class Augmentation(NamedTuple):
 
     Attributes:
       function: `(key, images, p) -> images`, such as `augment.diff_augment()` or `augment.ada_pipeline()`.
-      probability: p; where it adapts, p at the start.
+      probability: p; where it adapts, p at the start. None for 1 if constant, and for 0 if it adapts.
       target: of the mean sign of D(real), towards which p is moved (ADA; the paper's is 0.6); None for a constant p,
         the hyperparameter `augment_probability`.
       speed_images: images in which an adapting p can go from 0 to 1.
@@ -34,14 +34,14 @@ class Augmentation(NamedTuple):
     """
 
     function: Callable[[PRNGKey, Array, Array], Array]
-    probability: float = 1.0
+    probability: float | None = None
     target: float | None = None
     speed_images: float = 500_000.0
     interval: int = 4
 
 
 class Penalty(NamedTuple):
-    """A term of the discriminator's loss.
+    """A term of the discriminator's loss; one that remembers something, as LeCam does, needs a game of its own.
 
     Attributes:
       name: of its metric; its weight is the hyperparameter `{name}_weight`.
@@ -274,10 +274,14 @@ def _check_arguments(
             "step per iteration; set every=1"
         )
     if augment is not None and (
-        not 0 <= augment.probability <= 1 or augment.interval < 1 or not augment.speed_images > 0
+        not 0 <= (augment.probability or 0) <= 1
+        or not -1 <= (augment.target or 0) <= 1
+        or augment.interval < 1
+        or not augment.speed_images > 0
     ):
         raise InvalidInputError(
-            f"augment={augment}: expected a probability from 0 to 1, speed_images above 0, and an interval from 1"
+            f"augment={augment}: expected a probability from 0 to 1, a target from -1 to 1 (a mean sign), speed_images "
+            "above 0, and an interval from 1"
         )
 
 
@@ -288,10 +292,10 @@ def _augment_probability(state: GANState) -> Array:
 def _add_augmentation(augment: Augmentation, images: int, hparams: dict[str, Any], aux: dict[str, PyTree]) -> None:
     """Puts what an augmentation needs into the state; `images` are the reals that D sees in an iteration."""
     if augment.target is None:
-        hparams["augment_probability"] = augment.probability
+        hparams["augment_probability"] = 1.0 if augment.probability is None else augment.probability
         return
     hparams |= {"augment_target": augment.target, "augment_speed_images": augment.speed_images}
-    aux |= {"ada": init_ada(augment.probability), "ada_images": jnp.float32(images * augment.interval)}
+    aux |= {"ada": init_ada(augment.probability or 0.0), "ada_images": jnp.float32(images * augment.interval)}
 
 
 def _adapt(interval: int) -> Callable[[GANState], GANState]:

@@ -77,8 +77,8 @@ non_saturating = pair(
 
     References:
       Goodfellow et al., "Generative Adversarial Nets", arXiv:1406.2661, 2014, section 3. Implementations that write
-      -log(sigmoid(f) + 1e-8) lose the gradient below f = -18; this one does not. Others smooth the real label to 0.75
-      unless told not to.
+      -log(sigmoid(f) + 1e-8) lose the gradient below f = -18; this one does not. tensorflow-gan smooths the labels
+      by 0.25 unless told not to, which makes the reals' target 0.875.
 
     Example:
       >>> import jax.numpy as jnp
@@ -113,8 +113,8 @@ hinge = pair(
 
     References:
       Lim and Ye, "Geometric GAN", arXiv:1705.02894, 2017; Miyato et al., "Spectral Normalization for Generative
-      Adversarial Networks", arXiv:1802.05957, 2018. At least one public codebase flips the sign of the logits. VQGAN's
-      copies take half of the discriminator loss.
+      Adversarial Networks", arXiv:1802.05957, 2018. Three public packages flip the sign of the logits; VQGAN's copies
+      take half of the discriminator loss; speechbrain's generator minimises max(0, 1 - f); monai puts a tanh before it.
 
     Example:
       >>> import jax.numpy as jnp
@@ -149,7 +149,8 @@ least_squares = pair(
 
     References:
       Mao et al., "Least Squares Generative Adversarial Networks", arXiv:1611.04076, 2017, equation 9. Public
-      implementations also drop the factor one half (CycleGAN's), apply it to sigmoid(logit), or swap the targets.
+      implementations also drop the factor one half, keep it for the discriminator only (CycleGAN, vegans), apply it to
+      sigmoid(logit), or swap the targets.
 
     Example:
       >>> import jax.numpy as jnp

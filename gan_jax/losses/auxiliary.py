@@ -1,13 +1,19 @@
-"""Auxiliary terms on labels, codes and latents. All return one value per example, unweighted."""
+"""Auxiliary terms on labels, codes and latents. All return one value per example, unweighted.
+
+Labels are `[b]`, integers of any width. They are not checked against the number of classes, which traced values do not
+allow: one outside of it gives NaN, a negative one counts from the last class. Mask unlabelled examples' terms.
+"""
 
 import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Integer
+
+from gan_jax.types import InvalidInputError, check_same_shape
 
 ClassLogits = Float[Array, "b k"]
-Labels = Int[Array, " b"]
+Labels = Integer[Array, " b"]
 PerExample = Float[Array, " b"]
 
 
@@ -56,7 +62,7 @@ def multi_hinge(class_logits: ClassLogits, label: Labels) -> PerExample:
       >>> print(multi_hinge(jnp.array([[2.0, 0.0, 1.5]]), jnp.array([0])))
       [0.5]
     """
-    own = jnp.arange(class_logits.shape[-1]) == label[:, None]
+    own = jnp.arange(class_logits.shape[-1]) == _checked(label)[:, None]
     best_other = jnp.max(jnp.where(own, -jnp.inf, class_logits), axis=-1)
     return jax.nn.relu(1.0 - _chosen(class_logits, label) + best_other)
 
@@ -82,7 +88,7 @@ def auxiliary_discriminative(class_logits: Float[Array, "b classes"], label: Lab
       >>> print(auxiliary_discriminative(jnp.array([[0.0, 0.0, 0.0, 9.0]]), jnp.array([1]), real=False).round(4))
       [0.0004]
     """
-    return auxiliary_classifier(class_logits, label if real else label + class_logits.shape[-1] // 2)
+    return auxiliary_classifier(class_logits, label if real else _of_fakes(class_logits, label))
 
 
 def auxiliary_discriminative_generator(class_logits: Float[Array, "b classes"], label: Labels) -> PerExample:
@@ -104,7 +110,7 @@ def auxiliary_discriminative_generator(class_logits: Float[Array, "b classes"], 
       >>> print(auxiliary_discriminative_generator(jnp.array([[0.0, 1.0, 0.0, 9.0]]), jnp.array([1])))
       [8.]
     """
-    return _chosen(class_logits, label + class_logits.shape[-1] // 2) - _chosen(class_logits, label)
+    return _chosen(class_logits, _of_fakes(class_logits, label)) - _chosen(class_logits, label)
 
 
 def discrete_mutual_information(code_logits: ClassLogits, code: Labels) -> PerExample:
@@ -154,6 +160,7 @@ def gaussian_mutual_information(
       >>> print(gaussian_mutual_information(jnp.zeros((1, 1)), jnp.zeros((1, 1)), jnp.ones((1, 1))).round(4))
       [1.4189]
     """
+    check_same_shape(mean=mean, log_std=log_std, code=code)
     scaled = (code - mean) * jnp.exp(-log_std)
     return jnp.sum(0.5 * scaled**2 + log_std + jnp.asarray(0.5 * math.log(2 * math.pi), mean.dtype), axis=-1)
 
@@ -179,7 +186,7 @@ def mode_seeking(
       epsilon: keeps the quotient finite.
 
     Returns:
-      `[b]`, positive.
+      `[b]`, positive, float32 or wider.
 
     References:
       Mao et al., "Mode Seeking Generative Adversarial Networks for Diverse Image Synthesis" (MSGAN), arXiv:1903.05628,
@@ -191,13 +198,31 @@ def mode_seeking(
       >>> print(mode_seeking(jnp.ones((1, 2, 2, 1)), jnp.zeros((1, 2, 2, 1)), z, z + 2.0).round(2))
       [2.]
     """
+    check_same_shape(fake_1=fake_1, fake_2=fake_2)
+    check_same_shape(z_1=z_1, z_2=z_2)
 
     def distance(a: Array, b: Array) -> PerExample:
-        return jnp.mean(jnp.abs(a - b).reshape(a.shape[0], -1), axis=1)
+        wide = jnp.promote_types(a.dtype, jnp.float32)
+        return jnp.mean(jnp.abs(a.astype(wide) - b.astype(wide)).reshape(a.shape[0], -1), axis=1)
 
     latents = jnp.maximum(distance(z_1, z_2), 1e-8)  # finite for equal latents
     return 1.0 / (distance(fake_1, fake_2) / latents + epsilon)
 
 
 def _chosen(class_logits: ClassLogits, label: Labels) -> PerExample:
-    return jnp.take_along_axis(class_logits, label[:, None], axis=-1)[:, 0]
+    return jnp.take_along_axis(class_logits, _checked(label)[:, None], axis=-1)[:, 0]
+
+
+def _checked(label: Labels) -> Labels:
+    """Labels as int32, since one byte would wrap round in arithmetic."""
+    if label.ndim != 1 or not jnp.issubdtype(label.dtype, jnp.integer):
+        raise InvalidInputError(f"label is {label.dtype}{list(label.shape)}: expected one integer per example, [b]")
+    return label.astype(jnp.int32)
+
+
+def _of_fakes(class_logits: ClassLogits, label: Labels) -> Labels:
+    """The class of fakes that belongs to a class of reals: k places further on."""
+    classes = class_logits.shape[-1]
+    if classes % 2:
+        raise InvalidInputError(f"class_logits has {classes} classes: expected k of reals and as many of fakes")
+    return _checked(label) + classes // 2

@@ -2,13 +2,15 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Integer
+
+from gan_jax.types import InvalidInputError, check_same_shape
 
 Embeddings = Float[Array, "b d"]
 
 
 def conditional_contrastive(
-    embedding: Embeddings, proxy: Embeddings, label: Int[Array, " b"], *, temperature: float = 1.0
+    embedding: Embeddings, proxy: Embeddings, label: Integer[Array, " b"], *, temperature: float = 1.0
 ) -> Float[Array, " b"]:
     """The conditional contrastive loss (2C) of ContraGAN.
 
@@ -24,7 +26,11 @@ def conditional_contrastive(
       temperature: t.
 
     Returns:
-      `[b]`, non-negative. Every example is compared with the whole batch: inside `jax.shard_map` gather first.
+      `[b]`, non-negative, float32 or wider. Every example is compared with the whole batch: inside `jax.shard_map`
+      gather first.
+
+    Raises:
+      InvalidInputError: for shapes that differ, or a temperature that is not above 0.
 
     References:
       Kang and Park, "ContraGAN: Contrastive Learning for Conditional Image Generation", arXiv:2006.12681, 2020,
@@ -35,10 +41,11 @@ def conditional_contrastive(
       >>> print(conditional_contrastive(same, same, jnp.array([0, 1])).round(4))
       [0.6931 0.6931]
     """
+    _check(embedding, proxy, label, temperature)
     embedding, proxy = _unit(embedding), _unit(proxy)
     others = ~jnp.eye(embedding.shape[0], dtype=bool)
     to_proxy = jnp.sum(embedding * proxy, axis=-1) / temperature
-    similarity = (embedding @ embedding.T) / temperature
+    similarity = _similarity(embedding) / temperature
     numerator = jnp.logaddexp(to_proxy, _logsumexp(similarity, others & (label[:, None] == label)))
     return jnp.logaddexp(to_proxy, _logsumexp(similarity, others)) - numerator
 
@@ -46,7 +53,7 @@ def conditional_contrastive(
 def data_to_data_cross_entropy(
     embedding: Embeddings,
     proxy: Embeddings,
-    label: Int[Array, " b"],
+    label: Integer[Array, " b"],
     *,
     temperature: float = 0.5,
     positive_margin: float = 0.98,
@@ -68,7 +75,10 @@ def data_to_data_cross_entropy(
       negative_margin: m_n; examples of other labels farther apart than this are let be.
 
     Returns:
-      `[b]`, non-negative; 0 where the batch has one label only. Inside `jax.shard_map` gather first.
+      `[b]`, non-negative, float32 or wider; 0 where the batch has one label only. Inside `jax.shard_map` gather first.
+
+    Raises:
+      InvalidInputError: for shapes that differ, or a temperature that is not above 0.
 
     References:
       Kang, Shim, Cho and Park, "Rebooting ACGAN: Auxiliary Classifier GANs with Stable Training", arXiv:2111.01118,
@@ -79,13 +89,27 @@ def data_to_data_cross_entropy(
       >>> print(data_to_data_cross_entropy(same, same, jnp.array([0, 1])).round(3))
       [2.092 2.092]
     """
+    _check(embedding, proxy, label, temperature)
     embedding, proxy = _unit(embedding), _unit(proxy)
     positive = -jax.nn.relu(positive_margin - jnp.sum(embedding * proxy, axis=-1)) / temperature
-    negative = jax.nn.relu(embedding @ embedding.T - negative_margin) / temperature
+    negative = jax.nn.relu(_similarity(embedding) - negative_margin) / temperature
     return jnp.logaddexp(positive, _logsumexp(negative, label[:, None] != label)) - positive
 
 
+def _check(embedding: Embeddings, proxy: Embeddings, label: Integer[Array, " b"], temperature: float) -> None:
+    check_same_shape(embedding=embedding, proxy=proxy)
+    if label.shape != embedding.shape[:1]:
+        raise InvalidInputError(f"label has the shape {label.shape}: expected {embedding.shape[:1]}, one per example")
+    if not temperature > 0:
+        raise InvalidInputError(f"temperature={temperature}: expected a number above 0")
+
+
+def _similarity(embedding: Embeddings) -> Float[Array, "b b"]:
+    return jnp.matmul(embedding, embedding.T, precision=jax.lax.Precision.HIGHEST)
+
+
 def _unit(x: Embeddings) -> Embeddings:
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     squared = jnp.sum(x**2, axis=-1, keepdims=True)
     return x * jax.lax.rsqrt(jnp.maximum(squared, jnp.asarray(1e-24, x.dtype)))
 

@@ -6,8 +6,11 @@ Each is one number: there is no value per example. They are computed in float32 
 
 from collections.abc import Callable, Sequence
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from gan_jax.types import InvalidInputError
 
 Features = Float[Array, "n d"]
 Kernel = Callable[[Float[Array, "n m"]], Float[Array, "n m"]]
@@ -54,7 +57,7 @@ def rational_quadratic_kernel(alphas: Sequence[float] = (0.2, 0.5, 1.0, 2.0, 5.0
 
 
 def maximum_mean_discrepancy(
-    real_features: Features, fake_features: Features, *, kernel: Kernel | None = None, unbiased: bool = True
+    real_features: Features, fake_features: Float[Array, "m d"], *, kernel: Kernel | None = None, unbiased: bool = True
 ) -> Float[Array, ""]:
     """The squared maximum mean discrepancy: E k(r, r') + E k(f, f') - 2 E k(r, f).
 
@@ -109,21 +112,28 @@ def energy_distance(real_features: Features, fake_features: Features, *, unbiase
     return maximum_mean_discrepancy(real_features, fake_features, kernel=kernel, unbiased=unbiased)
 
 
-def _centered(real: Features, fake: Features) -> tuple[Features, Features]:
+def _centered(real: Features, fake: Float[Array, "m d"]) -> tuple[Features, Float[Array, "m d"]]:
     """Both, moved near the origin, where squared distances lose less to rounding."""
+    if real.shape[1:] != fake.shape[1:]:
+        raise InvalidInputError(
+            f"features of {real.shape[1:]} and {fake.shape[1:]}: expected one number of them, [n, d]"
+        )
     wide = jnp.promote_types(real.dtype, jnp.float32)
     real, fake = real.astype(wide), fake.astype(wide)
     center = jnp.mean(real, axis=0)
     return real - center, fake - center
 
 
-def _squared(a: Features, b: Features) -> Float[Array, "n m"]:
-    """Squared distances of all pairs, without an array of n m d differences."""
-    return jnp.maximum(jnp.sum(a**2, -1)[:, None] + jnp.sum(b**2, -1) - 2.0 * a @ b.T, 0.0)
+def _squared(a: Features, b: Float[Array, "m d"]) -> Float[Array, "n m"]:
+    """Squared distances of all pairs, without an array of n m d differences; in full precision, since they cancel."""
+    products = jnp.matmul(a, b.T, precision=jax.lax.Precision.HIGHEST)
+    return jnp.maximum(jnp.sum(a**2, -1)[:, None] + jnp.sum(b**2, -1) - 2.0 * products, 0.0)
 
 
 def _mean_pair(values: Float[Array, "n n"], unbiased: bool) -> Float[Array, ""]:
     if not unbiased:
         return jnp.mean(values)
     n = values.shape[0]
+    if n < 2:
+        raise InvalidInputError(f"a batch of {n}: the unbiased estimate needs 2 examples of each kind (unbiased=False)")
     return jnp.sum(jnp.where(jnp.eye(n, dtype=bool), 0.0, values)) / (n * (n - 1))

@@ -1,9 +1,12 @@
 """What an adversarial loss is: a discriminator's and a generator's function of the logits, documented together."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 from jaxtyping import Array, Float
+
+from gan_jax.types import check_same_shape
 
 Logits = Float[Array, "*logits"]
 LogitsLoss = Callable[[Array, Array], Array]
@@ -24,10 +27,20 @@ class GANLoss(_Pair):
 
 
 def pair(discriminator: LogitsLoss, generator: LogitsLoss, doc: str) -> GANLoss:
-    """Pairs the two functions and gives the pair, and each of them, the documentation."""
-    loss = GANLoss(discriminator, generator)
-    loss.__doc__ = discriminator.__doc__ = generator.__doc__ = doc
-    return loss
+    """Pairs the two functions, which then check shapes, and gives the pair, and each of them, the documentation."""
+
+    def checked(function: LogitsLoss) -> LogitsLoss:
+        @functools.wraps(function)
+        def loss(real_logits: Array, fake_logits: Array) -> Array:
+            check_same_shape(real_logits=real_logits, fake_logits=fake_logits)
+            return function(real_logits, fake_logits)
+
+        loss.__doc__ = doc
+        return loss
+
+    both = GANLoss(checked(discriminator), checked(generator))
+    both.__doc__ = doc
+    return both
 
 
 def doctests(names: dict[str, object]) -> dict[str, str]:

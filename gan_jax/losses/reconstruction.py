@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from gan_jax.types import InvalidInputError
+from gan_jax.types import InvalidInputError, check_same_shape
 
 Values = Float[Array, "*shape"]
 
@@ -33,6 +33,7 @@ def l1(prediction: Values, target: Values) -> Values:
       >>> print(l1(jnp.array([1.0, -2.0]), jnp.zeros(2)))
       [1. 2.]
     """
+    check_same_shape(prediction=prediction, target=target)
     return jnp.abs(prediction - target)
 
 
@@ -54,6 +55,7 @@ def l2(prediction: Values, target: Values) -> Values:
       >>> print(l2(jnp.array([1.0, -2.0]), jnp.zeros(2)))
       [1. 4.]
     """
+    check_same_shape(prediction=prediction, target=target)
     return (prediction - target) ** 2
 
 
@@ -77,7 +79,8 @@ def charbonnier(prediction: Values, target: Values, *, epsilon: float = 1e-3) ->
       >>> print(charbonnier(jnp.array([3.0]), jnp.zeros(1), epsilon=4.0))
       [5.]
     """
-    return jnp.hypot(prediction - target, jnp.asarray(epsilon, prediction.dtype))
+    difference = _widen(l1(prediction, target))
+    return jnp.sqrt(difference**2 + epsilon**2).astype(prediction.dtype)
 
 
 def cycle_consistency(x: Values, cycled: Values) -> Values:
@@ -122,17 +125,21 @@ def identity_mapping(x: Values, mapped: Values) -> Values:
     return l1(mapped, x)
 
 
+def _widen(x: Array) -> Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def _per_example(x: Array) -> Float[Array, " b"]:
     """The mean over all axes but the first."""
     return jnp.mean(x.reshape(x.shape[0], -1), axis=1)
 
 
 def _paired(first: PyTree, second: PyTree) -> list[tuple[Array, Array]]:
-    """The leaves of two trees side by side; refuses trees that differ in number or shapes."""
+    """The leaves of two trees side by side, float32 or wider; refuses trees that differ in number or shapes."""
     shapes = [[x.shape for x in jax.tree.leaves(tree)] for tree in (first, second)]
     if shapes[0] != shapes[1] or not shapes[0]:
         raise InvalidInputError(f"features differ, or there are none: shapes {shapes[0]} and {shapes[1]}")
-    return list(zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True))
+    return [(_widen(a), _widen(b)) for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True)]
 
 
 def feature_matching(real_features: PyTree, fake_features: PyTree) -> Float[Array, " b"]:
@@ -146,10 +153,10 @@ def feature_matching(real_features: PyTree, fake_features: PyTree) -> Float[Arra
       fake_features: tree of the same shapes.
 
     Returns:
-      `[b]`, non-negative.
+      `[b]`, non-negative, float32 or wider.
 
     Raises:
-      InvalidInputError: if the trees differ.
+      InvalidInputError: if the trees differ, or have no leaf.
 
     References:
       Larsen et al., arXiv:1512.09300, 2015; Wang et al., "High-Resolution Image Synthesis and Semantic Manipulation
@@ -174,21 +181,23 @@ def mean_feature_matching(real_features: PyTree, fake_features: PyTree) -> Float
       fake_features: tree with leaves of the same shapes but for the batch.
 
     Returns:
-      A non-negative scalar: the means over the batch come before the norm, so there is no value per example.
+      A non-negative scalar: the means over the batch come before the norm, so there is no value per example. It is
+      float32 or wider.
+
+    Raises:
+      InvalidInputError: if the trees differ in more than the batch, or have no leaf.
 
     References:
       Salimans et al., "Improved Techniques for Training GANs", arXiv:1606.03498, 2016, section 3.1. The authors' code
-      takes the absolute difference and its mean over features.
+      takes the absolute difference and its mean over features; torchgan does not take the means over the batch first.
 
     Example:
       >>> print(mean_feature_matching(jnp.array([[0.0], [2.0]]), jnp.array([[1.0], [5.0]])))
       4.0
     """
-
-    def layer(real: Array, fake: Array) -> Array:
-        return jnp.sum((jnp.mean(jax.lax.stop_gradient(real), axis=0) - jnp.mean(fake, axis=0)) ** 2)
-
-    return functools.reduce(jnp.add, jax.tree.leaves(jax.tree.map(layer, real_features, fake_features)))
+    means = [[jnp.mean(_widen(x), axis=0) for x in jax.tree.leaves(tree)] for tree in (real_features, fake_features)]
+    layers = [jnp.sum((jax.lax.stop_gradient(real) - fake) ** 2) for real, fake in _paired(*means)]
+    return functools.reduce(jnp.add, layers)
 
 
 def perceptual(
@@ -207,7 +216,7 @@ def perceptual(
       normalize: whether to compare directions of feature vectors only.
 
     Returns:
-      `[b]`, non-negative for non-negative weights.
+      `[b]`, non-negative for non-negative weights, float32 or wider.
 
     Raises:
       InvalidInputError: if the trees differ.
@@ -216,7 +225,8 @@ def perceptual(
       Johnson, Alahi and Fei-Fei, "Perceptual Losses for Real-Time Style Transfer and Super-Resolution",
       arXiv:1603.08155, 2016; Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric"
       (LPIPS), arXiv:1801.03924, 2018. Public code differs in the layers, in the absolute in place of the squared
-      difference (SRGAN's and pix2pixHD's descendants), and in where the 1e-10 stands.
+      difference (SRGAN's and pix2pixHD's descendants), in where the 1e-10 stands, and, without weights, in the sum over
+      channels in place of the mean (lpips' baseline, piq).
 
     Example:
       >>> print(perceptual(jnp.array([[3.0, 4.0]]), jnp.zeros((1, 2))))

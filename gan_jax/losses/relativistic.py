@@ -81,7 +81,8 @@ relativistic_average = pair(
 
     References:
       Jolicoeur-Martineau, "The relativistic discriminator: a key element missing from standard GAN",
-      arXiv:1807.00734, 2018. The author's code takes half of both.
+      arXiv:1807.00734, 2018. The author's code takes half of both. tensorflow-gan has one mean for all places of a
+      patch map, where this has one for each.
 
     Example:
       >>> import jax.numpy as jnp

@@ -2,10 +2,12 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Num, PyTree
+
+from gan_jax.types import InvalidInputError
 
 
-def top_k(fake_logits: Float[Array, " b"], k: Int[Array, ""] | int) -> Float[Array, " b"]:
+def top_k(fake_logits: Float[Array, " b"], k: Num[Array, ""] | int | float) -> Float[Array, " b"]:
     """Weights for the generator's losses that keep the k fakes with the highest logits.
 
     b / k for those, 0 for the others, so that the mean of weights times losses is the mean over the k. `k` may be
@@ -13,10 +15,14 @@ def top_k(fake_logits: Float[Array, " b"], k: Int[Array, ""] | int) -> Float[Arr
 
     Args:
       fake_logits: `[b]`; of patch logits take the mean of each example first.
-      k: from 1 to b. The paper starts at b, multiplies by 0.99 every epoch, and ends at b / 2.
+      k: from 1 to b, rounded down; a traced one is clipped to that. The paper starts at b, multiplies by 0.99 every
+        epoch, and ends at b / 2.
 
     Returns:
       `[b]`; of equal logits the first are kept, so that exactly k are.
+
+    Raises:
+      InvalidInputError: for logits that are not `[b]`, and for a k outside 1 to b that is not traced.
 
     References:
       Sinha et al., "Top-k Training of GANs: Improving GAN Performance by Throwing Away Bad Samples", arXiv:2002.06224,
@@ -26,8 +32,14 @@ def top_k(fake_logits: Float[Array, " b"], k: Int[Array, ""] | int) -> Float[Arr
       >>> print(top_k(jnp.array([0.0, 3.0, 1.0, 2.0]), 2))
       [0. 2. 0. 2.]
     """
+    if fake_logits.ndim != 1:
+        raise InvalidInputError(f"fake_logits has the shape {fake_logits.shape}: expected one logit per example, [b]")
+    size = fake_logits.shape[0]
+    if isinstance(k, int | float) and not 1 <= k <= size:
+        raise InvalidInputError(f"k={k}: expected 1 to {size}, the size of the batch")
     rank = jnp.argsort(jnp.argsort(jax.lax.stop_gradient(-fake_logits)))
-    scale = jnp.asarray(fake_logits.shape[0], fake_logits.dtype) / jnp.asarray(k, fake_logits.dtype)
+    k = jnp.clip(jnp.floor(k), 1, size)
+    scale = jnp.asarray(size / k, fake_logits.dtype)
     return jnp.where(rank < k, scale, jnp.zeros_like(scale))
 
 

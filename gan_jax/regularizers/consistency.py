@@ -3,6 +3,8 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from gan_jax.types import check_same_shape
+
 
 def consistency(logits: Float[Array, "b *rest"], augmented_logits: Float[Array, "b *rest"]) -> Float[Array, " b"]:
     """The consistency term: the squared difference of two outputs that should be equal, summed over one example.
@@ -33,6 +35,7 @@ def consistency(logits: Float[Array, "b *rest"], augmented_logits: Float[Array, 
       >>> print(consistency(jnp.array([1.0, 2.0]), jnp.array([1.0, 4.0])))
       [0. 4.]
     """
+    check_same_shape(logits=logits, augmented_logits=augmented_logits)
     wide = jnp.promote_types(logits.dtype, jnp.float32)
     difference = logits.astype(wide) - augmented_logits.astype(wide)
     return jnp.sum(difference.reshape(difference.shape[0], -1) ** 2, axis=1)

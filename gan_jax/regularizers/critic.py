@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from gan_jax.types import InvalidInputError
+
 Input = Float[Array, "b *d"]
 Score = Float[Array, " b"]
 
@@ -38,11 +40,10 @@ def gradient_normalized(critic: Callable[[Input], Score]) -> Callable[[Input], S
             return jnp.sum(logits), logits
 
         gradient, logits = jax.grad(total, has_aux=True)(x)
-        squared = jnp.sum(
-            gradient.reshape(gradient.shape[0], -1).astype(jnp.promote_types(x.dtype, jnp.float32)) ** 2, 1
-        )
-        norm = jnp.sqrt(squared + 1e-12).astype(logits.dtype)
-        return logits / (norm + jnp.abs(logits))
+        wide = jnp.promote_types(x.dtype, jnp.float32)
+        squared = jnp.sum(gradient.reshape(gradient.shape[0], -1).astype(wide) ** 2, axis=1)
+        logits_wide = logits.astype(wide)
+        return (logits_wide / (jnp.sqrt(squared + 1e-12) + jnp.abs(logits_wide))).astype(logits.dtype)
 
     return normalized
 
@@ -69,6 +70,9 @@ def latent_optimization(
       `[b, d]` in [-1, 1]. Gradients flow through the step, second derivatives included, as the paper wants for both
       players; `jax.lax.stop_gradient` it for the cheaper variant.
 
+    Raises:
+      InvalidInputError: for a damping that is not above 0 (if it is not traced).
+
     References:
       Wu et al., "LOGAN: Latent Optimisation for Generative Adversarial Networks", arXiv:1912.00953, 2019, equation 11
       (step 0.9, damping 5). The paper uses z ~ N(0, I) truncated by the clip and regularises the size of dz, which is
@@ -76,9 +80,11 @@ def latent_optimization(
 
     Example:
       >>> w = jnp.array([0.0, 2.0])
-      >>> print(latent_optimization(lambda z: z @ w, jnp.zeros((1, 2)), step=1.0, damping=0.0))
-      [[0.  0.5]]
+      >>> print(latent_optimization(lambda z: z @ w, jnp.zeros((1, 2)), step=1.0, damping=4.0))
+      [[0.   0.25]]
     """
+    if isinstance(damping, int | float) and not damping > 0:
+        raise InvalidInputError(f"damping={damping}: expected a number above 0; without it a flat critic divides by 0")
     gradient = jax.grad(lambda z: jnp.sum(critic_of_z(z)))(z)
     squared = jnp.sum(gradient**2, axis=-1, keepdims=True)
     moved = z + (step * gradient / (damping + squared)).astype(z.dtype)

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
+from gan_jax.types import check_same_shape
+
 Critic = Callable[[Float[Array, "b *d"]], PyTree]
 
 
@@ -85,7 +87,8 @@ def interpolated_penalty(
     References:
       Gulrajani et al., "Improved Training of Wasserstein GANs", arXiv:1704.00028, 2017; Petzka, Fischer and
       Lukovnicov, "On the regularization of Wasserstein GANs", arXiv:1709.08894, 2017 (one-sided). Public code also
-      draws one alpha per batch, takes the norm over the whole batch, or has no epsilon, which is NaN at zero gradient.
+      draws one alpha per batch, takes the norm over the whole batch (torchgan) or over the channels of each pixel
+      (basicsr), divides by the target (tensorflow-gan), or has no epsilon, which is NaN at zero gradient.
 
     Example:
       >>> w = jnp.array([3.0, 4.0])
@@ -93,6 +96,7 @@ def interpolated_penalty(
       >>> print(interpolated_penalty(lambda x: x @ w, x, x + 1.0, jax.random.key(0)))
       [16. 16.]
     """
+    check_same_shape(real=real, fake=fake)
     excess = _gradient_norm(critic, real + _alpha(key, real) * (fake - real)) - target
     return (jax.nn.relu(excess) if one_sided else excess) ** 2
 
@@ -126,8 +130,8 @@ def dragan_penalty(
       [16. 16.]
     """
     alpha_key, noise_key = jax.random.split(key)
-    std = jnp.sqrt(jnp.var(real) + 1e-12)
-    delta = scale * std * jax.random.uniform(noise_key, real.shape).astype(real.dtype)
+    std = jnp.sqrt(jnp.var(_at_least_float32(real)) + 1e-12)
+    delta = (scale * std * jax.random.uniform(noise_key, real.shape)).astype(real.dtype)
     return (_gradient_norm(critic, real + _alpha(alpha_key, real) * delta) - 1.0) ** 2
 
 

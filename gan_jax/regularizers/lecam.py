@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from gan_jax.types import check_same_shape
+
 Logits = Float[Array, "b *rest"]
 
 
@@ -66,12 +68,14 @@ def lecam(
       >>> print(penalty)
       [18. 50.]
     """
+    check_same_shape(real_logits=real_logits, fake_logits=fake_logits)
     wide = jnp.promote_types(real_logits.dtype, jnp.float32)
     real, fake = (x.astype(wide).reshape(x.shape[0], -1) for x in (real_logits, fake_logits))
 
     real_mean, fake_mean = (jnp.mean(jax.lax.stop_gradient(x)) for x in (real, fake))
     means = LeCamState(real_mean, fake_mean, jnp.ones(()))
     state = jax.tree.map(lambda old, new: (decay * old + (1.0 - decay) * new).astype(old.dtype), state, means)
-    real_anchor, fake_anchor = state.real / state.weight, state.fake / state.weight
+    weight = jnp.maximum(state.weight, jnp.finfo(jnp.float32).tiny)  # 0 if decay = 1 from the start
+    real_anchor, fake_anchor = state.real / weight, state.fake / weight
     penalty = jax.nn.relu(real - fake_anchor) ** 2 + jax.nn.relu(real_anchor - fake) ** 2
     return jnp.mean(penalty, axis=1), state

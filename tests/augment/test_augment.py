@@ -198,6 +198,77 @@ def test_grey_images_are_what_three_equal_channels_would_give_on_average():
     np.testing.assert_allclose(one[..., 0], three.mean(-1), atol=1e-5)
 
 
+def spread(operation, measure, n=2000, **options):
+    """The standard deviation over examples of a number measured on `n` changed copies of one picture."""
+    images = jnp.broadcast_to(pictures(1, **options), (n, *pictures(1, **options).shape[1:]))
+    return images, np.asarray(measure(augment.ada_pipeline([operation])(KEY, images, 1.0), images))
+
+
+def test_amounts_have_the_papers_spread():
+    def across(x):
+        return jnp.sqrt(jnp.sum((x - x.mean(-1, keepdims=True)) ** 2, axis=(1, 2, 3)))
+
+    _, saturation = spread("saturation", lambda x, old: jnp.log2(across(x) / across(old)), size=4)
+    assert saturation.std() == pytest.approx(1.0, rel=0.1)
+    _, hue = spread("hue_rotation", lambda x, old: jnp.sum((x - x.mean(-1, keepdims=True)) * old, (1, 2, 3)), size=4)
+    assert np.mean(hue < 0) == pytest.approx(0.5, abs=0.05)  # turned past a right angle
+    _, noise = spread("noise", lambda x, old: jnp.std(x - old, axis=(1, 2, 3)), size=16)
+    assert np.sqrt(np.mean(noise**2)) == pytest.approx(0.1, rel=0.1)
+    waves = jnp.broadcast_to(jnp.cos(jnp.pi * jnp.arange(16.0))[:, None, None], (2000, 16, 16, 1))  # the highest band
+    out = augment.filter_bands(KEY, waves, 1.0, operations=["band_4"])[:, 8, 8, 0]  # along x it lies in the lowest
+    t = np.exp2(np.random.default_rng(0).normal(size=100_000))
+    expected = t / ((12 + t**2) / 13)
+    np.testing.assert_allclose(np.quantile(out, [0.1, 0.5, 0.9]), np.quantile(expected, [0.1, 0.5, 0.9]), rtol=0.1)
+
+
+def test_stretching_keeps_the_area_and_scaling_does_not():
+    size, n = 32, 300
+    offsets = jnp.arange(size) - (size - 1) / 2
+    plane = jnp.stack(jnp.meshgrid(offsets, offsets, indexing="ij"), -1)  # each pixel's own place
+    images = jnp.broadcast_to(plane, (n, size, size, 2))
+
+    def determinants(operation):
+        middle = np.asarray(augment.geometry(KEY, images, 1.0, operations=[operation])[:, 14:18, 14:18])
+        down, right = np.diff(middle, axis=1).mean((1, 2)), np.diff(middle, axis=2).mean((1, 2))
+        return down[:, 0] * right[:, 1] - down[:, 1] * right[:, 0], right[:, 1]
+
+    areas, stretch = determinants("anisotropic_scaling")
+    np.testing.assert_allclose(areas, 1.0, rtol=0.02)
+    assert np.log2(stretch).std() == pytest.approx(0.2, rel=0.15)
+    areas, _ = determinants("isotropic_scaling")
+    assert np.log2(areas).std() == pytest.approx(0.4, rel=0.15)
+    areas, _ = determinants("rotation")
+    np.testing.assert_allclose(areas, 1.0, rtol=0.02)
+
+
+SHARES = {  # of changed pictures at p; the identity is among the cases of some
+    "x_flip": 1 / 2, "rotate_90": 3 / 4, "integer_translation": 24 / 25, "luma_flip": 1 / 2
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", augment.OPERATIONS)
+def test_each_operation_is_drawn_with_probability_p(name):
+    images = jnp.broadcast_to(jax.random.normal(KEY, (1, 16, 16, 3)), (3000, 16, 16, 3))
+    p = 0.3
+    changed = jnp.any(augment.ada_pipeline([name])(KEY, images, p) != images, axis=(1, 2, 3))
+    assert float(jnp.mean(changed)) == pytest.approx(p * SHARES.get(name, 1.0), abs=0.03)
+
+
+def test_diffaugs_colour_by_hand():
+    """With the range of each draw recovered from a picture of two colours: u1 - 1/2, 2 u2 and u3 + 1/2 are uniform."""
+    picture = jnp.array([[[0.5, -0.5, 0.0]], [[-0.1, 0.3, 0.1]]])  # channel means 0 and 0.1, image mean 0.05
+    out = np.asarray(augment.color(KEY, jnp.broadcast_to(picture, (4000, *picture.shape)), 1.0))
+    pixel_means = out.mean(-1)[:, :, 0]
+    brightness = pixel_means.mean(1) - 0.05
+    contrast = (pixel_means[:, 1] - pixel_means[:, 0]) / 0.1
+    saturation = (out[:, 0, 0, 0] - out[:, 0, 0, 1]) / contrast
+    for values, low, high in ((brightness, -0.5, 0.5), (saturation, 0.0, 2.0), (contrast, 0.5, 1.5)):
+        assert values.min() >= low - 1e-4 and values.max() <= high + 1e-4
+        np.testing.assert_allclose(
+            np.quantile(values, [0.25, 0.75]), low + (high - low) * np.array([0.25, 0.75]), atol=0.06
+        )
+
+
 def test_cutout_cuts_half_of_each_side():
     cut = augment.cutout(KEY, jnp.ones((300, 16, 16, 1)), 1.0)[..., 0] == 0
     sides = np.asarray(cut.any(2).sum(1))

@@ -1,15 +1,18 @@
 """The battery that every public function of the pure rooms passes. One without an entry in `functions.py` fails it."""
 
+import contextlib
 import inspect
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from gan_jax import augment, losses, regularizers
+from gan_jax.types import InvalidInputError
 from tests.conformance.functions import BATCH, CASES, KEY
 
 ROOMS = {"augment": augment, "losses": losses, "regularizers": regularizers}
@@ -27,6 +30,16 @@ def cast(arguments, dtype):
 
 def mesh():
     return jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+
+
+@contextlib.contextmanager
+def jaxtyping_off():
+    """Users don't have the annotations checked."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def finite(*trees):
@@ -80,20 +93,22 @@ def test_vmap_is_a_loop(name):
 
 
 @EACH
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 def test_extremes_are_finite_with_finite_gradients(name, dtype):
     """At 1e4 and -1e4 where the formula is finite there, and everywhere at 0, where norms and quotients break."""
     case = CASES[name]
     arguments = cast(case.arguments(KEY), dtype)
     points = [tuple(x if x.dtype != dtype else jnp.zeros_like(x) for x in arguments)]
-    if case.extremes:
+    if case.extremes and dtype != jnp.float16:  # whose largest number is 65504
         points.append(tuple(x if x.dtype != dtype else jnp.where(x > 0, 1e4, -1e4).astype(dtype) for x in arguments))
         first, second = (jnp.where(jnp.arange(BATCH) % 2 == i, 1e4, -1e4).astype(dtype) for i in range(2))
         if all(x.shape == (BATCH,) for x in arguments) and len(arguments) == 2:
             points += [(first, first), (first, second), (first, 0 * first), (0 * first, first)]
     for point in points:
         total = lambda *x: jnp.sum(case.function(*x).astype(jnp.float32))  # noqa: E731
-        assert finite(case.function(*point), jax.grad(total, floats(point))(*point)), point
+        assert finite(case.function(*point)), point
+        if dtype != jnp.float16:  # in which a steep but right gradient, such as mode_seeking's at equal samples, is inf
+            assert finite(jax.grad(total, floats(point))(*point)), point
 
 
 @pytest.mark.parametrize("name", sorted(name for name, case in CASES.items() if not case.stopped))
@@ -168,6 +183,58 @@ def test_inside_shard_map(name):
     specs = tuple(P("data") if i < case.batched else P() for i in range(len(arguments)))
     value = jax.shard_map(case.function, mesh=mesh(), in_specs=specs, out_specs=P("data"))(*arguments)
     np.testing.assert_allclose(value, case.function(*arguments), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(name for name, c in CASES.items() if c.batched == 2 and not c.random))
+def test_shapes_that_would_broadcast_are_refused(name):
+    """The classic mistake, [b, 1] beside [b], which makes [b, b] of losses."""
+    case = CASES[name]
+    arguments = case.arguments(KEY)
+    if not all(jnp.issubdtype(x.dtype, jnp.floating) for x in arguments) or case.of in ("losses.adaptive_weight",):
+        pytest.skip("labels are checked in tests/losses; gradients are any two trees")
+    wrong = (arguments[0], arguments[1][..., None] if arguments[1].ndim == 1 else arguments[1][..., :1])
+    with jaxtyping_off(), pytest.raises((InvalidInputError, TypeError)):
+        case.function(*wrong)
+
+
+@pytest.mark.parametrize("name", ["color", "interpolated_penalty_two_sided"])
+def test_a_key_for_every_shard(name):
+    """As docs/losses.md tells users to: the shards draw differently."""
+    same = jnp.broadcast_to(jax.random.normal(KEY, (1, 6, 6, 3)), (8, 6, 6, 3))
+
+    def local(x):
+        key = jax.random.fold_in(KEY, jax.lax.axis_index("data"))
+        if name == "color":
+            return augment.color(key, x, 1.0)
+        return regularizers.interpolated_penalty(lambda x: jnp.sum(x**4, (1, 2, 3)), x, 2 * x, key)
+
+    value = jax.shard_map(local, mesh=mesh(), in_specs=P("data"), out_specs=P("data"))(same)
+    assert len(np.unique(np.asarray(value).reshape(8, -1), axis=0)) == 8
+
+
+EXACT = ("conditional_contrastive", "data_to_data_cross_entropy", "energy_distance", "maximum_mean_discrepancy",
+         "geometry", "transform_color", "filter_bands", "orthogonal")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_matrix_products_are_asked_for_in_full_precision(name):
+    """On a GPU they would be rounded to TF32 and on a TPU to bfloat16 otherwise, where differences of them cancel."""
+    case = CASES[name]
+    products = [
+        equation.params["precision"]
+        for equation in equations(jax.make_jaxpr(case.function)(*case.arguments(KEY)).jaxpr)
+        if equation.primitive.name == "dot_general"
+    ]
+    highest = jax.lax.Precision.HIGHEST
+    assert products and all(precision == (highest, highest) for precision in products)
+
+
+def equations(jaxpr):
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "jaxpr")):
+            if hasattr(inner, "jaxpr"):
+                yield from equations(inner.jaxpr)
 
 
 @pytest.mark.parametrize("name", sorted(name for name in CASES if name.startswith("relativistic_average")))

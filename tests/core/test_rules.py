@@ -99,8 +99,21 @@ def test_extra_adam_keeps_its_moments_and_returns_to_where_it_was():
     np.testing.assert_allclose((x, y), params + moved, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", sorted(RULES))
-def test_every_rule_runs_a_real_game_through_the_runtime_and_resumes(name, tmp_path):
+def test_the_step_ahead_of_extragradient_leaves_no_trace_but_in_the_optimisers():
+    """Adaptive augmentation and spectral norm see one batch an iteration, as under alternation."""
+    batch = {"real": REAL.arrays["real"][:16] / 127.5 - 1.0}
+    game = GAMES["adversarial"][0](generator_optimizer=optax.sgd(0.0), discriminator_optimizer=optax.sgd(0.0))
+    states = []
+    for rule in (core.simultaneous, core.extragradient):
+        batches = {"real": jnp.stack([jnp.asarray(batch["real"], jnp.float32)] * core.num_draws(game, rule))}
+        states.append(jax.jit(core.make_step(game, rule))(game.init(KEY, {"real": batches["real"][0]}), batches)[0])
+    assert float(states[0].aux["ada"].seen) == float(states[1].aux["ada"].seen) == 16
+    for one, two in zip(*(jax.tree.leaves(s.players["discriminator"].model_state) for s in states), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["consensus", "extragradient"])  # a metric of its own, and two passes
+def test_rules_run_a_real_game_through_the_runtime_and_resume(name, tmp_path):
     """A stop half-way, at the same state as an uninterrupted run."""
     rule = RULES[name]
     game = GAMES["vanilla"][0](

@@ -132,12 +132,23 @@ def test_augmentation_adapts_to_the_signs_of_the_reals():
         np.testing.assert_allclose(metrics["discriminator/augment_probability"], 0.5 + sign * 0.08, rtol=1e-5)
 
 
+def test_where_the_probability_of_augmentation_begins_and_what_several_critic_steps_count():
+    same = lambda key, x, p: x  # noqa: E731
+    constant, adaptive = (game(augment=gans.Augmentation(same, target=target)) for target in (None, 0.6))
+    assert float(constant.init(KEY, {"real": X}).hparams["augment_probability"]) == 1.0
+    assert float(adaptive.init(KEY, {"real": X}).aux["ada"].p) == 0.0
+    several = game(augment=gans.Augmentation(same, 0.5, target=0.9, speed_images=240.0, interval=1), critic_steps=3)
+    _, after, _ = run(several)
+    np.testing.assert_allclose(after.aux["ada"].p, 0.5 + 3 * 4 / 240, rtol=1e-5)  # three batches of four were seen
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"penalties": (gans.r1(1.0), gans.r1(2.0))}, "each may be given once"),
         ({"ema_halflife_images": -1.0}, "ema_halflife_images=-1"),
         ({"augment": gans.Augmentation(lambda key, x, p: x, 1.5)}, "a probability from 0 to 1"),
+        ({"augment": gans.Augmentation(lambda key, x, p: x, target=60.0)}, "a target from -1 to 1"),
         ({"critic_steps": 2, "penalties": (gans.r1(1.0, every=2),)}, "critic_steps=2 with a lazy penalty"),
     ],
 )

@@ -215,6 +215,25 @@ def test_top_k_with_a_traced_k_compiles_once_and_breaks_ties():
     assert len(traces) == 1
 
 
+def test_labels_of_one_byte_do_not_wrap_round():
+    logits = jnp.zeros((1, 400)).at[0, 399].set(20.0)
+    for dtype in (jnp.int32, jnp.uint8, jnp.int16):
+        label = jnp.array([199], dtype)
+        assert float(losses.auxiliary_discriminative(logits, label, real=False)[0]) < 1e-5
+        assert float(losses.auxiliary_discriminative_generator(logits, label)[0]) == 20.0
+
+
+def test_charbonnier_is_smooth_where_difference_and_epsilon_are_equal():
+    second = jax.grad(jax.grad(lambda d: losses.charbonnier(d, jnp.zeros(()), epsilon=0.5)))
+    np.testing.assert_allclose(second(0.5), 0.25 / 0.5**1.5, rtol=1e-5)  # epsilon^2 / (d^2 + epsilon^2)^(3/2)
+
+
+def test_an_annealed_k_is_rounded_down_and_clipped():
+    w = jax.jit(lambda k: losses.top_k(jnp.arange(8.0), k))
+    for k, kept in ((4.5, 4), (0, 1), (99, 8)):
+        assert int(jnp.sum(w(k) > 0)) == kept and float(jnp.mean(w(k))) == pytest.approx(1.0)
+
+
 def test_the_adaptive_weight_is_bounded():
     assert float(losses.adaptive_weight(jnp.ones(3), jnp.zeros(3))) == 1e4
     assert float(losses.adaptive_weight(jnp.zeros(3), jnp.zeros(3))) == 0.0
@@ -226,6 +245,12 @@ def test_the_adaptive_weight_is_bounded():
         (lambda: losses.feature_matching([XA], [XA, XB]), r"features differ"),
         (lambda: losses.feature_matching([], []), r"there are none"),
         (lambda: losses.perceptual([XA], [jnp.asarray(IMAGE_1)]), r"shapes \[\(6, 3\)\] and \[\(6, 4, 4, 2\)\]"),
+        (lambda: losses.mean_feature_matching([], []), "there are none"),
+        (lambda: losses.mean_feature_matching([XA], [XA[:, :1]]), "features differ"),
+        (lambda: losses.top_k(XA[:, 0], 0), "k=0: expected 1 to 6"),
+        (lambda: losses.maximum_mean_discrepancy(XA[:1], XB), "a batch of 1: the unbiased estimate"),
+        (lambda: losses.conditional_contrastive(XA, XB, jnp.asarray(KIND), temperature=0.0), "temperature=0.0"),
+        (lambda: losses.auxiliary_discriminative(XA, jnp.asarray(KIND), real=False), "3 classes: expected k of reals"),
         (lambda: losses.perceptual([XA], [XB], weights=[jnp.ones(3)] * 2), "weights for 2 layers"),
     ],
 )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gan_jax import regularizers
+from gan_jax.types import InvalidInputError
 
 KEY = jax.random.key(0)
 X = jax.random.normal(KEY, (4, 3))
@@ -110,6 +111,13 @@ def test_latent_optimisation_is_the_natural_gradient_and_improves_the_score():
     moved = regularizers.latent_optimization(score, z, step=0.1, damping=2.0)
     np.testing.assert_allclose(moved, natural, rtol=1e-5, atol=1e-6)
     assert bool(jnp.all(score(moved) > score(z)))
+
+
+def test_lecam_without_an_update_and_a_damping_of_zero():
+    penalty, _ = regularizers.lecam(jnp.ones(4), jnp.ones(4), regularizers.init_lecam(), decay=1.0)
+    assert bool(jnp.all(jnp.isfinite(penalty)))
+    with pytest.raises(InvalidInputError, match="damping=0"):
+        regularizers.latent_optimization(lambda z: z @ W, X, damping=0.0)
 
 
 def test_dragan_stays_near_the_data():
