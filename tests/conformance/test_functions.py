@@ -1,6 +1,7 @@
 """The battery that every public function of the pure rooms passes. One without an entry in `functions.py` fails it."""
 
 import contextlib
+import functools
 import inspect
 
 import jax
@@ -18,6 +19,12 @@ from tests.conformance.functions import BATCH, CASES, KEY
 ROOMS = {"augment": augment, "losses": losses, "regularizers": regularizers}
 PUBLIC = {f"{room}.{name}": getattr(module, name) for room, module in ROOMS.items() for name in module.__all__}
 EACH = pytest.mark.parametrize("name", sorted(CASES))
+
+
+@functools.cache
+def compiled(name):
+    """Compiled once for all tests; that this is the same as without is a test of its own."""
+    return jax.jit(CASES[name].function)
 
 
 def floats(arguments):
@@ -68,11 +75,11 @@ def test_documented(name):
 def test_shape_and_dtype(name, dtype):
     case = CASES[name]
     arguments = cast(case.arguments(KEY), dtype)
-    value = case.function(*arguments)
+    value = compiled(name)(*arguments)
     assert value.shape == {"elementwise": arguments[0].shape, "example": (BATCH,), "scalar": ()}[case.output]
     # what reduces may widen, what is element-wise may not
     assert value.dtype == dtype or (case.output != "elementwise" and value.dtype == jnp.float32)
-    exact = np.asarray(case.function(*case.arguments(KEY)), np.float32)
+    exact = np.asarray(compiled(name)(*case.arguments(KEY)), np.float32)
     np.testing.assert_allclose(np.asarray(value, np.float32), exact, rtol=0.1, atol=0.1 * np.abs(exact).max() + 1e-3)
 
 
@@ -80,15 +87,15 @@ def test_shape_and_dtype(name, dtype):
 def test_jit_is_eager(name):
     case = CASES[name]
     arguments = case.arguments(KEY)
-    np.testing.assert_allclose(jax.jit(case.function)(*arguments), case.function(*arguments), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(compiled(name)(*arguments), case.function(*arguments), rtol=1e-5, atol=1e-5)
 
 
 @EACH
 def test_vmap_is_a_loop(name):
     case = CASES[name]
     sets = [case.arguments(key) for key in jax.random.split(KEY, 3)]
-    loop = jnp.stack([case.function(*arguments) for arguments in sets])
-    together = jax.vmap(case.function)(*(jnp.stack(x) for x in zip(*sets, strict=True)))
+    loop = jnp.stack([compiled(name)(*arguments) for arguments in sets])
+    together = jax.jit(jax.vmap(case.function))(*(jnp.stack(x) for x in zip(*sets, strict=True)))
     np.testing.assert_allclose(together, loop, rtol=1e-5, atol=1e-5)
 
 
@@ -104,11 +111,12 @@ def test_extremes_are_finite_with_finite_gradients(name, dtype):
         first, second = (jnp.where(jnp.arange(BATCH) % 2 == i, 1e4, -1e4).astype(dtype) for i in range(2))
         if all(x.shape == (BATCH,) for x in arguments) and len(arguments) == 2:
             points += [(first, first), (first, second), (first, 0 * first), (0 * first, first)]
+    total = lambda *x: jnp.sum(case.function(*x).astype(jnp.float32))  # noqa: E731
+    slopes = jax.jit(jax.grad(total, floats(arguments)))
     for point in points:
-        total = lambda *x: jnp.sum(case.function(*x).astype(jnp.float32))  # noqa: E731
-        assert finite(case.function(*point)), point
+        assert finite(compiled(name)(*point)), point
         if dtype != jnp.float16:  # in which a steep but right gradient, such as mode_seeking's at equal samples, is inf
-            assert finite(jax.grad(total, floats(point))(*point)), point
+            assert finite(slopes(*point)), point
 
 
 @pytest.mark.parametrize("name", sorted(name for name, case in CASES.items() if not case.stopped))
@@ -143,7 +151,7 @@ def test_the_gradient_has_the_right_sign(name):
     arguments = case.arguments(KEY)
     if case.coupled and "relativistic" in name:
         arguments = tuple(jnp.broadcast_to(jnp.mean(x), x.shape) for x in arguments)
-    gradients = jax.grad(lambda *x: jnp.sum(case.function(*x)), floats(arguments))(*arguments)
+    gradients = jax.jit(jax.grad(lambda *x: jnp.sum(case.function(*x)), floats(arguments)))(*arguments)
     for gradient, sign in zip(gradients, case.signs, strict=False):
         if sign is not None:
             np.testing.assert_array_equal(np.sign(gradient), np.full(gradient.shape, sign))
@@ -154,8 +162,8 @@ def test_the_order_of_examples_does_not_matter(name):
     case = CASES[name]
     order = jnp.array([3, 1, 5, 0, 7, 2, 4, 6])
     arguments = case.arguments(KEY)
-    value = case.function(*arguments)
-    permuted = case.function(*(x[order] if i < case.batched else x for i, x in enumerate(arguments)))
+    value = compiled(name)(*arguments)
+    permuted = compiled(name)(*(x[order] if i < case.batched else x for i, x in enumerate(arguments)))
     np.testing.assert_allclose(permuted, value if case.output == "scalar" else value[order], rtol=1e-5, atol=1e-5)
 
 
@@ -168,10 +176,8 @@ def test_sharded_over_eight_devices(name):
         jax.device_put(x, NamedSharding(devices, P("data") if i < case.batched else P()))
         for i, x in enumerate(arguments)
     )
-    both = jax.value_and_grad(lambda *x: jnp.sum(jnp.sin(case.function(*x))), floats(arguments))
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), jax.jit(both)(*sharded), both(*arguments)
-    )
+    both = jax.jit(jax.value_and_grad(lambda *x: jnp.sum(jnp.sin(case.function(*x))), floats(arguments)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), both(*sharded), both(*arguments))
 
 
 @pytest.mark.parametrize(
@@ -181,8 +187,8 @@ def test_inside_shard_map(name):
     case = CASES[name]
     arguments = case.arguments(KEY)
     specs = tuple(P("data") if i < case.batched else P() for i in range(len(arguments)))
-    value = jax.shard_map(case.function, mesh=mesh(), in_specs=specs, out_specs=P("data"))(*arguments)
-    np.testing.assert_allclose(value, case.function(*arguments), rtol=1e-5, atol=1e-5)
+    value = jax.jit(jax.shard_map(case.function, mesh=mesh(), in_specs=specs, out_specs=P("data")))(*arguments)
+    np.testing.assert_allclose(value, compiled(name)(*arguments), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", sorted(name for name, c in CASES.items() if c.batched == 2 and not c.random))
@@ -256,7 +262,7 @@ def test_the_global_mean_inside_shard_map_by_gathering(name):
 @pytest.mark.parametrize("shape", [(5, 1), (3, 4, 4), (2, 3, 4, 4, 1)])
 def test_logits_of_any_shape(name, shape):
     """Patch maps, video maps; and each place is a loss of its own."""
-    loss = CASES[name].function
+    loss = compiled(name)
     r, f = (jax.random.uniform(key, shape) for key in jax.random.split(KEY))
     value = loss(r, f)
     assert value.shape == shape
