@@ -2,15 +2,17 @@
 
 import pathlib
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from gan_jax.runtime import hosts
 from gan_jax.types import InvalidInputError
 
-DONE, BAD_INPUT, DIVERGED, STOPPED = 0, 2, 3, 75
+DONE, FAILED, BAD_INPUT, DIVERGED, LOST, STOPPED = 0, 1, 2, 3, hosts.LOST, 75
 
 
 def run(main: Callable[[Sequence[str]], int | None], *, config: bool = False) -> None:
@@ -46,12 +48,21 @@ def run(main: Callable[[Sequence[str]], int | None], *, config: bool = False) ->
             return main(argv)
         except InvalidInputError as error:
             fail(str(error))
+        except Exception as error:
+            if hosts.client() is None:
+                raise
+            traceback.print_exc()
+            lost = hosts.told_by_another(error)
+            reason = "a process of the run is missing or failed: " if lost else ""
+            hosts.leave(LOST if lost else FAILED, f"{reason}{type(error).__name__}: {str(error).splitlines()[:1]}")
 
     app.run(guarded, flags_parser=parse)
 
 
 def fail(message: str) -> NoReturn:
-    """Ends the process with a message for the person who started it."""
+    """Ends the process with a message for the person who started it; the other processes of the run end too."""
+    if hosts.client() is not None:
+        hosts.leave(BAD_INPUT, message)
     print(f"error: {message}", file=sys.stderr)
     sys.exit(BAD_INPUT)
 

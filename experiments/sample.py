@@ -21,7 +21,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "directory of the run", required
 _NUM = flags.DEFINE_integer("num", 64, "number of samples", lower_bound=1)
 _OUT = flags.DEFINE_string("out", "grid.png", "where to write: a picture, or .npy for the samples themselves")
 _SEED = flags.DEFINE_integer("seed", 0, "seed of the latents", lower_bound=0, upper_bound=2**63 - 1)
-_STEP = flags.DEFINE_integer("step", None, "step of the checkpoint; the newest by default")
+_STEP = flags.DEFINE_string("step", None, "step of the checkpoint, or best; the newest by default")
 _TRUNCATION = flags.DEFINE_float(
     "truncation", None, "threshold of the latents: in standard deviations if normal, in (0, 1] if uniform"
 )
@@ -47,7 +47,10 @@ def main(argv: Sequence[str]) -> int:
     out = pathlib.Path(_OUT.value)
     if out.suffix != ".npy" and Image.registered_extensions().get(out.suffix.lower()) not in Image.SAVE:
         raise InvalidInputError(f"--out={out}: expected a name ending in .npy or as a picture does, such as .png")
-    run = load(_WORKDIR.value, _STEP.value)
+    step = _STEP.value
+    if step is not None and step != "best" and not step.isdigit():
+        raise InvalidInputError(f"--step={step}: expected a number, or best")
+    run = load(_WORKDIR.value, int(step) if step and step.isdigit() else step)
     game, num, label = run.experiment.game, _NUM.value, _LABEL.value
     inputs = interpolated(run, num, _INTERPOLATE.value) if _INTERPOLATE.value else None
     labels: int | np.ndarray | None = label

@@ -7,7 +7,7 @@ import ml_collections
 
 from gan_jax.runtime import Experiment
 
-_FIELDS = tuple(field.name for field in dataclasses.fields(Experiment) if field.type in (int, "int"))
+_FIELDS = tuple(field.name for field in dataclasses.fields(Experiment) if field.type in (int, "int", str, "str"))
 
 # Keys that do not change what an iteration computes: a run may be continued with other values of these.
 FREE = (
@@ -19,11 +19,17 @@ FREE = (
     "keep_last",
     "keep_every",
     "sample_count",
+    "fsdp",
+    "remat",
+    "best_metric",
+    "best_mode",
+    "on_divergence",
+    "max_rollbacks",
 )
 
 
 def run_config(**values: Any) -> ml_collections.ConfigDict:
-    """A config with the fields of `Experiment` that are numbers, at their defaults, and with `values`.
+    """A config with the fields of `Experiment` that are numbers or words, at their defaults, and with `values`.
 
     Args:
       **values: at least `batch_size` and `steps`; and the scalars of the experiment itself.

@@ -2,19 +2,24 @@
 
 --config=FILE is the experiment file, experiments/configs/digits.py if not given; --config.KEY=VALUE overrides its keys,
 such as --config.steps=1000.
-The same command twice continues. Exit codes: 0 done; 2 bad flag, config or data; 3 diverged, the last good checkpoint
-is kept; 75 stopped by a signal after saving.
+The same command twice continues. Exit codes: 0 done; 1 a bug, with a traceback; 2 bad flag, config, data or storage,
+which a person must mend; 3 diverged, the last good checkpoint is kept; 69 another process is missing, or no step ended
+in time; 75 stopped by a signal after saving. After 69 and 75 the same command continues.
 """
 
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 from absl import flags
 
 from experiments import flags as commands
+from experiments import launch
 from experiments import workdir as workdirs
+from experiments.launch import say
 from gan_jax import runtime
+from gan_jax.runtime import signals
 from gan_jax.runtime.loop import DIVERGED, DONE, STOPPED
 from gan_jax.runtime.program import build_start, compile_program
 from gan_jax.types import InvalidInputError
@@ -22,17 +27,16 @@ from gan_jax.types import InvalidInputError
 _WORKDIR = flags.DEFINE_string("workdir", None, "directory of the run: checkpoints, logs, samples")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "print data, parameters and memory, compile one step, train nothing")
 _WANDB = flags.DEFINE_string("wandb_project", "", "log to this Weights & Biases project too")
+_INIT_FROM = flags.DEFINE_string(
+    "init_from", "", "workdir of another run, whose networks this one begins with: fine-tuning, from step 0"
+)
+_INIT_STEP = flags.DEFINE_integer("init_step", None, "step of its checkpoint; the newest by default")
 _EXIT = {DONE: commands.DONE, STOPPED: commands.STOPPED, DIVERGED: commands.DIVERGED}
-
-
-def say(message: str) -> None:
-    """A message for the person watching, at once."""
-    print(message, flush=True)
 
 
 def dry_run(experiment: runtime.Experiment) -> None:
     """Everything up to the first iteration."""
-    mesh = runtime.make_mesh()
+    mesh = runtime.make_mesh(fsdp=experiment.fsdp)
     source = experiment.open_source()
     say(source.summary())
     with jax.set_mesh(mesh):
@@ -40,22 +44,21 @@ def dry_run(experiment: runtime.Experiment) -> None:
         compile_program(experiment, source, mesh, start, 0, say)
 
 
-def main(argv: Sequence[str]) -> int:
-    """See the module."""
-    del argv
-    config, path = flags.FLAGS.config, commands.config_path()
-    experiment = workdirs.load_module(path).build(config)
-    if _DRY_RUN.value:
-        dry_run(experiment)
-        return commands.DONE
-    if _WORKDIR.value is None:
-        raise InvalidInputError(
-            "--workdir is missing: a directory for checkpoints and logs, such as --workdir=runs/digits"
-        )
-    workdir = pathlib.Path(_WORKDIR.value)
-    workdirs.claim(workdir, path, config)
-    result = runtime.train(experiment, workdir, say=say, wandb_project=_WANDB.value, config=config.to_dict())
+def train(
+    experiment: runtime.Experiment, workdir: pathlib.Path, watchdog: runtime.Watchdog, stop: signals.StopRequest
+) -> int:
+    """Trains, and says how it ended."""
+    options: dict[str, Any] = {"say": say, "watchdog": watchdog, "stop": stop, "wandb_project": _WANDB.value}
+    if _INIT_FROM.value:
+        checkpoints = pathlib.Path(_INIT_FROM.value) / "checkpoints"
+        if not checkpoints.is_dir():
+            raise InvalidInputError(f"--init_from={_INIT_FROM.value}: no workdir of a run; it has no {checkpoints}")
+        options["begin"] = runtime.init_from(checkpoints, _INIT_STEP.value, say=say)
+    config = flags.FLAGS.config.to_dict()
+    result = runtime.train(experiment, workdir, config=config, **options)
     say(f"{result.status}: step {result.step:,}, {result.images:,} images; state_sha256 {result.state_sha256}")
+    if result.best_checkpoint is not None:
+        say(f"best {experiment.best_metric}: the checkpoint of step {result.best_checkpoint:,}")
     if result.status == DIVERGED:
         kept = (
             f"the last good checkpoint, of step {result.checkpoint:,}, is kept"
@@ -63,10 +66,31 @@ def main(argv: Sequence[str]) -> int:
             else "none was saved"
         )
         say(
-            f"the run diverged; {kept} in {workdir / 'checkpoints'}: "
+            f"the run diverged; {kept} in {workdir / 'checkpoints'}: go on with --config.on_divergence=rollback, or "
             "train anew in another --workdir, with a lower learning rate or a larger penalty"
         )
     return _EXIT[result.status]
+
+
+def main(argv: Sequence[str]) -> int:
+    """See the module."""
+    del argv
+    config, path = flags.FLAGS.config, commands.config_path()
+    with launch.launched() as watchdog, signals.stop_signals() as stop:
+        module = workdirs.load_module(path)
+        launch.agree(workdirs.versions(), config.to_dict(), path, watchdog.patience)
+        experiment = module.build(config)
+        if _DRY_RUN.value:
+            dry_run(experiment)
+            return commands.DONE
+        if _WORKDIR.value is None:
+            raise InvalidInputError(
+                "--workdir is missing: a directory for checkpoints and logs, such as --workdir=runs/digits"
+            )
+        workdir = pathlib.Path(_WORKDIR.value)
+        source = {"workdir": _INIT_FROM.value, "step": _INIT_STEP.value} if _INIT_FROM.value else None
+        launch.claim(workdir, lambda: workdirs.claim(workdir, path, config, init_from=source), watchdog.patience)
+        return train(experiment, workdir, watchdog, stop)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
 """What a run leaves in its workdir, and how to get it back: `load(workdir).sample(64)`."""
 
 import dataclasses
+import fcntl
 import importlib.metadata
 import importlib.util
 import json
+import os
 import pathlib
 import platform
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +19,7 @@ import jax
 import ml_collections
 import numpy as np
 
+from experiments.launch import circumstances
 from experiments.settings import FREE
 from gan_jax import runtime
 from gan_jax.core import GANState
@@ -61,7 +65,33 @@ def versions() -> dict[str, str]:
     return found
 
 
-def claim(workdir: pathlib.Path, module_path: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+_locks: list[Any] = []  # held until the process ends, however it ends
+
+
+def _lock(workdir: pathlib.Path) -> None:
+    """Keeps other runs out of a workdir for as long as this process lives."""
+    file = (workdir / "lock").open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        raise InvalidInputError(
+            f"workdir {str(workdir)!r} is in use by another run ({file.read().strip()}): wait for it, stop it, or "
+            "choose another --workdir"
+        ) from error
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    file.flush()
+    _locks.append(file)
+
+
+def claim(
+    workdir: pathlib.Path,
+    module_path: pathlib.Path,
+    config: ml_collections.ConfigDict,
+    *,
+    init_from: dict[str, Any] | None = None,
+) -> None:
     """Makes a workdir this run's own, or checks that it is: writes `config.json` and a copy of the experiment file.
 
     `config.json` tells what runs it now (config, versions, devices, command); what it told before a resume with another
@@ -71,15 +101,29 @@ def claim(workdir: pathlib.Path, module_path: pathlib.Path, config: ml_collectio
       workdir: made if missing.
       module_path: the experiment file.
       config: as resolved from file and flags.
+      init_from: whose networks the run begins with.
 
     Raises:
-      InvalidInputError: if the workdir was made by another config; the message lists the differences.
+      InvalidInputError: if the workdir was made by another config (the message lists the differences), is in use by
+        another run, or cannot be written.
     """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        _lock(workdir)
+    except OSError as error:
+        raise InvalidInputError(f"workdir {str(workdir)!r} cannot be written: {error}") from error
     resolved = json.loads(config.to_json_best_effort())
     record = workdir / "config.json"
     started = any(path.name.isdigit() for path in (workdir / "checkpoints").glob("*"))
     if record.exists() and started:  # until something is saved, another try may correct its flags
-        earlier = read_json(record)["config"]
+        begun = read_json(record)
+        earlier = begun["config"]
+        if init_from not in (None, begun["init_from"]):
+            raise InvalidInputError(
+                f"workdir {str(workdir)!r} has checkpoints already, and did not begin from {init_from}: leave "
+                "--init_from out to continue it, or choose another --workdir to begin anew"
+            )
+        init_from = begun["init_from"]
         changed = [
             f"config.{key}: {earlier.get(key, 'absent')!r} there, {resolved.get(key, 'absent')!r} now"
             for key in sorted(earlier.keys() | resolved.keys())
@@ -96,14 +140,15 @@ def claim(workdir: pathlib.Path, module_path: pathlib.Path, config: ml_collectio
                 "go back to what made it, or choose another --workdir"
             )
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
         if not started:
             shutil.copyfile(module_path, workdir / "experiment.py")
         facts: dict[str, Any] = {
             "config": resolved,
             "config_file": module_path.name,
             "versions": versions(),
-            "platform": jax.default_backend(),
+            **circumstances(),
+            "init_from": init_from,
+            "processes": jax.process_count(),
             "devices": [device.device_kind for device in jax.devices()],
             "command": sys.argv,
         }
@@ -166,12 +211,12 @@ class Trained:
         )
 
 
-def load(workdir: str | pathlib.Path, step: int | None = None, *, say: Callable[[str], None] = print) -> Trained:
+def load(workdir: str | pathlib.Path, step: int | str | None = None, *, say: Callable[[str], None] = print) -> Trained:
     """A trained game from its workdir.
 
     Args:
       workdir: of a run.
-      step: of the checkpoint; the newest that can be read by default.
+      step: of the checkpoint, or `'best'`; the newest that can be read by default.
       say: gets messages about damaged checkpoints.
 
     Returns:
@@ -182,14 +227,24 @@ def load(workdir: str | pathlib.Path, step: int | None = None, *, say: Callable[
     """
     workdir = pathlib.Path(workdir)
     config = ml_collections.ConfigDict(read_json(workdir / "config.json")["config"])
-    shapes = read_json(workdir / "data.json")
+    shapes = read_json(workdir / "data.json")["spec"]
     spec = {name: jax.ShapeDtypeStruct(x["shape"], x["dtype"]) for name, x in shapes.items()}
     experiment = load_module(workdir / "experiment.py").build(config)
     mesh = runtime.make_mesh(jax.local_devices()[:1])
     with jax.set_mesh(mesh):
         abstract = build_start(experiment, spec, mesh).abstract
-        checkpointer = runtime.Checkpointer(workdir / "checkpoints", keep_last=1, read_only=True)
+        checkpointer = runtime.Checkpointer(
+            workdir / "checkpoints",
+            keep_last=1,
+            best_metric=experiment.best_metric,
+            best_mode=experiment.best_mode,
+            read_only=True,
+        )
         steps = checkpointer.steps()
+        if step == "best":
+            step = checkpointer.best_step()
+            if step is None:
+                raise InvalidInputError(f"{workdir} has no best checkpoint: train with --config.best_metric=NAME")
         if step is not None and step not in steps:
             raise InvalidInputError(f"{workdir} has no checkpoint of step {step}: it has {steps}")
         try:

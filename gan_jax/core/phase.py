@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
+from gan_jax.core.sharding import gather, scatter
 from gan_jax.core.state import GANState
 from gan_jax.types import Batch, Metrics, Out, Phase, PRNGKey
 
@@ -18,10 +19,11 @@ Gradient = tuple[PyTree, Out, Array]  # the gradient, what the loss reports, its
 
 def gradient(phase: Phase, state: GANState, batch: Batch, key: PRNGKey) -> Gradient:
     """The gradient of a phase's loss with respect to its player's parameters, everything else as in the state."""
+    whole = {name: player.replace(params=gather(player.params)) for name, player in state.players.items()}
     (loss, out), gradient = jax.value_and_grad(phase.loss, has_aux=True)(
-        state.players[phase.player].params, state, batch, key
+        whole[phase.player].params, state.replace(players=whole), batch, key
     )
-    return gradient, out, loss
+    return scatter(gradient), out, loss
 
 
 def apply_gradient(phase: Phase, state: GANState, gradient: Gradient) -> tuple[GANState, Metrics]:

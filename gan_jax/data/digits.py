@@ -1,7 +1,6 @@
 """The handwritten digits that scikit-learn carries: real data without a download."""
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 from gan_jax.data.sources import Arrays
 
@@ -19,6 +18,8 @@ def digits(*, labels: bool) -> Arrays:
       Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998; the test
       part, as in `sklearn.datasets.load_digits`.
     """
+    from sklearn.datasets import load_digits  # noqa: PLC0415 - takes longer to import than all the rest
+
     bunch = load_digits()
     arrays = {"real": (bunch.images[..., None] / 8.0 - 1.0).astype(np.float32)}
     if labels:

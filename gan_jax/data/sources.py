@@ -1,10 +1,13 @@
 """What a data source is: in memory and gathered on the device, read from storage, or drawn from a distribution.
 
 Every source has `name`, `spec` (one example as the game sees it), `num_classes` (None without labels), `summary()` for
-the person who reads the log, and `feed(...)`, which says how its batches get into the compiled step.
+the person who reads the log, `fingerprint()`, which tells two data sets apart, and `feed(...)`, which says how its
+batches get into the compiled step.
 """
 
 import dataclasses
+import functools
+import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -64,8 +67,11 @@ class Source(Protocol):
     def summary(self) -> str:
         """Count, shape, range and labels, for the log."""
 
-    def feed(self, seed: int, draws: int, batch_size: int, places: range) -> Feed:
-        """The feed of a run; `places` is the part of the batch that this host reads."""
+    def fingerprint(self) -> str:
+        """A hash of what the data are, to notice that a run is continued on others, or that processes read others."""
+
+    def feed(self, seed: int, draws: int, batch_size: int, places: order.Places) -> Feed:
+        """The feed of a run; `places` are the examples of each batch that this process reads."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +105,11 @@ class Arrays:
     def summary(self) -> str:
         return f"{self.name}: {self.size:,} examples, on the device\n" + describe(self.arrays, self.num_classes)
 
-    def feed(self, seed: int, draws: int, batch_size: int, places: range) -> Feed:
+    def fingerprint(self) -> str:
+        """Of every byte."""
+        return fingerprint(self.arrays, self.size)
+
+    def feed(self, seed: int, draws: int, batch_size: int, places: order.Places) -> Feed:
         def stream(start: int, length: int) -> Iterator[np.ndarray]:
             while True:
                 steps = range(start, start + length)
@@ -139,14 +149,23 @@ class Records:
     def spec(self) -> Spec:
         return {name: model_spec(name, x) for name, x in self.reader.read(np.zeros(1, int)).items()}
 
-    def summary(self) -> str:
+    @functools.cached_property
+    def shown(self) -> dict[str, np.ndarray]:
+        """Up to 256 examples from all over the data set."""
         count = min(256, len(self.reader))
-        arrays = self.reader.read(np.arange(count) * len(self.reader) // count)
-        check_labels(self.name, arrays.get("label"), self.num_classes)
-        head = f"{self.name}: {len(self.reader):,} examples, streamed (below: {count} of them)\n"
-        return head + describe(arrays, self.num_classes)
+        return self.reader.read(np.arange(count) * len(self.reader) // count)
 
-    def feed(self, seed: int, draws: int, batch_size: int, places: range) -> Feed:
+    def summary(self) -> str:
+        check_labels(self.name, self.shown.get("label"), self.num_classes)
+        count = len(next(iter(self.shown.values())))
+        head = f"{self.name}: {len(self.reader):,} examples, streamed (below: {count} of them)\n"
+        return head + describe(self.shown, self.num_classes)
+
+    def fingerprint(self) -> str:
+        """Of the number of examples, and of those that the summary shows."""
+        return fingerprint(self.shown, len(self.reader))
+
+    def feed(self, seed: int, draws: int, batch_size: int, places: order.Places) -> Feed:
         def stream(start: int, length: int) -> Iterator[Batch]:
             batches = _Batches(self.reader, seed, batch_size, places, start * draws)
             options = grain.ReadOptions(num_threads=self.num_threads, prefetch_buffer_size=self.prefetch)
@@ -172,7 +191,7 @@ class Records:
 class _Batches:
     """This host's part of every batch of the endless shuffled sequence, from batch `first` on."""
 
-    def __init__(self, reader: Reader, seed: int, batch_size: int, places: range, first: int) -> None:
+    def __init__(self, reader: Reader, seed: int, batch_size: int, places: order.Places, first: int) -> None:
         self.reader, self.seed, self.batch_size, self.places, self.first = reader, seed, batch_size, places, first
 
     def __len__(self) -> int:
@@ -209,7 +228,11 @@ class Draws:
         drawn = jax.device_get(self.draw(jax.random.key(0), 1000))
         return f"{self.name}: drawn anew for every batch (below: 1,000 draws)\n" + describe(drawn, self.num_classes)
 
-    def feed(self, seed: int, draws: int, batch_size: int, places: range) -> Feed:
+    def fingerprint(self) -> str:
+        """Of the shapes only: what is drawn is in the experiment file."""
+        return fingerprint({name: np.zeros(x.shape, x.dtype) for name, x in self.spec.items()}, 0)
+
+    def feed(self, seed: int, draws: int, batch_size: int, places: order.Places) -> Feed:
         del places  # the draw is one global program, split over hosts by its sharding
 
         def stream(start: int, length: int) -> Iterator[None]:
@@ -235,6 +258,15 @@ def to_model(name: str, values: jax.Array) -> jax.Array:
 def model_spec(name: str, values: np.ndarray) -> jax.ShapeDtypeStruct:
     """What `to_model` makes of one of the examples."""
     return jax.eval_shape(lambda x: to_model(name, x), jax.ShapeDtypeStruct(values.shape[1:], values.dtype))
+
+
+def fingerprint(arrays: dict[str, np.ndarray], count: int) -> str:
+    """A hash of arrays, and of how many examples there are."""
+    digest = hashlib.sha256(str(count).encode())
+    for name, values in sorted(arrays.items()):
+        digest.update(f"{name} {values.dtype} {values.shape}\n".encode())
+        digest.update(np.ascontiguousarray(values).data)
+    return digest.hexdigest()
 
 
 def check_labels(name: str, labels: np.ndarray | None, num_classes: int | None) -> None:

@@ -1,12 +1,16 @@
 """The impure part: mesh, checkpoints, logs, and the loop that trains an experiment."""
 
-from gan_jax.runtime.checkpoint import Checkpointer, all_finite, state_sha256
+from gan_jax.runtime.checkpoint import Checkpointer, state_sha256
 from gan_jax.runtime.experiment import Experiment
+from gan_jax.runtime.finetune import init_from
+from gan_jax.runtime.health import all_finite, diversity
 from gan_jax.runtime.logging import Logger, duration
-from gan_jax.runtime.loop import Result, train
 from gan_jax.runtime.mesh import make_mesh
 from gan_jax.runtime.preview import grid_columns, image_grid, scatter
-from gan_jax.runtime.program import Program, Start, build_program, build_start, sample_grid
+from gan_jax.runtime.program import Program, Start, build_program, build_start
+from gan_jax.runtime.sampling import sample_grid
+from gan_jax.runtime.train import Result, train
+from gan_jax.runtime.watchdog import Watchdog
 
 __all__ = [
     "Checkpointer",
@@ -15,12 +19,15 @@ __all__ = [
     "Program",
     "Result",
     "Start",
+    "Watchdog",
     "all_finite",
     "build_program",
     "build_start",
+    "diversity",
     "duration",
     "grid_columns",
     "image_grid",
+    "init_from",
     "make_mesh",
     "sample_grid",
     "scatter",

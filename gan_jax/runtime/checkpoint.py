@@ -1,28 +1,38 @@
-"""Checkpoints of the whole state by Orbax, and the hash that proves two states equal."""
+"""Checkpoints of the whole state by Orbax, a seal that notices damage, and the hash that proves two states equal."""
 
+import contextlib
 import hashlib
+import json
+import math
 import pathlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from jaxtyping import PyTree
+from orbax.checkpoint import checkpoint_managers
 
+from gan_jax.runtime import hosts
+from gan_jax.runtime.logging import write_json
 from gan_jax.types import InvalidInputError
 
-_DIGEST = "sha256"  # saved beside the arrays: Orbax does not notice every damaged byte
+_SEAL = "gan_jax.json"  # in a checkpoint: what it is of, and the size and hash of every other file
+_TEMPORARY = ".orbax-checkpoint-tmp"  # Orbax renames the directory when all of it, the seal included, is written
 
 
 def flatten(tree: PyTree) -> dict[str, Any]:
     """The arrays of a tree by name; a key array as its data."""
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="."): _data(leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
+    return {path_name(path): _data(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def path_name(path: Any) -> str:
+    """The name of an array in a checkpoint, from its path in the tree."""
+    return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
 def _is_key(x: Any) -> bool:
@@ -39,58 +49,86 @@ def _data(x: Any) -> Any:
 
 
 def state_sha256(state: PyTree) -> str:
-    """A hash over every array of a state: its name, dtype, shape and bytes.
+    """A hash over every array of a state: its name, dtype, shape and bytes; all processes of a run must call it.
 
     Args:
       state: any tree of arrays.
 
     Returns:
-      64 hexadecimal digits; equal states have equal ones, on any number of devices.
+      64 hexadecimal digits; equal states have equal ones, on any number of devices and processes.
     """
-    return _digest(flatten(state)).tobytes().hex()
-
-
-def _digest(arrays: dict[str, Any]) -> np.ndarray:
     digest = hashlib.sha256()
-    for name, leaf in sorted(arrays.items()):
-        array = np.asarray(jax.device_get(leaf))
+    for name, leaf in sorted(flatten(state).items()):
+        local = not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated
+        array = np.asarray(leaf if local else multihost_utils.process_allgather(leaf, tiled=True))
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
-    return np.frombuffer(digest.digest(), np.uint8)
+    return digest.hexdigest()
 
 
-@jax.jit
-def all_finite(tree: PyTree) -> jax.Array:
-    """Whether every floating-point array of a tree is finite."""
-    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in leaves]))
+def _files(directory: pathlib.Path) -> dict[str, list[Any]]:
+    """Size and hash of every file of a checkpoint except its seal."""
+    found = {}
+    for path in sorted(directory.rglob("*")):
+        if path.is_file() and path.name != _SEAL:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            found[str(path.relative_to(directory))] = [path.stat().st_size, digest]
+    return found
 
 
 class Checkpointer:
-    """Saves asynchronously, keeps the last few and every k-th, restores the newest that can be read."""
+    """Saves asynchronously, keeps the last few, every k-th and the best, restores the newest that is whole."""
 
     def __init__(
-        self, directory: pathlib.Path, *, keep_last: int, keep_every: int = 0, read_only: bool = False
+        self,
+        directory: pathlib.Path,
+        *,
+        keep_last: int,
+        keep_every: int = 0,
+        best_metric: str = "",
+        best_mode: str = "max",
+        about: dict[str, Any] | None = None,
+        read_only: bool = False,
     ) -> None:
         """Opens a directory of checkpoints.
 
         Args:
-          directory: one sub-directory per step.
+          directory: one sub-directory per step; all processes of a run must see the same one.
           keep_last: how many of the newest to keep.
           keep_every: keep for good each whose step this divides; 0 for none.
+          best_metric: keep the one that was saved with the best value of this metric too; empty for none.
+          best_mode: whether the smallest or the largest value is best.
+          about: what the checkpoints are of; restoring refuses those of anything else. None restores anything.
           read_only: never write or delete.
         """
-        self.directory, self._read_only = directory.absolute(), read_only
+        self.directory, self._read_only, self._about = directory.absolute(), read_only, about
+        self._best = best_metric
+        policies: list[Any] = [checkpoint_managers.LatestN(keep_last)]
+        policies += [checkpoint_managers.EveryNSteps(keep_every)] if keep_every else []
+        worst = math.inf if best_mode == "min" else -math.inf
+
+        def value(metrics: dict[str, float]) -> float:
+            return metrics.get(best_metric, worst)
+
+        if best_metric:
+            best = checkpoint_managers.BestN(
+                get_metric_fn=value, reverse=best_mode == "min", n=1, keep_checkpoints_without_metrics=False
+            )
+            policies.append(best)
+        keep_all = checkpoint_managers.LatestN()
         self._manager = ocp.CheckpointManager(
             self.directory,
             item_handlers=ocp.StandardCheckpointHandler(),  # without it a new process cannot read metadata
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=None if read_only else keep_last,
-                keep_period=keep_every or None,
+                preservation_policy=keep_all if read_only else checkpoint_managers.AnyPreservationPolicy(policies),
+                best_fn=value if best_metric else None,
+                best_mode="min" if best_mode == "min" else "max",
                 cleanup_tmp_directories=not read_only,
                 read_only=read_only,
                 save_interval_steps=0 if read_only else 1,
                 create=not read_only,
+                async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
             ),
         )
 
@@ -99,42 +137,81 @@ class Checkpointer:
         self._manager.reload()
         return sorted(self._manager.all_steps())
 
-    def save(self, step: int, tree: PyTree) -> None:
+    def best_step(self) -> int | None:
+        """The step of the best checkpoint by the metric; None without one."""
+        return self._manager.best_step() if self._best else None
+
+    def save(self, step: int, tree: PyTree, metrics: dict[str, float] | None = None) -> None:
         """Saves a tree of arrays; returns once it is copied, and writes in the background.
 
         A checkpoint of that step that is there already is left as it is.
+
+        Args:
+          step: its name.
+          tree: of arrays.
+          metrics: for choosing the best; None where they were not measured at this step.
+
+        Raises:
+          InvalidInputError: what went wrong with the save before, if something did.
         """
         if step not in self._manager.all_steps():
-            arrays = flatten(tree)
-            self._manager.save(step, args=ocp.args.StandardSave(arrays | {_DIGEST: _digest(arrays)}))
+            with _telling("the checkpoint before"):
+                self._manager.save(step, args=ocp.args.StandardSave(flatten(tree)), metrics=metrics)
+
+    def _seal(self) -> None:
+        """Writes what the checkpoint is, and what its files are, just before Orbax gives it its name."""
+        [temporary] = self.directory.glob(f"*{_TEMPORARY}*")
+        write_json(temporary / _SEAL, {"about": self._about, "files": _files(temporary)})
+
+    def check(self) -> None:
+        """Raises what went wrong with a save in the background, if something did."""
+        with _telling("a checkpoint"):
+            self._manager.check_for_errors()
 
     def wait(self) -> None:
         """Returns when every save is on disk; raises what went wrong with one."""
-        self._manager.wait_until_finished()
+        with _telling("a checkpoint"):
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
 
     def close(self) -> None:
-        """Waits, and lets go of the directory."""
+        """Lets go of the directory."""
         self._manager.close()
 
+    def __enter__(self) -> "Checkpointer":
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is None:
+            self.close()
+        elif hosts.client() is None:  # a save goes on in the background; among processes it might wait for a lost one
+            try:
+                self.close()
+            except Exception as another:
+                error.add_note(f"and a checkpoint could not be written: {_first_line(another)}")
+
     def restore(self, step: int, abstract: PyTree) -> PyTree:
-        """One checkpoint, exactly as `abstract` describes it.
+        """One checkpoint, exactly as `abstract` describes it; all processes of a run must call it.
 
         Args:
           step: which.
-          abstract: tree of `jax.ShapeDtypeStruct`s with shardings.
+          abstract: tree of `jax.ShapeDtypeStruct`s with shardings, on any number of devices and processes.
 
         Returns:
           The tree.
 
         Raises:
-          InvalidInputError: if names, shapes or dtypes differ; the message lists the differences.
+          InvalidInputError: if the game, names, shapes or dtypes differ; the message lists the differences.
+          OSError: if it is damaged.
         """
+        self._check_whole(step)
+        return self._restore(step, abstract)
+
+    def _restore(self, step: int, abstract: PyTree) -> PyTree:
         wanted = flatten(abstract)
-        digest = jax.ShapeDtypeStruct((32,), np.uint8, sharding=jax.tree.leaves(abstract)[0].sharding)
-        stored = self._manager.item_metadata(step)
-        if stored is None:
-            raise OSError("its metadata cannot be read")
-        differences = _differences(wanted, {name: x for name, x in stored.items() if name != _DIGEST})
+        about = json.loads((self.directory / str(step) / _SEAL).read_text())["about"]
+        differences = [] if self._about is None else _compare(about or {}, self._about)
+        differences += _differences(wanted, self._stored(step))
         if differences:
             shown = "\n  ".join(differences[:20]) + (
                 f"\n  and {len(differences) - 20} more" if differences[20:] else ""
@@ -143,49 +220,107 @@ class Checkpointer:
                 f"checkpoint {self.directory / str(step)} is of another game or configuration:\n  {shown}\n"
                 "resume with the configuration that made it, or use another workdir"
             )
-        arrays = self._manager.restore(step, args=ocp.args.StandardRestore(wanted | {_DIGEST: digest}))
-        if not np.array_equal(arrays.pop(_DIGEST), _digest(arrays)):
-            raise OSError("its arrays are not those that were saved: the hashes differ")
-        leaves = [
-            jax.random.wrap_key_data(arrays[name], impl=jax.random.key_impl(jnp.empty((), leaf.dtype)))
-            if _is_key(leaf)
-            else arrays[name]
-            for name, leaf in zip(wanted, jax.tree.leaves(abstract), strict=True)
-        ]
-        return jax.tree.unflatten(jax.tree.structure(abstract), leaves)
+        arrays = self._manager.restore(step, args=ocp.args.StandardRestore(wanted))
+        return _rebuild(abstract, arrays)
 
-    def restore_latest(self, abstract: PyTree, say: Callable[[str], None] = print) -> tuple[int, PyTree] | None:
-        """The newest checkpoint that can be read; damaged ones are named and kept aside in `damaged/`.
+    def restore_some(self, step: int, wanted: dict[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
+        """Arrays of a checkpoint by the names of `flatten`, whatever else it holds, for another game to begin with.
+
+        Raises:
+          InvalidInputError: if it lacks some, or they differ in shape or dtype; the message lists the differences.
+          OSError: if it is damaged.
+        """
+        self._check_whole(step)
+        stored = self._stored(step)
+        differences = _differences(wanted, {name: x for name, x in stored.items() if name in wanted})
+        if differences:
+            raise InvalidInputError(
+                f"checkpoint {self.directory / str(step)} has not the networks of this game:\n  "
+                + "\n  ".join(differences[:20])
+            )
+        anywhere = jax.tree.leaves(wanted)[0].sharding
+        whole = {
+            name: wanted.get(name, jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=_everywhere(anywhere)))
+            for name, x in stored.items()
+        }
+        arrays = self._manager.restore(step, args=ocp.args.StandardRestore(whole))
+        return {name: arrays[name] for name in wanted}
+
+    def names(self, step: int) -> list[str]:
+        """The arrays that a checkpoint holds."""
+        return list(self._stored(step))
+
+    def _stored(self, step: int) -> dict[str, Any]:
+        stored = self._manager.item_metadata(step)
+        if stored is None:
+            raise OSError("its metadata cannot be read")
+        return dict(stored.items())
+
+    def _check_whole(self, step: int) -> None:
+        if fault := self._fault(step):
+            raise OSError(fault)
+
+    def _fault(self, step: int) -> str:
+        """What is wrong with the files of a checkpoint; empty if nothing is."""
+        directory = self.directory / str(step)
+        try:
+            seal = json.loads((directory / _SEAL).read_text())
+            files = _files(directory)
+        except (OSError, ValueError) as error:
+            return f"{type(error).__name__}: {error}"
+        for name in sorted(files.keys() | seal["files"].keys()):
+            was, now = seal["files"].get(name), files.get(name)
+            if was is None or now is None:
+                return f"{name} is {'missing' if now is None else 'not part of it'}"
+            if was != now:
+                changed = "content" if was[0] == now[0] else f"size ({was[0]} bytes when saved, {now[0]} now)"
+                return f"{name} has changed in {changed}"
+        return ""
+
+    def newest(self, say: Callable[[str], None]) -> int | None:
+        """The newest checkpoint whose files are whole; damaged ones are named and kept aside in `damaged/`.
 
         Args:
-          abstract: as for `restore`.
           say: gets the messages.
 
         Returns:
-          Its step and the tree, or None where there is no checkpoint at all.
+          Its step, or None where there is no checkpoint at all.
 
         Raises:
-          InvalidInputError: if it is of another game, or if there are checkpoints and none can be read.
+          InvalidInputError: if there are checkpoints and none is whole.
         """
         steps, damaged = self.steps(), []
         for step in reversed(steps):
-            try:
-                restored = self.restore(step, abstract)
-            except (InvalidInputError, MemoryError):
-                raise
-            except Exception as error:  # whatever Orbax, TensorStore or JSON raise on damaged files
-                say(f"checkpoint {step} is damaged: {_first_line(error)}")
+            if fault := self._fault(step):
+                say(f"checkpoint {step} is damaged: {fault}")
                 damaged.append(step)
                 continue
             for step_aside in damaged if not self._read_only else ():
                 say(f"checkpoint {step_aside} is kept aside in {self._put_aside(step_aside)}")
-            return step, restored
+            return step
         if steps:
             raise InvalidInputError(
                 f"none of the checkpoints {steps} in {self.directory} can be read; they are left as they are: mend "
                 "them, or start again in another workdir"
             )
         return None
+
+    def restore_latest(
+        self, abstract: PyTree, say: Callable[[str], None] = print, *, timeout: float = 600.0
+    ) -> tuple[int, PyTree] | None:
+        """The newest checkpoint that is whole, which process 0 chooses; see `newest` and `restore`.
+
+        Args:
+          abstract: as for `restore`.
+          say: gets the messages.
+          timeout: seconds to wait for process 0 to choose.
+
+        Returns:
+          Its step and the tree, or None where there is no checkpoint at all.
+        """
+        step = hosts.decide("checkpoint", lambda: self.newest(say), timeout)
+        self._manager.reload()
+        return None if step is None else (step, self._restore(step, abstract))
 
     def _put_aside(self, step: int) -> pathlib.Path:
         """Moves a damaged checkpoint out of the way, and tells where to."""
@@ -197,8 +332,43 @@ class Checkpointer:
         return aside
 
 
+@contextlib.contextmanager
+def _telling(what: str) -> Iterator[None]:
+    """Turns what Orbax raises for a failed write into one error that says what to do."""
+    try:
+        yield
+    except Exception as error:
+        raise InvalidInputError(
+            f"{what} could not be written: {_first_line(error)}; those already there are untouched: make room or mend "
+            "the storage, and run the same command again"
+        ) from error
+
+
 def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200] if str(error).strip() else ''}"
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:300] if str(error).strip() else ''}"
+
+
+def _everywhere(sharding: Any) -> jax.sharding.NamedSharding:
+    return jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
+
+
+def _rebuild(abstract: PyTree, arrays: dict[str, jax.Array]) -> PyTree:
+    """The tree that `abstract` describes, of arrays by name."""
+    leaves = [
+        jax.random.wrap_key_data(arrays[name], impl=jax.random.key_impl(jnp.empty((), leaf.dtype)))
+        if _is_key(leaf)
+        else arrays[name]
+        for name, leaf in zip(flatten(abstract), jax.tree.leaves(abstract), strict=True)
+    ]
+    return jax.tree.unflatten(jax.tree.structure(abstract), leaves)
+
+
+def _compare(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    return [
+        f"{name}: {stored.get(name)} in the checkpoint, {wanted.get(name)} here"
+        for name in sorted(stored.keys() | wanted.keys())
+        if stored.get(name) != wanted.get(name)
+    ]
 
 
 def _differences(wanted: dict[str, Any], stored: dict[str, Any]) -> list[str]:

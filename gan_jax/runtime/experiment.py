@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from jaxtyping import PyTree
@@ -34,6 +35,12 @@ class Experiment:
       keep_last: how many of the newest checkpoints to keep.
       keep_every: keep for good each checkpoint whose step this divides; 0 for none.
       sample_count: samples in a grid.
+      fsdp: over how many devices the large arrays of the players are split; 1 keeps a copy on each.
+      best_metric: keep the checkpoint with the best value of this metric of the log too; empty for none.
+      best_mode: whether the `min` or the `max` of it is best.
+      on_divergence: when a loss, a gradient or a parameter is not finite, `stop`, or `rollback` to the last checkpoint
+        and go on from there with other noise.
+      max_rollbacks: of a run; after so many it stops.
       update_rule: how the game's phases make an iteration; see `core.rules`.
       sample_inputs: what a game without a prior maps to the samples of a grid.
     """
@@ -51,6 +58,11 @@ class Experiment:
     keep_last: int = 3
     keep_every: int = 0
     sample_count: int = 64
+    fsdp: int = 1
+    best_metric: str = ""
+    best_mode: str = "max"
+    on_divergence: str = "stop"
+    max_rollbacks: int = 3
     update_rule: UpdateRule = alternating
     sample_inputs: Callable[[], PyTree] | None = None
 
@@ -63,14 +75,31 @@ class Experiment:
             "checkpoint_every",
             "keep_last",
             "sample_count",
+            "fsdp",
         ):
             if getattr(self, name) < 1:
                 raise InvalidInputError(f"{name}={getattr(self, name)}: expected at least 1")
-        for name in ("seed", "sample_every", "keep_every"):
+        for name in ("seed", "sample_every", "keep_every", "max_rollbacks"):
             if not 0 <= getattr(self, name) < 2**63:
                 raise InvalidInputError(f"{name}={getattr(self, name)}: expected at least 0, and below 2**63")
+        for name, known in (("best_mode", ("min", "max")), ("on_divergence", ("stop", "rollback"))):
+            if getattr(self, name) not in known:
+                raise InvalidInputError(f"{name}={getattr(self, name)!r}: expected {' or '.join(known)}")
+        if self.best_metric and self.checkpoint_every % self.report_every:
+            raise InvalidInputError(
+                f"best_metric={self.best_metric!r}: checkpoint_every={self.checkpoint_every} must be a multiple of "
+                f"report_every={self.report_every}, so that every checkpoint has its value"
+            )
         if self.game.prior is None and self.sample_every and self.sample_inputs is None:
             raise InvalidInputError("sample_inputs is missing: this game has no prior, so its grids need source images")
+
+    def about(self) -> dict[str, Any]:
+        """What a checkpoint of this experiment is of, beside its arrays."""
+        phases = {
+            f"phase {phase.name}": f"of {phase.player}, every {phase.every}, repeat {phase.repeat}"
+            for phase in self.game.phases
+        }
+        return phases | {"num_classes": self.game.num_classes, "seed": self.seed, "batch_size": self.batch_size}
 
     def open_source(self) -> Source:
         """The data, once it is clear that its labels are the game's."""

@@ -22,7 +22,26 @@ def write_json(path: pathlib.Path, value: Any) -> None:
     os.replace(temporary, path)
 
 
-class Logger:
+class Silent:
+    """The logger of the processes that don't log: every one but the first."""
+
+    def __init__(self) -> None:
+        self.last: dict[str, Any] = {}
+
+    def report(self, record: dict[str, Any]) -> None:
+        """Remembers the line."""
+        self.last = record
+
+    def picture(self, picture: Image.Image, step: int) -> pathlib.Path:
+        """Saves nothing."""
+        del picture
+        return pathlib.Path(f"step_{step:08d}.png")
+
+    def close(self) -> None:
+        """Has nothing to write."""
+
+
+class Logger(Silent):
     """Appends to `metrics.jsonl`, TensorBoard and, if asked, Weights & Biases; saves pictures.
 
     On resume, lines after the restored step are taken back: those iterations run, and are logged, again.
@@ -42,7 +61,7 @@ class Logger:
         self._samples.mkdir(exist_ok=True)
         self.last = self._keep_until(step)
         self._file = self._path.open("a")
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+        self._board = _open_board(workdir / "tensorboard", step)
         self._wandb = _start_wandb(workdir, wandb_project, config) if wandb_project else None
 
     def _keep_until(self, step: int) -> dict[str, Any]:
@@ -93,6 +112,18 @@ class Logger:
         self._board.close()
         if self._wandb is not None:
             self._wandb.finish()
+
+
+def _open_board(directory: pathlib.Path, step: int) -> SummaryWriter:
+    """A new file of events, named so as to be read after those that are there, even if the clock has gone back."""
+    stamps = [int(path.name.split(".")[3]) for path in directory.glob("events.out.tfevents.*")]
+    suffix = f".{len(stamps)}"  # the writer would overwrite a file of the same second
+    writer = SummaryWriter(str(directory), purge_step=step + 1, filename_suffix=suffix)
+    [path] = directory.glob(f"events.out.tfevents.*{suffix}")
+    parts = path.name.split(".")
+    parts[3] = str(max([int(parts[3]), *(stamp + 1 for stamp in stamps)]))
+    path.rename(path.with_name(".".join(parts)))
+    return writer
 
 
 def _start_wandb(workdir: pathlib.Path, project: str, config: Any) -> Any:

@@ -1,28 +1,37 @@
-"""The mesh, and where arrays lie on it."""
+"""The mesh, where arrays lie on it, and how every process hands in its part of them."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
-from gan_jax.core.sharding import BATCH_AXIS
+from gan_jax.core.sharding import DATA_AXIS, FSDP_AXIS, TRIAL_AXIS, batch_spec, fsdp_spec
 from gan_jax.types import InvalidInputError
 
 
-def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """All devices on one axis, `data`.
+def make_mesh(devices: Sequence[jax.Device] | None = None, *, fsdp: int = 1) -> Mesh:
+    """All devices of all processes on the axes `trial` (one), `data` and `fsdp`; see `core.sharding`.
 
-    The axis is Auto: under JAX's default of explicit axes, indexing an embedding by sharded labels raises.
+    The axes are Auto: under JAX's default of explicit axes, indexing an embedding by sharded labels raises.
 
     Args:
       devices: those to use; all by default.
+      fsdp: over how many devices each large array of a player is split; 1 keeps a copy on every device.
 
     Returns:
       The mesh.
+
+    Raises:
+      InvalidInputError: if `fsdp` does not divide the number of devices.
     """
     devices = jax.devices() if devices is None else devices
-    return jax.make_mesh((len(devices),), (BATCH_AXIS,), (AxisType.Auto,), devices=devices)
+    if fsdp < 1 or len(devices) % fsdp:
+        raise InvalidInputError(f"fsdp={fsdp}: expected a divisor of the number of devices, {len(devices)}")
+    shape, names = (1, len(devices) // fsdp, fsdp), (TRIAL_AXIS, DATA_AXIS, FSDP_AXIS)
+    return jax.make_mesh(shape, names, (AxisType.Auto,) * 3, devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -32,18 +41,32 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def along_batch(mesh: Mesh, axis: int) -> NamedSharding:
     """Split over the devices along a batch axis."""
-    return NamedSharding(mesh, PartitionSpec(*(None,) * axis, BATCH_AXIS))
+    return NamedSharding(mesh, batch_spec(mesh.axis_names, axis))
 
 
-def carried_shardings(shardings: PyTree, mesh: Mesh) -> PyTree:
-    """What `init` constrained to the batch axis stays there (image pools), the rest is replicated."""
+def carried_shardings(carried: PyTree, shardings: PyTree, mesh: Mesh) -> PyTree:
+    """Where what training carries lies.
 
-    def choose(sharding: jax.sharding.Sharding) -> NamedSharding:
+    Args:
+      carried: shapes and dtypes of `{'state', ...}`.
+      shardings: those that `init` came out with: what it constrained to the batch (image pools) stays there.
+      mesh: over which devices.
+
+    Returns:
+      The shardings: of the players and their averages by `core.sharding.fsdp_spec`, of the rest replicated.
+    """
+
+    def chosen(sharding: jax.sharding.Sharding) -> NamedSharding:
         if isinstance(sharding, NamedSharding) and any(axis is not None for axis in sharding.spec):
             return NamedSharding(mesh, sharding.spec)
         return replicated(mesh)
 
-    return jax.tree.map(choose, shardings)
+    def split(shapes: PyTree) -> PyTree:
+        return jax.tree.map(lambda x: NamedSharding(mesh, fsdp_spec(x.shape, mesh.shape[FSDP_AXIS])), shapes)
+
+    state = carried["state"]
+    kept = jax.tree.map(chosen, shardings)
+    return kept | {"state": kept["state"].replace(players=split(state.players), ema=split(state.ema))}
 
 
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:
@@ -54,3 +77,52 @@ def check_batch_size(batch_size: int, mesh: Mesh) -> None:
             f"batch_size={batch_size} does not divide over {mesh.size} devices: take a multiple of {mesh.size}, "
             f"such as {below or mesh.size} or {below + mesh.size}"
         )
+
+
+def local_places(mesh: Mesh, batch_size: int) -> np.ndarray:
+    """Which examples of a batch this process's devices hold, and so which it must read; ascending."""
+    indices = along_batch(mesh, 0).addressable_devices_indices_map((batch_size,)).values()
+    return np.unique(np.concatenate([np.arange(batch_size)[index] for index in indices]))
+
+
+def put_replicated(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Arrays that every process has whole, on all devices."""
+    if replicated(mesh).is_fully_addressable:
+        return jax.device_put(tree, replicated(mesh))
+
+    def put(x: jax.Array | np.ndarray) -> jax.Array:
+        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(put(np.asarray(jax.random.key_data(x))), impl=jax.random.key_impl(x))
+        host = np.asarray(x)
+        return jax.make_array_from_callback(host.shape, replicated(mesh), lambda index: host[index])
+
+    return jax.tree.map(put, tree)
+
+
+def put_batch(tree: PyTree, mesh: Mesh, places: np.ndarray, batch_size: int, axis: int) -> PyTree:
+    """Arrays of which every process has the part that `local_places` names, as one array over all devices.
+
+    Args:
+      tree: arrays `[..., len(places), ...]`.
+      mesh: over which devices.
+      places: of this process.
+      batch_size: of the whole batch.
+      axis: the batch axis.
+
+    Returns:
+      Arrays `[..., batch_size, ...]`.
+    """
+    sharding = along_batch(mesh, axis)
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+
+    def put(local: np.ndarray) -> jax.Array:
+        shape = (*local.shape[:axis], batch_size, *local.shape[axis + 1 :])
+
+        def part(index: Any) -> np.ndarray:
+            rows = np.searchsorted(places, np.arange(batch_size)[index[axis]])
+            return np.take(local, rows, axis=axis)
+
+        return jax.make_array_from_callback(shape, sharding, part)
+
+    return jax.tree.map(put, tree)

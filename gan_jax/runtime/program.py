@@ -1,14 +1,12 @@
 """An experiment compiled for a mesh."""
 
 import dataclasses
-import functools
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
@@ -17,8 +15,9 @@ from gan_jax.data import Feed, Source
 from gan_jax.runtime import describe
 from gan_jax.runtime import mesh as meshes
 from gan_jax.runtime.experiment import Experiment
-from gan_jax.types import Batch, InvalidInputError, Spec
+from gan_jax.types import Batch, Spec
 
+Carried = dict[str, PyTree]  # see `Start`
 _INPUT_AXIS = 2  # what the host sends is [iterations, draws, batch, ...]
 
 
@@ -27,12 +26,13 @@ class Start:
     """What training carries from iteration to iteration, and checkpoints hold.
 
     Attributes:
-      init: makes `{'state', 'window'}` at step 0: the game's state, and sums of the metrics since the last report.
+      init: makes `{'state', 'window', 'rollbacks'}` at step 0: the game's state, sums of the metrics since the last
+        report, and how often the run went back after a divergence.
       abstract: its shapes, dtypes and shardings.
     """
 
-    init: Callable[[], dict[str, PyTree]]
-    abstract: dict[str, PyTree]
+    init: Callable[[], Carried]
+    abstract: Carried
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Program:
       run: `(state, window, data, inputs) -> (state, window)`, `length` iterations; the state is donated.
       data: the feed's constant arrays, on the devices.
       stream: from a start step on, what each dispatch is sent, on the devices.
+      mesh: over which devices it is compiled.
       length: iterations of one dispatch.
       compile_seconds: what compiling took.
       memory: XLA's account of the program's memory, where the platform gives one.
@@ -51,6 +52,7 @@ class Program:
     run: Callable[..., tuple[GANState, dict[str, jax.Array]]]
     data: PyTree
     stream: Callable[[int], Iterator[PyTree]]
+    mesh: Mesh
     length: int
     compile_seconds: float
     memory: Any
@@ -72,17 +74,15 @@ def build_start(experiment: Experiment, spec: Spec, mesh: Mesh) -> Start:
     draws = num_draws(game, rule)
     batches = {name: jax.ShapeDtypeStruct((draws, size, *x.shape), x.dtype) for name, x in spec.items()}
 
-    def init(key: jax.Array) -> dict[str, PyTree]:
+    def init(key: jax.Array) -> Carried:
         state = game.init(key, {name: jnp.zeros((size, *x.shape), x.dtype) for name, x in spec.items()})
-        return {"state": state, "window": empty_window(game, state, batches, rule)}
+        return {"state": state, "window": empty_window(game, state, batches, rule), "rollbacks": jnp.int32(0)}
 
-    key = jax.random.key(experiment.seed)
-    compiled = jax.jit(init).lower(key).compile()
-    shardings = meshes.carried_shardings(compiled.output_shardings, mesh)
+    key = meshes.put_replicated(jax.random.key(experiment.seed), mesh)
+    compiled, shapes = jax.jit(init).lower(key).compile(), jax.eval_shape(init, key)
+    shardings = meshes.carried_shardings(shapes, compiled.output_shardings, mesh)
     abstract = jax.tree.map(
-        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-        jax.eval_shape(init, key),
-        shardings,
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes, shardings
     )
     return Start(lambda: jax.device_put(compiled(key), shardings), abstract)
 
@@ -102,12 +102,15 @@ def build_program(experiment: Experiment, source: Source, mesh: Mesh, start: Sta
     """
     game, length = experiment.game, experiment.dispatch_length(step)
     rule = experiment.update_rule
-    feed: Feed = source.feed(
-        experiment.seed, num_draws(game, rule), experiment.batch_size, range(experiment.batch_size)
-    )
-    replicated, split = meshes.replicated(mesh), meshes.along_batch(mesh, _INPUT_AXIS)
-    data = jax.device_put(feed.data, replicated)
-    inputs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split), feed.sent(length))
+    size, places = experiment.batch_size, meshes.local_places(mesh, experiment.batch_size)
+    feed: Feed = source.feed(experiment.seed, num_draws(game, rule), size, places)
+    data = meshes.put_replicated(feed.data, mesh)
+
+    def whole(local: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        shape = (*local.shape[:_INPUT_AXIS], size, *local.shape[_INPUT_AXIS + 1 :])
+        return jax.ShapeDtypeStruct(shape, local.dtype, sharding=meshes.along_batch(mesh, _INPUT_AXIS))
+
+    inputs = jax.tree.map(whole, feed.sent(length))
 
     def fetch(data: PyTree, inputs: PyTree, step: jax.Array) -> Batch:
         return constrain_batch(feed.fetch(data, inputs, step), axis=1)
@@ -124,9 +127,9 @@ def build_program(experiment: Experiment, source: Source, mesh: Mesh, start: Sta
 
     def stream(step: int) -> Iterator[PyTree]:
         for sent in feed.stream(step, length):
-            yield jax.device_put(sent, split)
+            yield meshes.put_batch(sent, mesh, places, size, _INPUT_AXIS)
 
-    return Program(compiled, data, stream, length, seconds, compiled.memory_analysis())
+    return Program(compiled, data, stream, mesh, length, seconds, compiled.memory_analysis())
 
 
 def compile_program(
@@ -135,55 +138,11 @@ def compile_program(
     """Compiles, and tells how long it took and what it will need."""
     say(describe.parameter_table(start.abstract["state"].players))
     platform = mesh.devices.flat[0].platform
-    say(f"compiling for {mesh.size} {platform} device{'s' if mesh.size > 1 else ''} ...")
+    together = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
+    say(f"compiling for {mesh.size} {platform} device{'s' if mesh.size > 1 else ''}{together} ...")
     program = build_program(experiment, source, mesh, start, step)
     say(f"compiled in {program.compile_seconds:.1f} s; {program.length} iterations in one dispatch")
     if program.length < experiment.steps_per_dispatch:
         say(f"  (fewer than steps_per_dispatch={experiment.steps_per_dispatch}: {experiment.boundaries(step)})")
     say(describe.memory_line(start.abstract["state"], program.memory))
     return program
-
-
-@functools.lru_cache(maxsize=8)
-def _compiled_sampler(game: Any, n: int, truncation: float | None) -> Callable[..., PyTree]:
-    return jax.jit(functools.partial(game.sample, n=n, truncation=truncation))
-
-
-def sample_grid(
-    experiment: Experiment,
-    state: GANState,
-    key: jax.Array,
-    n: int,
-    *,
-    label: np.ndarray | None = None,
-    inputs: PyTree = None,
-    truncation: float | None = None,
-) -> np.ndarray:
-    """Samples for people to look at: the classes in turn if the game is conditional, else `n` free draws.
-
-    Args:
-      experiment: whose game.
-      state: to sample from.
-      key: fixes the latents: the same key gives the same latents in every call.
-      n: number of samples.
-      label: in place of the classes in turn, `[n]` or one label for all.
-      inputs: in place of latents drawn from the prior.
-      truncation: see the prior.
-
-    Returns:
-      Samples `[n, ...]`.
-
-    Raises:
-      InvalidInputError: for a label that the game does not have.
-    """
-    game = experiment.game
-    if label is None and game.num_classes is not None:
-        label = np.arange(n) % game.num_classes
-    if label is not None and game.num_classes is not None:
-        wrong = sorted({int(x) for x in np.ravel(label) if not 0 <= x < game.num_classes})
-        if wrong:
-            raise InvalidInputError(f"label={wrong}: this game has classes 0 to {game.num_classes - 1}")
-    if inputs is None and game.prior is None and experiment.sample_inputs is not None:
-        inputs = experiment.sample_inputs()
-    options = {name: value for name, value in (("label", label), ("inputs", inputs)) if value is not None}
-    return np.asarray(_compiled_sampler(game, n, truncation)(state, key, **options))

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -15,8 +16,8 @@ class StopRequest:
 
     @property
     def name(self) -> str:
-        """Such as SIGTERM; empty if there was none."""
-        return "" if self.signal is None else signal.Signals(self.signal).name
+        """Such as SIGTERM; where this process got no signal, another one did."""
+        return "a signal to another process" if self.signal is None else signal.Signals(self.signal).name
 
 
 @contextlib.contextmanager
@@ -29,10 +30,12 @@ def stop_signals() -> Iterator[StopRequest]:
         request.signal = number
         for caught in previous:
             signal.signal(caught, signal.SIG_DFL)
+        note = f"{request.name}: saving and stopping at the next step; once more ends it at once\n"
+        os.write(2, note.encode())  # print is not safe in a signal handler
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield request
     finally:
         for number, handler in previous.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -1,0 +1,122 @@
+"""Flags of where and how a command runs: on one process or many, on which platform, and how long it may wait."""
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+from absl import flags
+
+from gan_jax import runtime
+from gan_jax.runtime import hosts
+from gan_jax.types import InvalidInputError
+
+_MULTIHOST = flags.DEFINE_enum(
+    "multihost", "auto", ["auto", "on", "off"],
+    "run as one of several processes: auto joins where a coordinator is given or a cluster is found (TPU pod, GKE, "
+    "SLURM, Open MPI)",
+)  # fmt: skip
+_COORDINATOR = flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0, where no cluster tells")
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "how many processes, where no cluster tells", lower_bound=1
+)
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "which of them this is, from 0", lower_bound=0)
+_CONNECT_TIMEOUT = flags.DEFINE_integer(
+    "connect_timeout", 300, "seconds to wait until all processes have come", lower_bound=1
+)
+_HEARTBEAT_TIMEOUT = flags.DEFINE_integer(
+    "heartbeat_timeout", 100, "seconds of silence after which JAX ends all processes", lower_bound=1
+)
+_STEP_TIMEOUT = flags.DEFINE_float(
+    "step_timeout",
+    None,
+    "seconds within which a dispatch (or compiling, or restoring) must end, else the process dumps its stacks and "
+    "exits; 0 for ever. Default: 600 with several processes, else 0",
+    lower_bound=0,
+)
+_REQUIRE_PLATFORM = flags.DEFINE_enum(
+    "require_platform",
+    None,
+    ["tpu", "gpu", "cpu"],
+    "refuse to run on anything else, such as a CPU where a driver fails",
+)
+_DETERMINISTIC = flags.DEFINE_bool(
+    "deterministic", False, "on GPUs, use only operations that give the same bits every time; slower"
+)
+
+
+def say(message: str) -> None:
+    """A message for the person watching, at once, from the first process only."""
+    if hosts.is_primary():
+        print(message, flush=True)
+
+
+@contextlib.contextmanager
+def launched() -> Iterator[runtime.Watchdog]:
+    """Joins the other processes, if there are any; yields the watchdog of this one."""
+    if _DETERMINISTIC.value:
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DETERMINISTIC_FLAGS}".strip()
+    hosts.join(
+        _MULTIHOST.value,
+        coordinator=_COORDINATOR.value,
+        num_processes=_NUM_PROCESSES.value,
+        process_id=_PROCESS_ID.value,
+        connect_timeout=_CONNECT_TIMEOUT.value,
+        heartbeat_timeout=_HEARTBEAT_TIMEOUT.value,
+        say=lambda message: print(message, flush=True),
+    )
+    timeout = _STEP_TIMEOUT.value
+    if timeout is None:
+        timeout = 600.0 if hosts.client() is not None else 0.0
+    with runtime.Watchdog(timeout) as watchdog:
+        platform = jax.default_backend()
+        if _REQUIRE_PLATFORM.value not in (None, platform):
+            raise InvalidInputError(
+                f"--require_platform={_REQUIRE_PLATFORM.value}, but JAX runs on {platform}: install JAX for it (an extra "
+                "of this package: cuda13, cuda12 or tpu), check driver and JAX_PLATFORMS, or leave the flag out"
+            )
+        yield watchdog
+    hosts.part()
+
+
+DETERMINISTIC_FLAGS = "--xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0"
+
+
+def circumstances() -> dict[str, Any]:
+    """What beside code and config decides the bits of a run."""
+    return {
+        "platform": jax.default_backend(),
+        "deterministic": _DETERMINISTIC.value,
+        "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
+        "LIBTPU_INIT_ARGS": os.environ.get("LIBTPU_INIT_ARGS", ""),
+    }
+
+
+def agree(versions: dict[str, str], config: dict[str, Any], module: pathlib.Path, patience: float) -> None:
+    """Makes sure that all processes run the same code on the same config, before any of them compiles."""
+    facts = versions | circumstances() | {f"config.{key}": json.dumps(value) for key, value in config.items()}
+    facts["experiment file"] = hashlib.sha256(module.read_bytes()).hexdigest()
+    hosts.agree("code and config", facts, patience)
+
+
+def claim(workdir: pathlib.Path, take: Callable[[], None], patience: float) -> None:
+    """Process 0 takes the workdir; the others make sure that they see the same one."""
+
+    def taken() -> str:
+        take()
+        return _digest(workdir)
+
+    if hosts.decide("workdir", taken, patience) != _digest(workdir):
+        raise InvalidInputError(
+            f"workdir {str(workdir)!r} is not the directory that process 0 sees under this name: it must be on storage "
+            "that all processes share (NFS, Filestore, Lustre, a mounted bucket)"
+        )
+
+
+def _digest(workdir: pathlib.Path) -> str:
+    record = workdir / "config.json"
+    return hashlib.sha256(record.read_bytes()).hexdigest() if record.is_file() else "missing"

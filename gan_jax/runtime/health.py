@@ -1,0 +1,40 @@
+"""Signs of a run's health that no loss can report: whether all is finite, and whether samples still differ."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from gan_jax.core import GANState
+from gan_jax.runtime.experiment import Experiment
+from gan_jax.runtime.sampling import sample_grid
+
+_PAIRS = 32
+
+
+@jax.jit
+def all_finite(tree: PyTree) -> Array:
+    """Whether no floating-point array of a tree holds a NaN or an infinity."""
+    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in leaves]))
+
+
+def diversity(experiment: Experiment, state: GANState, key: Array) -> float:
+    """How much samples from fixed latents differ: falling towards 0 is mode collapse.
+
+    The mean over pairs and pixels of |x - x'|, where x and x' come from two latents and, if the game is conditional,
+    have the same label; from two source images in image translation.
+
+    Args:
+      experiment: whose game.
+      state: to sample from.
+      key: fixes the latents.
+
+    Returns:
+      The mean distance, in units of the samples (images: 0 to 2).
+    """
+    classes = experiment.game.num_classes
+    label = None if classes is None else np.tile(np.arange(_PAIRS, dtype=np.int32) % classes, 2)
+    samples = sample_grid(experiment, state, key, 2 * _PAIRS, label=label)
+    half = len(samples) // 2
+    return float(np.mean(np.abs(samples[:half] - samples[half : 2 * half])))

@@ -1,0 +1,159 @@
+"""Training from beginning to end: open what a run needs, loop, and say how it ended."""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from gan_jax.data import Source
+from gan_jax.runtime import hosts
+from gan_jax.runtime import mesh as meshes
+from gan_jax.runtime.checkpoint import Checkpointer, state_sha256
+from gan_jax.runtime.experiment import Experiment
+from gan_jax.runtime.logging import Logger, Silent, write_json
+from gan_jax.runtime.loop import DIVERGED, DONE, Loop
+from gan_jax.runtime.program import Carried, Start, build_start, compile_program
+from gan_jax.runtime.rollback import Rollbacks
+from gan_jax.runtime.signals import StopRequest, stop_signals
+from gan_jax.runtime.watchdog import Watchdog
+from gan_jax.types import InvalidInputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """How a run ended; also what `result.json` holds.
+
+    Attributes:
+      status: `done`, `stopped` by a signal, or `diverged`.
+      step: iterations done.
+      images: iterations times batch size.
+      state_sha256: of the final state; empty for a diverged run.
+      metrics: the last line of the log.
+      checkpoint: step of the last checkpoint; None if there is none.
+      best_checkpoint: step of that with the best `best_metric`; None without one.
+      rollbacks: how often the run went back to a checkpoint after a divergence.
+    """
+
+    status: str
+    step: int
+    images: int
+    state_sha256: str
+    metrics: dict[str, Any]
+    checkpoint: int | None
+    best_checkpoint: int | None
+    rollbacks: int
+
+
+def train(
+    experiment: Experiment,
+    workdir: pathlib.Path,
+    *,
+    say: Callable[[str], None] = print,
+    begin: Callable[[Start], Carried] = lambda start: start.init(),
+    watchdog: Watchdog | None = None,
+    stop: StopRequest | None = None,
+    wandb_project: str = "",
+    config: Any = None,
+) -> Result:
+    """Trains an experiment to its end, from the newest checkpoint in `workdir` if there is one.
+
+    In a run of several processes all of them call it, with the same arguments and a `workdir` that all of them see.
+
+    Args:
+      experiment: what to run.
+      workdir: gets `checkpoints/`, `data.json`, `metrics.jsonl`, `samples/`, `tensorboard/` and `result.json`.
+      say: gets the messages for the person watching.
+      begin: makes what is carried at step 0, where there is no checkpoint.
+      watchdog: ends the process when a dispatch does not end, or another process does.
+      stop: asks for a stop; by default SIGTERM and SIGINT do.
+      wandb_project: see `Logger`.
+      config: see `Logger`.
+
+    Returns:
+      How it ended.
+
+    Raises:
+      InvalidInputError: for a batch size that the devices don't divide, data or checkpoints of something else, or
+        storage that fails.
+    """
+    watchdog = watchdog or Watchdog()
+    mesh = meshes.make_mesh(fsdp=experiment.fsdp)
+    meshes.check_batch_size(experiment.batch_size, mesh)
+    source = experiment.open_source()
+    say(source.summary())
+    checkpointer = Checkpointer(
+        workdir / "checkpoints",
+        keep_last=experiment.keep_last,
+        keep_every=experiment.keep_every,
+        best_metric=experiment.best_metric,
+        best_mode=experiment.best_mode,
+        about=experiment.about(),
+    )
+    with jax.set_mesh(mesh), contextlib.nullcontext(stop) if stop else stop_signals() as stop, checkpointer:
+        hosts.decide("data", lambda: _note_data(source, workdir, bool(checkpointer.steps())), watchdog.patience)
+        hosts.agree("data", {"fingerprint": source.fingerprint()}, watchdog.patience)
+        watchdog.beat("restoring")
+        start = build_start(experiment, source.spec, mesh)
+
+        def last_good() -> tuple[int, Carried]:
+            restored = checkpointer.restore_latest(start.abstract, say, timeout=watchdog.patience)
+            return (0, begin(start)) if restored is None else restored
+
+        step, carried = last_good()
+        if step:
+            say(f"continuing from the checkpoint of step {step:,}")
+        if hosts.is_primary():
+            (workdir / "result.json").unlink(missing_ok=True)  # what it tells is about to change
+        status, vote = DONE, hosts.Vote(mesh)
+        rollbacks = Rollbacks(workdir / "rollbacks.json", experiment.max_rollbacks)
+        while True:
+            logger = Silent()
+            if hosts.is_primary():
+                logger = Logger(workdir, step, wandb_project=wandb_project, config=config)
+            with contextlib.closing(logger):
+                if step < experiment.steps:
+                    watchdog.beat("compiling")
+                    program = compile_program(experiment, source, mesh, start, step, say)
+                    loop = Loop(experiment, program, checkpointer, logger, stop, vote, watchdog, say)
+                    status, step, carried = loop.run(step, carried)
+                    checkpointer.wait()
+            if status != DIVERGED or experiment.on_divergence == "stop":
+                break
+            back, good = last_good()
+            again = rollbacks.take(back, good, mesh, loop.diverged)
+            if again is None:
+                say(f"max_rollbacks={experiment.max_rollbacks} rollbacks were made already")
+                break
+            step, carried = back, again
+            say(f"rollback {int(carried['rollbacks'])}: going on from step {step:,} with other noise")
+        digest = "" if status == DIVERGED else state_sha256(carried["state"])
+        made = int(carried["rollbacks"])
+        saved, best = checkpointer.steps(), checkpointer.best_step()
+    result = Result(
+        status, step, step * experiment.batch_size, digest, logger.last, saved[-1] if saved else None, best, made
+    )
+    if hosts.is_primary():
+        write_json(workdir / "result.json", dataclasses.asdict(result))
+    return result
+
+
+def _note_data(source: Source, workdir: pathlib.Path, resuming: bool) -> None:
+    """Keeps what the data are, for sampling without them; refuses to go on with others."""
+    record = workdir / "data.json"
+    facts = {
+        "spec": {name: {"shape": list(x.shape), "dtype": str(x.dtype)} for name, x in source.spec.items()},
+        "fingerprint": source.fingerprint(),
+        "summary": source.summary(),
+    }
+    if resuming and record.exists():
+        before = json.loads(record.read_text())
+        if before["fingerprint"] != facts["fingerprint"]:
+            raise InvalidInputError(
+                f"the data are not those that {workdir} was trained on.\nThere: {before['summary']}\nNow: "
+                f"{facts['summary']}\nContinue with the data of before, or train in another workdir"
+            )
+    write_json(record, facts)

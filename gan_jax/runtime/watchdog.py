@@ -1,0 +1,103 @@
+"""Ends a process that would hang: because a step does not end, or because another process has left or is silent."""
+
+import faulthandler
+import json
+import sys
+import threading
+import time
+from typing import Any
+
+from gan_jax.runtime import hosts
+
+
+class Watchdog:
+    """Threads that see what the main thread, inside a collective that never ends, cannot.
+
+    Use it as a context manager, and `beat` wherever something has been done.
+
+    Attributes:
+      patience: seconds that a process should wait for what another one says.
+    """
+
+    def __init__(self, timeout: float = 0.0) -> None:
+        """Sets it up.
+
+        Args:
+          timeout: seconds after a beat by which the next is due; 0 waits for ever.
+        """
+        self.timeout, self._doing = timeout, "starting"
+        self.patience = timeout or 600.0
+        self._due = time.monotonic() + timeout if timeout else float("inf")
+        self._interval = min(2.0, timeout / 5) if timeout else 2.0
+        self._closed = threading.Event()
+        self._heard: dict[int, tuple[Any, float]] = {}  # what each process last said, and when that was new to us
+        self._talked = time.monotonic()
+        self._threads: list[threading.Thread] = []
+
+    def __enter__(self) -> "Watchdog":
+        together = hosts.client() is not None
+        tasks = ([self._watch] if self.timeout else []) + ([self._talk] if together else [])
+        self._threads = [threading.Thread(target=task, daemon=True) for task in tasks]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        if exception[0] is None:  # else others must still be able to see this process, until it has told them
+            self._closed.set()
+            for thread in self._threads:
+                thread.join(5)
+
+    def beat(self, doing: str) -> None:
+        """Something has ended, and this comes next."""
+        self._doing = doing
+        if self.timeout:
+            self._due = time.monotonic() + self.timeout
+
+    def _watch(self) -> None:
+        while not self._closed.wait(self._interval / 2):
+            if time.monotonic() > self._due:
+                message = f"nothing has ended for {self.timeout:g} s while {self._doing}"
+                faulthandler.dump_traceback(sys.stderr)
+                hosts.leave(hosts.LOST, "\n  ".join([message, *self._suspects()]))
+
+    def _suspects(self) -> list[str]:
+        """Which process the others wait for, as far as this one can tell."""
+        index, count = hosts.rank()
+        if count == 1:
+            return []
+        now, patience = time.monotonic(), 4 * self._interval
+        if now - self._talked > patience and index != 0:
+            return [f"process 0, which coordinates, is missing: no answer for {now - self._talked:.0f} s"]
+        lines = []
+        for other in range(count):
+            if other == index:
+                continue
+            said, when = self._heard.get(other, (("", "nothing heard of it yet"), 0.0))
+            missing = f"is missing: silent for {now - when:.0f} s, last" if now - when > patience else "is there,"
+            lines.append(f"process {other} {missing} {said[1]}")
+        return sorted(lines, key=lambda line: "is there" in line)
+
+    def _talk(self) -> None:
+        """Says that this process lives and what it does, and hears the same of the others."""
+        index, count = hosts.rank()
+        store, beats = hosts.client(), 0
+        while not self._closed.wait(self._interval):
+            try:
+                beats += 1
+                said = json.dumps([beats, self._doing])
+                store.key_value_set(f"gan_jax/alive/{index}", said, allow_overwrite=True)
+                alive, left = store.key_value_dir_get("gan_jax/alive/"), hosts.departed()
+            except Exception as error:  # whatever the client raises when its connection is gone
+                if not self._closed.is_set():
+                    hosts.end(hosts.LOST, f"process 0, which coordinates, is missing: {str(error).splitlines()[0]}")
+                return
+            self._talked = time.monotonic()
+            for key, value in alive:
+                other, words = int(key.rsplit("/", 1)[1]), json.loads(value)
+                if self._heard.get(other, (None,))[0] != words:
+                    self._heard[other] = (words, self._talked)
+            if left and index not in left:
+                first = min(left)
+                code, message = left[first]
+                hosts.leave(code, f"ending, since process {first} of {count} has left: {message}")
