@@ -76,8 +76,8 @@ def launched() -> Iterator[runtime.Watchdog]:
         platform = jax.default_backend()
         if _REQUIRE_PLATFORM.value not in (None, platform):
             raise InvalidInputError(
-                f"--require_platform={_REQUIRE_PLATFORM.value}, but JAX runs on {platform}: install JAX for it (an extra "
-                "of this package: cuda13, cuda12 or tpu), check driver and JAX_PLATFORMS, or leave the flag out"
+                f"--require_platform={_REQUIRE_PLATFORM.value}, but JAX runs on {platform}: install JAX for it (an "
+                "extra of this package: cuda13, cuda12 or tpu), check driver and JAX_PLATFORMS, or leave the flag out"
             )
         yield watchdog
     hosts.part()

@@ -5,7 +5,9 @@ from typing import Any
 
 import ml_collections
 
+from gan_jax import nets
 from gan_jax.runtime import Experiment
+from gan_jax.types import Network
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(Experiment) if field.type in (int, "int", str, "str"))
 
@@ -26,6 +28,16 @@ FREE = (
     "on_divergence",
     "max_rollbacks",
 )
+
+
+MEMORY = {"microbatches": 1, "remat": False}
+"""Keys of the configs whose networks `network` makes: parts of a batch in turn, and activations computed again."""
+
+
+def network(module: Any, config: ml_collections.ConfigDict) -> Network:
+    """A Linen module as a network that takes no more memory than the config allows; see `nets.microbatched`."""
+    made = nets.microbatched(nets.from_linen(module), config.microbatches)
+    return nets.rematerialized(made) if config.remat else made
 
 
 def run_config(**values: Any) -> ml_collections.ConfigDict:

@@ -5,7 +5,7 @@ python -m experiments.train --config=experiments/configs/cgan_mnist.py --workdir
 
 import ml_collections
 
-from experiments.settings import run_config, run_settings
+from experiments.settings import MEMORY, run_config, run_settings
 from gan_jax import core, data, gans, nets
 from gan_jax.runtime import Experiment, image_grid
 
@@ -14,6 +14,7 @@ _CLASSES = 10
 
 def get_config() -> ml_collections.ConfigDict:
     return run_config(
+        **MEMORY,
         data_dir="",
         batch_size=64,
         steps=4000,
@@ -34,8 +35,8 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
     generator = nets.DCGANGenerator(28, 1, config.width, num_classes=_CLASSES, dtype=config.dtype)
     discriminator = nets.DCGANDiscriminator(config.width, num_classes=_CLASSES, dtype=config.dtype)
     game = gans.cgan(
-        nets.from_linen(generator),
-        nets.from_linen(discriminator),
+        network(generator, config),
+        network(discriminator, config),
         core.normal(config.latents),
         num_classes=_CLASSES,
         learning_rate=config.learning_rate,

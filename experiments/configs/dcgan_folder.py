@@ -7,7 +7,7 @@ python -m experiments.train --config=experiments/configs/dcgan_folder.py --workd
 
 import ml_collections
 
-from experiments.settings import run_config, run_settings
+from experiments.settings import MEMORY, network, run_config, run_settings
 from gan_jax import augment, core, data, gans, nets
 from gan_jax.runtime import Experiment, image_grid
 from gan_jax.types import InvalidInputError
@@ -15,6 +15,7 @@ from gan_jax.types import InvalidInputError
 
 def get_config() -> ml_collections.ConfigDict:
     return run_config(
+        **MEMORY,
         data_dir="",
         image_size=64,
         channels=3,
@@ -52,12 +53,13 @@ def augmentation(config: ml_collections.ConfigDict) -> gans.Augmentation | None:
 def build(config: ml_collections.ConfigDict) -> Experiment:
     classes = config.num_classes or None
     game = gans.dcgan(
-        nets.from_linen(
+        network(
             nets.DCGANGenerator(
                 config.image_size, config.channels, config.width, num_classes=classes, dtype=config.dtype
-            )
+            ),
+            config,
         ),
-        nets.from_linen(nets.DCGANDiscriminator(config.width, num_classes=classes, dtype=config.dtype)),
+        network(nets.DCGANDiscriminator(config.width, num_classes=classes, dtype=config.dtype), config),
         core.normal(config.latents),
         num_classes=classes,
         augment=augmentation(config),

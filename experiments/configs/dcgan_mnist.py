@@ -5,13 +5,14 @@ python -m experiments.train --config=experiments/configs/dcgan_mnist.py --workdi
 
 import ml_collections
 
-from experiments.settings import run_config, run_settings
+from experiments.settings import MEMORY, network, run_config, run_settings
 from gan_jax import core, data, gans, nets
 from gan_jax.runtime import Experiment, image_grid
 
 
 def get_config() -> ml_collections.ConfigDict:
     return run_config(
+        **MEMORY,
         data_dir="",
         batch_size=64,
         steps=8000,
@@ -29,8 +30,8 @@ def get_config() -> ml_collections.ConfigDict:
 
 def build(config: ml_collections.ConfigDict) -> Experiment:
     game = gans.dcgan(
-        nets.from_linen(nets.DCGANGenerator(28, 1, config.width, dtype=config.dtype)),
-        nets.from_linen(nets.DCGANDiscriminator(config.width, dtype=config.dtype)),
+        network(nets.DCGANGenerator(28, 1, config.width, dtype=config.dtype), config),
+        network(nets.DCGANDiscriminator(config.width, dtype=config.dtype), config),
         core.uniform(config.latents),
         learning_rate=config.learning_rate,
         ema_halflife_images=config.ema_halflife_images,

@@ -6,7 +6,7 @@ python -m experiments.train --config=experiments/configs/vanilla_mnist.py --work
 
 import ml_collections
 
-from experiments.settings import run_config, run_settings
+from experiments.settings import MEMORY, network, run_config, run_settings
 from gan_jax import core, data, gans, losses, nets
 from gan_jax.runtime import Experiment, image_grid
 from gan_jax.types import InvalidInputError
@@ -16,6 +16,7 @@ _OBJECTIVES = {"non_saturating": losses.non_saturating, "minimax": losses.minima
 
 def get_config() -> ml_collections.ConfigDict:
     return run_config(
+        **MEMORY,
         data_dir="",
         objective="non_saturating",
         batch_size=128,
@@ -35,8 +36,8 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
     if config.objective not in _OBJECTIVES:
         raise InvalidInputError(f"config.objective={config.objective!r}: expected one of {sorted(_OBJECTIVES)}")
     game = gans.vanilla(
-        nets.from_linen(nets.MLPGenerator((28, 28, 1), (256, 512, 1024), norm="batch", dtype=config.dtype)),
-        nets.from_linen(nets.MLPDiscriminator((512, 256), config.dropout, dtype=config.dtype)),
+        network(nets.MLPGenerator((28, 28, 1), (256, 512, 1024), norm="batch", dtype=config.dtype), config),
+        network(nets.MLPDiscriminator((512, 256), config.dropout, dtype=config.dtype), config),
         core.normal(config.latents),
         loss=_OBJECTIVES[config.objective],
         learning_rate=config.learning_rate,

@@ -6,13 +6,14 @@ python -m experiments.train --config=experiments/configs/wgan_gp_mnist.py --work
 
 import ml_collections
 
-from experiments.settings import run_config, run_settings
+from experiments.settings import MEMORY, network, run_config, run_settings
 from gan_jax import core, data, gans, nets
 from gan_jax.runtime import Experiment, image_grid
 
 
 def get_config() -> ml_collections.ConfigDict:
     return run_config(
+        **MEMORY,
         data_dir="",
         batch_size=64,
         steps=10_000,
@@ -32,8 +33,8 @@ def get_config() -> ml_collections.ConfigDict:
 
 def build(config: ml_collections.ConfigDict) -> Experiment:
     game = gans.wgan_gp(
-        nets.from_linen(nets.DCGANGenerator(28, 1, config.width, dtype=config.dtype)),
-        nets.from_linen(nets.DCGANDiscriminator(config.width, norm="layer", dtype=config.dtype)),
+        network(nets.DCGANGenerator(28, 1, config.width, dtype=config.dtype), config),
+        network(nets.DCGANDiscriminator(config.width, norm="layer", dtype=config.dtype), config),
         core.normal(config.latents),
         gradient_penalty_weight=config.gradient_penalty_weight,
         critic_steps=config.critic_steps,

@@ -28,7 +28,7 @@ class GANState(flax.struct.PyTreeNode):
 
     Attributes:
       step: iterations done, int32.
-      key: the root key; it never changes, every draw folds the step into it.
+      key: the root key, into which every draw folds the step; only a rollback after a divergence changes it.
       players: `PlayerState` by name.
       ema: averaged `{'params', 'model_state'}` by player, empty without an EMA.
       aux: other arrays that training carries (image pools, controllers).

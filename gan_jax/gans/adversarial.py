@@ -18,7 +18,7 @@ from gan_jax.augment import control, init_ada, observe
 from gan_jax.core import GANState
 from gan_jax.losses import GANLoss
 from gan_jax.regularizers import interpolated_penalty, zero_centered_penalty
-from gan_jax.types import Batch, Game, InvalidInputError, LossFn, Network, Out, Phase, Prior, PRNGKey, Scalar
+from gan_jax.types import Batch, Game, InvalidInputError, LossFn, Metrics, Network, Out, Phase, Prior, PRNGKey, Scalar
 
 
 class Augmentation(NamedTuple):
@@ -170,7 +170,7 @@ def adversarial(
         real_logits, model_state = criticize(params, state, batch["real"], batch, real_key)
         fake_logits, _ = criticize(params, state, fake, batch, critic_key)
         total = jnp.mean(loss.discriminator(real_logits, fake_logits))
-        metrics = {"real_logits": jnp.mean(real_logits), "fake_logits": jnp.mean(fake_logits)}
+        metrics = logit_metrics(loss, real_logits, fake_logits)
         for penalty, penalty_key in zip(penalties, penalty_keys, strict=True):
             if penalty.every == 1:
                 term, metrics[penalty.name] = penalize(penalty, params, state, batch, fake, penalty_key)
@@ -204,7 +204,7 @@ def adversarial(
         first = {name: value[:1] for name, value in batch.items()}
         latents = inputs(prior.sample(generator_key, 1), first)
         params, model_state = generator.init(generator_key, *latents)
-        made = jax.eval_shape(lambda: generator.apply(params, model_state, *latents, train=True, key=key)[0])
+        made = jax.eval_shape(lambda: generator.apply(params, model_state, *latents, train=False, key=key)[0])
         if made.shape != first["real"].shape:
             raise InvalidInputError(
                 f"the generator makes samples of shape {made.shape[1:]}, but the data has {first['real'].shape[1:]}: "
@@ -309,6 +309,25 @@ def _adapt(interval: int) -> Callable[[GANState], GANState]:
         return state.replace(aux={**state.aux, "ada": ada})
 
     return hook
+
+
+def logit_metrics(loss: GANLoss, real_logits: Array, fake_logits: Array) -> Metrics:
+    """What the logits tell of a discriminator's health.
+
+    Args:
+      loss: whose discriminator.
+      real_logits: of any shape.
+      fake_logits: of the same shape.
+
+    Returns:
+      `real_logits` and `fake_logits`, their means; and `saturated_logits`, the share of all of them where the
+      discriminator's loss is flat, |dL/dlogit| < 0.01, so that it learns nothing from the example and, in a minimax
+      game, teaches the generator nothing. With the logistic losses these are logits beyond 4.6 on the right side.
+    """
+    real, fake = jax.lax.stop_gradient((real_logits, fake_logits))
+    slopes = jax.grad(lambda r, f: jnp.sum(loss.discriminator(r, f)), argnums=(0, 1))(real, fake)
+    flat = jnp.stack([jnp.mean((jnp.abs(slope) < 0.01).astype(jnp.float32)) for slope in slopes])
+    return {"real_logits": jnp.mean(real), "fake_logits": jnp.mean(fake), "saturated_logits": jnp.mean(flat)}
 
 
 def _sees_reals(loss: GANLoss) -> bool:

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from gan_jax import core
 from gan_jax.core import GANState
+from gan_jax.gans.adversarial import logit_metrics
 from gan_jax.losses import GANLoss, cycle_consistency, identity_mapping, least_squares
 from gan_jax.types import Batch, Game, InvalidInputError, Network, Out, Phase, PRNGKey, Scalar
 
@@ -95,7 +96,8 @@ def cyclegan(
             real_logits, model_state[domain] = criticize(params, state, batch[domain], domain, keys[2])
             fake_logits, _ = criticize(params, state, fake, domain, keys[3])
             total += jnp.mean(loss.discriminator(real_logits, fake_logits))
-            metrics |= {f"real_logits_{domain}": jnp.mean(real_logits), f"fake_logits_{domain}": jnp.mean(fake_logits)}
+            logits = logit_metrics(loss, real_logits, fake_logits)
+            metrics |= {f"{name}_{domain}": value for name, value in logits.items()}
         return total, Out(metrics, model_state, pools)
 
     def player(network: Network, key: PRNGKey, images: Batch, optimizer: optax.GradientTransformation | None):

@@ -2,6 +2,7 @@
 
 from gan_jax.nets.adapter import from_linen, from_nnx
 from gan_jax.nets.dcgan import DCGANDiscriminator, DCGANGenerator
+from gan_jax.nets.memory import microbatched, rematerialized
 from gan_jax.nets.mlp import MLPDiscriminator, MLPGenerator
 
 __all__ = [
@@ -11,4 +12,6 @@ __all__ = [
     "MLPGenerator",
     "from_linen",
     "from_nnx",
+    "microbatched",
+    "rematerialized",
 ]

@@ -22,6 +22,7 @@ from gan_jax.runtime.logging import write_json
 from gan_jax.types import InvalidInputError
 
 _SEAL = "gan_jax.json"  # in a checkpoint: what it is of, and the size and hash of every other file
+_UNSEALED = {_SEAL, "_CHECKPOINT_METADATA", "commit_success.txt"}  # Orbax writes the others as it commits
 _TEMPORARY = ".orbax-checkpoint-tmp"  # Orbax renames the directory when all of it, the seal included, is written
 
 
@@ -67,10 +68,10 @@ def state_sha256(state: PyTree) -> str:
 
 
 def _files(directory: pathlib.Path) -> dict[str, list[Any]]:
-    """Size and hash of every file of a checkpoint except its seal."""
+    """Size and hash of every file of a checkpoint that does not change any more."""
     found = {}
     for path in sorted(directory.rglob("*")):
-        if path.is_file() and path.name != _SEAL:
+        if path.is_file() and path.name not in _UNSEALED:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             found[str(path.relative_to(directory))] = [path.stat().st_size, digest]

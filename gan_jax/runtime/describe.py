@@ -30,8 +30,8 @@ def parameter_table(players: dict[str, Any]) -> str:
 
 
 def memory_line(state: PyTree, analysis: Any) -> str:
-    """The state's bytes and, where XLA tells, those of the whole program on one device."""
-    state_bytes = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state))
+    """The bytes of the state and, where XLA tells, of the whole program, on one device."""
+    state_bytes = sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(state))
     line = f"memory per device: state {state_bytes / 2**20:.1f} MiB"
     if analysis is not None:
         peak = analysis.argument_size_in_bytes + analysis.temp_size_in_bytes + analysis.output_size_in_bytes

@@ -116,7 +116,7 @@ def join(
 @contextlib.contextmanager
 def _patience(coordinator: str, count: int, index: int, timeout: int, say: Callable[[str], None]) -> Iterator[None]:
     """Tells what is waited for, and ends the process when that takes too long: JAX's abort would name nothing."""
-    others = f"the other {count - 1}" if index == 0 else f"the coordinator {coordinator} and the other processes"
+    others = f"{count - 1} more" if index == 0 else f"the coordinator {coordinator} and the other processes"
     joined = threading.Event()
 
     def wait() -> None:

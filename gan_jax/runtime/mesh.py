@@ -53,7 +53,7 @@ def carried_shardings(carried: PyTree, shardings: PyTree, mesh: Mesh) -> PyTree:
       mesh: over which devices.
 
     Returns:
-      The shardings: of the players and their averages by `core.sharding.fsdp_spec`, of the rest replicated.
+      The shardings: of parameters, optimiser states and averages by `core.sharding.fsdp_spec`; the rest replicated.
     """
 
     def chosen(sharding: jax.sharding.Sharding) -> NamedSharding:
@@ -64,9 +64,13 @@ def carried_shardings(carried: PyTree, shardings: PyTree, mesh: Mesh) -> PyTree:
     def split(shapes: PyTree) -> PyTree:
         return jax.tree.map(lambda x: NamedSharding(mesh, fsdp_spec(x.shape, mesh.shape[FSDP_AXIS])), shapes)
 
-    state = carried["state"]
-    kept = jax.tree.map(chosen, shardings)
-    return kept | {"state": kept["state"].replace(players=split(state.players), ema=split(state.ema))}
+    state, kept = carried["state"], jax.tree.map(chosen, shardings)
+    players = {
+        name: player.replace(params=split(shapes.params), opt_state=split(shapes.opt_state))
+        for (name, player), shapes in zip(kept["state"].players.items(), state.players.values(), strict=True)
+    }
+    ema = {name: kept["state"].ema[name] | {"params": split(shapes["params"])} for name, shapes in state.ema.items()}
+    return kept | {"state": kept["state"].replace(players=players, ema=ema)}
 
 
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import json
 import pathlib
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -33,21 +34,27 @@ class Rollbacks:
     allowed: int
     since: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
 
-    def take(self, step: int, carried: Carried, mesh: Mesh, diverged: tuple[int, str]) -> Carried | None:
+    def take(
+        self, step: int, carried: Carried, diverged: tuple[int, str], mesh: Mesh, say: Callable[[str], None]
+    ) -> tuple[int, Carried] | None:
         """What to go on with.
 
         Args:
           step: of the last good checkpoint.
           carried: what it holds.
-          mesh: where that lies.
           diverged: at which step, and what was not finite.
+          mesh: where the state lies.
+          say: gets the messages.
 
         Returns:
-          The same with another root key, or None if there were as many rollbacks as are allowed.
+          That step and what it holds, with another root key; None if there were as many rollbacks as are allowed.
         """
+        if self.allowed == 0:
+            return None
         self.since[step] += 1
         number = int(carried["rollbacks"]) + self.since[step]
         if number > self.allowed:
+            say(f"max_rollbacks={self.allowed} rollbacks were made already")
             return None
         if hosts.is_primary():
             made = json.loads(self.record.read_text()) if self.record.exists() else []
@@ -56,4 +63,5 @@ class Rollbacks:
         state = carried["state"]
         fold = jax.jit(lambda key: jax.random.fold_in(key, _KEY + number), out_shardings=meshes.replicated(mesh))
         count = meshes.put_replicated(np.int32(number), mesh)
-        return carried | {"state": state.replace(key=fold(state.key)), "rollbacks": count}
+        say(f"rollback {number} of at most {self.allowed}: going on from step {step:,} with other noise")
+        return step, carried | {"state": state.replace(key=fold(state.key)), "rollbacks": count}

@@ -10,6 +10,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import PyTree
 
 from gan_jax.core import GANState
+from gan_jax.core.sharding import gather
 from gan_jax.runtime.experiment import Experiment
 from gan_jax.types import InvalidInputError
 
@@ -19,6 +20,7 @@ def _compiled(game: Any, n: int, truncation: float | None, meshed: bool) -> Call
     """`(state, key data, **options) -> samples`, whole on every device of the mesh if one is in force."""
 
     def sample(state: GANState, key: jax.Array, **options: PyTree) -> PyTree:
+        state = state.replace(players=gather(state.players), ema=gather(state.ema))
         return game.sample(state, jax.random.wrap_key_data(key), n=n, truncation=truncation, **options)
 
     return jax.jit(sample, out_shardings=PartitionSpec() if meshed else None)
@@ -34,7 +36,7 @@ def sample_grid(
     inputs: PyTree = None,
     truncation: float | None = None,
 ) -> np.ndarray:
-    """Samples to look at: the classes in turn if the game is conditional, else `n` free draws; all processes must call it.
+    """Samples to look at: the classes in turn if conditional, else `n` free draws; all processes must call it.
 
     Args:
       experiment: whose game.

@@ -109,7 +109,8 @@ def train(
         if hosts.is_primary():
             (workdir / "result.json").unlink(missing_ok=True)  # what it tells is about to change
         status, vote = DONE, hosts.Vote(mesh)
-        rollbacks = Rollbacks(workdir / "rollbacks.json", experiment.max_rollbacks)
+        allowed = experiment.max_rollbacks if experiment.on_divergence == "rollback" else 0
+        rollbacks = Rollbacks(workdir / "rollbacks.json", allowed)
         while True:
             logger = Silent()
             if hosts.is_primary():
@@ -121,21 +122,20 @@ def train(
                     loop = Loop(experiment, program, checkpointer, logger, stop, vote, watchdog, say)
                     status, step, carried = loop.run(step, carried)
                     checkpointer.wait()
-            if status != DIVERGED or experiment.on_divergence == "stop":
-                break
-            back, good = last_good()
-            again = rollbacks.take(back, good, mesh, loop.diverged)
+            again = rollbacks.take(*last_good(), loop.diverged, mesh, say) if status == DIVERGED else None
             if again is None:
-                say(f"max_rollbacks={experiment.max_rollbacks} rollbacks were made already")
                 break
-            step, carried = back, again
-            say(f"rollback {int(carried['rollbacks'])}: going on from step {step:,} with other noise")
-        digest = "" if status == DIVERGED else state_sha256(carried["state"])
-        made = int(carried["rollbacks"])
-        saved, best = checkpointer.steps(), checkpointer.best_step()
-    result = Result(
-        status, step, step * experiment.batch_size, digest, logger.last, saved[-1] if saved else None, best, made
-    )
+            step, carried = again
+        result = Result(
+            status,
+            step,
+            step * experiment.batch_size,
+            "" if status == DIVERGED else state_sha256(carried["state"]),
+            logger.last,
+            max(checkpointer.steps(), default=None),
+            checkpointer.best_step(),
+            int(carried["rollbacks"]),
+        )
     if hosts.is_primary():
         write_json(workdir / "result.json", dataclasses.asdict(result))
     return result
