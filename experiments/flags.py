@@ -52,9 +52,10 @@ def run(main: Callable[[Sequence[str]], int | None], *, config: bool = False) ->
             if hosts.client() is None:
                 raise
             traceback.print_exc()
-            lost = hosts.told_by_another(error)
-            reason = "a process of the run is missing or failed: " if lost else ""
-            hosts.leave(LOST if lost else FAILED, f"{reason}{type(error).__name__}: {str(error).splitlines()[:1]}")
+            message = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            if hosts.told_by_another(error):
+                hosts.leave(LOST, f"another process of the run is missing, or has failed ({message})")
+            hosts.leave(FAILED, message)
 
     app.run(guarded, flags_parser=parse)
 

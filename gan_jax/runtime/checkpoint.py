@@ -339,6 +339,8 @@ def _telling(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        if hosts.client() is not None and hosts.told_by_another(error):
+            raise hosts.LostProcessError(_first_line(error)) from error
         raise InvalidInputError(
             f"{what} could not be written: {_first_line(error)}; those already there are untouched: make room or mend "
             "the storage, and run the same command again"

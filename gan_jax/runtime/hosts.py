@@ -152,22 +152,28 @@ def part() -> None:
         jax.distributed.shutdown()
 
 
-def end(code: int, message: str) -> NoReturn:
-    """Ends this process at once, with a message and without the barriers of an orderly exit."""
+def complain(message: str) -> None:
+    """Prints an error, with the process that has it."""
     index, count = rank()
     where = f"process {index} of {count}: " if count > 1 else ""
     sys.stdout.flush()
     print(f"error: {where}{message}", file=sys.stderr, flush=True)
+
+
+def end(code: int, message: str) -> NoReturn:
+    """Ends this process at once, with a message and without the barriers of an orderly exit."""
+    complain(message)
     os._exit(code)
 
 
 def leave(code: int, message: str) -> NoReturn:
     """Ends this process with an error, and tells the others, whose watchdogs then end them with the same code."""
+    complain(message)
     if client() is not None:
         teller = threading.Thread(target=_tell, args=(code, message), daemon=True)
         teller.start()
-        teller.join(_LINGER + 5)  # a coordinator that does not answer must not keep it
-    end(code, message)
+        teller.join(_LINGER + 1)  # a coordinator that does not answer must not keep it
+    os._exit(code)
 
 
 def _tell(code: int, message: str) -> None:

@@ -1,17 +1,27 @@
-"""An experiment file around the list of games, for the tests that kill and resume each of them."""
+"""An experiment file around the list of games, for the tests that kill, damage and resume them."""
 
+import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
+import optax
 
 from experiments.settings import run_config, run_settings
+from gan_jax import data
 from gan_jax.runtime import Experiment, image_grid
+from gan_jax.types import InvalidInputError
 from tests.conformance.games import BATCH, GAMES
 
 
 def get_config() -> ml_collections.ConfigDict:
     return run_config(
         game="vanilla",
+        sgd=False,
         poison_from=-1,  # the step from which the generator's loss is not a number
+        poison_all=True,  # whatever the noise; else only with the root key that the run began with
+        stream=False,  # read the data as if from storage
+        fail_at=-1,  # reading this example fails
+        fail_on=0,  # in this process
         batch_size=BATCH,
         steps=4000,
         steps_per_dispatch=10,
@@ -21,22 +31,44 @@ def get_config() -> ml_collections.ConfigDict:
     )
 
 
-def poisoned(game, step):
+def poisoned(game, config):
     """The game with NaN for a loss from a step on."""
     last = game.phases[-1]
+    first = jax.random.key_data(jax.random.key(config.seed))
 
     def loss(params, state, batch, key):
         value, out = last.loss(params, state, batch, key)
-        return np.nan * value * (state.step >= step) + value * (state.step < step), out
+        same = jnp.all(jax.random.key_data(state.key) == first) | config.poison_all
+        bad = (state.step >= config.poison_from) & same
+        return jnp.where(bad, jnp.nan, 1.0) * value, out
 
     return game._replace(phases=(*game.phases[:-1], last._replace(loss=loss)))
 
 
+class Reader:
+    """The images of the list's data set, read as if from storage, from a disk that may fail."""
+
+    def __init__(self, config, arrays):
+        self.arrays, self.bad = arrays, config.fail_at if config.fail_on == jax.process_index() else -1
+        self.shown = False
+
+    def __len__(self):
+        return len(next(iter(self.arrays.values())))
+
+    def read(self, indices):
+        if self.bad in indices and len(indices) <= BATCH:  # the summary, which reads more at once, passes
+            raise InvalidInputError(f"image {self.bad} cannot be read")
+        return {name: values[indices] for name, values in self.arrays.items()}
+
+
 def build(config: ml_collections.ConfigDict) -> Experiment:
     make, source = GAMES[config.game]
-    game = make()
+    sgd = {"generator_optimizer": optax.sgd(1e-3), "discriminator_optimizer": optax.sgd(1e-3)}
+    game = make(**sgd if config.sgd else {})
     if config.poison_from >= 0:
-        game = poisoned(game, config.poison_from)
+        game = poisoned(game, config)
+    if config.stream:
+        source = data.Records("streamed", Reader(config, source.arrays), source.num_classes)
     inputs = None if game.prior is not None else lambda: np.zeros((4, 8, 8, 1), np.float32)
     return Experiment(
         game=game, source=lambda: source, preview=image_grid, sample_inputs=inputs, **run_settings(config)

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 import tempfile
@@ -33,6 +34,37 @@ def start(command, *flags, **env):
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+def together(*flags, count=2, devices=1, each=(), **env):
+    """Starts `train` in several processes of one run, each with so many simulated devices and flags of its own."""
+    port = free_port()
+    return [
+        start(
+            "train",
+            f"--coordinator=localhost:{port}",
+            f"--num_processes={count}",
+            f"--process_id={index}",
+            *flags,
+            *(each[index] if each else ()),
+            **({"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"} | env),
+        )
+        for index in range(count)
+    ]
+
+
+def run_together(*flags, code=0, **options):
+    """Runs them to their ends, checks that all exit alike, and returns what each printed."""
+    processes = together(*flags, **options)
+    ends = [finish(process) for process in processes]
+    assert [end[0] for end in ends] == [code] * len(ends), ends
+    return [end[1] for end in ends]
 
 
 def run(command, *flags, code=0, **env):

@@ -1,0 +1,35 @@
+"""Run in one or several processes: hashes of the batches that all of them together send to the compiled step."""
+
+import hashlib
+import json
+import sys
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from gan_jax import runtime
+from gan_jax.runtime import hosts
+from tests.experiments import battery
+
+
+def digests(stream):
+    config = battery.get_config()
+    config.update({"game": "cgan", "stream": stream})
+    experiment, mesh = battery.build(config), runtime.make_mesh()
+    with jax.set_mesh(mesh):
+        source = experiment.open_source()
+        start = runtime.build_start(experiment, source.spec, mesh)
+        sent = runtime.build_program(experiment, source, mesh, start, 10).stream(10)
+        for _ in range(2):  # of 10 iterations each: several epochs of 48 examples
+            leaves = jax.tree.leaves(multihost_utils.process_allgather(next(sent), tiled=True))
+            yield [hashlib.sha256(np.asarray(x).tobytes()).hexdigest() for x in leaves]
+
+
+if __name__ == "__main__":
+    if sys.argv[1:]:
+        hosts.join("on", coordinator=sys.argv[1], num_processes=int(sys.argv[2]), process_id=int(sys.argv[3]), say=id)
+    found = {kind: list(digests(kind == "stored")) for kind in ("resident", "stored")}
+    if hosts.is_primary():
+        print(json.dumps(found))
+    hosts.part()

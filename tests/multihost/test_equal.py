@@ -1,0 +1,115 @@
+"""Two processes of four devices, one of eight, and one of one: the same run."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from gan_jax import runtime
+from tests.experiments import battery
+from tests.experiments.commands import BATTERY, ROOT, environment, free_port, metrics, result, run, run_together
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group(name="pod")]
+RUN = (f"--config={BATTERY}", "--config.sgd=True", "--config.steps=40", "--config.checkpoint_every=20")
+
+
+def eight(devices):
+    return {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+
+
+@pytest.fixture(scope="module")
+def pod(tmp_path_factory):
+    """The uninterrupted run of two processes of four devices each."""
+    workdir = tmp_path_factory.mktemp("pod") / "run"
+    return workdir, run_together(f"--workdir={workdir}", *RUN, devices=4)
+
+
+def test_only_the_first_process_prints_and_writes(pod):
+    workdir, (first, second) = pod
+    assert "process 0 of 2: waiting for 1 more" in first and "process 1 of 2: waiting for the coordinator" in second
+    assert "compiling for 8 cpu devices of 2 processes" in first and "step 40/40" in first
+    chatter = [line for line in second.splitlines() if line and not line.startswith(("process 1", "[Gloo]"))]
+    assert not chatter
+    assert [record["step"] for record in metrics(workdir)] == [20, 40]
+    assert len(list((workdir / "tensorboard").iterdir())) == 1
+
+
+@pytest.mark.parametrize(("devices", "fsdp"), [(8, 1), (1, 1), (8, 4), (8, 8)])
+def test_losses_do_not_depend_on_devices_and_processes(pod, tmp_path, devices, fsdp):
+    run("train", f"--workdir={tmp_path}", *RUN, f"--config.fsdp={fsdp}", **eight(devices))
+    for ours, theirs in zip(metrics(tmp_path), metrics(pod[0]), strict=True):
+        assert ours.keys() == theirs.keys()
+        for name, value in theirs.items():
+            assert ours[name] == pytest.approx(value, rel=1e-5, abs=1e-5), name
+
+
+def test_players_split_over_processes(pod, tmp_path):
+    run_together(f"--workdir={tmp_path}", *RUN, "--config.fsdp=8", devices=4)
+    for ours, theirs in zip(metrics(tmp_path), metrics(pod[0]), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-5)
+    run("train", f"--workdir={tmp_path}", *RUN, **eight(1))  # a split state, restored whole
+    assert json.loads((tmp_path / "config.json").read_text())["history"][0]["processes"] == 2
+
+
+def order(*arguments, devices):
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.multihost.order", *arguments],
+        cwd=ROOT,
+        env=environment(**eight(devices)),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_the_order_of_the_data_is_the_same_exactly():
+    """Held on the device or read as from storage, on one process or two."""
+    found = []
+    for count, devices in ((1, 1), (2, 4)):
+        port = free_port()
+        processes = [
+            order(*((f"localhost:{port}", str(count), str(index)) if count > 1 else ()), devices=devices)
+            for index in range(count)
+        ]
+        outputs = [process.communicate(timeout=300)[0] for process in processes]
+        assert all(process.returncode == 0 for process in processes)
+        found.append(json.loads(outputs[0].splitlines()[-1]))
+    assert found[0] == found[1]
+    assert len({digest for batch in found[0]["resident"] for digest in batch}) == 2
+
+
+def test_restore_on_other_devices_and_back(pod, tmp_path):
+    """From two processes onto 1, 2 and 4 devices of one, all bit for bit, and from there back and on."""
+    config = battery.get_config()
+    config.update({"sgd": True})
+    experiment = battery.build(config)
+    hashes = set()
+    for devices in (1, 2, 4):
+        mesh = runtime.make_mesh(jax.devices()[:devices])
+        with jax.set_mesh(mesh):
+            start = runtime.build_start(experiment, experiment.open_source().spec, mesh)
+            saved = runtime.Checkpointer(pod[0] / "checkpoints", keep_last=1, about=experiment.about(), read_only=True)
+            carried = saved.restore(20, start.abstract)
+            assert {len(x.sharding.device_set) for x in jax.tree.leaves(carried)} == {devices}
+            back = tmp_path / str(devices)
+            shutil.copytree(pod[0], back, ignore=shutil.ignore_patterns("checkpoints"))
+            with runtime.Checkpointer(back / "checkpoints", keep_last=2, about=experiment.about()) as again:
+                again.save(20, carried)
+            hashes.add(runtime.state_sha256(carried["state"]))
+    assert len(hashes) == 1
+    for devices in (1, 4):
+        outputs = run_together(f"--workdir={tmp_path / str(devices)}", *RUN, devices=4)
+        assert "continuing from the checkpoint of step 20" in outputs[0]
+        assert result(tmp_path / str(devices))["state_sha256"] == result(pod[0])["state_sha256"]
+        assert metrics(tmp_path / str(devices)) == metrics(pod[0])
+
+
+def test_the_restored_state_is_that_which_was_saved(pod, tmp_path):
+    """`train` with nothing left to do hashes what it restores: on one device, what two processes had at the end."""
+    workdir = shutil.copytree(pod[0], tmp_path / "run")
+    run("train", f"--workdir={workdir}", *RUN, **eight(1))
+    assert result(workdir)["state_sha256"] == result(pod[0])["state_sha256"]
+    assert np.isfinite(result(workdir)["metrics"]["generator/loss"])
