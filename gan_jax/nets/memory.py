@@ -70,6 +70,9 @@ def microbatched(network: Network, count: int) -> Network:
 def rematerialized(network: Network) -> Network:
     """A network whose activations are not kept for its gradient, but computed again; the update is the same.
 
+    A discriminator's loss passes through it for reals, for fakes and for a penalty; the activations of one pass at a
+    time are held, at the cost of one more forward pass each. On CPUs XLA undoes this, and nothing is gained.
+
     References:
       Chen et al., "Training Deep Nets with Sublinear Memory Cost", arXiv:1604.06174, 2016.
     """

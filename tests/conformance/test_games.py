@@ -223,7 +223,7 @@ def test_a_checkpoint_brings_everything_back(name, tmp_path):
     carried, sent = start.init(), program.stream(0)
     state, window = program.run(carried["state"], carried["window"], program.data, next(sent))
     checkpointer = runtime.Checkpointer(tmp_path / "checkpoints", keep_last=1)
-    checkpointer.save(program.length, {"state": state, "window": window})
+    checkpointer.save(program.length, carried | {"state": state, "window": window})
     straight, straight_window = program.run(state, window, program.data, next(sent))
     checkpointer.wait()
     step, back = checkpointer.restore_latest(start.abstract)

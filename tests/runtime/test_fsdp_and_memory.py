@@ -1,0 +1,186 @@
+"""Players split over devices, batches in parts: the same update, in less memory, with no traffic but what is told."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from gan_jax import core, gans, nets, runtime
+from gan_jax.core.sharding import MIN_SPLIT, fsdp_spec
+from gan_jax.types import InvalidInputError
+from tests.conformance.games import REAL
+from tests.conformance.test_games import collectives
+
+SGD = {"generator_optimizer": optax.sgd(1e-3), "discriminator_optimizer": optax.sgd(1e-3)}
+
+
+def wide(count=1, remat=False, width=32, **options):
+    """A game whose kernels are large enough to be split; no batch norm, which microbatches change."""
+
+    def network(module):
+        made = nets.microbatched(nets.from_linen(module), count)
+        return nets.rematerialized(made) if remat else made
+
+    return gans.dcgan(
+        network(nets.MLPGenerator((8, 8, 1), (64,))),
+        network(nets.DCGANDiscriminator(width, norm="none")),
+        core.normal(16),
+        penalties=(gans.r1(0.1),),
+        ema_halflife_images=100,
+        **(SGD | options),
+    )
+
+
+def compiled(game, devices=1, *, fsdp=1, batch_size=32):
+    run = runtime.Experiment(
+        game=game, source=lambda: REAL, preview=runtime.image_grid, seed=3, batch_size=batch_size, steps=100,
+        report_every=2, sample_every=0, checkpoint_every=2, fsdp=fsdp,
+    )  # fmt: skip
+    mesh = runtime.make_mesh(jax.devices()[:devices], fsdp=fsdp)
+    with jax.set_mesh(mesh):
+        start = runtime.build_start(run, REAL.spec, mesh)
+        return start, runtime.build_program(run, REAL, mesh, start)
+
+
+def trained(start, program):
+    carried, sent = start.init(), program.stream(0)
+    state, window = carried["state"], carried["window"]
+    for _ in range(3):
+        state, window = program.run(state, window, program.data, next(sent))
+    return core.window_means(window), {name: jax.device_get(player.params) for name, player in state.players.items()}
+
+
+@functools.cache
+def plain():
+    return trained(*compiled(wide()))
+
+
+def same(found, wanted=None):
+    means, params = plain() if wanted is None else wanted
+    for name, value in means.items():
+        assert found[0][name] == pytest.approx(value, rel=1e-5, abs=1e-5), name
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-6), found[1], params)
+
+
+def test_what_is_split_is_the_longest_axis_that_divides():
+    assert fsdp_spec((64, 32), 8) == jax.P("fsdp") and fsdp_spec((3, 3, 32, 64), 8) == jax.P(None, None, None, "fsdp")
+    assert fsdp_spec((64, 36), 8) == jax.P("fsdp") and fsdp_spec((36, 64), 8) == jax.P(None, "fsdp")
+    assert fsdp_spec((MIN_SPLIT - 8,), 8) == fsdp_spec((4099,), 8) == fsdp_spec((64, 64), 1) == jax.P()
+
+
+@pytest.mark.parametrize("fsdp", [2, 8])
+def test_splitting_the_players_changes_nothing_but_where_they_lie(fsdp):
+    start, program = compiled(wide(), 8, fsdp=fsdp)
+    same(trained(start, program))
+    state = start.abstract["state"]
+    split = [
+        x.sharding.shard_shape(x.shape) != x.shape
+        for tree in (state.players["discriminator"].params, state.ema["generator"]["params"])
+        for x in jax.tree.leaves(tree)
+        if x.size >= MIN_SPLIT
+    ]
+    assert split and all(split)
+
+
+def test_optimiser_states_are_split_too():
+    adam = {"generator_optimizer": core.adam(1e-3), "discriminator_optimizer": core.adam(1e-3)}
+    whole, split = (compiled(wide(**adam), 8, fsdp=fsdp) for fsdp in (1, 8))
+    sizes = [
+        program.memory.argument_size_in_bytes - program.memory.alias_size_in_bytes for _, program in (whole, split)
+    ]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.02)  # the data
+    state = [program.memory.alias_size_in_bytes for _, program in (whole, split)]
+    assert state[1] < 0.2 * state[0]
+
+
+@pytest.mark.parametrize("fsdp", [2, 8])
+def test_split_players_are_gathered_and_their_gradients_summed_and_nothing_else_travels(fsdp):
+    start, program = compiled(wide(), 8, fsdp=fsdp)
+    found = collectives(program.run.as_text())
+    players = start.abstract["state"].players
+    kernels = {x.size for player in players.values() for x in jax.tree.leaves(player.params)}
+    assert {kind for kind, _ in found} <= {"all-gather", "all-reduce", "reduce-scatter"}
+    gathered = [size for kind, size in found if kind == "all-gather"]
+    assert gathered and set(gathered) <= {size for size in kernels if size >= MIN_SPLIT}
+    sizes = {name: sum(x.size for x in jax.tree.leaves(player.params)) for name, player in players.items()}
+    terms = 3 * sizes["discriminator"] + sizes["generator"]  # D's gradient: of reals, of fakes, of the penalty
+    assert sum(size for kind, size in found if kind != "all-gather") <= 1.5 * terms + 16  # in two stages; means to log
+    twice = compiled(wide(), 8, fsdp=fsdp, batch_size=64)[1]
+    assert sorted(collectives(twice.run.as_text())) == sorted(found), "something grows with the batch"
+
+
+def test_a_split_that_the_devices_do_not_divide():
+    with pytest.raises(InvalidInputError, match="fsdp=3: expected a divisor of the number of devices, 8"):
+        runtime.make_mesh(jax.devices()[:8], fsdp=3)
+
+
+@pytest.mark.parametrize(("count", "remat", "devices"), [(4, False, 1), (1, True, 1), (4, True, 1), (4, False, 8)])
+def test_microbatches_and_rematerialisation_give_the_same_update(count, remat, devices):
+    same(trained(*compiled(wide(count, remat), devices)))
+
+
+def test_parts_of_a_batch_have_dropout_of_their_own():
+    critic = nets.MLPDiscriminator((16,), dropout=0.5)
+    network = nets.microbatched(nets.from_linen(critic), 4)
+    x, key = jnp.ones((8, 8, 8, 1)), jax.random.key(0)
+    params, model_state = network.init(key, x[:1])
+    out, _ = network.apply(params, model_state, x, train=True, key=key)
+    assert len(np.unique(np.asarray(out))) == 8, "parts share their dropout"
+    still, _ = network.apply(params, model_state, x, train=False)
+    assert len(np.unique(np.asarray(still))) == 1
+
+
+def test_a_batch_that_microbatches_do_not_divide():
+    network = nets.microbatched(nets.from_linen(nets.MLPDiscriminator((4,))), 3)
+    params, model_state = network.init(jax.random.key(0), jnp.ones((1, 8, 8, 1)))
+    with pytest.raises(InvalidInputError, match="microbatches=3: the batch of 8"):
+        network.apply(params, model_state, jnp.ones((8, 8, 8, 1)), train=True)
+    with pytest.raises(InvalidInputError, match="microbatches=0"):
+        nets.microbatched(network, 0)
+
+
+def test_eight_microbatches_hold_an_eighth_of_the_activations():
+    """As `docs/memory.md` says: what remains is one part's activations and what lies outside the networks."""
+    temporaries = [compiled(wide(count, width=64), batch_size=512)[1].memory.temp_size_in_bytes for count in (1, 8)]
+    assert temporaries[1] < 0.35 * temporaries[0], temporaries
+
+
+def test_rematerialisation_keeps_no_activations():
+    """Counted in what the forward pass hands to the backward pass; XLA's figures on CPUs do not show it."""
+    x = jnp.ones((64, 8, 8, 1))
+    kept = []
+    for wrap in (lambda network: network, nets.rematerialized):
+        network = wrap(nets.from_linen(nets.DCGANDiscriminator(32, norm="layer")))
+        params, model_state = network.init(jax.random.key(0), x[:1])
+        _, backward = jax.vjp(lambda p, n=network, s=model_state: n.apply(p, s, x, train=True)[0], params)
+        own = sum(leaf.size for leaf in jax.tree.leaves(params)) + x.size
+        kept.append(sum(leaf.size for leaf in jax.tree.leaves(backward)) - own)
+    assert kept[0] > 100_000 and kept[1] <= 0, kept
+
+
+def test_microbatches_move_no_examples_between_devices():
+    found = collectives(compiled(wide(4), 8)[1].run.as_text())
+    assert {kind for kind, _ in found} == {"all-reduce"}
+
+
+def test_donated_buffers_are_used_again():
+    """The state is not held twice: with donation all of it aliases, and the peak is lower by as much."""
+    game, [batch] = wide(), [jnp.zeros((32, 8, 8, 1))]
+    state = jax.eval_shape(game.init, jax.random.key(0), {"real": batch})
+    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+    step = core.make_step(game)
+    batches = {"real": jax.ShapeDtypeStruct((core.num_draws(game), *batch.shape), batch.dtype)}
+    with_donation, without = (
+        jax.jit(step, donate_argnums=donated).lower(state, batches).compile().memory_analysis()
+        for donated in ((0,), ())
+    )
+
+    def peak(memory):
+        total = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+        return total - memory.alias_size_in_bytes
+
+    assert with_donation.alias_size_in_bytes == pytest.approx(size, rel=0.01) and without.alias_size_in_bytes == 0
+    assert peak(without) - peak(with_donation) > 0.8 * size
