@@ -78,6 +78,14 @@ def _files(directory: pathlib.Path) -> dict[str, list[Any]]:
     return found
 
 
+class _Manager(ocp.CheckpointManager):
+    """Orbax's, without its question for a preemption notice: its numbers would disturb `hosts.preempted`."""
+
+    def reached_preemption(self, step: int) -> bool:
+        del step
+        return False
+
+
 class Checkpointer:
     """Saves asynchronously, keeps the last few, every k-th and the best, restores the newest that is whole."""
 
@@ -118,7 +126,7 @@ class Checkpointer:
             )
             policies.append(best)
         keep_all = checkpoint_managers.LatestN()
-        self._manager = ocp.CheckpointManager(
+        self._manager = _Manager(
             self.directory,
             item_handlers=ocp.StandardCheckpointHandler(),  # without it a new process cannot read metadata
             options=ocp.CheckpointManagerOptions(

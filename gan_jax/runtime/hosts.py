@@ -6,6 +6,7 @@ coordination service, which process 0 hosts. Everything is a no-op in a process 
 
 import collections
 import contextlib
+import itertools
 import json
 import os
 import socket
@@ -27,7 +28,7 @@ from gan_jax.runtime import mesh as meshes
 from gan_jax.types import InvalidInputError
 
 LOST = 69  # exit code of a process that another one, or a step that does not end, has brought down
-_LINGER = 5.0  # seconds that process 0, whose end ends the coordination service, waits for the others to leave
+_LINGER = 5.0  # seconds that a process which leaves waits for the others to notice
 _PREFIX = "gan_jax/"
 
 
@@ -167,21 +168,37 @@ def end(code: int, message: str) -> NoReturn:
 
 
 def leave(code: int, message: str) -> NoReturn:
-    """Ends this process with an error, and tells the others, whose watchdogs then end them with the same code."""
-    complain(message)
+    """Ends this process with an error, and tells the others, whose watchdogs then end them with the same code.
+
+    What looks like a lost process is often one that has left for a reason of its own: then that reason and code are
+    taken over.
+    """
+    reason: list[Any] = [code, message]
+
+    def ask() -> None:
+        for other, (theirs, why) in sorted(departed().items()):
+            reason[:] = [theirs, f"ending, since process {other} has left: {why}"]
+            return
+
+    def tell_all() -> None:
+        client().key_value_set(f"{_PREFIX}left/{rank()[0]}", json.dumps(reason), allow_overwrite=True)
+        deadline = time.monotonic() + _LINGER
+        while time.monotonic() < deadline and len(departed()) < rank()[1]:  # a sudden end would look like a lost one
+            time.sleep(0.1)
+
+    if code == LOST and client() is not None:
+        _try(ask, 1.0)
+    complain(reason[1])
     if client() is not None:
-        teller = threading.Thread(target=_tell, args=(code, message), daemon=True)
-        teller.start()
-        teller.join(_LINGER + 1)  # a coordinator that does not answer must not keep it
-    os._exit(code)
+        _try(tell_all, _LINGER + 1.0)
+    os._exit(reason[0])
 
 
-def _tell(code: int, message: str) -> None:
-    (index, count), store = rank(), client()
-    store.key_value_set(f"{_PREFIX}left/{index}", json.dumps([code, message]), allow_overwrite=True)
-    deadline = time.monotonic() + _LINGER
-    while index == 0 and time.monotonic() < deadline and len(departed()) < count:
-        time.sleep(0.2)
+def _try(task: Callable[[], None], seconds: float) -> None:
+    """Does something with the coordinator, which may not answer any more, for so long at most."""
+    thread = threading.Thread(target=task, daemon=True)
+    thread.start()
+    thread.join(seconds)
 
 
 def departed() -> dict[int, tuple[int, str]]:
@@ -294,7 +311,11 @@ class Vote:
         return before is not None and bool(np.asarray(before))
 
 
-def preempted(step: int) -> bool:
-    """Whether JAX has a preemption notice; says so on all processes at the same step."""
+_calls = itertools.count()
+
+
+def preempted() -> bool:
+    """Whether JAX has a preemption notice; all processes call it once a dispatch, and are told in the same one."""
     manager = distributed.global_state.preemption_sync_manager
-    return manager is not None and multihost_utils.reached_preemption_sync_point(step)
+    # JAX makes out the call after the furthest one, by its number: the numbers must not leave any out.
+    return manager is not None and multihost_utils.reached_preemption_sync_point(next(_calls))

@@ -67,7 +67,7 @@ class Loop:
             self.watchdog.beat(f"running up to step {step:,}")
             carried = carried | {"state": state, "window": window}
             last = step >= settings.steps
-            stopping = self.vote.cast(self.stop.signal is not None) or hosts.preempted(step)
+            stopping = hosts.preempted() | self.vote.cast(self.stop.signal is not None)
             measured = None
             if last or step % settings.report_every == 0:
                 measured = self.report(step, state, window_means(window), pace)

@@ -80,7 +80,7 @@ class Watchdog:
 
     def _talk(self) -> None:
         """Says that this process lives and what it does, and hears the same of the others."""
-        index, count = hosts.rank()
+        index, _ = hosts.rank()
         store, beats = hosts.client(), 0
         while not self._closed.wait(self._interval):
             try:
@@ -98,6 +98,4 @@ class Watchdog:
                 if self._heard.get(other, (None,))[0] != words:
                     self._heard[other] = (words, self._talked)
             if left and index not in left:
-                first = min(left)
-                code, message = left[first]
-                hosts.leave(code, f"ending, since process {first} of {count} has left: {message}")
+                hosts.leave(hosts.LOST, "ending, since another process has left")

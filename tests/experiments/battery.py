@@ -1,5 +1,8 @@
 """An experiment file around the list of games, for the tests that kill, damage and resume them."""
 
+import datetime
+import time
+
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -8,7 +11,7 @@ import optax
 
 from experiments.settings import run_config, run_settings
 from gan_jax import data
-from gan_jax.runtime import Experiment, image_grid
+from gan_jax.runtime import Experiment, hosts, image_grid
 from gan_jax.types import InvalidInputError
 from tests.conformance.games import BATCH, GAMES
 
@@ -22,6 +25,8 @@ def get_config() -> ml_collections.ConfigDict:
         stream=False,  # read the data as if from storage
         fail_at=-1,  # reading this example fails
         fail_on=0,  # in this process
+        hang_at=-1,  # reading this example does not end
+        notice_at=-1,  # after so many reads the second process gets JAX's preemption notice
         batch_size=BATCH,
         steps=4000,
         steps_per_dispatch=10,
@@ -49,15 +54,23 @@ class Reader:
     """The images of the list's data set, read as if from storage, from a disk that may fail."""
 
     def __init__(self, config, arrays):
-        self.arrays, self.bad = arrays, config.fail_at if config.fail_on == jax.process_index() else -1
-        self.shown = False
+        self.arrays, self.hang_at, self.reads = arrays, config.hang_at, 0
+        self.bad = config.fail_at if config.fail_on == jax.process_index() else -1
+        self.notice_at = config.notice_at if jax.process_index() == 1 else -1
 
     def __len__(self):
         return len(next(iter(self.arrays.values())))
 
     def read(self, indices):
-        if self.bad in indices and len(indices) <= BATCH:  # the summary, which reads more at once, passes
+        self.reads += 1
+        if len(indices) <= BATCH and self.bad in indices:  # the summary, which reads more at once, passes
             raise InvalidInputError(f"image {self.bad} cannot be read")
+        if len(indices) <= BATCH and self.hang_at in indices:
+            time.sleep(3600)
+        if self.reads == self.notice_at:  # what the notifier in JAX does when the machine is about to be taken away
+            hosts.client().key_value_set(
+                "RECEIVED_PREEMPTION_NOTICE", datetime.datetime.now(datetime.UTC).isoformat("T", "seconds")
+            )
         return {name: values[indices] for name, values in self.arrays.items()}
 
 

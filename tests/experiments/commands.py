@@ -70,7 +70,7 @@ def run_together(*flags, code=0, **options):
 def run(command, *flags, code=0, **env):
     """Runs a command to its end, checks the exit code, and returns what it printed."""
     process = start(command, *flags, **env)
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=200)
     assert process.returncode == code, f"exit {process.returncode}, expected {code}:\n{output}"
     return output
 
@@ -88,7 +88,7 @@ def when(process, seen, timeout=240):
 
 def finish(process):
     """Waits for the end, and returns the exit code and the rest of the output."""
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=200)
     return process.returncode, output
 
 

@@ -1,0 +1,169 @@
+"""Nobody is left hanging: another process is killed, stopped, missing, different, or has failed."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from gan_jax.runtime.hosts import LOST
+from tests.experiments.commands import BATTERY, environment, finish, free_port, result, run, start, together, when
+
+pytestmark = pytest.mark.slow
+LONG = (
+    f"--config={BATTERY}", "--config.steps=1000000", "--config.report_every=100", "--config.checkpoint_every=100",
+    "--config.steps_per_dispatch=20",
+)  # fmt: skip
+ABORTED = -signal.SIGABRT  # by JAX, when the coordinator is gone
+
+
+def ends(processes):
+    """Exit code and output of each; those that were stopped are killed first."""
+    try:
+        return [finish(process) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def training(*flags, **options):
+    """Two processes in the middle of a run."""
+    processes = together(*LONG, *flags, **options)
+    when(processes[0], lambda line: line.startswith("step 200/"))
+    return processes
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_one_of_two_killed(tmp_path, victim):
+    processes = training(f"--workdir={tmp_path}")
+    processes[victim].kill()
+    began = time.monotonic()
+    (code, output), _ = ends([processes[1 - victim], processes[victim]])
+    assert time.monotonic() - began < 60
+    assert code in (LOST, ABORTED) if victim == 0 else code == LOST, output
+    assert f"process {1 - victim} of 2" in output or "JAX distributed service detected fatal errors" in output
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_one_of_two_stopped(tmp_path, victim):
+    """Within the time that was set, with stacks, and saying which is missing."""
+    timeout = 6
+    processes = training(f"--workdir={tmp_path}", f"--step_timeout={timeout}")
+    processes[victim].send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    code, output = finish(processes[1 - victim])
+    assert time.monotonic() - began < timeout + 15  # a few seconds to tell the others, and a slow machine
+    processes[victim].kill()
+    finish(processes[victim])
+    assert code == LOST, output
+    assert f"nothing has ended for {timeout} s while running up to step" in output
+    assert f"process {victim}" in output.split("nothing has ended")[1] and "is missing" in output
+    assert "Thread 0x" in output and "loop.py" in output, "no stacks"
+
+
+@pytest.mark.parametrize(("number", "target"), [(signal.SIGTERM, 1), (signal.SIGINT, 0)])
+def test_a_signal_to_one_stops_all_at_the_same_step(tmp_path, number, target):
+    processes = training(f"--workdir={tmp_path}")
+    processes[target].send_signal(number)
+    for code, output in ends(processes):
+        assert code == 75, output
+    stopped = result(tmp_path)
+    assert stopped["status"] == "stopped" and stopped["checkpoint"] == stopped["step"] >= 200
+
+
+def test_the_preemption_notice_of_jax_stops_all(tmp_path):
+    processes = together(*LONG, f"--workdir={tmp_path}", "--config.stream=True", "--config.notice_at=300")
+    for code, output in ends(processes):
+        assert code == 75, output
+    stopped = result(tmp_path)
+    assert stopped["status"] == "stopped" and stopped["checkpoint"] == stopped["step"] >= 200
+
+
+def test_data_that_fail_in_one_process_end_all(tmp_path):
+    processes = together(
+        *LONG, f"--workdir={tmp_path}", "--config.stream=True", "--config.fail_at=7", "--config.fail_on=1"
+    )
+    (first, said), (second, reason) = ends(processes)
+    assert first == second == 2
+    assert "process 1 of 2: image 7 cannot be read" in reason
+    assert "ending, since process 1 has left: image 7 cannot be read" in said
+
+
+@pytest.mark.parametrize(
+    ("each", "message"),
+    [
+        (((), ("--config.seed=1",)), "config.seed: '1' on process 1, '0' on process 0"),
+        ((("--config.steps=10",), ("--config.steps=20",)), "config.steps: '20' on process 1, '10' on process 0"),
+    ],
+)
+def test_processes_that_differ_are_refused_before_they_compile(tmp_path, each, message):
+    for code, output in ends(together(f"--config={BATTERY}", f"--workdir={tmp_path / 'run'}", each=each)):
+        assert code == 2 and "the processes do not have the same code and config" in output and message in output
+        assert "compiling" not in output
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_workdir_that_is_not_shared(tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    processes = together(f"--config={BATTERY}", each=((f"--workdir={here}",), (f"--workdir={there}",)))
+    (first, _), (second, output) = ends(processes)
+    assert first == second == 2
+    assert "is not the directory that process 0 sees under this name" in output
+
+
+@pytest.mark.parametrize(
+    ("index", "message"), [(0, "of processes 1 to 1 at least one has not come"), (1, "nothing answers at localhost")]
+)
+def test_a_process_that_does_not_come(tmp_path, index, message):
+    flags = (f"--coordinator=localhost:{free_port()}", "--num_processes=2", f"--process_id={index}")
+    code, output = finish(start("train", f"--workdir={tmp_path}", "--connect_timeout=3", *flags))
+    assert code == LOST and message in output and f"process {index} of 2: waiting for" in output
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--coordinator=localhost:1",), "give the last three together"),
+        (("--multihost=off", "--num_processes=2"), "give the last three together"),
+        (("--multihost=on",), "JAX finds no cluster here"),
+        (("--coordinator=here", "--num_processes=2", "--process_id=0"), "expected HOST:PORT"),
+        (("--coordinator=here:1", "--num_processes=2", "--process_id=2"), "process ids from 0 to num_processes - 1"),
+        (("--require_platform=gpu",), "but JAX runs on cpu"),
+    ],
+)
+def test_flags_that_make_no_sense(tmp_path, flags, message):
+    assert message in run("train", f"--workdir={tmp_path / 'run'}", *flags, code=2)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_step_that_does_not_end_in_a_process_alone(tmp_path):
+    """The data stop coming: without a watchdog that is for ever."""
+    config = (f"--config={BATTERY}", "--config.stream=True", "--config.hang_at=7")
+    code, output = finish(start("train", f"--workdir={tmp_path}", *config, "--step_timeout=4"))
+    assert code == LOST and "nothing has ended for 4 s while" in output and "battery.py" in output
+
+
+def test_a_cluster_found_by_jax(tmp_path):
+    """SLURM's variables, as `srun` sets them: nothing is given but --multihost=on."""
+    port = free_port()
+    script = (
+        "import jax, sys; from gan_jax.runtime import hosts; hosts.join('on'); "
+        "print(hosts.rank(), jax.process_count()); hosts.part()"
+    )
+    slurm = {
+        "SLURM_JOB_ID": str(port), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2",
+        "SLURM_STEP_NUM_TASKS": "2", "SLURM_LOCALID": "0",
+    }  # fmt: skip
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", script],
+            env=environment(**slurm, SLURM_PROCID=str(index)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    for index, (code, output) in enumerate(ends(processes)):
+        assert code == 0 and f"({index}, 2) 2" in output, output
