@@ -43,7 +43,8 @@ def run(main: Callable[[Sequence[str]], int | None], *, config: bool = False) ->
 
     def guarded(argv: Sequence[str]) -> int | None:
         if not flags.FLAGS["verbosity"].present:
-            logging.set_verbosity(logging.ERROR)  # JAX, TFDS and Orbax narrate; --verbosity=0 lets them
+            # JAX, TFDS and Orbax narrate, also what they raise; --verbosity=0 lets them.
+            logging.set_verbosity(logging.FATAL)
         try:
             return main(argv)
         except InvalidInputError as error:

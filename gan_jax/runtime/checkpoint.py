@@ -197,7 +197,7 @@ class Checkpointer:
             try:
                 self.close()
             except Exception as another:
-                error.add_note(f"and a checkpoint could not be written: {_first_line(another)}")
+                error.add_note(f"and a checkpoint could not be written: {_in_short(another)}")
 
     def restore(self, step: int, abstract: PyTree) -> PyTree:
         """One checkpoint, exactly as `abstract` describes it; all processes of a run must call it.
@@ -348,15 +348,16 @@ def _telling(what: str) -> Iterator[None]:
         yield
     except Exception as error:
         if hosts.client() is not None and hosts.told_by_another(error):
-            raise hosts.LostProcessError(_first_line(error)) from error
+            raise hosts.LostProcessError(_in_short(error)) from error
         raise InvalidInputError(
-            f"{what} could not be written: {_first_line(error)}; those already there are untouched: make room or mend "
+            f"{what} could not be written: {_in_short(error)}; those already there are untouched: make room or mend "
             "the storage, and run the same command again"
         ) from error
 
 
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:300] if str(error).strip() else ''}"
+def _in_short(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text if len(text) < 400 else text[:150] + ' ... ' + text[-200:]}"
 
 
 def _everywhere(sharding: Any) -> jax.sharding.NamedSharding:

@@ -17,7 +17,11 @@ class StopRequest:
     @property
     def name(self) -> str:
         """Such as SIGTERM; where this process got no signal, another one did."""
-        return "a preemption notice, or a signal to another process" if self.signal is None else signal.Signals(self.signal).name
+        return (
+            "a preemption notice, or a signal to another process"
+            if self.signal is None
+            else signal.Signals(self.signal).name
+        )
 
 
 @contextlib.contextmanager

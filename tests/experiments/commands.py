@@ -25,9 +25,10 @@ def environment(**changes):
     return env | changes
 
 
-def start(command, *flags, **env):
+def start(command, *flags, preexec_fn=None, **env):
     return subprocess.Popen(
         [sys.executable, "-m", f"experiments.{command}", *flags],
+        preexec_fn=preexec_fn,
         cwd=ROOT,
         env=environment(**env),
         stdout=subprocess.PIPE,
