@@ -59,7 +59,7 @@ def say(message: str) -> None:
 def launched() -> Iterator[runtime.Watchdog]:
     """Joins the other processes, if there are any; yields the watchdog of this one."""
     if _DETERMINISTIC.value:
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DETERMINISTIC_FLAGS}".strip()
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
     hosts.join(
         _MULTIHOST.value,
         coordinator=_COORDINATOR.value,
@@ -81,9 +81,6 @@ def launched() -> Iterator[runtime.Watchdog]:
             )
         yield watchdog
     hosts.part()
-
-
-DETERMINISTIC_FLAGS = "--xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0"
 
 
 def circumstances() -> dict[str, Any]:

@@ -1,11 +1,12 @@
-"""The programs in docs/losses.md run, and its tables name what there is."""
+"""The programs in docs/losses.md run, its tables name what there is, and no page names a flag that is not."""
 
 import re
 
 import pytest
 
+from experiments.workdir import load_module
 from gan_jax import losses, regularizers
-from tests.experiments.commands import ROOT
+from tests.experiments.commands import ROOT, run
 
 TEXT = (ROOT / "docs" / "losses.md").read_text()
 PROGRAMS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
@@ -28,3 +29,19 @@ def test_the_tables_name_every_loss_and_penalty():
     named = set(re.findall(r"`(\w+)(?:\(\w+\))?`", TEXT))
     states = {"GANLoss", "LeCamState", "init_lecam", "gaussian_kernel", "rational_quadratic_kernel"}
     assert {*losses.__all__, *regularizers.__all__} - states <= named
+
+
+def test_every_flag_in_the_documentation_is_there():
+    """In README and docs, whichever launcher the command stands behind."""
+    told = "".join(run(command, "--helpfull", code=1) for command in ("train", "sample"))  # absl's exit code
+    known = set(re.findall(r"--(?:\[no\])?(\w+)", told))
+    keys = {
+        key for path in (ROOT / "experiments" / "configs").glob("[!_]*.py") for key in load_module(path).get_config()
+    }
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        text = page.read_text()
+        commands = re.findall(r"experiments\.(?:train|sample)((?:[^`\n]|\\\n)*)", text)
+        written = {name for command in commands for name in re.findall(r"--([\w.]+)", command)}
+        written |= set(re.findall(r"`--([\w.]+)(?:=[^`]*)?`", text)) - {"worker", "xla_gpu_deterministic_ops"}
+        for name in written:
+            assert name.removeprefix("config.") in keys if name.startswith("config.") else name in known, (page, name)

@@ -143,7 +143,7 @@ def test_a_batch_that_microbatches_do_not_divide():
 
 
 def test_eight_microbatches_hold_an_eighth_of_the_activations():
-    """As `docs/memory.md` says: what remains is one part's activations and what lies outside the networks."""
+    """As `docs/running_on_a_pod.md` says: what remains is one part's activations and what lies outside the networks."""
     temporaries = [compiled(wide(count, width=64), batch_size=512)[1].memory.temp_size_in_bytes for count in (1, 8)]
     assert temporaries[1] < 0.35 * temporaries[0], temporaries
 
