@@ -41,6 +41,6 @@ def test_every_flag_in_the_documentation_is_there():
         text = page.read_text()
         commands = re.findall(r"experiments\.(?:train|sample)((?:[^`\n]|\\\n)*)", text)
         written = {name for command in commands for name in re.findall(r"--([\w.]+)", command)}
-        written |= set(re.findall(r"`--([\w.]+)(?:=[^`]*)?`", text)) - {"worker", "xla_gpu_deterministic_ops"}
+        written |= set(re.findall(r"`--([\w.]+)(?:=[^`]*)?`", text)) - {"signal", "worker", "xla_gpu_deterministic_ops"}
         for name in written:
             assert name.removeprefix("config.") in keys if name.startswith("config.") else name in known, (page, name)
