@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group(name="pod")]
 RUN = (f"--config={BATTERY}", "--config.sgd=True", "--config.steps=40", "--config.checkpoint_every=20")
 
 
-def eight(devices):
+def simulated(devices):
     return {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
 
 
@@ -40,7 +40,7 @@ def test_only_the_first_process_prints_and_writes(pod):
 
 @pytest.mark.parametrize(("devices", "fsdp"), [(8, 1), (1, 1), (8, 4), (8, 8)])
 def test_losses_do_not_depend_on_devices_and_processes(pod, tmp_path, devices, fsdp):
-    run("train", f"--workdir={tmp_path}", *RUN, f"--config.fsdp={fsdp}", **eight(devices))
+    run("train", f"--workdir={tmp_path}", *RUN, f"--config.fsdp={fsdp}", **simulated(devices))
     for ours, theirs in zip(metrics(tmp_path), metrics(pod[0]), strict=True):
         assert ours.keys() == theirs.keys()
         for name, value in theirs.items():
@@ -51,15 +51,25 @@ def test_players_split_over_processes(pod, tmp_path):
     run_together(f"--workdir={tmp_path}", *RUN, "--config.fsdp=8", devices=4)
     for ours, theirs in zip(metrics(tmp_path), metrics(pod[0]), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-5)
-    run("train", f"--workdir={tmp_path}", *RUN, **eight(1))  # a split state, restored whole
+    run("train", f"--workdir={tmp_path}", *RUN, **simulated(1))  # a split state, restored whole
     assert json.loads((tmp_path / "config.json").read_text())["history"][0]["processes"] == 2
+
+
+def test_what_a_game_carries_along_the_batch(tmp_path):
+    """CycleGAN's image pools lie on both processes; one process with two devices gives the same bits, resumed or not."""
+    flags = (f"--config={BATTERY}", "--config.game=cyclegan", "--config.checkpoint_every=20")
+    run("train", f"--workdir={tmp_path / 'one'}", *flags, "--config.steps=40", **simulated(2))
+    for steps in (20, 40):
+        run_together(f"--workdir={tmp_path / 'two'}", *flags, f"--config.steps={steps}")
+    assert result(tmp_path / "two")["state_sha256"] == result(tmp_path / "one")["state_sha256"]
+    assert metrics(tmp_path / "two") == metrics(tmp_path / "one")
 
 
 def order(*arguments, devices):
     return subprocess.Popen(
         [sys.executable, "-m", "tests.multihost.order", *arguments],
         cwd=ROOT,
-        env=environment(**eight(devices)),
+        env=environment(**simulated(devices)),
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -110,6 +120,6 @@ def test_restore_on_other_devices_and_back(pod, tmp_path):
 def test_the_restored_state_is_that_which_was_saved(pod, tmp_path):
     """`train` with nothing left to do hashes what it restores: on one device, what two processes had at the end."""
     workdir = shutil.copytree(pod[0], tmp_path / "run")
-    run("train", f"--workdir={workdir}", *RUN, **eight(1))
+    run("train", f"--workdir={workdir}", *RUN, **simulated(1))
     assert result(workdir)["state_sha256"] == result(pod[0])["state_sha256"]
     assert np.isfinite(result(workdir)["metrics"]["generator/loss"])
