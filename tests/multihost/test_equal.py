@@ -56,7 +56,7 @@ def test_players_split_over_processes(pod, tmp_path):
 
 
 def test_what_a_game_carries_along_the_batch(tmp_path):
-    """CycleGAN's image pools lie on both processes; one process with two devices gives the same bits, resumed or not."""
+    """CycleGAN's image pools lie on both processes; one process with two devices gives the same bits."""
     flags = (f"--config={BATTERY}", "--config.game=cyclegan", "--config.checkpoint_every=20")
     run("train", f"--workdir={tmp_path / 'one'}", *flags, "--config.steps=40", **simulated(2))
     for steps in (20, 40):
