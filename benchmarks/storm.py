@@ -73,6 +73,7 @@ class Processes:
         assert process.stdout is not None
         for line in process.stdout:
             self.printed.append(line)
+        process.stdout.close()
 
     def wait_for(self, happened: Callable[[], bool]) -> bool:
         """Whether it happened before the processes ended."""

@@ -12,7 +12,7 @@ from ml_collections import config_flags
 from gan_jax.runtime import hosts
 from gan_jax.types import InvalidInputError
 
-DONE, FAILED, BAD_INPUT, DIVERGED, LOST, STOPPED = 0, 1, 2, 3, hosts.LOST, 75
+DONE, BAD_INPUT, DIVERGED, LOST, STOPPED = 0, hosts.BAD_INPUT, 3, hosts.LOST, 75
 
 
 def run(main: Callable[[Sequence[str]], int | None], *, config: bool = False) -> None:
@@ -53,10 +53,9 @@ def run(main: Callable[[Sequence[str]], int | None], *, config: bool = False) ->
             if hosts.client() is None:
                 raise
             traceback.print_exc()
-            message = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-            if hosts.told_by_another(error):
-                hosts.leave(LOST, f"another process of the run is missing, or has failed ({message})")
-            hosts.leave(FAILED, message)
+            message, code = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}", hosts.exit_code(error)
+            lost = f"another process of the run is missing, or has failed ({message})"
+            hosts.leave(code, lost if code == LOST else message)
 
     app.run(guarded, flags_parser=parse)
 

@@ -93,9 +93,12 @@ def circumstances() -> dict[str, Any]:
     }
 
 
-def agree(versions: dict[str, str], config: dict[str, Any], module: pathlib.Path, patience: float) -> None:
-    """Makes sure that all processes run the same code on the same config, before any of them compiles."""
+def agree(
+    versions: dict[str, str], config: dict[str, Any], module: pathlib.Path, others: dict[str, Any], patience: float
+) -> None:
+    """Makes sure that all processes run the same code on the same config, and flags, before any of them compiles."""
     facts = versions | circumstances() | {f"config.{key}": json.dumps(value) for key, value in config.items()}
+    facts |= {f"--{name}": value for name, value in others.items()}
     facts["experiment file"] = hashlib.sha256(module.read_bytes()).hexdigest()
     hosts.agree("code and config", facts, patience)
 
@@ -110,7 +113,7 @@ def claim(workdir: pathlib.Path, take: Callable[[], None], patience: float) -> N
     if hosts.decide("workdir", taken, patience) != _digest(workdir):
         raise InvalidInputError(
             f"workdir {str(workdir)!r} is not the directory that process 0 sees under this name: it must be on storage "
-            "that all processes share (NFS, Filestore, Lustre, a mounted bucket)"
+            "that all processes share (NFS, Filestore, Lustre)"
         )
 
 

@@ -53,7 +53,8 @@ def train(
         checkpoints = pathlib.Path(_INIT_FROM.value) / "checkpoints"
         if not checkpoints.is_dir():
             raise InvalidInputError(f"--init_from={_INIT_FROM.value}: no workdir of a run; it has no {checkpoints}")
-        options["begin"] = runtime.init_from(checkpoints, _INIT_STEP.value, say=say)
+        record = workdir / "init_from.json"
+        options["begin"] = runtime.init_from(checkpoints, _INIT_STEP.value, record=record, say=say)
     config = flags.FLAGS.config.to_dict()
     result = runtime.train(experiment, workdir, config=config, **options)
     say(f"{result.status}: step {result.step:,}, {result.images:,} images; state_sha256 {result.state_sha256}")
@@ -78,7 +79,8 @@ def main(argv: Sequence[str]) -> int:
     config, path = flags.FLAGS.config, commands.config_path()
     with launch.launched() as watchdog, signals.stop_signals() as stop:
         module = workdirs.load_module(path)
-        launch.agree(workdirs.versions(), config.to_dict(), path, watchdog.patience)
+        others = {flag.name: flag.value for flag in (_DRY_RUN, _INIT_FROM, _INIT_STEP)}
+        launch.agree(workdirs.versions(), config.to_dict(), path, others, watchdog.patience)
         experiment = module.build(config)
         if _DRY_RUN.value:
             dry_run(experiment)

@@ -118,12 +118,12 @@ def claim(
     if record.exists() and started:  # until something is saved, another try may correct its flags
         begun = read_json(record)
         earlier = begun["config"]
-        if init_from not in (None, begun["init_from"]):
+        if init_from not in (None, begun.get("init_from")):
             raise InvalidInputError(
                 f"workdir {str(workdir)!r} has checkpoints already, and did not begin from {init_from}: leave "
                 "--init_from out to continue it, or choose another --workdir to begin anew"
             )
-        init_from = begun["init_from"]
+        init_from = begun.get("init_from")
         changed = [
             f"config.{key}: {earlier.get(key, 'absent')!r} there, {resolved.get(key, 'absent')!r} now"
             for key in sorted(earlier.keys() | resolved.keys())

@@ -1,5 +1,6 @@
 """Networks that trade arithmetic for memory: in microbatches, or computed again where they are differentiated."""
 
+import math
 from typing import Any
 
 import jax
@@ -45,8 +46,12 @@ def microbatched(network: Network, count: int) -> Network:
         if not train:
             return network.apply(params, model_state, *inputs, train=False, key=key)
         size = inputs[0].shape[0]
-        if size % count:
-            raise InvalidInputError(f"microbatches={count}: the batch of {size} does not divide into so many parts")
+        axes = dict(jax.sharding.get_abstract_mesh().shape)
+        devices = math.prod(length for name, length in axes.items() if name != "trial")
+        if size % (count * devices):
+            raise InvalidInputError(
+                f"microbatches={count}: the batch of {size}, on {devices} devices, does not divide into so many parts"
+            )
 
         def part(model_state: PyTree, numbered: tuple[Array, tuple[Array, ...]]) -> tuple[PyTree, PyTree]:
             index, chunk = numbered

@@ -6,7 +6,7 @@ import json
 import math
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -18,6 +18,7 @@ from jaxtyping import PyTree
 from orbax.checkpoint import checkpoint_managers
 
 from gan_jax.runtime import hosts
+from gan_jax.runtime import mesh as meshes
 from gan_jax.runtime.logging import write_json
 from gan_jax.types import InvalidInputError
 
@@ -78,6 +79,23 @@ def _files(directory: pathlib.Path) -> dict[str, list[Any]]:
     return found
 
 
+def _hash(body: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+class _Scheduled:
+    """Orbax's policy: the last `count` of those on schedule, and the newest, which a signal may have had saved."""
+
+    def __init__(self, count: int, every: int) -> None:
+        self._count, self._every = count, every
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        del context
+        steps = sorted(info.step for info in checkpoints)
+        kept = {*[step for step in steps if step % self._every == 0][-self._count :], *steps[-1:]}
+        return [info.step in kept for info in checkpoints]
+
+
 class _Manager(ocp.CheckpointManager):
     """Orbax's, without its question for a preemption notice: its numbers would disturb `hosts.preempted`."""
 
@@ -94,6 +112,7 @@ class Checkpointer:
         directory: pathlib.Path,
         *,
         keep_last: int,
+        every: int = 1,
         keep_every: int = 0,
         best_metric: str = "",
         best_mode: str = "max",
@@ -104,7 +123,8 @@ class Checkpointer:
 
         Args:
           directory: one sub-directory per step; all processes of a run must see the same one.
-          keep_last: how many of the newest to keep.
+          keep_last: how many of the newest to keep, beside one that was saved off schedule.
+          every: the schedule: those whose step this divides.
           keep_every: keep for good each whose step this divides; 0 for none.
           best_metric: keep the one that was saved with the best value of this metric too; empty for none.
           best_mode: whether the smallest or the largest value is best.
@@ -113,7 +133,7 @@ class Checkpointer:
         """
         self.directory, self._read_only, self._about = directory.absolute(), read_only, about
         self._best = best_metric
-        policies: list[Any] = [checkpoint_managers.LatestN(keep_last)]
+        policies: list[Any] = [_Scheduled(keep_last, every)]
         policies += [checkpoint_managers.EveryNSteps(keep_every)] if keep_every else []
         worst = math.inf if best_mode == "min" else -math.inf
 
@@ -170,7 +190,8 @@ class Checkpointer:
     def _seal(self) -> None:
         """Writes what the checkpoint is, and what its files are, just before Orbax gives it its name."""
         [temporary] = self.directory.glob(f"*{_TEMPORARY}*")
-        write_json(temporary / _SEAL, {"about": self._about, "files": _files(temporary)})
+        body = {"about": self._about, "files": _files(temporary)}
+        write_json(temporary / _SEAL, body | {"sha256": _hash(body)})
 
     def check(self) -> None:
         """Raises what went wrong with a save in the background, if something did."""
@@ -247,13 +268,22 @@ class Checkpointer:
                 f"checkpoint {self.directory / str(step)} has not the networks of this game:\n  "
                 + "\n  ".join(differences[:20])
             )
-        anywhere = jax.tree.leaves(wanted)[0].sharding
+        mesh = jax.tree.leaves(wanted)[0].sharding.mesh
         whole = {
-            name: wanted.get(name, jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=_everywhere(anywhere)))
+            name: wanted.get(name, jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=meshes.split_sharding(x, mesh)))
             for name, x in stored.items()
         }
         arrays = self._manager.restore(step, args=ocp.args.StandardRestore(whole))
         return {name: arrays[name] for name in wanted}
+
+    def seal_hash(self, step: int) -> str:
+        """What tells a checkpoint from all others; damaged ones have none.
+
+        Raises:
+          OSError: if it is damaged.
+        """
+        self._check_whole(step)
+        return json.loads((self.directory / str(step) / _SEAL).read_text())["sha256"]
 
     def names(self, step: int) -> list[str]:
         """The arrays that a checkpoint holds."""
@@ -275,8 +305,11 @@ class Checkpointer:
         try:
             seal = json.loads((directory / _SEAL).read_text())
             files = _files(directory)
-        except (OSError, ValueError) as error:
-            return f"{type(error).__name__}: {error}"
+            own = seal.pop("sha256")
+        except (OSError, ValueError, AttributeError, KeyError) as error:
+            return f"its seal {_SEAL} is not there or not whole ({type(error).__name__}: {error})"
+        if own != _hash(seal):
+            return f"its seal {_SEAL} has changed"
         for name in sorted(files.keys() | seal["files"].keys()):
             was, now = seal["files"].get(name), files.get(name)
             if was is None or now is None:
@@ -286,11 +319,12 @@ class Checkpointer:
                 return f"{name} has changed in {changed}"
         return ""
 
-    def newest(self, say: Callable[[str], None]) -> int | None:
+    def newest(self, say: Callable[[str], None], *, every: int = 1) -> int | None:
         """The newest checkpoint whose files are whole; damaged ones are named and kept aside in `damaged/`.
 
         Args:
           say: gets the messages.
+          every: only those whose step this divides.
 
         Returns:
           Its step, or None where there is no checkpoint at all.
@@ -298,7 +332,7 @@ class Checkpointer:
         Raises:
           InvalidInputError: if there are checkpoints and none is whole.
         """
-        steps, damaged = self.steps(), []
+        steps, damaged = [step for step in self.steps() if step % every == 0], []
         for step in reversed(steps):
             if fault := self._fault(step):
                 say(f"checkpoint {step} is damaged: {fault}")
@@ -315,19 +349,20 @@ class Checkpointer:
         return None
 
     def restore_latest(
-        self, abstract: PyTree, say: Callable[[str], None] = print, *, timeout: float = 600.0
+        self, abstract: PyTree, say: Callable[[str], None] = print, *, every: int = 1, timeout: float = 600.0
     ) -> tuple[int, PyTree] | None:
         """The newest checkpoint that is whole, which process 0 chooses; see `newest` and `restore`.
 
         Args:
           abstract: as for `restore`.
           say: gets the messages.
+          every: only those whose step this divides.
           timeout: seconds to wait for process 0 to choose.
 
         Returns:
           Its step and the tree, or None where there is no checkpoint at all.
         """
-        step = hosts.decide("checkpoint", lambda: self.newest(say), timeout)
+        step = hosts.decide("checkpoint", lambda: self.newest(say, every=every), timeout)
         self._manager.reload()
         return None if step is None else (step, self._restore(step, abstract))
 
@@ -358,10 +393,6 @@ def _telling(what: str) -> Iterator[None]:
 def _in_short(error: Exception) -> str:
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text if len(text) < 400 else text[:150] + ' ... ' + text[-200:]}"
-
-
-def _everywhere(sharding: Any) -> jax.sharding.NamedSharding:
-    return jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
 
 
 def _rebuild(abstract: PyTree, arrays: dict[str, jax.Array]) -> PyTree:

@@ -101,6 +101,15 @@ class Experiment:
         }
         return phases | {"num_classes": self.game.num_classes, "seed": self.seed, "batch_size": self.batch_size}
 
+    def allowed_rollbacks(self) -> int:
+        """How many rollbacks the run may make."""
+        return self.max_rollbacks if self.on_divergence == "rollback" else 0
+
+    def check_metric(self, known: set[str]) -> None:
+        """Refuses a `best_metric` that the log will not have."""
+        if self.best_metric and self.best_metric not in known:
+            raise InvalidInputError(f"best_metric={self.best_metric!r}: expected one of {', '.join(sorted(known))}")
+
     def open_source(self) -> Source:
         """The data, once it is clear that its labels are the game's."""
         source = self.source()

@@ -1,5 +1,6 @@
 """Beginning a run with the networks of another one: fine-tuning, which is not resuming."""
 
+import json
 import pathlib
 import re
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 
 from gan_jax.runtime import hosts
 from gan_jax.runtime.checkpoint import Checkpointer, flatten, path_name
+from gan_jax.runtime.logging import write_json
 from gan_jax.runtime.program import Carried, Start
 from gan_jax.types import InvalidInputError
 
@@ -17,34 +19,56 @@ _NETWORKS = re.compile(r"state\.(players\.[^.]+\.(params|model_state)|ema)\.")
 
 
 def init_from(
-    checkpoints: pathlib.Path, step: int | None = None, *, say: Callable[[str], None] = print
+    checkpoints: pathlib.Path,
+    step: int | None = None,
+    *,
+    record: pathlib.Path | None = None,
+    say: Callable[[str], None] = print,
+    timeout: float = 600.0,
 ) -> Callable[[Start], Carried]:
     """How to begin with the parameters, model state and averages of a checkpoint, and all else new.
 
     Step 0, fresh optimisers, this run's own seed and hyperparameters: only the networks are those of the other run.
 
     Args:
-      checkpoints: of the other run.
+      checkpoints: of the other run; all processes must see the same.
       step: of the checkpoint; the newest that is whole by default.
+      record: a JSON file that keeps which one it was, so that a run that begins again (killed before its first
+        checkpoint, or gone back to step 0) begins with the same, even if the other run has gone on.
       say: gets the messages.
+      timeout: seconds to wait for process 0 to choose.
 
     Returns:
-      What `train` takes as `begin`. It raises `InvalidInputError` if the checkpoint lacks an array of this game's
-      networks, or has one of another shape or dtype; a game that keeps averages where the other kept none begins them
-      as copies.
+      What `train` takes as `begin`. It raises `InvalidInputError` if the checkpoint is gone or another one, lacks an
+      array of this game's networks, or has one of another shape or dtype; a game that keeps averages where the other
+      kept none begins them as copies.
     """
+
+    def choose(source: Checkpointer) -> dict[str, Any]:
+        kept = json.loads(record.read_text()) if record is not None and record.exists() else None
+        if kept and (kept["checkpoints"] != str(checkpoints.absolute()) or step not in (None, kept["step"])):
+            kept = None  # nothing was saved since; `begin` would not be called else
+        chosen = kept["step"] if kept else source.newest(say) if step is None else step
+        if chosen is None or chosen not in source.steps():
+            raise InvalidInputError(f"{checkpoints} has no checkpoint{'' if chosen is None else f' of step {chosen}'}")
+        found = {"checkpoints": str(checkpoints.absolute()), "step": chosen, "sha256": _hash(source, chosen)}
+        if kept not in (None, found):
+            raise InvalidInputError(f"this run began with {kept}, as {record} tells, but what is there now is {found}")
+        if record is not None:
+            write_json(record, found)
+        return found
 
     def begin(start: Start) -> Carried:
         source = Checkpointer(checkpoints, keep_last=1, read_only=True)
-        chosen = hosts.decide("source", lambda: source.newest(say) if step is None else step, 600.0)
-        if chosen is None or chosen not in source.steps():
-            raise InvalidInputError(f"{checkpoints} has no checkpoint{'' if step is None else f' of step {step}'}")
+        chosen = hosts.decide("init_from", lambda: choose(source), timeout)
+        if chosen["sha256"] != _hash(source, chosen["step"]):
+            raise InvalidInputError(f"{checkpoints} is not the directory that process 0 sees under this name")
         wanted = {name: x for name, x in flatten(start.abstract).items() if _NETWORKS.match(name)}
-        if not any(name.startswith("state.ema.") for name in source.names(chosen)):
+        if not any(name.startswith("state.ema.") for name in source.names(chosen["step"])):
             wanted = {name: x for name, x in wanted.items() if not name.startswith("state.ema.")}
-        found = source.restore_some(chosen, wanted)
+        found = source.restore_some(chosen["step"], wanted)
         source.close()
-        say(f"beginning with the networks of {checkpoints / str(chosen)}")
+        say(f"beginning with the networks of {checkpoints / str(chosen['step'])}")
 
         def take(path: Any, leaf: jax.Array) -> jax.Array:
             name = path_name(path)
@@ -54,3 +78,10 @@ def init_from(
         return jax.tree_util.tree_map_with_path(take, start.init())
 
     return begin
+
+
+def _hash(source: Checkpointer, step: int) -> str:
+    try:
+        return source.seal_hash(step)
+    except OSError as error:
+        raise InvalidInputError(f"checkpoint {source.directory / str(step)} cannot be read: {error}") from error

@@ -27,8 +27,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from gan_jax.runtime import mesh as meshes
 from gan_jax.types import InvalidInputError
 
-LOST = 69  # exit code of a process that another one, or a step that does not end, has brought down
-_LINGER = 5.0  # seconds that a process which leaves waits for the others to notice
+FAILED, BAD_INPUT, LOST = 1, 2, 69  # exit codes; LOST: another process, or a step that does not end, brought it down
+_LINGER = 3.0  # seconds that a process which leaves waits for the others to notice
 _PREFIX = "gan_jax/"
 
 
@@ -177,6 +177,8 @@ def leave(code: int, message: str) -> NoReturn:
 
     def ask() -> None:
         for other, (theirs, why) in sorted(departed().items()):
+            if other == rank()[0]:
+                continue
             reason[:] = [theirs, f"ending, since process {other} has left: {why}"]
             return
 
@@ -185,12 +187,13 @@ def leave(code: int, message: str) -> NoReturn:
         deadline = time.monotonic() + _LINGER
         while time.monotonic() < deadline and len(departed()) < rank()[1]:  # a sudden end would look like a lost one
             time.sleep(0.1)
+        time.sleep(1.5 if is_primary() else 0.0)  # with process 0 goes the coordinator, and JAX aborts who is left
 
     if code == LOST and client() is not None:
         _try(ask, 1.0)
     complain(reason[1])
     if client() is not None:
-        _try(tell_all, _LINGER + 1.0)
+        _try(tell_all, _LINGER + 3.0)
     os._exit(reason[0])
 
 
@@ -290,8 +293,23 @@ def decide(topic: str, choose: Callable[[], Any], timeout: float) -> Any:
 
 def told_by_another(error: BaseException) -> bool:
     """Whether an error is what a collective or the coordination service raises when another process has ended."""
-    signs = ("Gloo", "UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "ABORTED", "Connection", "heartbeat")
-    return isinstance(error, LostProcessError) or any(sign in str(error) for sign in signs)
+    if isinstance(error, LostProcessError) or "Gloo" in str(error):
+        return True
+    signs = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "ABORTED", "heartbeat")
+    barrier = isinstance(error, TimeoutError) and "barrier" in str(error)  # Orbax's
+    return barrier or (isinstance(error, jax.errors.JaxRuntimeError) and any(sign in str(error) for sign in signs))
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code that an error deserves."""
+    return BAD_INPUT if isinstance(error, InvalidInputError) else LOST if told_by_another(error) else FAILED
+
+
+def announce(error: BaseException) -> None:
+    """Tells the other processes, whose watchdogs end them, of an error that is about to be raised here."""
+    if client() is not None:
+        value = json.dumps([exit_code(error), f"{type(error).__name__}: {error}"[:1000]])
+        _try(lambda: client().key_value_set(f"{_PREFIX}left/{rank()[0]}", value, allow_overwrite=True), 2.0)
 
 
 class Vote:

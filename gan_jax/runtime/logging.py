@@ -91,7 +91,7 @@ class Logger(Silent):
                 self._board.add_scalar(name, value, record["step"])
         self._board.flush()
         if self._wandb is not None:
-            self._wandb.log(record, step=record["step"])
+            self._wandb.log(record)
 
     def picture(self, picture: Image.Image, step: int) -> pathlib.Path:
         """Saves a grid of samples as `samples/step_*.png`."""
@@ -103,7 +103,7 @@ class Logger(Silent):
         if self._wandb is not None:
             import wandb  # noqa: PLC0415 - an optional dependency
 
-            self._wandb.log({"samples": wandb.Image(picture)}, step=step)
+            self._wandb.log({"samples": wandb.Image(picture), "step": step})
         return path
 
     def close(self) -> None:
@@ -117,7 +117,7 @@ class Logger(Silent):
 def _open_board(directory: pathlib.Path, step: int) -> SummaryWriter:
     """A new file of events, named so as to be read after those that are there, even if the clock has gone back."""
     stamps = [int(path.name.split(".")[3]) for path in directory.glob("events.out.tfevents.*")]
-    suffix = f".{len(stamps)}"  # the writer would overwrite a file of the same second
+    suffix = f".{os.getpid()}-{time.monotonic_ns()}"  # the writer would overwrite a file of the same second
     writer = SummaryWriter(str(directory), purge_step=step + 1, filename_suffix=suffix)
     [path] = directory.glob(f"events.out.tfevents.*{suffix}")
     parts = path.name.split(".")
@@ -136,7 +136,9 @@ def _start_wandb(workdir: pathlib.Path, project: str, config: Any) -> Any:
     identity = workdir / "wandb_id"
     if not identity.exists():
         identity.write_text(secrets.token_hex(4))
-    return wandb.init(project=project, id=identity.read_text(), resume="allow", dir=str(workdir), config=config)
+    run = wandb.init(project=project, id=identity.read_text(), resume="allow", dir=str(workdir), config=config)
+    run.define_metric("*", step_metric="step")  # its own counter can't go back to a checkpoint
+    return run
 
 
 def duration(seconds: float) -> str:

@@ -91,7 +91,8 @@ class Loop:
     def report(self, step: int, state: GANState, means: dict[str, float], pace: Pace) -> dict[str, Any]:
         """One line of the log and one for the person watching, unless a metric is not finite."""
         images, rate, eta = pace.measure(step)
-        means = means | {"samples/diversity": diversity(self.experiment, state, self.grid_key())}
+        spread = diversity(self.experiment, state, self.grid_key())
+        means = means if spread is None else means | {"samples/diversity": spread}
         record = {"step": step, "images": images, "images_per_second": round(rate, 1), **means}
         losses = "  ".join(f"{name} {value:.4g}" for name, value in means.items() if name.endswith("/loss"))
         bad = sorted(name for name, value in means.items() if not math.isfinite(value))

@@ -62,7 +62,7 @@ def carried_shardings(carried: PyTree, shardings: PyTree, mesh: Mesh) -> PyTree:
         return replicated(mesh)
 
     def split(shapes: PyTree) -> PyTree:
-        return jax.tree.map(lambda x: NamedSharding(mesh, fsdp_spec(x.shape, mesh.shape[FSDP_AXIS])), shapes)
+        return jax.tree.map(lambda x: split_sharding(x, mesh), shapes)
 
     state, kept = carried["state"], jax.tree.map(chosen, shardings)
     players = {
@@ -71,6 +71,11 @@ def carried_shardings(carried: PyTree, shardings: PyTree, mesh: Mesh) -> PyTree:
     }
     ema = {name: kept["state"].ema[name] | {"params": split(shapes["params"])} for name, shapes in state.ema.items()}
     return kept | {"state": kept["state"].replace(players=players, ema=ema)}
+
+
+def split_sharding(x: Any, mesh: Mesh) -> NamedSharding:
+    """Over `fsdp`, if it is large; see `core.sharding.fsdp_spec`."""
+    return NamedSharding(mesh, fsdp_spec(tuple(x.shape), mesh.shape[FSDP_AXIS]))
 
 
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:

@@ -2,9 +2,10 @@
 
 import contextlib
 import dataclasses
+import errno
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -68,7 +69,7 @@ def train(
       workdir: gets `checkpoints/`, `data.json`, `metrics.jsonl`, `samples/`, `tensorboard/` and `result.json`.
       say: gets the messages for the person watching.
       begin: makes what is carried at step 0, where there is no checkpoint.
-      watchdog: ends the process when a dispatch does not end, or another process does.
+      watchdog: ends the process when a dispatch does not end, or another process does; entered here if it is not yet.
       stop: asks for a stop; by default SIGTERM and SIGINT do.
       wandb_project: see `Logger`.
       config: see `Logger`.
@@ -81,26 +82,24 @@ def train(
         storage that fails.
     """
     watchdog = watchdog or Watchdog()
-    mesh = meshes.make_mesh(fsdp=experiment.fsdp)
-    meshes.check_batch_size(experiment.batch_size, mesh)
-    source = experiment.open_source()
-    say(source.summary())
-    checkpointer = Checkpointer(
-        workdir / "checkpoints",
-        keep_last=experiment.keep_last,
-        keep_every=experiment.keep_every,
-        best_metric=experiment.best_metric,
-        best_mode=experiment.best_mode,
-        about=experiment.about(),
-    )
-    with jax.set_mesh(mesh), contextlib.nullcontext(stop) if stop else stop_signals() as stop, checkpointer:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(watchdog)
+        stack.enter_context(_telling(workdir))
+        stop = stop or stack.enter_context(stop_signals())
+        mesh = meshes.make_mesh(fsdp=experiment.fsdp)
+        meshes.check_batch_size(experiment.batch_size, mesh)
+        source = experiment.open_source()
+        say(source.summary())
+        checkpointer = stack.enter_context(_checkpointer(experiment, workdir))
+        stack.enter_context(jax.set_mesh(mesh))
         hosts.decide("data", lambda: _note_data(source, workdir, bool(checkpointer.steps())), watchdog.patience)
         hosts.agree("data", {"fingerprint": source.fingerprint()}, watchdog.patience)
-        watchdog.beat("restoring")
         start = build_start(experiment, source.spec, mesh)
+        experiment.check_metric({*start.abstract["window"], "samples/diversity"})
 
-        def last_good() -> tuple[int, Carried]:
-            restored = checkpointer.restore_latest(start.abstract, say, timeout=watchdog.patience)
+        def last_good(every: int = 1) -> tuple[int, Carried]:
+            watchdog.beat("restoring")
+            restored = checkpointer.restore_latest(start.abstract, say, every=every, timeout=watchdog.patience)
             return (0, begin(start)) if restored is None else restored
 
         step, carried = last_good()
@@ -108,37 +107,83 @@ def train(
             say(f"continuing from the checkpoint of step {step:,}")
         if hosts.is_primary():
             (workdir / "result.json").unlink(missing_ok=True)  # what it tells is about to change
-        status, vote = DONE, hosts.Vote(mesh)
-        allowed = experiment.max_rollbacks if experiment.on_divergence == "rollback" else 0
-        rollbacks = Rollbacks(workdir / "rollbacks.json", allowed)
+        status, vote, diverged = DONE, hosts.Vote(mesh), (0, "")
+        rollbacks = Rollbacks(workdir / "rollbacks.json", experiment.allowed_rollbacks())
+
+        def advance(step: int, carried: Carried, logger: Silent) -> tuple[str, int, Carried, tuple[int, str]]:
+            watchdog.beat("compiling")
+            program = compile_program(experiment, source, mesh, start, step, say)
+            loop = Loop(experiment, program, checkpointer, logger, stop, vote, watchdog, say)
+            ended = loop.run(step, carried)
+            checkpointer.wait()
+            return *ended, loop.diverged
+
         while True:
-            logger = Silent()
-            if hosts.is_primary():
-                logger = Logger(workdir, step, wandb_project=wandb_project, config=config)
-            with contextlib.closing(logger):
+            with contextlib.closing(_logger(workdir, step, wandb_project, config)) as logger:
                 if step < experiment.steps:
-                    watchdog.beat("compiling")
-                    program = compile_program(experiment, source, mesh, start, step, say)
-                    loop = Loop(experiment, program, checkpointer, logger, stop, vote, watchdog, say)
-                    status, step, carried = loop.run(step, carried)
-                    checkpointer.wait()
-            again = rollbacks.take(*last_good(), loop.diverged, mesh, say) if status == DIVERGED else None
+                    status, step, carried, diverged = advance(step, carried, logger)
+            result = _result(experiment, status, step, carried, logger, checkpointer)
+            if status != DIVERGED or not rollbacks.allowed:
+                break
+            carried = {}  # room for what is restored: a checkpoint on schedule, so that a signal changes nothing
+            again = rollbacks.take(*last_good(experiment.checkpoint_every), diverged, mesh, say)
             if again is None:
                 break
             step, carried = again
-        result = Result(
-            status,
-            step,
-            step * experiment.batch_size,
-            "" if status == DIVERGED else state_sha256(carried["state"]),
-            logger.last,
-            max(checkpointer.steps(), default=None),
-            checkpointer.best_step(),
-            int(carried["rollbacks"]),
-        )
-    if hosts.is_primary():
-        write_json(workdir / "result.json", dataclasses.asdict(result))
+        if hosts.is_primary():
+            write_json(workdir / "result.json", dataclasses.asdict(result))
     return result
+
+
+def _result(
+    experiment: Experiment, status: str, step: int, carried: Carried, logger: Silent, checkpointer: Checkpointer
+) -> Result:
+    return Result(
+        status,
+        step,
+        step * experiment.batch_size,
+        "" if status == DIVERGED else state_sha256(carried["state"]),
+        logger.last,
+        max(checkpointer.steps(), default=None),
+        checkpointer.best_step(),
+        int(carried["rollbacks"]),
+    )
+
+
+def _checkpointer(experiment: Experiment, workdir: pathlib.Path) -> Checkpointer:
+    return Checkpointer(
+        workdir / "checkpoints",
+        keep_last=experiment.keep_last,
+        every=experiment.checkpoint_every,
+        keep_every=experiment.keep_every,
+        best_metric=experiment.best_metric,
+        best_mode=experiment.best_mode,
+        about=experiment.about(),
+    )
+
+
+def _logger(workdir: pathlib.Path, step: int, wandb_project: str, config: Any) -> Silent:
+    if not hosts.is_primary():
+        return Silent()
+    return Logger(workdir, step, wandb_project=wandb_project, config=config)
+
+
+@contextlib.contextmanager
+def _telling(workdir: pathlib.Path) -> Iterator[None]:
+    """Tells the other processes of an error here, and the person what to do where a disk is full."""
+    try:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
+                raise
+            raise InvalidInputError(
+                f"workdir {str(workdir)!r} could not be written: {error}; the checkpoints are untouched: make room or "
+                "mend the storage, and run the same command again"
+            ) from error
+    except Exception as error:
+        hosts.announce(error)
+        raise
 
 
 def _note_data(source: Source, workdir: pathlib.Path, resuming: bool) -> None:

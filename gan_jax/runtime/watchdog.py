@@ -13,7 +13,7 @@ from gan_jax.runtime import hosts
 class Watchdog:
     """Threads that see what the main thread, inside a collective that never ends, cannot.
 
-    Use it as a context manager, and `beat` wherever something has been done.
+    Use it as a context manager, which may be entered again inside, and `beat` wherever something has been done.
 
     Attributes:
       patience: seconds that a process should wait for what another one says.
@@ -33,8 +33,12 @@ class Watchdog:
         self._heard: dict[int, tuple[Any, float]] = {}  # what each process last said, and when that was new to us
         self._talked = time.monotonic()
         self._threads: list[threading.Thread] = []
+        self._entered = 0
 
     def __enter__(self) -> "Watchdog":
+        self._entered += 1
+        if self._entered > 1:
+            return self
         together = hosts.client() is not None
         tasks = ([self._watch] if self.timeout else []) + ([self._talk] if together else [])
         self._threads = [threading.Thread(target=task, daemon=True) for task in tasks]
@@ -43,7 +47,8 @@ class Watchdog:
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        if exception[0] is None:  # else others must still be able to see this process, until it has told them
+        self._entered -= 1
+        if exception[0] is None and not self._entered:  # else it goes on, until this process has told the others
             self._closed.set()
             for thread in self._threads:
                 thread.join(5)

@@ -25,10 +25,9 @@ def environment(**changes):
     return env | changes
 
 
-def start(command, *flags, preexec_fn=None, **env):
+def start(command, *flags, before=(), **env):
     return subprocess.Popen(
-        [sys.executable, "-m", f"experiments.{command}", *flags],
-        preexec_fn=preexec_fn,
+        [sys.executable, *before, "-m", f"experiments.{command}", *flags],
         cwd=ROOT,
         env=environment(**env),
         stdout=subprocess.PIPE,

@@ -1,6 +1,5 @@
 """What goes wrong around a run ends in the documented way, and nothing is lost."""
 
-import ctypes
 import json
 import re
 import resource
@@ -74,25 +73,32 @@ def test_a_full_disk(whole, tmp_path):
         last = run("train", f"--workdir={workdir}", *flags, code=2).splitlines()[-1]
         assert last.startswith("error: ") and "could not be written" in last and "No space left" in last, last
         saved = shutil.copytree(workdir, tmp_path / "roomy")
+        for file in saved.rglob("*.tmp"):
+            file.unlink()
+        shutil.rmtree(workdir / "checkpoints")
+        (workdir / "ballast").write_bytes(bytes(200_000))  # and now the log is what has no room
+        flags = (*RUN, "--config.report_every=1", "--config.steps_per_dispatch=1")
+        last = run("train", f"--workdir={workdir}", *flags, code=2).splitlines()[-1]
+        assert last.startswith("error: ") and "could not be written" in last and "No space left" in last, last
     finally:
         subprocess.run(["umount", str(workdir)], check=True)
     run("train", f"--workdir={saved}", *RUN)
     same(saved, whole)
 
 
-def powerless():
-    """In the child: no right to write where the mode forbids it, not even for root."""
-    prctl = ctypes.CDLL(None).prctl
-    for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, dropped from what exec may give
-        prctl(24, capability, 0, 0, 0)
+# No right to write where the mode forbids it, not even for root: drops CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH from
+# what exec may give, and then is the command.
+POWERLESS = (
+    "import ctypes, os, sys; prctl = ctypes.CDLL(None).prctl; [prctl(24, c, 0, 0, 0) for c in (1, 2)]; "
+    "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+)
 
 
 def test_a_workdir_that_can_not_be_written(whole, tmp_path):
     workdir = half(tmp_path / "run")
     for path in (workdir, workdir / "checkpoints"):
         path.chmod(0o555)
-    process = start("train", f"--workdir={workdir}", *RUN, preexec_fn=powerless)
-    code, output = finish(process)
+    code, output = finish(start("train", f"--workdir={workdir}", *RUN, before=("-c", POWERLESS)))
     assert code == 2 and "cannot be written" in output and "Traceback" not in output, output
     for path in (workdir, workdir / "checkpoints"):
         path.chmod(0o755)
@@ -125,7 +131,12 @@ def unseal(checkpoint):
     (checkpoint / "gan_jax.json").unlink()
 
 
-@pytest.mark.parametrize("harm", [truncate, flip, remove, unseal])
+def forge(checkpoint):
+    seal = checkpoint / "gan_jax.json"
+    seal.write_text(seal.read_text().replace('"seed": 0', '"seed": 1'))
+
+
+@pytest.mark.parametrize("harm", [truncate, flip, remove, unseal, forge])
 def test_a_damaged_newest_checkpoint(harm, whole, tmp_path):
     workdir = half(tmp_path / "run")
     harm(workdir / "checkpoints" / "100")
@@ -249,13 +260,15 @@ def test_nan_rolls_back_with_other_noise_and_a_kill_changes_nothing(tmp_path):
     assert (entry["number"], entry["diverged_at"], entry["back_to"]) == (1, 140, 100)
     assert [record["step"] for record in metrics(tmp_path / "whole")] == list(range(20, STEPS + 1, 20))
 
-    process = start("train", f"--workdir={tmp_path / 'killed'}", *flags)
-    when(process, lambda line: line.startswith("rollback 1"))
-    process.send_signal(signal.SIGKILL)
-    finish(process)
-    run("train", f"--workdir={tmp_path / 'killed'}", *flags)
-    same(tmp_path / "killed", tmp_path / "whole")
-    assert (tmp_path / "killed" / "rollbacks.json").read_text() == (tmp_path / "whole" / "rollbacks.json").read_text()
+    for kind, line in ((signal.SIGKILL, "rollback 1"), (signal.SIGTERM, "step 100/")):
+        broken = tmp_path / kind.name
+        process = start("train", f"--workdir={broken}", *flags, "--config.keep_last=1")
+        when(process, lambda said, line=line: said.startswith(line))
+        process.send_signal(kind)
+        finish(process)
+        run("train", f"--workdir={broken}", *flags)
+        same(broken, tmp_path / "whole")
+        assert (broken / "rollbacks.json").read_text() == (tmp_path / "whole" / "rollbacks.json").read_text()
 
 
 def test_rollbacks_end(tmp_path):
@@ -299,6 +312,7 @@ def test_fine_tuning_begins_with_the_networks_and_nothing_else(whole, tmp_path):
     assert f"beginning with the networks of {whole / 'checkpoints' / '200'}" in output
     record = json.loads((tmp_path / "tuned" / "config.json").read_text())
     assert record["init_from"] == {"workdir": str(whole), "step": None}
+    assert json.loads((tmp_path / "tuned" / "init_from.json").read_text())["step"] == STEPS
     _, source = parameters(whole, 200)
     tuned, after = parameters(tmp_path / "tuned", 10)
     assert int(tuned.state.players["generator"].step) == 10  # of Adam: it began anew
@@ -328,6 +342,8 @@ def test_the_best_checkpoint_is_kept(tmp_path):
     assert kept == sorted({best, STEPS}), "the best and the last"
     assert load(tmp_path, "best").step == best
     assert "must be a multiple of report_every" in refused(tmp_path / "other", flags[0])
+    misspelt = refused(tmp_path / "typo", "--config.best_metric=generator/los", "--config.report_every=50")
+    assert "best_metric='generator/los': expected one of discriminator/fake_logits" in misspelt
 
 
 def test_sampling_has_no_best_without_a_metric(whole):

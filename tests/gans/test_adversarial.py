@@ -53,6 +53,9 @@ def test_the_discriminators_loss_and_its_penalties():
     np.testing.assert_allclose(metrics["discriminator/gradient_penalty"], 16, rtol=1e-5)
     np.testing.assert_allclose(metrics["discriminator/real_logits"], np.mean(X @ W), rtol=1e-5)
     np.testing.assert_allclose(metrics["discriminator/fake_logits"], np.mean(FAKE @ W), rtol=1e-5)
+    flat = (np.mean(X @ W > 1) + np.mean(FAKE @ W < -1)) / 2  # where the hinge is 0
+    assert 0 < flat < 1
+    np.testing.assert_allclose(metrics["discriminator/saturated_logits"], flat, rtol=1e-5)
 
 
 def test_the_updates_of_both_players():

@@ -102,6 +102,8 @@ def test_restore_on_other_devices_and_back(pod, tmp_path):
         with jax.set_mesh(mesh):
             start = runtime.build_start(experiment, experiment.open_source().spec, mesh)
             saved = runtime.Checkpointer(pod[0] / "checkpoints", keep_last=1, about=experiment.about(), read_only=True)
+            ended = saved.restore(40, start.abstract)
+            assert runtime.state_sha256(ended["state"]) == result(pod[0])["state_sha256"]
             carried = saved.restore(20, start.abstract)
             assert {len(x.sharding.device_set) for x in jax.tree.leaves(carried)} == {devices}
             back = tmp_path / str(devices)
@@ -110,7 +112,7 @@ def test_restore_on_other_devices_and_back(pod, tmp_path):
                 again.save(20, carried)
             hashes.add(runtime.state_sha256(carried["state"]))
     assert len(hashes) == 1
-    for devices in (1, 4):
+    for devices in (1, 2):
         outputs = run_together(f"--workdir={tmp_path / str(devices)}", *RUN, devices=4)
         assert "continuing from the checkpoint of step 20" in outputs[0]
         assert result(tmp_path / str(devices))["state_sha256"] == result(pod[0])["state_sha256"]
@@ -123,3 +125,25 @@ def test_the_restored_state_is_that_which_was_saved(pod, tmp_path):
     run("train", f"--workdir={workdir}", *RUN, **simulated(1))
     assert result(workdir)["state_sha256"] == result(pod[0])["state_sha256"]
     assert np.isfinite(result(workdir)["metrics"]["generator/loss"])
+
+
+def test_a_divergence_fine_tuning_damage_and_the_best_on_two_processes(tmp_path):
+    """All that one process decides for both, in one run; bit for bit that of one process with two devices."""
+    base = tmp_path / "base"
+    common = (f"--config={BATTERY}", "--config.checkpoint_every=20")
+    run("train", f"--workdir={base}", *common, "--config.steps=20")
+    flags = (
+        *common, f"--init_from={base}", "--config.seed=1", "--config.best_metric=samples/diversity",
+        "--config.poison_from=50", "--config.poison_all=False", "--config.on_divergence=rollback",
+    )  # fmt: skip
+    run("train", f"--workdir={tmp_path / 'one'}", *flags, "--config.steps=80", **simulated(2))
+    two = tmp_path / "two"
+    outputs = run_together(f"--workdir={two}", *flags, "--config.steps=40")
+    assert "beginning with the networks of" in outputs[0]
+    [file] = (two / "checkpoints" / "40" / "default" / "d").iterdir()
+    file.write_bytes(file.read_bytes()[:-1])
+    outputs = run_together(f"--workdir={two}", *flags, "--config.steps=80")
+    assert "checkpoint 40 is damaged" in outputs[0] and "continuing from the checkpoint of step 20" in outputs[0]
+    assert "rollback 1 of at most 3: going on from step 40" in outputs[0]
+    assert result(two) | {"metrics": 0} == result(tmp_path / "one") | {"metrics": 0}
+    assert metrics(two) == metrics(tmp_path / "one") and result(two)["rollbacks"] == 1

@@ -138,6 +138,8 @@ def test_a_batch_that_microbatches_do_not_divide():
     params, model_state = network.init(jax.random.key(0), jnp.ones((1, 8, 8, 1)))
     with pytest.raises(InvalidInputError, match="microbatches=3: the batch of 8"):
         network.apply(params, model_state, jnp.ones((8, 8, 8, 1)), train=True)
+    with pytest.raises(InvalidInputError, match="microbatches=8: the batch of 32, on 8 devices"):
+        compiled(wide(8), 8)  # examples would travel
     with pytest.raises(InvalidInputError, match="microbatches=0"):
         nets.microbatched(network, 0)
 
@@ -164,6 +166,12 @@ def test_rematerialisation_keeps_no_activations():
 def test_microbatches_move_no_examples_between_devices():
     found = collectives(compiled(wide(4), 8)[1].run.as_text())
     assert {kind for kind, _ in found} == {"all-reduce"}
+
+
+def test_the_program_that_trains_holds_its_state_once():
+    start, program = compiled(wide())
+    state = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(start.abstract["state"]))
+    assert program.memory.alias_size_in_bytes == pytest.approx(state, rel=0.01)
 
 
 def test_donated_buffers_are_used_again():
