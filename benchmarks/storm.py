@@ -188,7 +188,8 @@ def main(argv: Sequence[str]) -> None:
                 kinds[f"{event['kind']}, {event['processes']} processes"] += 1
             final = event
     record = {
-        "command": ["python", "-m", "benchmarks.storm", *sys.argv[1:]], "kills": _KILLS.value, "kinds": dict(sorted(kinds.items())), **final,
+        "command": " ".join(["python -m benchmarks.storm", *sys.argv[1:]]),
+        "kills": _KILLS.value, "kinds": dict(sorted(kinds.items())), **final,
         "equal": True, "seconds": round(time.monotonic() - began), "versions": versions(),
     }  # fmt: skip
     with RESULTS.open("a") as file:
