@@ -1,9 +1,24 @@
-"""Networks, and the seam through which other frameworks' networks come in."""
+"""Networks, the seam through which other frameworks' networks come in, and the operations below them (`ops`)."""
 
-from gan_jax.nets.adapter import from_linen, from_nnx
-from gan_jax.nets.dcgan import DCGANDiscriminator, DCGANGenerator
-from gan_jax.nets.memory import microbatched, rematerialized
-from gan_jax.nets.mlp import MLPDiscriminator, MLPGenerator
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gan_jax.nets.adapter import from_linen, from_nnx
+    from gan_jax.nets.dcgan import DCGANDiscriminator, DCGANGenerator
+    from gan_jax.nets.memory import microbatched, rematerialized
+    from gan_jax.nets.mlp import MLPDiscriminator, MLPGenerator
+
+_WHERE = {  # imported on first use, so that `gan_jax.nets.ops` can be had without Flax
+    "DCGANDiscriminator": "dcgan",
+    "DCGANGenerator": "dcgan",
+    "MLPDiscriminator": "mlp",
+    "MLPGenerator": "mlp",
+    "from_linen": "adapter",
+    "from_nnx": "adapter",
+    "microbatched": "memory",
+    "rematerialized": "memory",
+}
 
 __all__ = [
     "DCGANDiscriminator",
@@ -15,3 +30,13 @@ __all__ = [
     "microbatched",
     "rematerialized",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        return getattr(importlib.import_module(f"gan_jax.nets.{_WHERE[name]}"), name)
+    raise AttributeError(f"module 'gan_jax.nets' has no attribute {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

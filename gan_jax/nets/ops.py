@@ -1,124 +1,202 @@
-"""Convolutions of images `[b, h, w, c]` with kernels `[kh, kw, in, out]`, in the form that each platform runs well.
+"""Convolutions and resampling of images `[b, h, w, c]`, in the form that each platform runs well.
 
-XLA's convolutions are slow on CPUs where GANs need them: the gradient of a strided or transposed one, and any of them
-inside a loop such as `lax.scan`. There a convolution is written as slices and one matrix product, a transposed one as
-one matrix product and overlapping adds. Elsewhere XLA's own convolution is used. The values are the same.
+JAX's gradients of strided and transposed convolutions are slow, on CPUs by a factor of 5 to 300, and so is the grouped
+convolution that `vmap` makes of a convolution whose kernels are mapped. Here all of them have a form of their own per
+platform (`gan_jax.nets.bilinear`), with the values of `jax.lax.conv_general_dilated`, differentiable any number of
+times, forwards and backwards, under `jit`, `vmap`, `shard_map` and sharded arrays. This module needs jax and jaxtyping
+only. Measured in `docs/adr/0005-networks-and-convolutions.md`.
 """
 
-import functools
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-_LAYOUT = ("NHWC", "HWIO", "NHWC")
+from gan_jax.nets import bilinear
+from gan_jax.types import InvalidInputError
 
 
 def conv(
-    x: Float[Array, "b h w cin"], kernel: Float[Array, "kh kw cin cout"], *, stride: int = 1, padding: int = 0
-) -> Float[Array, "b hout wout cout"]:
+    x: Float[Array, "b h w cin"], kernel: Float[Array, "kh kw cingroup cout"], *,
+    stride: int = 1, padding: int = 0, groups: int = 1,
+) -> Float[Array, "b hout wout cout"]:  # fmt: skip
     """Cross-correlation: `out[i, j] = sum over u, v of x[stride i + u - padding, stride j + v - padding] kernel[u, v]`.
 
     Args:
       x: images.
-      kernel: `[kh, kw, in, out]`.
+      kernel: `[kh, kw, in / groups, out]`.
       stride: of the output positions.
       padding: zeros on every side.
+      groups: into which the channels are divided, each with its own part of the kernel's outputs, in order.
 
     Returns:
-      `[b, (h + 2 padding - kh) // stride + 1, ..., cout]`, in the dtype of `x`.
+      `[b, (h + 2 padding - kh) // stride + 1, ..., out]`, in the dtype that `x` and `kernel` promote to.
+
+    Raises:
+      InvalidInputError: for arguments that don't fit each other.
     """
-    return lax.platform_dependent(
-        x,
-        kernel,
-        cpu=functools.partial(_conv_matmul, stride=stride, padding=padding),
-        default=functools.partial(_conv_xla, stride=stride, padding=padding),
-    )
+    x, kernel = _checked(x, kernel, stride, padding, groups)
+    window = bilinear.Window(stride, padding, (x.shape[1], x.shape[2]), (kernel.shape[0], kernel.shape[1]))
+    if min(window.result) < 1:
+        raise InvalidInputError(
+            f"kernel of {kernel.shape[:2]} is larger than x of {x.shape[1:3]} with padding={padding}"
+        )
+    y = bilinear.forward(_split(x, groups), _split(kernel, groups), window)
+    return _joined(y)
 
 
 def conv_transpose(
-    x: Float[Array, "b h w cin"], kernel: Float[Array, "kh kw cin cout"], *, stride: int = 2, padding: int = 0
-) -> Float[Array, "b hout wout cout"]:
+    x: Float[Array, "b h w cin"], kernel: Float[Array, "kh kw cingroup cout"], *,
+    stride: int = 2, padding: int = 0, groups: int = 1,
+) -> Float[Array, "b hout wout cout"]:  # fmt: skip
     """Transposed convolution: `out[stride i + u - padding, stride j + v - padding] += x[i, j] kernel[u, v]`.
 
-    With the kernel's channel axes exchanged it is the transpose of `conv`, as in PyTorch's `ConvTranspose2d`;
-    `lax.conv_transpose` flips the kernel's spatial axes.
+    With the kernel's channel axes exchanged it is the transpose of `conv`, as in PyTorch's `ConvTranspose2d`, whose
+    kernel is `[in, out / groups, kh, kw]`; `lax.conv_transpose` flips the kernel's spatial axes.
 
     Args:
       x: images.
-      kernel: `[kh, kw, in, out]`.
+      kernel: `[kh, kw, in / groups, out]`.
       stride: of the positions that one input pixel is written to.
       padding: rows and columns dropped on every side of the output.
+      groups: see `conv`.
 
     Returns:
-      `[b, (h - 1) stride + kh - 2 padding, ..., cout]`, in the dtype of `x`.
+      `[b, (h - 1) stride + kh - 2 padding, ..., out]`, in the dtype that `x` and `kernel` promote to.
+
+    Raises:
+      InvalidInputError: for arguments that don't fit each other.
     """
-    return lax.platform_dependent(
-        x,
-        kernel,
-        cpu=functools.partial(_conv_transpose_matmul, stride=stride, padding=padding),
-        default=functools.partial(_conv_transpose_xla, stride=stride, padding=padding),
-    )
+    x, kernel = _checked(x, kernel, stride, padding, groups)
+    height, width = ((n - 1) * stride + k - 2 * padding for n, k in zip(x.shape[1:3], kernel.shape[:2], strict=True))
+    if min(height, width) < 1:
+        raise InvalidInputError(f"padding={padding} leaves nothing of an output of x {x.shape}, kernel {kernel.shape}")
+    window = bilinear.Window(stride, padding, (height, width), (kernel.shape[0], kernel.shape[1]))
+    y = bilinear.input_gradient(_split(x, groups), _split(kernel, groups).swapaxes(3, 4), window)
+    return _joined(y)
 
 
-def _conv_xla(x: Array, kernel: Array, *, stride: int, padding: int) -> Array:
-    pads = ((padding, padding),) * 2
-    return lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=_LAYOUT)
+def upfirdn(
+    x: Float[Array, "b h w c"], taps: Sequence[float], *,
+    up: int = 1, down: int = 1, padding: tuple[int, int] = (0, 0),
+) -> Float[Array, "b hout wout c"]:  # fmt: skip
+    """Upsamples with zeros, filters, and keeps every `down`-th pixel, in height and in width.
+
+    With z the image in which `up - 1` zeros follow each pixel, and `padding` zeros come before and after,
+    `out[i] = sum over t of taps[n - 1 - t] z[down i + t]` along each axis: a convolution, which flips its taps, as
+    StyleGAN2's `upfirdn2d` with a separable filter. `scipy.signal.upfirdn` gives the same where it has no padding to
+    choose.
+
+    Args:
+      x: images.
+      taps: of the filter in each direction, n of them, as they are: see `blur_pool` and `upsample` for a sum of 1.
+      up: factor of upsampling.
+      down: factor of downsampling.
+      padding: zeros before and after, along both axes, in pixels of the upsampled image; negative ones crop.
+
+    Returns:
+      `[b, (h up + padding before and after - n) // down + 1, ..., c]`, in the dtype of `x`.
+
+    Raises:
+      InvalidInputError: for factors below 1, and images smaller than the filter.
+
+    References:
+      Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", arXiv:1912.04958, 2020.
+    """
+    if up < 1 or down < 1:
+        raise InvalidInputError(f"up={up}, down={down}: expected at least 1")
+    for axis in (1, 2):
+        x = _upfirdn_axis(x, axis, taps, up, down, padding)
+    return x
 
 
-def _conv_matmul(x: Array, kernel: Array, *, stride: int, padding: int) -> Array:
-    b, h, w, cin = x.shape
-    sizes, cout = kernel.shape[:2], kernel.shape[3]
-    outputs = [(n + 2 * padding - k) // stride + 1 for n, k in zip((h, w), sizes, strict=True)]
-    # Stride-sized blocks become channels, so that one kernel spans few blocks, at stride 1 in blocks.
-    spans, taps = _in_blocks(kernel, stride)
-    rows, columns = (n + span - 1 for n, span in zip(outputs, spans, strict=True))
-    bottom, right = (n * stride - size - padding for n, size in ((rows, h), (columns, w)))
-    x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (padding, bottom, 0), (padding, right, 0), (0, 0, 0)))
-    x = x.reshape(b, rows, stride, columns, stride, cin).transpose(0, 1, 3, 2, 4, 5)
-    x = x.reshape(b, rows, columns, stride * stride * cin)
-    patches = [x[:, i : i + outputs[0], j : j + outputs[1]] for i in range(spans[0]) for j in range(spans[1])]
-    y = jnp.concatenate(patches, axis=-1).reshape(b * outputs[0] * outputs[1], -1) @ taps.reshape(-1, cout)
-    return y.reshape(b, *outputs, cout)
+def _upfirdn_axis(x: Array, axis: int, taps: Sequence[float], up: int, down: int, padding: tuple[int, int]) -> Array:
+    before, after = padding
+    pads = [(0, 0, 0)] * x.ndim
+    pads[axis] = (before, after + up - 1, up - 1)
+    z = lax.pad(x, jnp.zeros((), x.dtype), pads)
+    size = (z.shape[axis] - len(taps)) // down + 1
+    if size < 1:
+        raise InvalidInputError(f"a filter of {len(taps)} taps does not fit in {z.shape[axis]} pixels: pad more")
+    out = jnp.zeros((), x.dtype)
+    for offset, tap in enumerate(reversed(taps)):
+        seen = lax.slice_in_dim(z, offset, offset + down * (size - 1) + 1, stride=down, axis=axis)
+        out = out + jnp.asarray(tap, x.dtype) * seen
+    return out
 
 
-def _in_blocks(kernel: Array, stride: int) -> tuple[list[int], Array]:
-    """A kernel padded to whole strides: how many it spans, and `[span, span, stride, stride, in, out]`."""
-    spans = [-(-k // stride) for k in kernel.shape[:2]]
-    pads = [(0, span * stride - k) for span, k in zip(spans, kernel.shape[:2], strict=True)]
-    kernel = jnp.pad(kernel, [*pads, (0, 0), (0, 0)])
-    return spans, kernel.reshape(spans[0], stride, spans[1], stride, *kernel.shape[2:]).transpose(0, 2, 1, 3, 4, 5)
+def blur_pool(
+    x: Float[Array, "b h w c"], taps: Sequence[float] = (1, 3, 3, 1), *, factor: int = 2
+) -> Float[Array, "b hout wout c"]:
+    """Low-pass filter and downsample: strided pooling that hardly aliases; constants keep their value inside.
+
+    Args:
+      x: images, of a size that `factor` divides.
+      taps: of the filter in each direction; their sum is made 1. `(1, 3, 3, 1)` is StyleGAN2's, `(1, 2, 1)` common.
+      factor: of downsampling; 1 only blurs.
+
+    Returns:
+      `[b, h / factor, w / factor, c]`.
+
+    References:
+      Zhang, "Making Convolutional Networks Shift-Invariant Again", arXiv:1904.11486, 2019, which mirrors the image at
+      its edge; StyleGAN2 (see `upfirdn`), and this, put zeros there.
+    """
+    rest = len(taps) - factor
+    return upfirdn(x, _normalized(taps), down=factor, padding=((rest + 1) // 2, rest // 2))
 
 
-def _conv_transpose_xla(x: Array, kernel: Array, *, stride: int, padding: int) -> Array:
-    pads = [(k - 1 - padding, k - 1 - padding) for k in kernel.shape[:2]]
-    flipped = kernel[::-1, ::-1]
-    return lax.conv_general_dilated(x, flipped, (1, 1), pads, lhs_dilation=(stride, stride), dimension_numbers=_LAYOUT)
+def upsample(
+    x: Float[Array, "b h w c"], taps: Sequence[float] = (1, 3, 3, 1), *, factor: int = 2
+) -> Float[Array, "b hout wout c"]:
+    """Upsample with zeros and low-pass filter: interpolation; constants keep their value inside.
+
+    Args:
+      x: images.
+      taps: of the filter in each direction; their sum is made `factor`. With `factor=2`, `(1, 3, 3, 1)` is StyleGAN2's,
+        `(1, 1)` is nearest-neighbour and `(1, 2, 1)` linear interpolation.
+      factor: of upsampling.
+
+    Returns:
+      `[b, h factor, w factor, c]`.
+
+    References:
+      See `upfirdn`. There the zeros of the edge count as pixels too: the border is darker.
+    """
+    rest = len(taps) - factor
+    padding = ((rest + 1) // 2 + factor - 1, rest // 2)
+    return upfirdn(x, [tap * factor for tap in _normalized(taps)], up=factor, padding=padding)
 
 
-def _conv_transpose_matmul(x: Array, kernel: Array, *, stride: int, padding: int) -> Array:
-    b, h, w, cin = x.shape
-    cout = kernel.shape[3]
-    # Tap u = q stride + p of the kernel writes phase p of output block i + q.
-    spans, taps = _in_blocks(kernel, stride)
-    y = x.reshape(-1, cin) @ taps.transpose(4, 0, 1, 2, 3, 5).reshape(cin, -1)
-    y = y.reshape(b, h, w, *spans, stride * stride * cout)
-    y = _overlap_add(y, space=1, block=3)
-    y = _overlap_add(y, space=2, block=3)
-    rows, columns = y.shape[1:3]
-    y = y.reshape(b, rows, columns, stride, stride, cout).transpose(0, 1, 3, 2, 4, 5)
-    y = y.reshape(b, rows * stride, columns * stride, cout)
-    bottom, right = ((n - 1) * stride + k - padding for n, k in ((h, kernel.shape[0]), (w, kernel.shape[1])))
-    return y[:, padding:bottom, padding:right]
+def _normalized(taps: Sequence[float]) -> list[float]:
+    if not sum(taps):
+        raise InvalidInputError(f"taps={tuple(taps)}: their sum is 0, so it cannot be made 1")
+    return [tap / sum(taps) for tap in taps]
 
 
-def _overlap_add(y: Array, *, space: int, block: int) -> Array:
-    """Adds block q of position i to position i + q, and drops the axis `block`."""
-    count = y.shape[block]
+def _checked(x: Array, kernel: Array, stride: int, padding: int, groups: int) -> tuple[Array, Array]:
+    if x.ndim != 4 or kernel.ndim != 4:
+        raise InvalidInputError(
+            f"x {x.shape}, kernel {kernel.shape}: expected [b, h, w, in], [kh, kw, in / groups, out]"
+        )
+    if stride < 1 or padding < 0 or groups < 1:
+        raise InvalidInputError(f"stride={stride}, padding={padding}, groups={groups}: expected at least 1, 0 and 1")
+    if x.shape[3] != kernel.shape[2] * groups or kernel.shape[3] % groups:
+        raise InvalidInputError(
+            f"x {x.shape}, kernel {kernel.shape}, groups={groups}: the kernel takes in / groups channels and gives a "
+            "multiple of groups"
+        )
+    dtype = jnp.promote_types(x.dtype, kernel.dtype)
+    return x.astype(dtype), kernel.astype(dtype)
 
-    def shifted(q: int) -> Array:
-        pads = [(0, 0)] * (y.ndim - 1)
-        pads[space] = (q, count - 1 - q)
-        return jnp.pad(lax.index_in_dim(y, q, block, keepdims=False), pads)
 
-    return functools.reduce(jnp.add, map(shifted, range(count)))
+def _split(x: Array, groups: int) -> Array:
+    """`[..., groups c]` to `[groups, ..., c]`."""
+    return jnp.moveaxis(x.reshape(*x.shape[:-1], groups, -1), -2, 0)
+
+
+def _joined(x: Array) -> Array:
+    """`[groups, ..., c]` to `[..., groups c]`."""
+    x = jnp.moveaxis(x, 0, -2)
+    return x.reshape(*x.shape[:-2], -1)
