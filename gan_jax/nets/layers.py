@@ -80,7 +80,7 @@ def append_label(z: Array, label: Array | None, num_classes: int | None, feature
     """Concatenates an embedding of the label to latents, where the network is conditional."""
     if num_classes is None:
         return z
-    return jnp.concatenate([z, nn.Embed(num_classes, features, name="label")(_given(label)).astype(z.dtype)], axis=-1)
+    return jnp.concatenate([z, nn.Embed(num_classes, features, name="label")(given(label)).astype(z.dtype)], axis=-1)
 
 
 def project_label(
@@ -90,11 +90,12 @@ def project_label(
     if num_classes is None:
         return jnp.zeros(features.shape[0], jnp.float32)
     embed = nn.Embed(num_classes, features.shape[-1], embedding_init=dcgan_init, name="label")
-    embedding = spectral(embed, _given(label), norm=norm, train=train)
+    embedding = spectral(embed, given(label), norm=norm, train=train)
     return jnp.sum(embedding.astype(jnp.float32) * features.astype(jnp.float32), axis=-1)
 
 
-def _given(label: Array | None) -> Array:
+def given(label: Array | None) -> Array:
+    """The label, which a conditional network needs."""
     if label is None:
         raise InvalidInputError("label is missing: this network was built with num_classes and takes (input, label)")
     return label

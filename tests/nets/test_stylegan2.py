@@ -1,0 +1,215 @@
+"""StyleGAN2's layers against naive forms of their definitions, and its networks: sizes, dtypes, conditions."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from gan_jax import nets
+from gan_jax.nets.stylegan2 import EqualConv, minibatch_stddev, modulated_conv, style_layers
+from gan_jax.types import InvalidInputError
+
+KEY = jax.random.key(0)
+FILTER = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64
+
+
+def naive_conv(x, kernel, padding=0, stride=1):
+    layout = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(x, kernel, (stride,) * 2, ((padding, padding),) * 2, dimension_numbers=layout)
+
+
+def naive_filter(x, padding, gain=1.0):
+    """The filter on each channel by itself."""
+    kernel = jnp.asarray(gain * FILTER)[:, :, None, None]
+    channels = [naive_conv(x[..., i : i + 1], kernel, padding) for i in range(x.shape[-1])]
+    return jnp.concatenate(channels, axis=-1)
+
+
+def stuffed(x):
+    """A zero after each pixel."""
+    b, h, w, c = x.shape
+    return jnp.zeros((b, 2 * h, 2 * w, c), x.dtype).at[:, ::2, ::2].set(x)
+
+
+def kernels_of_each(kernel, style, demodulate):
+    """The modulated kernels, `[b, k, k, in, out]`, example by example."""
+    for factors in style:
+        scaled = kernel * factors[:, None]
+        yield scaled / jnp.sqrt(jnp.sum(scaled**2, (0, 1, 2)) + 1e-8) if demodulate else scaled
+
+
+@pytest.mark.parametrize("demodulate", [True, False])
+@pytest.mark.parametrize("size", [1, 3])
+def test_scaling_images_is_scaling_each_examples_kernel(size, demodulate):
+    with jax.enable_x64(True):
+        x, style = jax.random.normal(KEY, (3, 6, 5, 4)), jax.random.normal(jax.random.key(1), (3, 4))
+        kernel = jax.random.normal(jax.random.key(2), (size, size, 4, 7))
+        ours = modulated_conv(x, kernel, style, demodulate=demodulate)
+        each = kernels_of_each(kernel, style, demodulate)
+        theirs = [naive_conv(image[None], k, size // 2) for image, k in zip(x, each, strict=True)]
+        np.testing.assert_allclose(ours, jnp.concatenate(theirs), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_an_up_layer_is_zeros_between_pixels_then_the_kernel_then_the_filter(size):
+    """The kernel is turned round, as a transposed convolution does; the filter has gain 4 for the zeros."""
+    with jax.enable_x64(True):
+        x, style = jax.random.normal(KEY, (2, 5, 4, 3)), jax.random.normal(jax.random.key(1), (2, 3))
+        kernel = jax.random.normal(jax.random.key(2), (size, size, 3, 6))
+        ours = modulated_conv(x, kernel, style, up=True)
+        theirs = []
+        for image, k in zip(x, kernels_of_each(kernel, style, True), strict=True):
+            # Wide zeros all round; the result begins so that kernel and filter together are centred.
+            spread = jnp.pad(stuffed(image[None]), ((0, 0), (8, 8), (8, 8), (0, 0)))
+            full = naive_filter(naive_conv(spread, k[::-1, ::-1]), 0, 4.0)
+            start = 8 - (5 - size) // 2 - (size - 1)
+            theirs.append(full[:, start : start + 10, start : start + 8])
+        assert ours.shape == (2, 10, 8, 6)
+        np.testing.assert_allclose(ours, jnp.concatenate(theirs), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_down_layer_is_the_filter_and_then_every_second_place(size):
+    layer = EqualConv(4, size, down=True)
+    x = jax.random.normal(KEY, (2, 8, 6, 3))
+    params = jax.tree.map(lambda p: p + 0.5, layer.init(KEY, x))
+    kernel = params["params"]["kernel"] / math.sqrt(3 * size**2)
+    full = naive_conv(naive_filter(x, 2 if size == 3 else 1), kernel)
+    expected = full[:, ::2, ::2] + params["params"]["bias"]
+    np.testing.assert_allclose(layer.apply(params, x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_demodulation_keeps_the_variance_of_white_noise_whatever_the_style():
+    x = jax.random.normal(KEY, (2, 34, 34, 64))
+    kernel = 7.0 * jax.random.normal(jax.random.key(1), (3, 3, 64, 64))
+    style = 3.0 * jax.random.normal(jax.random.key(2), (2, 64))
+    inside = modulated_conv(x, kernel, style)[:, 1:-1, 1:-1]
+    np.testing.assert_allclose(jnp.std(inside, axis=(1, 2)).mean(), 1.0, rtol=0.02)
+
+
+def test_minibatch_stddev_by_hand():
+    x = jnp.array([[1.0, 2.0], [3.0, 2.0], [0.0, 0.0], [0.0, 8.0]])[:, None, None, :]
+    out = minibatch_stddev(x, 2)
+    np.testing.assert_array_equal(out[..., :2], x)
+    # Of 1, 3 the deviation is 1, of 2, 2 and 0, 0 it is the 1e-4 of the epsilon, of 0, 8 it is 4.
+    low = 1e-4
+    np.testing.assert_allclose(out[:, 0, 0, 2], [(1 + low) / 2] * 2 + [(low + 4) / 2] * 2, rtol=1e-4)
+    np.testing.assert_allclose(minibatch_stddev(x, 64)[:, 0, 0, 2], [float(jnp.std(x, axis=0).mean())] * 4, rtol=1e-4)
+    with pytest.raises(InvalidInputError, match="group_size=3: a batch of 4"):
+        minibatch_stddev(x, 3)
+
+
+def count(params):
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(params))
+
+
+def test_config_f_at_1024_has_the_parameters_of_the_authors():
+    """The figures that their code prints."""
+    generator, critic = (
+        nets.from_linen(nets.StyleGAN2Generator(1024, 3)),
+        nets.from_linen(nets.StyleGAN2Discriminator()),
+    )
+    z, x = jax.ShapeDtypeStruct((4, 512), jnp.float32), jax.ShapeDtypeStruct((4, 1024, 1024, 3), jnp.float32)
+    params, state = jax.eval_shape(generator.init, KEY, z)
+    assert count(params["mapping"]) == 8 * (512 * 512 + 512) and state == {} and style_layers(1024) == 18
+    assert count(params) == 30_370_060
+    assert count(jax.eval_shape(critic.init, KEY, x)[0]) == 29_012_513
+
+
+@pytest.mark.parametrize(
+    ("size", "channels", "classes", "residual", "dtype"),
+    [(8, 1, None, True, "float32"), (32, 3, 5, False, "bfloat16"), (16, 2, None, True, "bfloat16")],
+)
+def test_networks(size, channels, classes, residual, dtype):
+    conditions = {"num_classes": classes, "dtype": dtype}
+    generator = nets.from_linen(
+        nets.StyleGAN2Generator(size, channels, 64, 8, style_size=6, mapping_layers=2, **conditions)
+    )
+    critic = nets.from_linen(nets.StyleGAN2Discriminator(64, 8, residual=residual, mapping_layers=2, **conditions))
+    label = () if classes is None else (jnp.array([0, classes - 1, 1, 1]),)
+
+    @jax.jit
+    def run(z):
+        params, state = generator.init(KEY, z, *label)
+        images, _ = generator.apply(params, state, z, *label, train=True, key=KEY)
+        critic_params, critic_state = critic.init(KEY, images, *label)
+        return images, critic.apply(critic_params, critic_state, images, *label, train=True)[0], (params, critic_params)
+
+    images, logits, params = run(jax.random.normal(KEY, (4, 7)))
+    assert images.shape == (4, size, size, channels) and logits.shape == (4,)
+    assert {x.dtype for x in jax.tree.leaves((images, logits, params))} == {jnp.dtype("float32")}
+    assert bool(jnp.all(jnp.isfinite(images))) and bool(jnp.all(jnp.isfinite(logits)))
+    deviations = {jax.tree_util.keystr(p): float(jnp.std(k)) for p, k in jax.tree_util.tree_leaves_with_path(params)}
+    for path, deviation in deviations.items():
+        if "kernel" in path:
+            slow = "mapping" in path and "layer_" in path
+            np.testing.assert_allclose(deviation, 100.0 if slow else 1.0, rtol=0.5, err_msg=path)
+
+
+def test_bfloat16_is_near_float32():
+    def images(dtype):
+        generator = nets.from_linen(
+            nets.StyleGAN2Generator(16, 3, 128, 16, style_size=16, mapping_layers=2, dtype=dtype)
+        )
+        z = jax.random.normal(KEY, (4, 16))
+        return jax.jit(lambda: generator.apply(*generator.init(KEY, z), z, train=False)[0])()
+
+    exact, rough = images("float32"), images("bfloat16")
+    assert 0.001 < float(jnp.sqrt(jnp.mean((rough - exact) ** 2) / jnp.mean(exact**2))) < 0.03
+
+
+def test_noise_comes_with_a_key_and_has_the_strength_that_was_learned():
+    synthesis = nets.from_linen(nets.StyleGAN2Generator(8, 1, 32, 4, style_size=4).parts()[1])
+    w = jnp.ones((2, 4, 4))
+    params, state = synthesis.init(KEY, w)
+    images = [synthesis.apply(params, state, w, train=True, key=key)[0] for key in (None, jax.random.key(1))]
+    np.testing.assert_array_equal(*images)
+    params["conv_8"]["noise_strength"] = jnp.float32(0.3)
+    quiet, one, same, other = (
+        synthesis.apply(params, state, w, train=True, key=key)[0]
+        for key in (None, jax.random.key(1), jax.random.key(1), jax.random.key(2))
+    )
+    np.testing.assert_array_equal(quiet, images[0])
+    np.testing.assert_array_equal(one, same)
+    assert not np.allclose(one, quiet) and not np.allclose(one, other) and not np.allclose(one[0], one[1])
+
+
+def test_the_parts_make_the_whole():
+    module = nets.StyleGAN2Generator(8, 1, 32, 4, style_size=4, mapping_layers=2, num_classes=3)
+    whole, mapping, synthesis = map(nets.from_linen, (module, *module.parts()))
+    z, label = jax.random.normal(KEY, (3, 5)), jnp.array([0, 1, 2])
+    params, _ = whole.init(KEY, z, label)
+    w, _ = mapping.apply(params["mapping"], {}, z, label, train=False)
+    assert w.shape == (3, style_layers(8), 4)
+    np.testing.assert_array_equal(w, jnp.broadcast_to(w[:, :1], w.shape))
+    images, _ = synthesis.apply(params["synthesis"], {}, w, train=False)
+    np.testing.assert_array_equal(images, whole.apply(params, {}, z, label, train=False)[0])
+    scaled, _ = mapping.apply(params["mapping"], {}, 7.0 * z, label, train=False)
+    np.testing.assert_allclose(scaled, w, rtol=1e-5, atol=1e-6)  # latents are normalised
+
+
+@pytest.mark.parametrize("size", [4, 12, 28, 0, -8])
+def test_sizes_that_stylegan2_refuses(size):
+    with pytest.raises(InvalidInputError, match=f"image_size={size}"):
+        style_layers(size)
+
+
+@pytest.mark.parametrize(
+    ("module", "inputs", "message"),
+    [
+        (nets.StyleGAN2Generator(8, 1, 4), (jnp.ones((1, 3)),), "fmap_base=4"),
+        (nets.StyleGAN2Generator(8, 1, 32, 0), (jnp.ones((1, 3)),), "fmap_max=0"),
+        (nets.StyleGAN2Generator(8, 1, 32, 4, mapping_layers=0), (jnp.ones((1, 3)),), "mapping_layers=0"),
+        (nets.StyleGAN2Generator(8, 1, 32, 4, num_classes=2), (jnp.ones((1, 3)),), "label is missing"),
+        (nets.StyleGAN2Generator(8, 1, 32, 4).parts()[1], (jnp.ones((1, 3, 4)),), r"expected \[b, 4, d\]"),
+        (nets.StyleGAN2Discriminator(32, 4), (jnp.ones((6, 8, 8, 1)),), "group_size=4: a batch of 6"),
+        (nets.StyleGAN2Discriminator(32, 4, group_size=0), (jnp.ones((1, 8, 8, 1)),), "group_size=0"),
+        (nets.StyleGAN2Discriminator(32, 4, dtype="int8"), (jnp.ones((1, 8, 8, 1)),), "dtype='int8'"),
+    ],
+)
+def test_errors_name_the_argument(module, inputs, message):
+    with pytest.raises(InvalidInputError, match=message):
+        nets.from_linen(module).init(KEY, *inputs)
