@@ -23,7 +23,9 @@ _OUT = flags.DEFINE_string("out", "grid.png", "where to write: a picture, or .np
 _SEED = flags.DEFINE_integer("seed", 0, "seed of the latents", lower_bound=0, upper_bound=2**63 - 1)
 _STEP = flags.DEFINE_string("step", None, "step of the checkpoint, or best; the newest by default")
 _TRUNCATION = flags.DEFINE_float(
-    "truncation", None, "threshold of the latents: in standard deviations if normal, in (0, 1] if uniform"
+    "truncation",
+    None,
+    "threshold of the latents: in standard deviations if normal, in (0, 1] if uniform; psi, from 0 to 1, if StyleGAN2",
 )
 _INTERPOLATE = flags.DEFINE_integer("interpolate", 0, "images on the path between two latents; 0 for free samples")
 _LABEL = flags.DEFINE_integer("label", None, "class, for a conditional game; all in turn by default")

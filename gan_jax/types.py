@@ -106,6 +106,7 @@ class Game(NamedTuple):
       after: hooks `(state) -> state` that run once at the end of an iteration.
       sample: `(state, key, n, label=None, *, inputs=None, truncation=None) -> samples`. `inputs` are what the
         generator maps: latents, drawn from `prior` if not given, or the source images of a translation game.
+        `truncation` is that of the prior, or of a trick of the game's own.
       prior: where latents come from; None if the generator needs data (image translation).
       num_classes: the number of labels that the game is conditioned on; None if unconditional.
     """

@@ -38,6 +38,16 @@ def conv_critic(**options):
     return nets.from_linen(nets.DCGANDiscriminator(4, **options))
 
 
+def stylegan2(**o) -> Game:
+    """Conditional, with every phase; a group of two examples, so that each of eight devices holds whole groups."""
+    generator = nets.StyleGAN2Generator(8, 1, 32, 4, style_size=4, mapping_layers=1, **K)
+    critic = nets.StyleGAN2Discriminator(32, 4, group_size=2, mapping_layers=1, **K)
+    return gans.stylegan2(
+        *map(nets.from_linen, generator.parts()), nets.from_linen(critic), Z,
+        r1_gamma=0.1, r1_every=2, path_length_every=2, **K, **o,
+    )  # fmt: skip
+
+
 def lazy(**o) -> Game:
     """The standard game with all its arguments: relativistic, lazy and eager penalties, augmentation."""
     o = {"generator_optimizer": core.adam(1e-3), "discriminator_optimizer": core.adam(1e-3, lazy_interval=2)} | o
@@ -77,6 +87,7 @@ GAMES: dict[str, tuple[Callable[..., Game], Arrays]] = {
     "cgan": (lambda **o: gans.cgan(conv(**K), conv_critic(**K), Z, **K, **o), LABELLED),
     "cyclegan": (lambda **o: gans.cyclegan(translator(), mlp_critic(), pool_size=20, **o), PAIRS),
     "dcgan": (lambda **o: gans.dcgan(conv(), conv_critic(), Z, **o), REAL),
+    "stylegan2": (stylegan2, LABELLED),
     "vanilla": (lambda **o: gans.vanilla(mlp(), mlp_critic(), Z, **o), REAL),
     "vanilla_minimax": (lambda **o: gans.vanilla(mlp(norm="batch"), nnx_critic(), U, loss=losses.minimax, **o), REAL),
     "wgan_gp": (lambda **o: gans.wgan_gp(conv(), conv_critic(norm="layer"), Z, **o), REAL),

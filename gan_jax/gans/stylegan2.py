@@ -1,0 +1,287 @@
+"""StyleGAN2: the standard game with styles between latents and images, and a phase for the generator's path lengths."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from gan_jax import core
+from gan_jax.core import GANState
+from gan_jax.gans.adversarial import adversarial, r1, sampled_labels, sampling_weights, with_adam
+from gan_jax.losses import GANLoss, non_saturating
+from gan_jax.regularizers import path_length
+from gan_jax.types import Batch, Game, InvalidInputError, Network, Out, Phase, Prior, PRNGKey, Scalar
+
+Styles = Float[Array, "b layers d"]
+
+
+def stylegan2(
+    mapping: Network,
+    synthesis: Network,
+    discriminator: Network,
+    prior: Prior,
+    *,
+    loss: GANLoss = non_saturating,
+    r1_gamma: float = 10.0,
+    r1_every: int = 16,
+    path_length_weight: float | None = 2.0,
+    path_length_every: int = 4,
+    path_length_shrink: int = 2,
+    style_mixing: float = 0.9,
+    w_average_decay: float = 0.995,
+    learning_rate: float = 2e-3,
+    num_classes: int | None = None,
+    ema_halflife_images: float | None = 10_000,
+    **options: Any,
+) -> Game:
+    """The non-saturating game of StyleGAN2: style mixing, lazy R1, lazy path-length regularisation, truncation in w.
+
+    It is `adversarial` with the generator z -> mapping -> mixing -> synthesis, and one more phase of the generator,
+
+        path_length_every path_length_weight mean(path_length(synthesis, w)),
+
+    on fewer latents. The target of the lengths is `state.aux['path_length_mean']`; weight and decay of the target are
+    hyperparameters. Take both networks from `nets.StyleGAN2Generator.parts()`.
+
+    Args:
+      mapping: `z -> w`, or `(z, label) -> w` if conditional, `[b, layers, d]` with a style for each layer.
+      synthesis: `w -> images`.
+      discriminator: `x -> logits`, or `(x, label) -> logits`.
+      prior: of the latents; the paper's is `core.normal(512)`.
+      loss: any of `gan_jax.losses`.
+      r1_gamma: R1 has the weight gamma / 2; the paper's best depends on the data, about 0.0002 pixels / batch size.
+      r1_every: iterations between the updates for it.
+      path_length_weight: None for no such phase.
+      path_length_every: iterations between these updates.
+      path_length_shrink: of the batch, one in so many is used for them.
+      style_mixing: probability that an example has two styles, from a random layer on that of another latent.
+      w_average_decay: of the average of w over latents, towards which truncation moves.
+      learning_rate: of both players' Adam, betas 0 and 0.99, corrected for the lazy phases of each.
+      num_classes: for a conditional game.
+      ema_halflife_images: of the averaged generator.
+      **options: of `adversarial`.
+
+    Returns:
+      A game of the players `generator`, with parameters `'mapping'` and `'synthesis'`, and `discriminator`. Samples are
+      clipped to [-1, 1]. In `sample` `truncation` is psi: w moves to average + psi (w - average), so 1 changes nothing
+      and 0 gives one image; the latents are not truncated.
+
+    Raises:
+      InvalidInputError: for arguments out of range, and, where it is used, for a batch that does not shrink evenly.
+
+    References:
+      Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", arXiv:1912.04958, 2020; style mixing and
+      truncation from Karras et al., "A Style-Based Generator Architecture for Generative Adversarial Networks",
+      arXiv:1812.04948, 2019. The authors' code draws one crossover for all of a batch, here each example has its own;
+      it updates w's average whenever G runs in training (decay 0.995, later 0.998), here once per update of G, and the
+      average that samples use is averaged with the weights; its EMA ramps up in the ADA paper's code alone
+      (`ema_rampup`). Both networks move D first here.
+    """
+    _check_arguments(path_length_weight, path_length_every, path_length_shrink, style_mixing, w_average_decay)
+    latents = prior._replace(sample=lambda key, n, truncation=None: prior.sample(key, n))
+    lazy = 0 if path_length_weight is None else path_length_every
+    options = {"penalties": (r1(r1_gamma, r1_every),)} | options
+    options.setdefault("generator_optimizer", core.adam(learning_rate, 0.0, 0.99, lazy_interval=lazy))
+    options = with_adam(options, learning_rate, 0.0, 0.99)
+    styles = with_styles(mapping, latents, mixing=style_mixing, average_decay=w_average_decay)
+    generator = in_turn(styles, synthesis)
+    game = adversarial(
+        generator, discriminator, latents,
+        loss=loss, num_classes=num_classes, ema_halflife_images=ema_halflife_images, **options,
+    )  # fmt: skip
+
+    def path_length_loss(params: PyTree, state: GANState, batch: Batch, key: PRNGKey) -> tuple[Scalar, Out]:
+        latent_key, style_key, synthesis_key, length_key = jax.random.split(key, 4)
+        n = _shrunk(batch["real"].shape[0], path_length_shrink)
+        label = () if num_classes is None else (batch["label"].reshape(n, path_length_shrink)[:, 0],)
+        z = core.constrain_batch(latents.sample(latent_key, n))
+        model_state, target = state.players["generator"].model_state, state.aux["path_length_mean"]
+        w, _ = styles.apply(params["mapping"], model_state["mapping"], z, *label, train=True, key=style_key)
+
+        def synthesize(w: Styles) -> Array:
+            return synthesis.apply(params["synthesis"], model_state["synthesis"], w, train=True, key=synthesis_key)[0]
+
+        hparams = state.hparams
+        penalty, target = path_length(synthesize, w, length_key, target, decay=hparams["path_length_decay"])
+        value = jnp.mean(penalty)
+        metrics = {"path_length": value, "mean": target}
+        return path_length_every * hparams["path_length_weight"] * value, Out(metrics, aux={"path_length_mean": target})
+
+    def init(key: PRNGKey, batch: Batch) -> GANState:
+        state = game.init(key, batch)
+        hparams = {"path_length_weight": jnp.float32(path_length_weight), "path_length_decay": jnp.float32(0.01)}
+        return state.replace(aux={**state.aux, "path_length_mean": jnp.zeros(())}, hparams={**state.hparams, **hparams})
+
+    def sample(
+        state: GANState,
+        key: PRNGKey,
+        n: int,
+        label: Array | None = None,
+        *,
+        inputs: Array | None = None,
+        truncation: float | None = None,
+    ) -> Array:
+        latent_key, label_key, style_key, synthesis_key = jax.random.split(key, 4)
+        z = latents.sample(latent_key, n) if inputs is None else inputs
+        conditions = sampled_labels(label, label_key, z.shape[0], num_classes)
+        params, model_state = sampling_weights(state, "generator")
+        w, _ = styles.apply(params["mapping"], model_state["mapping"], z, *conditions, train=False, key=style_key)
+        if truncation is not None:
+            w = truncate(w, model_state["mapping"]["w_average"], truncation)
+        images, _ = synthesis.apply(params["synthesis"], model_state["synthesis"], w, train=False, key=synthesis_key)
+        return jnp.clip(images, -1.0, 1.0)
+
+    game = game._replace(sample=sample)
+    if path_length_weight is None:
+        return game
+    phase = Phase("generator_path_length", "generator", path_length_loss, every=path_length_every, reuse_batch=True)
+    return game._replace(init=init, phases=(*game.phases, phase))
+
+
+def _check_arguments(
+    path_length_weight: float | None, path_length_every: int, path_length_shrink: int, mixing: float, decay: float
+) -> None:
+    if path_length_weight is not None and not path_length_weight >= 0:
+        raise InvalidInputError(f"path_length_weight={path_length_weight}: expected at least 0, or None for no phase")
+    for name, count in (("path_length_every", path_length_every), ("path_length_shrink", path_length_shrink)):
+        if count < 1:
+            raise InvalidInputError(f"{name}={count}: expected at least 1")
+    for name, share in (("style_mixing", mixing), ("w_average_decay", decay)):
+        if not 0 <= share <= 1:
+            raise InvalidInputError(f"{name}={share}: expected a number from 0 to 1")
+
+
+def _shrunk(size: int, shrink: int) -> int:
+    """The number of latents for path lengths, of which every device has as many."""
+    axes = dict(jax.sharding.get_abstract_mesh().shape)
+    devices = math.prod(length for name, length in axes.items() if name != "trial")
+    if size % (shrink * devices):
+        raise InvalidInputError(
+            f"path_length_shrink={shrink}: the batch of {size}, on {devices} devices, does not shrink so many times; "
+            "choose a divisor of each device's share, such as 1"
+        )
+    return size // shrink
+
+
+def with_styles(mapping: Network, prior: Prior, *, mixing: float, average_decay: float) -> Network:
+    """A mapping network that in training mixes the styles of two latents and keeps the average of w.
+
+    Args:
+      mapping: `(z, ...) -> w`, `[b, layers, d]`.
+      prior: of the latents to mix with; what follows z, a label, is the same for both.
+      mixing: probability; see `mix_styles`. Where it is 0, or no key is given, nothing is mixed.
+      average_decay: of the average.
+
+    Returns:
+      The network; its model state is `{'network': ..., 'w_average': [layers, d]}`, the average of unmixed styles, 0 at
+      first.
+    """
+
+    def init(key: PRNGKey, z: Array, *rest: Array) -> tuple[PyTree, PyTree]:
+        params, state = mapping.init(key, z, *rest)
+        w = jax.eval_shape(lambda: mapping.apply(params, state, z, *rest, train=False)[0])
+        if len(w.shape) != 3:
+            raise InvalidInputError(f"mapping: it makes w of shape {w.shape}; expected [b, layers, d]")
+        return params, {"network": state, "w_average": jnp.zeros(w.shape[1:], w.dtype)}
+
+    def apply(
+        params: PyTree, model_state: PyTree, z: Array, *rest: Array, train: bool, key: PRNGKey | None = None
+    ) -> tuple[Styles, PyTree]:
+        mapping_key, mixing_key = (None, None) if key is None else jax.random.split(key)
+        w, state = mapping.apply(params, model_state["network"], z, *rest, train=train, key=mapping_key)
+        if not train:
+            return w, model_state
+        mean = jnp.mean(w, axis=0)
+        average = mean + average_decay * (model_state["w_average"] - mean)
+        if mixing > 0 and mixing_key is not None:
+            latent_key, other_key, choice_key = jax.random.split(mixing_key, 3)
+            z = core.constrain_batch(prior.sample(latent_key, z.shape[0]))
+            other, _ = mapping.apply(params, model_state["network"], z, *rest, train=train, key=other_key)
+            w = mix_styles(choice_key, w, other, mixing)
+        return w, {"network": state, "w_average": average}
+
+    return Network(init, apply)
+
+
+def in_turn(mapping: Network, synthesis: Network) -> Network:
+    """The two as one network of the parameters and model states `{'mapping': ..., 'synthesis': ...}`."""
+
+    def init(key: PRNGKey, *inputs: Array) -> tuple[PyTree, PyTree]:
+        mapping_key, synthesis_key = jax.random.split(key)
+        params, state = mapping.init(mapping_key, *inputs)
+        w = jax.eval_shape(lambda: mapping.apply(params, state, *inputs, train=False)[0])
+        synthesis_params, synthesis_state = synthesis.init(synthesis_key, jnp.zeros(w.shape, w.dtype))
+        params = {"mapping": params, "synthesis": synthesis_params}
+        return params, {"mapping": state, "synthesis": synthesis_state}
+
+    def apply(
+        params: PyTree, model_state: PyTree, *inputs: Array, train: bool, key: PRNGKey | None = None
+    ) -> tuple[Array, PyTree]:
+        mapping_key, synthesis_key = (None, None) if key is None else jax.random.split(key)
+        w, state = mapping.apply(params["mapping"], model_state["mapping"], *inputs, train=train, key=mapping_key)
+        images, synthesis_state = synthesis.apply(
+            params["synthesis"], model_state["synthesis"], w, train=train, key=synthesis_key
+        )
+        return images, {"mapping": state, "synthesis": synthesis_state}
+
+    return Network(init, apply)
+
+
+def mix_styles(key: PRNGKey, w: Styles, other: Styles, probability: float) -> Styles:
+    """Style mixing: with the probability, an example has the styles of `other` from a layer of 1 to layers - 1 on.
+
+    Args:
+      key: for the choice of examples and layers, each drawn uniformly.
+      w: `[b, layers, d]`.
+      other: of the same shape.
+      probability: of an example to be mixed.
+
+    Returns:
+      `[b, layers, d]`.
+
+    Raises:
+      InvalidInputError: for fewer than two layers.
+
+    References:
+      Karras et al., arXiv:1812.04948, 2019, section 3.1.
+
+    Example:
+      >>> mixed = mix_styles(jax.random.key(0), jnp.zeros((1, 3, 1)), jnp.ones((1, 3, 1)), 1.0)
+      >>> print(mixed[0, 0], mixed[0, 2])
+      [0.] [1.]
+    """
+    b, layers, _ = w.shape
+    if layers < 2:
+        raise InvalidInputError(f"w {w.shape}: style mixing needs at least two layers; set style_mixing=0")
+    mixed_key, layer_key = jax.random.split(key)
+    first = jax.random.randint(layer_key, (b, 1, 1), 1, layers)
+    mixed = jax.random.bernoulli(mixed_key, probability, (b, 1, 1))
+    return jnp.where(mixed & (jnp.arange(layers)[:, None] >= first), other, w)
+
+
+def truncate(w: Styles, average: Float[Array, "layers d"], psi: float) -> Styles:
+    """The truncation trick in w: average + psi (w - average).
+
+    Args:
+      w: `[b, layers, d]`.
+      average: of w over latents.
+      psi: 1 changes nothing, 0 leaves the average alone.
+
+    Returns:
+      `[b, layers, d]`.
+
+    Raises:
+      InvalidInputError: for a negative psi.
+
+    References:
+      Karras et al., arXiv:1812.04948, 2019, appendix B.
+
+    Example:
+      >>> print(truncate(jnp.full((1, 2, 1), 4.0), jnp.full((2, 1), 2.0), 0.5).ravel())
+      [3. 3.]
+    """
+    if not psi >= 0:
+        raise InvalidInputError(f"truncation={psi}: expected psi from 0, the average image, to 1, or None")
+    return average + psi * (w - average)
