@@ -1,0 +1,101 @@
+"""StyleGAN2 on CIFAR-10 after JPEG compression (`cifar10_jpeg`), with the settings of the ADA paper for CIFAR-10.
+
+python -m experiments.train --config=experiments/configs/stylegan2_cifar10.py --workdir=runs/stylegan2 \
+  --config.data_dir=DIR
+  --config.conditional=True  with labels
+  --config.augment=none      without adaptive augmentation
+  --config.fmap_base=2048 --config.fmap_max=128 --config.style_size=128 --config.latents=128  a smaller one
+
+Karras et al., "Training Generative Adversarial Networks with Limited Data", arXiv:2006.06676, 2020, appendix D and the
+configuration `cifar` of the authors' code: no style mixing, no path-length regularisation, no skip connections in the
+discriminator, two mapping layers, groups of 32, 100 million images. The paper's StyleGAN2 is `style_mixing=0.9`,
+`path_length_weight=2.0`, `residual=True`, `mapping_layers=8`, `group_size=4`. The authors' code keeps Adam's correction
+for path lengths where it has none, so that its generator learns at 0.002; here both players learn at `learning_rate`,
+the discriminator's corrected for R1.
+"""
+
+import ml_collections
+
+from experiments.settings import MEMORY, network, run_config, run_settings
+from gan_jax import augment, core, data, gans, nets
+from gan_jax.runtime import Experiment, image_grid
+from gan_jax.types import InvalidInputError
+
+_CLASSES, _SIZE, _CHANNELS = 10, 32, 3
+
+
+def get_config() -> ml_collections.ConfigDict:
+    return run_config(
+        **MEMORY,
+        data_dir="",
+        dataset="cifar10_jpeg",
+        conditional=False,
+        batch_size=64,
+        steps=1_562_500,
+        steps_per_dispatch=10,
+        report_every=500,
+        sample_every=5000,
+        checkpoint_every=5000,
+        latents=512,
+        style_size=512,
+        mapping_layers=2,
+        fmap_base=32768,
+        fmap_max=512,
+        residual=False,
+        group_size=32,
+        learning_rate=2.5e-3,
+        r1_gamma=0.01,
+        r1_every=16,
+        style_mixing=0.0,
+        path_length_weight=0.0,
+        path_length_every=4,
+        ema_halflife_images=500_000.0,
+        ema_rampup=0.05,
+        augment="ada",
+        augment_target=0.6,
+        augment_speed_images=500_000.0,
+        dtype="float32",
+    )
+
+
+def augmentation(config: ml_collections.ConfigDict) -> gans.Augmentation | None:
+    choices = {
+        "none": None,
+        "ada": gans.Augmentation(
+            augment.ada_pipeline(), 0.0, target=config.augment_target, speed_images=config.augment_speed_images
+        ),
+    }
+    if config.augment not in choices:
+        raise InvalidInputError(f"augment={config.augment!r}: expected one of {', '.join(choices)}")
+    return choices[config.augment]
+
+
+def build(config: ml_collections.ConfigDict) -> Experiment:
+    classes = _CLASSES if config.conditional else None
+    shared = {"fmap_base": config.fmap_base, "fmap_max": config.fmap_max, "num_classes": classes, "dtype": config.dtype}
+    mapping, synthesis = nets.StyleGAN2Generator(
+        _SIZE, _CHANNELS, style_size=config.style_size, mapping_layers=config.mapping_layers, **shared
+    ).parts()
+    discriminator = nets.StyleGAN2Discriminator(group_size=config.group_size, residual=config.residual, **shared)
+    game = gans.stylegan2(
+        network(mapping, config),
+        network(synthesis, config),
+        network(discriminator, config),
+        core.normal(config.latents),
+        r1_gamma=config.r1_gamma,
+        r1_every=config.r1_every,
+        path_length_weight=config.path_length_weight or None,
+        path_length_every=config.path_length_every,
+        style_mixing=config.style_mixing,
+        learning_rate=config.learning_rate,
+        num_classes=classes,
+        augment=augmentation(config),
+        ema_halflife_images=config.ema_halflife_images,
+        ema_rampup=config.ema_rampup,
+    )
+    return Experiment(
+        game=game,
+        source=lambda: data.tfds_images(config.dataset, data_dir=config.data_dir, labels=config.conditional),
+        preview=image_grid,
+        **run_settings(config),
+    )
