@@ -76,8 +76,9 @@ def stylegan2(
       truncation from Karras et al., "A Style-Based Generator Architecture for Generative Adversarial Networks",
       arXiv:1812.04948, 2019. The authors' code draws one crossover for all of a batch, here each example has its own;
       it updates w's average whenever G runs in training (decay 0.995, later 0.998), here once per update of G, and the
-      average that samples use is averaged with the weights; its EMA ramps up in the ADA paper's code alone
-      (`ema_rampup`). Both networks move D first here.
+      average that samples use is averaged with the weights. Their discriminator moves last in an iteration, here first;
+      their EMA ramps up (`ema_rampup`) in the ADA paper's code alone. With a constant weight of 0 for path lengths
+      their generator's Adam stays corrected for that phase; None here is without it.
     """
     _check_arguments(path_length_weight, path_length_every, path_length_shrink, style_mixing, w_average_decay)
     latents = prior._replace(sample=lambda key, n, truncation=None: prior.sample(key, n))

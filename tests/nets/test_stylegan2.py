@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
 
 from gan_jax import nets
 from gan_jax.nets.stylegan2 import EqualConv, minibatch_stddev, modulated_conv, style_layers
@@ -100,6 +101,17 @@ def test_minibatch_stddev_by_hand():
     np.testing.assert_allclose(minibatch_stddev(x, 64)[:, 0, 0, 2], [float(jnp.std(x, axis=0).mean())] * 4, rtol=1e-4)
     with pytest.raises(InvalidInputError, match="group_size=3: a batch of 4"):
         minibatch_stddev(x, 3)
+
+
+def test_devices_that_hold_whole_groups_exchange_nothing(mesh):
+    split = NamedSharding(mesh(8), PartitionSpec("data"))
+    x = jax.device_put(jax.random.normal(KEY, (32, 2, 2, 3)), split)
+    for group, apart in ((4, True), (2, True), (8, False)):  # four examples on each device
+        program = jax.jit(lambda x, n=group: minibatch_stddev(x, n), in_shardings=split, out_shardings=split)
+        text = program.lower(x).compile().as_text()
+        kinds = ("all-reduce", "all-gather", "all-to-all", "collective-permute")
+        assert apart != any(f"{kind}(" in text or f"{kind}-start(" in text for kind in kinds), (group, text)
+        np.testing.assert_allclose(program(x), minibatch_stddev(x, group), rtol=1e-5)
 
 
 def count(params):
