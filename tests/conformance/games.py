@@ -50,7 +50,7 @@ def lazy(**o) -> Game:
     )  # fmt: skip
 
 
-class Translator(nets.mlp.MLPGenerator):
+class Translator(nets.MLPGenerator):
     """Images to images, of the smallest kind: flattened, mapped, reshaped."""
 
     def __call__(self, x, *, train):
