@@ -65,7 +65,8 @@ def spectral(layer: nn.Module, x: Array, *, norm: str, train: bool) -> Array:
 
     That value is estimated by one power iteration per forward pass in training, on the kernel with all axes but the
     last flattened (in * kh * kw, out), with epsilon 1e-12 (`flax.linen.SpectralNorm`). Only the pass whose model state
-    the game keeps moves the vector on.
+    the game keeps moves the vector on. The parameters begin as the layer initialises them; Flax's module alone would
+    store them divided, and how long a kernel is decides how far a step of the optimiser turns it.
 
     References:
       Miyato et al., "Spectral Normalization for Generative Adversarial Networks", arXiv:1802.05957, 2018. Public code
@@ -73,7 +74,15 @@ def spectral(layer: nn.Module, x: Array, *, norm: str, train: bool) -> Array:
     """
     if norm != "spectral":
         return layer(x)  # type: ignore[operator]
-    return nn.SpectralNorm(layer, epsilon=1e-12, name=f"spectral_{layer.name}")(x, update_stats=train)
+    wrapped = nn.SpectralNorm(layer, epsilon=1e-12, name=f"spectral_{layer.name}")
+    if not layer.is_initializing():
+        return wrapped(x, update_stats=train)
+    layer(x)  # type: ignore[operator]
+    begun = dict(layer.variables["params"])
+    y = wrapped(x, update_stats=train)
+    for name, value in begun.items():
+        layer.put_variable("params", name, value)
+    return y
 
 
 def append_label(z: Array, label: Array | None, num_classes: int | None, features: int) -> Array:
