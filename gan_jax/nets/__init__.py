@@ -8,12 +8,15 @@ if TYPE_CHECKING:
     from gan_jax.nets.dcgan import DCGANDiscriminator, DCGANGenerator
     from gan_jax.nets.memory import microbatched, rematerialized
     from gan_jax.nets.mlp import MLPDiscriminator, MLPGenerator
+    from gan_jax.nets.resnet import ResNetDiscriminator, ResNetGenerator
 
 _WHERE = {  # imported on first use, so that `gan_jax.nets.ops` can be had without Flax
     "DCGANDiscriminator": "dcgan",
     "DCGANGenerator": "dcgan",
     "MLPDiscriminator": "mlp",
     "MLPGenerator": "mlp",
+    "ResNetDiscriminator": "resnet",
+    "ResNetGenerator": "resnet",
     "from_linen": "adapter",
     "from_nnx": "adapter",
     "microbatched": "memory",
@@ -25,6 +28,8 @@ __all__ = [
     "DCGANGenerator",
     "MLPDiscriminator",
     "MLPGenerator",
+    "ResNetDiscriminator",
+    "ResNetGenerator",
     "from_linen",
     "from_nnx",
     "microbatched",

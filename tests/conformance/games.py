@@ -38,6 +38,14 @@ def conv_critic(**options):
     return nets.from_linen(nets.DCGANDiscriminator(4, **options))
 
 
+def resnet(**options):
+    return nets.from_linen(nets.ResNetGenerator(8, 1, 4, **options))
+
+
+def resnet_critic(**options):
+    return nets.from_linen(nets.ResNetDiscriminator(4, **options))
+
+
 def lazy(**o) -> Game:
     """The standard game with all its arguments: relativistic, lazy and eager penalties, augmentation."""
     o = {"generator_optimizer": core.adam(1e-3), "discriminator_optimizer": core.adam(1e-3, lazy_interval=2)} | o
@@ -50,7 +58,7 @@ def lazy(**o) -> Game:
     )  # fmt: skip
 
 
-class Translator(nets.mlp.MLPGenerator):
+class Translator(nets.MLPGenerator):
     """Images to images, of the smallest kind: flattened, mapped, reshaped."""
 
     def __call__(self, x, *, train):
@@ -77,6 +85,8 @@ GAMES: dict[str, tuple[Callable[..., Game], Arrays]] = {
     "cgan": (lambda **o: gans.cgan(conv(**K), conv_critic(**K), Z, **K, **o), LABELLED),
     "cyclegan": (lambda **o: gans.cyclegan(translator(), mlp_critic(), pool_size=20, **o), PAIRS),
     "dcgan": (lambda **o: gans.dcgan(conv(), conv_critic(), Z, **o), REAL),
+    "sngan": (lambda **o: gans.sngan(resnet(), resnet_critic(), Z, **o), REAL),
+    "sngan_conditional": (lambda **o: gans.sngan(resnet(**K), resnet_critic(**K), Z, **K, **o), LABELLED),
     "vanilla": (lambda **o: gans.vanilla(mlp(), mlp_critic(), Z, **o), REAL),
     "vanilla_minimax": (lambda **o: gans.vanilla(mlp(norm="batch"), nnx_critic(), U, loss=losses.minimax, **o), REAL),
     "wgan_gp": (lambda **o: gans.wgan_gp(conv(), conv_critic(norm="layer"), Z, **o), REAL),
