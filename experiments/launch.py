@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import pathlib
+import platform
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -47,6 +48,12 @@ _REQUIRE_PLATFORM = flags.DEFINE_enum(
 _DETERMINISTIC = flags.DEFINE_bool(
     "deterministic", False, "on GPUs, use only operations that give the same bits every time; slower"
 )
+_COMPILATION_CACHE = flags.DEFINE_string(
+    "compilation_cache",
+    None,
+    "directory of compiled programs, which spares a second start the compiling; default: $JAX_COMPILATION_CACHE_DIR, "
+    "else ~/.cache/gan_jax; empty for none",
+)
 
 
 def say(message: str) -> None:
@@ -58,6 +65,7 @@ def say(message: str) -> None:
 @contextlib.contextmanager
 def launched() -> Iterator[runtime.Watchdog]:
     """Joins the other processes, if there are any; yields the watchdog of this one."""
+    _cache_programs()
     if _DETERMINISTIC.value:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
     hosts.join(
@@ -73,14 +81,47 @@ def launched() -> Iterator[runtime.Watchdog]:
     if timeout is None:
         timeout = 600.0 if hosts.client() is not None else 0.0
     with runtime.Watchdog(timeout) as watchdog:
-        platform = jax.default_backend()
-        if _REQUIRE_PLATFORM.value not in (None, platform):
+        backend = jax.default_backend()
+        if _REQUIRE_PLATFORM.value not in (None, backend):
             raise InvalidInputError(
-                f"--require_platform={_REQUIRE_PLATFORM.value}, but JAX runs on {platform}: install JAX for it (an "
+                f"--require_platform={_REQUIRE_PLATFORM.value}, but JAX runs on {backend}: install JAX for it (an "
                 "extra of this package: cuda13, cuda12 or tpu), check driver and JAX_PLATFORMS, or leave the flag out"
             )
         yield watchdog
     hosts.part()
+
+
+def _cache_programs() -> None:
+    """Lets JAX keep what it compiles, for this kind of processor: a program for another's instructions would crash."""
+    directory = _COMPILATION_CACHE.value
+    if directory is None:
+        directory = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    if directory is None:
+        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        directory = os.path.join(home, "gan_jax", _processor())
+    if not directory:
+        jax.config.update("jax_enable_compilation_cache", False)
+        return
+    try:
+        pathlib.Path(directory).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInputError(
+            f"--compilation_cache={directory} cannot be made ({error}): name another directory, or none by "
+            "--compilation_cache="
+        ) from error
+    jax.config.update("jax_compilation_cache_dir", directory)
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def _processor() -> str:
+    """Tells processors apart by their instructions, where the system lists them."""
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = [platform.machine(), platform.processor()]
+    known = sorted({line for line in lines if line.startswith(("flags", "Features"))}) or lines[:2]
+    return hashlib.sha256("\n".join(known).encode()).hexdigest()[:12]
 
 
 def circumstances() -> dict[str, Any]:

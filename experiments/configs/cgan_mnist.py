@@ -5,7 +5,7 @@ python -m experiments.train --config=experiments/configs/cgan_mnist.py --workdir
 
 import ml_collections
 
-from experiments.settings import MEMORY, run_config, run_settings
+from experiments.settings import MEMORY, network, run_config, run_settings
 from gan_jax import core, data, gans, nets
 from gan_jax.runtime import Experiment, image_grid
 

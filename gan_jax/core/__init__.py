@@ -3,6 +3,7 @@
 from gan_jax.core.hooks import ema
 from gan_jax.core.hparams import get_hparams, set_hparams
 from gan_jax.core.optimizers import adam
+from gan_jax.core.phase import Window
 from gan_jax.core.priors import normal, uniform
 from gan_jax.core.rules import UpdateRule, alternating, consensus, extragradient, simultaneous, unrolled
 from gan_jax.core.sharding import constrain_batch
@@ -13,6 +14,7 @@ __all__ = [
     "GANState",
     "PlayerState",
     "UpdateRule",
+    "Window",
     "adam",
     "alternating",
     "consensus",

@@ -4,6 +4,7 @@ from gan_jax.gans.adversarial import Augmentation, Penalty, adversarial, gradien
 from gan_jax.gans.cgan import cgan
 from gan_jax.gans.cyclegan import cyclegan
 from gan_jax.gans.dcgan import dcgan
+from gan_jax.gans.sngan import sngan
 from gan_jax.gans.stylegan2 import stylegan2
 from gan_jax.gans.vanilla import vanilla
 from gan_jax.gans.wgan_gp import wgan_gp
@@ -18,6 +19,7 @@ __all__ = [
     "gradient_penalty",
     "r1",
     "r2",
+    "sngan",
     "stylegan2",
     "vanilla",
     "wgan_gp",

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from gan_jax.nets.dcgan import DCGANDiscriminator, DCGANGenerator
     from gan_jax.nets.memory import microbatched, rematerialized
     from gan_jax.nets.mlp import MLPDiscriminator, MLPGenerator
+    from gan_jax.nets.resnet import ResNetDiscriminator, ResNetGenerator
     from gan_jax.nets.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
 
 _WHERE = {  # imported on first use, so that `gan_jax.nets.ops` can be had without Flax
@@ -15,6 +16,8 @@ _WHERE = {  # imported on first use, so that `gan_jax.nets.ops` can be had witho
     "DCGANGenerator": "dcgan",
     "MLPDiscriminator": "mlp",
     "MLPGenerator": "mlp",
+    "ResNetDiscriminator": "resnet",
+    "ResNetGenerator": "resnet",
     "StyleGAN2Discriminator": "stylegan2",
     "StyleGAN2Generator": "stylegan2",
     "from_linen": "adapter",
@@ -28,6 +31,8 @@ __all__ = [
     "DCGANGenerator",
     "MLPDiscriminator",
     "MLPGenerator",
+    "ResNetDiscriminator",
+    "ResNetGenerator",
     "StyleGAN2Discriminator",
     "StyleGAN2Generator",
     "from_linen",

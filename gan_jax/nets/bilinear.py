@@ -46,6 +46,13 @@ class Window(NamedTuple):
         )
         return height, width
 
+    def turned(self) -> "Window | None":
+        """With x and y in each other's place and the kernel turned by 180 degrees, where that is a window too."""
+        padding = self.kernel[0] - 1 - self.padding
+        if self.stride > 1 or self.kernel[0] != self.kernel[1] or padding < 0:
+            return None
+        return Window(1, padding, self.result, self.kernel)
+
 
 def forward(x: Array, k: Array, window: Window) -> Array:
     """The convolution of x with k: y `[g, b, p, q, o]`."""
@@ -95,28 +102,32 @@ def _kernel_gradient_xla(x: Array, y: Array, window: Window) -> Array:
 
 
 # For CPUs. XLA's convolution is as fast there as its matrix product; its gradients and the grouped one are not.
+# It falls off a cliff where the image is smaller than the kernel, and is slow with the few channels of an image.
+
+_FEW = 4  # channels
 
 
 def _forward_cpu(x: Array, k: Array, window: Window) -> Array:
-    if len(x) == 1:
+    turned = window.turned()
+    if turned is not None and k.shape[4] <= _FEW < k.shape[3]:
+        return _input_gradient_matmul(x, _turn(k), turned)
+    if len(x) == 1 and min(window.image) >= max(window.kernel):
         return _forward_xla(x, k, window)
-    taps, patches = _in_blocks(k, window.stride), _rows(x, window)
-    patches = jnp.concatenate([patches[:, :, u : u + window.result[0]] for u in range(taps.shape[1])], axis=-1)
+    taps, patches = _in_blocks(k, window.stride), _patches(x, window)
     y = _matmul(patches.reshape(len(x), -1, patches.shape[-1]), taps.reshape(len(x), -1, k.shape[-1]), (2, 1))
     return y.reshape(*patches.shape[:-1], -1)
 
 
 def _input_gradient_cpu(y: Array, k: Array, window: Window) -> Array:
-    if len(y) == 1:  # as XLA's transpose of its convolution, but with the kernel in the layout that runs fast
-        flipped = k[0, ::-1, ::-1].swapaxes(2, 3)
-        pads = [
-            (n - 1 - window.padding, image - (result - 1) * window.stride - 1 + window.padding)
-            for n, result, image in zip(window.kernel, window.result, window.image, strict=True)
-        ]
-        dilation = (window.stride, window.stride)
-        x = lax.conv_general_dilated(y[0], flipped, (1, 1), pads, lhs_dilation=dilation, dimension_numbers=_LAYOUT)
-        return x[None]
-    return _input_gradient_matmul(y, k, window)
+    if len(y) > 1 or min(window.result) < max(window.kernel) or k.shape[3] <= _FEW:
+        return _input_gradient_matmul(y, k, window)
+    flipped = k[0, ::-1, ::-1].swapaxes(2, 3)  # XLA's transpose of a convolution is this too, in a slower layout
+    pads = [
+        (n - 1 - window.padding, image - (result - 1) * window.stride - 1 + window.padding)
+        for n, result, image in zip(window.kernel, window.result, window.image, strict=True)
+    ]
+    dilation = (window.stride, window.stride)
+    return lax.conv_general_dilated(y[0], flipped, (1, 1), pads, lhs_dilation=dilation, dimension_numbers=_LAYOUT)[None]
 
 
 def _input_gradient_matmul(y: Array, k: Array, window: Window) -> Array:
@@ -135,14 +146,26 @@ def _input_gradient_matmul(y: Array, k: Array, window: Window) -> Array:
 
 
 def _kernel_gradient_cpu(x: Array, y: Array, window: Window) -> Array:
-    g, _, height, _, o = y.shape
-    spans, rows = _spans(window), _rows(x, window)
+    turned = window.turned()
+    if turned is not None and y.shape[-1] <= _FEW < x.shape[-1]:
+        return _turn(_kernel_gradient_cpu(y, x, turned))
+    g, b, height, width, o = y.shape
+    spans, block = _spans(window), (window.stride, window.stride, x.shape[-1])
     y = y.reshape(g, -1, o)
-    # Few rows by many columns: as [o, taps], and not its transpose, a product of this shape runs twice as fast.
-    taps = [_matmul(y, rows[:, :, u : u + height].reshape(g, y.shape[1], -1), (1, 1)) for u in range(spans[0])]
-    k = jnp.stack(taps, axis=1).reshape(g, spans[0], o, spans[1], window.stride, window.stride, -1)
-    k = k.transpose(0, 1, 4, 3, 5, 6, 2).reshape(g, *(span * window.stride for span in spans), -1, o)
+    if x.shape[-1] <= _FEW:
+        k = _matmul(_patches(x, window).reshape(g, b * height * width, -1), y, (1, 1))
+        k = k.reshape(g, *spans, *block, o).transpose(0, 1, 3, 2, 4, 5, 6)
+    else:  # a product of few rows by many columns, as [o, taps], runs twice as fast as its transpose
+        rows = _rows(x, window)
+        taps = [_matmul(y, rows[:, :, u : u + height].reshape(g, y.shape[1], -1), (1, 1)) for u in range(spans[0])]
+        k = jnp.stack(taps, axis=1).reshape(g, spans[0], o, spans[1], *block).transpose(0, 1, 4, 3, 5, 6, 2)
+    k = k.reshape(g, *(span * window.stride for span in spans), -1, o)
     return k[:, : window.kernel[0], : window.kernel[1]]
+
+
+def _turn(k: Array) -> Array:
+    """The kernel of the turned window."""
+    return k[:, ::-1, ::-1].swapaxes(3, 4)
 
 
 def _matmul(a: Array, b: Array, contracted: tuple[int, int]) -> Array:
@@ -182,6 +205,12 @@ def _rows(x: Array, window: Window) -> Array:
     x = x.reshape(g, b, rows, stride, columns, stride, -1).transpose(0, 1, 2, 4, 3, 5, 6)
     x = x.reshape(g, b, rows, columns, -1)
     return jnp.concatenate([x[:, :, :, v : v + window.result[1]] for v in range(spans[1])], axis=-1)
+
+
+def _patches(x: Array, window: Window) -> Array:
+    """What each pixel of the result sees, `[g, b, p, q, span span stride stride i]`."""
+    rows, height = _rows(x, window), window.result[0]
+    return jnp.concatenate([rows[:, :, u : u + height] for u in range(_spans(window)[0])], axis=-1)
 
 
 def _overlap_add(x: Array, *, space: int, block: int) -> Array:

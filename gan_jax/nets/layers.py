@@ -49,15 +49,39 @@ def check_settings(dtype: DType, **sizes: int) -> None:
             raise InvalidInputError(f"{name}={size}: expected at least 1")
 
 
-def normalize(x: Array, norm: str, *, train: bool, dtype: DType, name: str) -> Array:
-    """Normalises activations by `norm`: 'batch', 'layer' (over all axes of one example) or 'none'."""
+def normalize(x: Array, norm: str, *, train: bool, dtype: DType, name: str, affine: bool = True) -> Array:
+    """Normalises activations by `norm`: 'batch', 'layer' (over all axes of one example) or 'none'.
+
+    Unless `affine` is off, a learned scale and shift per channel follow.
+    """
+    learned: dict[str, Any] = {"use_scale": affine, "use_bias": affine, "dtype": dtype, "name": name}
     if norm == "batch":
-        return nn.BatchNorm(use_running_average=not train, momentum=0.9, dtype=dtype, name=name)(x)
+        return nn.BatchNorm(use_running_average=not train, momentum=0.9, **learned)(x)
     if norm == "layer":
-        return nn.LayerNorm(reduction_axes=tuple(range(1, x.ndim)), dtype=dtype, name=name)(x)
+        return nn.LayerNorm(reduction_axes=tuple(range(1, x.ndim)), **learned)(x)
     if norm in ("none", "spectral"):  # the latter is a norm of kernels, see `spectral`
         return x
     raise InvalidInputError(f"norm={norm!r}: expected 'batch', 'layer', 'spectral' or 'none'")
+
+
+def normalize_by_label(
+    x: Array, label: Array | None, num_classes: int | None, norm: str, *, train: bool, dtype: DType, name: str
+) -> Array:
+    """`normalize`; where the network is conditional, each label has a scale (first 1) and shift (first 0) of its own.
+
+    References:
+      Conditional batch norm: Dumoulin et al., "A Learned Representation For Artistic Style", arXiv:1610.07629, 2017;
+      in GANs Miyato and Koyama, "cGANs with Projection Discriminator", arXiv:1802.05637, 2018.
+    """
+    if num_classes is None:
+        return normalize(x, norm, train=train, dtype=dtype, name=name)
+    x = normalize(x, norm, train=train, dtype=dtype, name=name, affine=False)
+
+    def of_label(what: str, init: Initializer) -> Array:
+        embed = nn.Embed(num_classes, x.shape[-1], dtype=dtype, embedding_init=init, name=f"{name}_{what}")
+        return jnp.expand_dims(embed(given(label)), tuple(range(1, x.ndim - 1)))
+
+    return x * of_label("scale", nn.initializers.ones) + of_label("shift", nn.initializers.zeros)
 
 
 def spectral(layer: nn.Module, x: Array, *, norm: str, train: bool) -> Array:
@@ -65,7 +89,8 @@ def spectral(layer: nn.Module, x: Array, *, norm: str, train: bool) -> Array:
 
     That value is estimated by one power iteration per forward pass in training, on the kernel with all axes but the
     last flattened (in * kh * kw, out), with epsilon 1e-12 (`flax.linen.SpectralNorm`). Only the pass whose model state
-    the game keeps moves the vector on.
+    the game keeps moves the vector on. The parameters begin as the layer initialises them; Flax's module alone would
+    store them divided, and how long a kernel is decides how far a step of the optimiser turns it.
 
     References:
       Miyato et al., "Spectral Normalization for Generative Adversarial Networks", arXiv:1802.05957, 2018. Public code
@@ -73,7 +98,15 @@ def spectral(layer: nn.Module, x: Array, *, norm: str, train: bool) -> Array:
     """
     if norm != "spectral":
         return layer(x)  # type: ignore[operator]
-    return nn.SpectralNorm(layer, epsilon=1e-12, name=f"spectral_{layer.name}")(x, update_stats=train)
+    wrapped = nn.SpectralNorm(layer, epsilon=1e-12, name=f"spectral_{layer.name}")
+    if not layer.is_initializing():
+        return wrapped(x, update_stats=train)
+    layer(x)  # type: ignore[operator]
+    begun = dict(layer.variables["params"])
+    y = wrapped(x, update_stats=train)
+    for name, value in begun.items():
+        layer.put_variable("params", name, value)
+    return y
 
 
 def append_label(z: Array, label: Array | None, num_classes: int | None, features: int) -> Array:
@@ -84,12 +117,18 @@ def append_label(z: Array, label: Array | None, num_classes: int | None, feature
 
 
 def project_label(
-    features: Array, label: Array | None, num_classes: int | None, *, norm: str = "none", train: bool = False
+    features: Array,
+    label: Array | None,
+    num_classes: int | None,
+    *,
+    norm: str = "none",
+    train: bool = False,
+    embedding_init: Initializer = dcgan_init,
 ) -> Array:
     """The label's share of a projection discriminator's logit (arXiv:1802.05637); 0 without labels."""
     if num_classes is None:
         return jnp.zeros(features.shape[0], jnp.float32)
-    embed = nn.Embed(num_classes, features.shape[-1], embedding_init=dcgan_init, name="label")
+    embed = nn.Embed(num_classes, features.shape[-1], embedding_init=embedding_init, name="label")
     embedding = spectral(embed, given(label), norm=norm, train=train)
     return jnp.sum(embedding.astype(jnp.float32) * features.astype(jnp.float32), axis=-1)
 

@@ -7,7 +7,7 @@ from jaxtyping import Array, PyTree
 
 from gan_jax.core import GANState
 from gan_jax.runtime.experiment import Experiment
-from gan_jax.runtime.sampling import sample_grid
+from gan_jax.runtime.sampling import begin_samples
 
 _PAIRS = 32
 
@@ -19,7 +19,7 @@ def all_finite(tree: PyTree) -> Array:
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in leaves]))
 
 
-def diversity(experiment: Experiment, state: GANState, key: Array) -> float | None:
+def diversity(experiment: Experiment, state: GANState, key: Array) -> Array | None:
     """How much samples from fixed latents differ: falling towards 0 is mode collapse.
 
     The mean over pairs and pixels of |x - x'|, where x and x' come from two latents and, if the game is conditional,
@@ -31,13 +31,19 @@ def diversity(experiment: Experiment, state: GANState, key: Array) -> float | No
       key: fixes the latents.
 
     Returns:
-      The mean distance, in units of the samples (images: 0 to 2); None if the game has no prior, and the experiment
-      fewer than two inputs for samples.
+      The mean distance, in units of the samples (images: 0 to 2), on the devices, which work on when this returns;
+      None if the game has no prior, and the experiment fewer than two inputs for samples.
     """
     if experiment.game.prior is None and experiment.sample_inputs is None:
         return None
     classes = experiment.game.num_classes
     label = None if classes is None else np.tile(np.arange(_PAIRS, dtype=np.int32) % classes, 2)
-    samples = sample_grid(experiment, state, key, 2 * _PAIRS, label=label)
-    half = len(samples) // 2
-    return None if half == 0 else float(np.mean(np.abs(samples[:half] - samples[half : 2 * half])))
+    samples = begin_samples(experiment, state, key, 2 * _PAIRS, label=label)
+    return _mean_distance(samples) if len(samples) > 1 else None
+
+
+@jax.jit
+def _mean_distance(samples: Array) -> Array:
+    """Of each sample in the first half to its like in the second."""
+    half = samples.shape[0] // 2
+    return jnp.mean(jnp.abs(samples[:half] - samples[half : 2 * half]))

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from gan_jax.core import GANState, window_means
+from gan_jax.core import GANState, Window, window_means
 from gan_jax.runtime import hosts
 from gan_jax.runtime import mesh as meshes
 from gan_jax.runtime.checkpoint import Checkpointer
@@ -17,7 +17,7 @@ from gan_jax.runtime.health import all_finite, diversity
 from gan_jax.runtime.logging import Pace, Silent, duration
 from gan_jax.runtime.preview import grid_columns
 from gan_jax.runtime.program import Carried, Program
-from gan_jax.runtime.sampling import sample_grid
+from gan_jax.runtime.sampling import begin_samples
 from gan_jax.runtime.signals import StopRequest
 from gan_jax.runtime.watchdog import Watchdog
 
@@ -58,29 +58,33 @@ class Loop:
         nothing = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), window)
         empty = meshes.put_replicated(nothing, program.mesh)
         pace = Pace(step, settings.steps, settings.batch_size)
+        due: list[Callable[[], Any]] = []  # what the host has yet to do about the last dispatch
         for inputs in program.stream(step):
             previous = window
             state, window = program.run(state, window, program.data, inputs)
             step += program.length
+            self.finish(due)  # while the devices run this dispatch
+            if self.diverged[1]:
+                return DIVERGED, self.diverged[0], carried
             jax.block_until_ready(previous)  # one dispatch runs while the next is prepared, and no more
             self.checkpointer.check()
             self.watchdog.beat(f"running up to step {step:,}")
             carried = carried | {"state": state, "window": window}
             last = step >= settings.steps
             stopping = hosts.preempted() | self.vote.cast(self.stop.signal is not None)
-            measured = None
             if last or step % settings.report_every == 0:
-                measured = self.report(step, state, window_means(window), pace)
-                if self.diverged[1]:
-                    return DIVERGED, step, carried
+                due.append(self.report(step, state, window, pace))
                 carried["window"] = window = empty
             if settings.sample_every and (last or step % settings.sample_every == 0):
-                self.sample(step, state)
+                due.append(self.sample(step, state))
             if last or stopping or step % settings.checkpoint_every == 0:
-                if not all_finite(carried):
+                measured = self.finish(due)
+                if not self.diverged[1] and not all_finite(carried):
                     self.diverge(step, "a parameter, an optimiser's moment or a metric")
-                    return DIVERGED, step, carried
-                self.checkpointer.save(step, carried, measured)
+                if not self.diverged[1]:
+                    self.checkpointer.save(step, carried, measured)
+            if self.diverged[1]:
+                return DIVERGED, self.diverged[0], carried
             if last:
                 return DONE, step, carried
             if stopping:
@@ -88,21 +92,38 @@ class Loop:
                 return STOPPED, step, carried
         raise AssertionError("a data source ended; they are endless")
 
-    def report(self, step: int, state: GANState, means: dict[str, float], pace: Pace) -> dict[str, Any]:
-        """One line of the log and one for the person watching, unless a metric is not finite."""
-        images, rate, eta = pace.measure(step)
-        spread = diversity(self.experiment, state, self.grid_key())
-        means = means if spread is None else means | {"samples/diversity": spread}
-        record = {"step": step, "images": images, "images_per_second": round(rate, 1), **means}
-        losses = "  ".join(f"{name} {value:.4g}" for name, value in means.items() if name.endswith("/loss"))
-        bad = sorted(name for name, value in means.items() if not math.isfinite(value))
-        if bad:
-            self.diverge(step, ", ".join(bad))
-            return record
-        self.logger.report(record)
-        total = self.experiment.steps
-        self.say(f"step {step:,}/{total:,}  images {images:,}  {rate:,.0f} images/s  ETA {duration(eta)}  {losses}")
+    def finish(self, due: list[Callable[[], Any]]) -> dict[str, Any] | None:
+        """Does what is due, and nothing after a divergence; returns the line of the log if there was one."""
+        record = None
+        while due:
+            task = due.pop(0)
+            record = task() or record
+            if self.diverged[1]:
+                due.clear()
         return record
+
+    def report(self, step: int, state: GANState, window: Window, pace: Pace) -> Callable[[], dict[str, Any]]:
+        """Begins to measure; what it returns writes a line of the log, and one for the person watching.
+
+        It notes a divergence instead where a metric is not finite.
+        """
+        spread = diversity(self.experiment, state, self.grid_key())
+
+        def write() -> dict[str, Any]:
+            means = window_means(window) | ({} if spread is None else {"samples/diversity": float(spread)})
+            images, rate, eta = pace.measure(step)
+            record = {"step": step, "images": images, "images_per_second": round(rate, 1), **means}
+            bad = sorted(name for name, value in means.items() if not math.isfinite(value))
+            if bad:
+                self.diverge(step, ", ".join(bad))
+                return record
+            self.logger.report(record)
+            losses = "  ".join(f"{name} {value:.4g}" for name, value in means.items() if name.endswith("/loss"))
+            total = self.experiment.steps
+            self.say(f"step {step:,}/{total:,}  images {images:,}  {rate:,.0f} images/s  ETA {duration(eta)}  {losses}")
+            return record
+
+        return write
 
     def diverge(self, step: int, what: str) -> None:
         """Notes a divergence."""
@@ -113,11 +134,15 @@ class Loop:
         """The key of the fixed latents."""
         return jax.random.fold_in(jax.random.key(self.experiment.seed), _GRID_KEY)
 
-    def sample(self, step: int, state: GANState) -> None:
-        """Saves a grid of samples from the same latents every time."""
+    def sample(self, step: int, state: GANState) -> Callable[[], None]:
+        """Begins a grid of samples, from the same latents every time; what it returns saves it."""
         count = self.experiment.sample_count
-        samples = sample_grid(self.experiment, state, self.grid_key(), count)
-        if hosts.is_primary():
-            columns = grid_columns(count, self.experiment.game.num_classes)
-            path = self.logger.picture(self.experiment.preview(samples, columns), step)
-            self.say(f"samples in {path}")
+        samples = begin_samples(self.experiment, state, self.grid_key(), count)
+
+        def save() -> None:
+            if hosts.is_primary():
+                columns = grid_columns(count, self.experiment.game.num_classes)
+                path = self.logger.picture(self.experiment.preview(np.asarray(samples), columns), step)
+                self.say(f"samples in {path}")
+
+        return save

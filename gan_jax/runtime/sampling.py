@@ -26,7 +26,7 @@ def _compiled(game: Any, n: int, truncation: float | None, meshed: bool) -> Call
     return jax.jit(sample, out_shardings=PartitionSpec() if meshed else None)
 
 
-def sample_grid(
+def begin_samples(
     experiment: Experiment,
     state: GANState,
     key: jax.Array,
@@ -35,8 +35,10 @@ def sample_grid(
     label: np.ndarray | None = None,
     inputs: PyTree = None,
     truncation: float | None = None,
-) -> np.ndarray:
+) -> PyTree:
     """Samples to look at: the classes in turn if conditional, else `n` free draws; all processes must call it.
+
+    Returns at once; the devices work on. `sample_grid` waits for them.
 
     Args:
       experiment: whose game.
@@ -48,7 +50,7 @@ def sample_grid(
       truncation: see the prior.
 
     Returns:
-      Samples `[n, ...]`.
+      Samples `[n, ...]`, whole on every device.
 
     Raises:
       InvalidInputError: for a label that the game does not have.
@@ -64,4 +66,9 @@ def sample_grid(
         inputs = experiment.sample_inputs()
     options = {name: value for name, value in (("label", label), ("inputs", inputs)) if value is not None}
     sample = _compiled(game, n, truncation, not jax.sharding.get_abstract_mesh().empty)
-    return np.asarray(sample(state, np.asarray(jax.random.key_data(key)), **options))
+    return sample(state, np.asarray(jax.random.key_data(key)), **options)
+
+
+def sample_grid(experiment: Experiment, state: GANState, key: jax.Array, n: int, **options: Any) -> np.ndarray:
+    """The samples of `begin_samples`, with its options, on the host."""
+    return np.asarray(begin_samples(experiment, state, key, n, **options))

@@ -38,6 +38,14 @@ def conv_critic(**options):
     return nets.from_linen(nets.DCGANDiscriminator(4, **options))
 
 
+def resnet(**options):
+    return nets.from_linen(nets.ResNetGenerator(8, 1, 4, **options))
+
+
+def resnet_critic(**options):
+    return nets.from_linen(nets.ResNetDiscriminator(4, **options))
+
+
 def stylegan2(**o) -> Game:
     """Conditional, with every phase; a group of two examples, so that each of eight devices holds whole groups."""
     generator = nets.StyleGAN2Generator(8, 1, 32, 4, style_size=4, mapping_layers=1, **K)
@@ -87,6 +95,8 @@ GAMES: dict[str, tuple[Callable[..., Game], Arrays]] = {
     "cgan": (lambda **o: gans.cgan(conv(**K), conv_critic(**K), Z, **K, **o), LABELLED),
     "cyclegan": (lambda **o: gans.cyclegan(translator(), mlp_critic(), pool_size=20, **o), PAIRS),
     "dcgan": (lambda **o: gans.dcgan(conv(), conv_critic(), Z, **o), REAL),
+    "sngan": (lambda **o: gans.sngan(resnet(), resnet_critic(), Z, **o), REAL),
+    "sngan_conditional": (lambda **o: gans.sngan(resnet(**K), resnet_critic(**K), Z, **K, **o), LABELLED),
     "stylegan2": (stylegan2, LABELLED),
     "vanilla": (lambda **o: gans.vanilla(mlp(), mlp_critic(), Z, **o), REAL),
     "vanilla_minimax": (lambda **o: gans.vanilla(mlp(norm="batch"), nnx_critic(), U, loss=losses.minimax, **o), REAL),

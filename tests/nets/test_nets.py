@@ -117,6 +117,16 @@ def test_spectral_norm_divides_every_kernel_by_its_largest_singular_value(make, 
     jax.tree.map(np.testing.assert_array_equal, same, state)
 
 
+@pytest.mark.parametrize("make", [nets.DCGANDiscriminator, nets.MLPDiscriminator])
+def test_spectral_norm_leaves_the_initial_parameters_alone(make):
+    """They are those of the network without it, and only used divided."""
+    x, label = jnp.ones((1, 8, 8, 1)), jnp.zeros(1, jnp.int32)
+    plain, normalised = (
+        nets.from_linen(make(norm=norm, num_classes=3)).init(KEY, x, label)[0] for norm in ("none", "spectral")
+    )
+    jax.tree.map(np.testing.assert_array_equal, normalised, plain)
+
+
 def test_a_spectrally_normalised_mlp_is_lipschitz():
     network = nets.from_linen(nets.MLPDiscriminator((32, 32), norm="spectral"))
     x = jax.random.normal(KEY, (256, 5))

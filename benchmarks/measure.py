@@ -1,0 +1,125 @@
+"""What the benchmarks of speed share: contenders in turn in one run, the machine's own rates, and records of both."""
+
+import json
+import os
+import pathlib
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.workdir import versions
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+Run = Callable[[], None]  # does some work, and returns when it is done
+
+
+def in_turn(contenders: Mapping[str, Run], *, rounds: int = 7, seconds: float = 1.0) -> dict[str, list[float]]:
+    """Times contenders one after the other, round by round, so that a noisy machine is unfair to none for long.
+
+    Args:
+      contenders: what to run; each is run twice before, unmeasured.
+      rounds: how often each has its turn.
+      seconds: how long a turn is at least; one call at least.
+
+    Returns:
+      For each contender the seconds per call of every round.
+    """
+    for run in contenders.values():
+        run()
+        run()
+    taken: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, run in contenders.items():
+            run()  # after the others have had the caches and the threads
+            began, calls = time.perf_counter(), 0
+            while not calls or time.perf_counter() - began < seconds:
+                run()
+                calls += 1
+            taken[name].append((time.perf_counter() - began) / calls)
+    return taken
+
+
+def ratio(taken: Mapping[str, Sequence[float]], slower: str, faster: str) -> float:
+    """How many times as long `slower` took as `faster`: the median over the rounds of both in the same round."""
+    return statistics.median(a / b for a, b in zip(taken[slower], taken[faster], strict=True))
+
+
+def milliseconds(taken: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:
+    """Median, least and most of each contender, for the record."""
+    return {
+        name: {"median": statistics.median(x) * 1e3, "least": min(x) * 1e3, "most": max(x) * 1e3}
+        for name, x in taken.items()
+    }
+
+
+def rates(size: int = 2048, megabytes: int = 256) -> dict[str, float]:
+    """What this machine can do: the better of a floor is what no program here can beat.
+
+    Args:
+      size: of the square float32 matrices that are multiplied.
+      megabytes: of the array that is copied; larger than the caches.
+
+    Returns:
+      `matmul_gflops` per second, and `copy_gbytes` per second, read and written counted both.
+    """
+    matrix, array = jnp.ones((size, size)), jnp.ones(megabytes * 2**18)
+    product = jax.jit(lambda a: a @ a)
+    scaled = jax.jit(lambda x: x * 1.5, donate_argnums=0)
+    box = [array]
+
+    def multiply() -> None:
+        product(matrix).block_until_ready()
+
+    def copy() -> None:
+        box[0] = scaled(box[0]).block_until_ready()
+
+    taken = in_turn({"matmul": multiply, "copy": copy}, rounds=5, seconds=0.3)
+    return {
+        "matmul_gflops": 2 * size**3 / min(taken["matmul"]) / 1e9,
+        "copy_gbytes": 2 * megabytes / 1024 / min(taken["copy"]) * 1.073741824,
+    }
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on."""
+    names = [line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")]
+    return {
+        "processor": names[0] if names else platform.processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+    }
+
+
+def _cpuinfo() -> list[str]:
+    path = pathlib.Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def record(name: str, line: dict[str, Any], **more_versions: str) -> None:
+    """Appends a line to `results/{name}.jsonl` with the command, versions, commit and machine."""
+    RESULTS.mkdir(exist_ok=True)
+    command = " ".join([f"python -m benchmarks.{name}", *sys.argv[1:]])
+    whole = {**line, "command": command, "versions": versions() | more_versions, "machine": machine()}
+    with (RESULTS / f"{name}.jsonl").open("a") as file:
+        file.write(json.dumps(whole, default=_plain) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{value!r} is no JSON")
+
+
+def table(rows: Sequence[Sequence[Any]]) -> str:
+    """Markdown; the first row is the head."""
+    cells = [[f"{x:.3g}" if isinstance(x, float) else str(x) for x in row] for row in rows]
+    lines = ["| " + " | ".join(row) + " |" for row in cells]
+    return "\n".join([lines[0], "|" + "---|" * len(cells[0]), *lines[1:]])

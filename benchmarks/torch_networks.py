@@ -1,0 +1,215 @@
+"""The library's networks in PyTorch, to compare speed with; and a check that both compute the same values.
+
+Each family is a function that takes the widths of the JAX networks and returns (generator, discriminator) as PyTorch
+modules for NCHW images, with that family's initialisation. Modules and parameters have the names of the JAX networks,
+so that `copy_weights` serves all of them. Needs PyTorch, which the library does not.
+
+python -m benchmarks.torch_networks     copies weights and compares the outputs; a second or two per line
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from flax import traverse_util
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.parametrizations import spectral_norm
+
+from gan_jax import nets
+from gan_jax.nets.resnet import doublings
+
+Pair = tuple[nn.Module, nn.Module]
+TOLERANCE = 1e-4  # of the largest output
+
+
+def _layer(layer: Any, gain: float, spectral: bool) -> Any:
+    """A layer that begins Xavier-uniform with biases at 0, with spectral norm or without."""
+    nn.init.xavier_uniform_(layer.weight, gain)
+    nn.init.zeros_(layer.bias)
+    return spectral_norm(layer, eps=1e-12) if spectral else layer
+
+
+def _conv(inputs: int, outputs: int, kernel_size: int, gain: float = 1.0, spectral: bool = False) -> Any:
+    return _layer(nn.Conv2d(inputs, outputs, kernel_size, padding=kernel_size // 2), gain, spectral)
+
+
+class _UpBlock(nn.Module):
+    """As `nets.resnet` has it, the 1x1 shortcut comes before the upsampling: equal values, a quarter of the cost."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm_0, self.norm_1 = nn.BatchNorm2d(width), nn.BatchNorm2d(width)
+        self.conv_0, self.conv_1 = (_conv(width, width, 3, math.sqrt(2)) for _ in range(2))
+        self.shortcut = _conv(width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.interpolate(functional.relu(self.norm_0(x)), scale_factor=2, mode="nearest")
+        y = self.conv_1(functional.relu(self.norm_1(self.conv_0(y))))
+        return y + functional.interpolate(self.shortcut(x), scale_factor=2, mode="nearest")
+
+
+class _DownBlock(nn.Module):
+    def __init__(self, inputs: int, width: int, *, first: bool, halve: bool, spectral: bool) -> None:
+        super().__init__()
+        self.first, self.halve = first, halve
+        self.conv_0 = _conv(inputs, width, 3, math.sqrt(2), spectral)
+        self.conv_1 = _conv(width, width, 3, math.sqrt(2), spectral)
+        if halve:
+            self.shortcut = _conv(inputs, width, 1, 1.0, spectral)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv_0(x if self.first else functional.relu(x))
+        y = self.conv_1(functional.relu(y))
+        if not self.halve:
+            return x + y
+        return functional.avg_pool2d(y, 2) + self.shortcut(functional.avg_pool2d(x, 2))
+
+
+class _ResNetGenerator(nn.Module):
+    def __init__(self, image_size: int, channels: int, latents: int, width: int) -> None:
+        super().__init__()
+        self.input = _layer(nn.Linear(latents, 16 * width), 1.0, False)
+        self.blocks = [f"block_{index}" for index in range(doublings(image_size))]
+        for name in self.blocks:
+            self.add_module(name, _UpBlock(width))
+        self.norm = nn.BatchNorm2d(width)
+        self.output = _conv(width, channels, 3)
+
+    def forward(self, z: Tensor) -> Tensor:
+        x = self.input(z).view(z.shape[0], -1, 4, 4)
+        for name in self.blocks:
+            x = self.get_submodule(name)(x)
+        return torch.tanh(self.output(functional.relu(self.norm(x))))
+
+
+class _ResNetDiscriminator(nn.Module):
+    def __init__(self, image_size: int, channels: int, width: int, spectral: bool) -> None:
+        super().__init__()
+        halvings = max(1, doublings(image_size) - 1)
+        self.blocks = [f"block_{index}" for index in range(halvings + 2)]
+        for index, name in enumerate(self.blocks):
+            inputs, halve = width if index else channels, index < halvings
+            self.add_module(name, _DownBlock(inputs, width, first=index == 0, halve=halve, spectral=spectral))
+        self.logit = _layer(nn.Linear(width, 1), 1.0, spectral)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for name in self.blocks:
+            x = self.get_submodule(name)(x)
+        return self.logit(functional.relu(x).sum((2, 3)))[:, 0]
+
+
+def resnet(
+    image_size: int = 32,
+    channels: int = 3,
+    *,
+    latents: int = 128,
+    generator_width: int = 256,
+    discriminator_width: int = 128,
+    spectral: bool = True,
+) -> Pair:
+    """SNGAN's residual networks, those of `nets.ResNetGenerator` and `nets.ResNetDiscriminator` without labels.
+
+    Args:
+      image_size: 8, 16, 32 or 64.
+      channels: of the image.
+      latents: length of z, which JAX's generator takes from its input.
+      generator_width: feature maps of the generator's blocks.
+      discriminator_width: feature maps of the discriminator's blocks.
+      spectral: whether the discriminator's kernels are divided by their spectral norm, estimated by one power iteration
+        in each forward pass in training.
+
+    Returns:
+      `z [b, latents] -> images [b, channels, image_size, image_size]`, and images to logits `[b]`.
+    """
+    return (
+        _ResNetGenerator(image_size, channels, latents, generator_width),
+        _ResNetDiscriminator(image_size, channels, discriminator_width, spectral),
+    )
+
+
+_NAMES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+
+
+def copy_weights(module: nn.Module, params: Any, model_state: Any, maps: Mapping[str, tuple[int, ...]]) -> None:
+    """Puts the parameters and batch statistics of a Linen network into the PyTorch module of the same names.
+
+    Args:
+      module: without spectral norm.
+      params: of the JAX network.
+      model_state: of the JAX network; its `batch_stats` are read.
+      maps: the `(h, w, c)` to which the output of a dense layer is reshaped, by the layer's name; PyTorch's is
+        `(c, h, w)`.
+
+    Raises:
+      ValueError: unless each has all that the other has.
+    """
+    found: dict[str, Tensor] = {}
+    for tree in (params, model_state.get("batch_stats", {})):
+        for (*path, kind), value in traverse_util.flatten_dict(tree).items():
+            array, layer = np.asarray(value), ".".join(path)
+            if layer in maps:
+                array = array.reshape(*array.shape[:-1], *maps[layer])
+                array = np.moveaxis(array, -1, -3).reshape(*array.shape[:-3], -1)
+            if kind == "kernel":  # [kh, kw, in, out] or [in, out]
+                array = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
+            found[f"{layer}.{_NAMES.get(kind, kind)}"] = torch.tensor(array)
+    wanted = {name for name in module.state_dict() if not name.endswith("num_batches_tracked")}
+    if wanted != set(found):
+        raise ValueError(f"the networks differ in {sorted(wanted ^ set(found))}: expected the same parameters in both")
+    module.load_state_dict(found, strict=False)
+
+
+def difference(
+    network: Any, module: nn.Module, inputs: np.ndarray, maps: Mapping[str, tuple[int, ...]]
+) -> tuple[float, np.ndarray]:
+    """The largest difference between both networks' outputs with equal weights, over the largest output; and JAX's.
+
+    Biases, scales and batch statistics are made random first: as initialised, several of them have no effect.
+
+    Args:
+      network: a Linen module.
+      module: the PyTorch module.
+      inputs: of the JAX network; images are transposed for the other.
+      maps: see `copy_weights`.
+    """
+    made, rng = nets.from_linen(network), np.random.default_rng(0)
+
+    def perturbed(x: Any) -> Any:
+        return x + 0.1 * np.abs(rng.normal(size=x.shape)).astype(np.float32) if x.ndim == 1 else x
+
+    params, model_state = jax.tree.map(perturbed, made.init(jax.random.key(0), jnp.asarray(inputs)))
+    ours = np.asarray(made.apply(params, model_state, jnp.asarray(inputs), train=False)[0])
+    copy_weights(module.eval(), params, model_state, maps)
+    with torch.no_grad():
+        theirs = module(torch.tensor(inputs.transpose(0, 3, 1, 2) if inputs.ndim == 4 else inputs)).numpy()
+    theirs = theirs.transpose(0, 2, 3, 1) if theirs.ndim == 4 else theirs
+    return float(np.abs(ours - theirs).max() / np.abs(ours).max()), ours
+
+
+def check_same_values() -> None:
+    """Compares all families with the library's networks, in evaluation and without spectral norm; prints a line each.
+
+    Raises:
+      AssertionError: for outputs that differ by more than `TOLERANCE` of the largest one.
+    """
+    latents = np.random.default_rng(0).normal(size=(4, 128)).astype(np.float32)
+    for size, channels, width, critic_width in ((8, 1, 8, 4), (16, 3, 8, 4), (64, 3, 8, 4), (32, 3, 256, 128)):
+        generator, discriminator = resnet(
+            size, channels, generator_width=width, discriminator_width=critic_width, spectral=False
+        )
+        apart, images = difference(
+            nets.ResNetGenerator(size, channels, width), generator, latents, {"input": (4, 4, width)}
+        )
+        critic = nets.ResNetDiscriminator(critic_width, norm="none")
+        critic_apart, _ = difference(critic, discriminator, images, {})
+        print(f"resnet {size}x{size}x{channels}, widths {width} and {critic_width}: {apart:.1e} and {critic_apart:.1e}")
+        assert max(apart, critic_apart) < TOLERANCE, f"more than {TOLERANCE} apart"
+
+
+if __name__ == "__main__":
+    check_same_values()
