@@ -8,7 +8,7 @@ python -m benchmarks.torch_networks     copies weights and compares the outputs;
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,6 +21,7 @@ from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
 from gan_jax import nets
+from gan_jax.nets.dcgan import halvings
 from gan_jax.nets.resnet import doublings
 
 Pair = tuple[nn.Module, nn.Module]
@@ -90,10 +91,10 @@ class _ResNetGenerator(nn.Module):
 class _ResNetDiscriminator(nn.Module):
     def __init__(self, image_size: int, channels: int, width: int, spectral: bool) -> None:
         super().__init__()
-        halvings = max(1, doublings(image_size) - 1)
-        self.blocks = [f"block_{index}" for index in range(halvings + 2)]
+        down = max(1, doublings(image_size) - 1)
+        self.blocks = [f"block_{index}" for index in range(down + 2)]
         for index, name in enumerate(self.blocks):
-            inputs, halve = width if index else channels, index < halvings
+            inputs, halve = width if index else channels, index < down
             self.add_module(name, _DownBlock(inputs, width, first=index == 0, halve=halve, spectral=spectral))
         self.logit = _layer(nn.Linear(width, 1), 1.0, spectral)
 
@@ -132,6 +133,85 @@ def resnet(
     )
 
 
+class _DCGANGenerator(nn.Module):
+    def __init__(self, image_size: int, channels: int, latents: int, width: int) -> None:
+        super().__init__()
+        levels = halvings(image_size)
+        self.levels, self.size = list(reversed(range(1, levels))), image_size >> levels
+        features = width << (levels - 1)
+        self.input = nn.Linear(latents, self.size**2 * features, bias=False)
+        self.norm_input = nn.BatchNorm2d(features)
+        for level in self.levels:
+            up = nn.ConvTranspose2d(width << level, width << (level - 1), 4, 2, 1, bias=False)
+            self.add_module(f"up_{level}", up)
+            self.add_module(f"norm_{level}", nn.BatchNorm2d(width << (level - 1)))
+        self.output = nn.ConvTranspose2d(width, channels, 4, 2, 1)
+        _normal(self)
+
+    def forward(self, z: Tensor) -> Tensor:
+        x = functional.relu(self.norm_input(self.input(z).view(z.shape[0], -1, self.size, self.size)))
+        for level in self.levels:
+            x = functional.relu(self.get_submodule(f"norm_{level}")(self.get_submodule(f"up_{level}")(x)))
+        return torch.tanh(self.output(x))
+
+
+class _DCGANDiscriminator(nn.Module):
+    def __init__(self, image_size: int, channels: int, width: int) -> None:
+        super().__init__()
+        self.levels = range(halvings(image_size))
+        for level in self.levels:
+            inputs = width << (level - 1) if level else channels
+            self.add_module(f"down_{level}", nn.Conv2d(inputs, width << level, 4, 2, 1, bias=level == 0))
+            self.add_module(f"norm_{level}", nn.BatchNorm2d(width << level) if level else nn.Identity())
+        self.logit = nn.Linear((width << self.levels[-1]) * (image_size >> len(self.levels)) ** 2, 1)
+        _normal(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for level in self.levels:
+            y = self.get_submodule(f"norm_{level}")(self.get_submodule(f"down_{level}")(x))
+            x = functional.leaky_relu(y, 0.2)
+        return self.logit(x.flatten(1))[:, 0]
+
+
+def _normal(module: nn.Module) -> None:
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(layer.weight, std=0.02)
+
+
+def dcgan(image_size: int = 32, channels: int = 3, *, latents: int = 100, width: int = 64) -> Pair:
+    """DCGAN's networks, those of `nets.DCGANGenerator` and `nets.DCGANDiscriminator` with batch norm; see `resnet`."""
+    return _DCGANGenerator(image_size, channels, latents, width), _DCGANDiscriminator(image_size, channels, width)
+
+
+class _MLP(nn.Module):
+    def __init__(self, inputs: int, features: Sequence[int], name: str, shape: Sequence[int], bounded: bool) -> None:
+        super().__init__()
+        self.shape, self.name, self.bounded = shape, name, bounded
+        widths = [inputs, *features]
+        self.hidden = [f"dense_{index}" for index in range(len(features))]
+        for layer, before, after in zip(self.hidden, widths, widths[1:], strict=False):
+            self.add_module(layer, nn.Linear(before, after))
+        self.add_module(name, nn.Linear(widths[-1], math.prod(shape)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        for layer in self.hidden:
+            x = functional.leaky_relu(self.get_submodule(layer)(x), 0.2)
+        x = self.get_submodule(self.name)(x).view(-1, *self.shape)
+        return torch.tanh(x) if self.bounded else x
+
+
+def mlp(
+    shape: Sequence[int], *, latents: int, generator: Sequence[int], discriminator: Sequence[int], bounded: bool = True
+) -> Pair:
+    """Multi-layer perceptrons, those of `nets.MLPGenerator` and `nets.MLPDiscriminator`; `shape` is of one sample."""
+    return (
+        _MLP(latents, generator, "output", shape, bounded),
+        _MLP(math.prod(shape), discriminator, "logit", (), False),
+    )
+
+
 _NAMES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 
 
@@ -142,8 +222,8 @@ def copy_weights(module: nn.Module, params: Any, model_state: Any, maps: Mapping
       module: without spectral norm.
       params: of the JAX network.
       model_state: of the JAX network; its `batch_stats` are read.
-      maps: the `(h, w, c)` to which the output of a dense layer is reshaped, by the layer's name; PyTorch's is
-        `(c, h, w)`.
+      maps: the `(h, w, c)` to which the output of a dense layer is reshaped, by the layer's name, or from which the
+        input of the layer `logit` comes; PyTorch's is `(c, h, w)`.
 
     Raises:
       ValueError: unless each has all that the other has.
@@ -152,11 +232,14 @@ def copy_weights(module: nn.Module, params: Any, model_state: Any, maps: Mapping
     for tree in (params, model_state.get("batch_stats", {})):
         for (*path, kind), value in traverse_util.flatten_dict(tree).items():
             array, layer = np.asarray(value), ".".join(path)
-            if layer in maps:
+            if layer == "logit" and layer in maps and kind == "kernel":
+                array = np.moveaxis(array.reshape(*maps[layer], -1), 2, 0).reshape(array.shape)
+            elif layer in maps and layer != "logit":
                 array = array.reshape(*array.shape[:-1], *maps[layer])
                 array = np.moveaxis(array, -1, -3).reshape(*array.shape[:-3], -1)
             if kind == "kernel":  # [kh, kw, in, out] or [in, out]
-                array = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
+                transposed = isinstance(module.get_submodule(layer), nn.ConvTranspose2d)
+                array = array.transpose((2, 3, 0, 1) if transposed else (3, 2, 0, 1)) if array.ndim == 4 else array.T
             found[f"{layer}.{_NAMES.get(kind, kind)}"] = torch.tensor(array)
     wanted = {name for name in module.state_dict() if not name.endswith("num_batches_tracked")}
     if wanted != set(found):
@@ -209,6 +292,21 @@ def check_same_values() -> None:
         critic_apart, _ = difference(critic, discriminator, images, {})
         print(f"resnet {size}x{size}x{channels}, widths {width} and {critic_width}: {apart:.1e} and {critic_apart:.1e}")
         assert max(apart, critic_apart) < TOLERANCE, f"more than {TOLERANCE} apart"
+
+    for size, channels, width in ((28, 1, 8), (32, 3, 64)):
+        smallest = size >> halvings(size)
+        generator, discriminator = dcgan(size, channels, latents=128, width=width)
+        features = width << (halvings(size) - 1)
+        maps = {"input": (smallest, smallest, features), "logit": (smallest, smallest, features)}
+        apart, images = difference(nets.DCGANGenerator(size, channels, width), generator, latents, maps)
+        critic_apart, _ = difference(nets.DCGANDiscriminator(width), discriminator, images, maps)
+        print(f"dcgan {size}x{size}x{channels}, width {width}: {apart:.1e} and {critic_apart:.1e}")
+        assert max(apart, critic_apart) < TOLERANCE, f"more than {TOLERANCE} apart"
+    generator, discriminator = mlp((2,), latents=128, generator=(32, 16), discriminator=(16,), bounded=False)
+    apart, samples = difference(nets.MLPGenerator((2,), (32, 16), bounded=False), generator, latents, {})
+    critic_apart, _ = difference(nets.MLPDiscriminator((16,)), discriminator, samples, {})
+    print(f"mlp: {apart:.1e} and {critic_apart:.1e}")
+    assert max(apart, critic_apart) < TOLERANCE, f"more than {TOLERANCE} apart"
 
 
 if __name__ == "__main__":
