@@ -95,7 +95,7 @@ def _cache_programs() -> None:
     """Lets JAX keep what it compiles, for this kind of processor: a program for another's instructions would crash."""
     directory = _COMPILATION_CACHE.value
     if directory is None:
-        directory = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+        directory = os.environ.get("JAX_COMPILATION_CACHE_DIR") or None
     if directory is None:
         home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         directory = os.path.join(home, "gan_jax", _processor())

@@ -44,6 +44,28 @@ def test_training_tells_what_a_person_wants_to_know(trained):
     assert len(output.splitlines()) < 40, "chatter of other libraries"
 
 
+def test_a_second_start_compiles_nothing_anew(tmp_path):
+    """Programs are kept by default, in the user's cache, apart for each kind of processor; or where a flag says."""
+    default = {"JAX_COMPILATION_CACHE_DIR": "", "XDG_CACHE_HOME": str(tmp_path / "home")}
+
+    def kept(name, *flags):
+        run("train", f"--workdir={tmp_path / name}", "--config.steps=20", *SMALL[1:], *flags, **default)
+        return {path.name for path in tmp_path.rglob("*-cache")}
+
+    first = kept("first")
+    [processor] = (tmp_path / "home" / "gan_jax").iterdir()
+    assert first and {path.name for path in processor.glob("*-cache")} == first
+    assert kept("second") == first
+    shutil.rmtree(processor)
+    assert kept("none", "--compilation_cache=") == set()
+    assert len(kept("elsewhere", f"--compilation_cache={tmp_path / 'there'}")) == len(first)
+    (tmp_path / "file").touch()
+    refused = run(
+        "train", f"--workdir={tmp_path / 'bad'}", f"--compilation_cache={tmp_path / 'file' / 'x'}", code=2, **default
+    )
+    assert "--compilation_cache=" in refused and "cannot be made" in refused
+
+
 def test_training_leaves_a_complete_record(trained):
     workdir, _ = trained
     record = json.loads((workdir / "config.json").read_text())
