@@ -1,0 +1,104 @@
+"""What the training loop adds to the compiled step: Python, dispatch, logs, sample grids, checkpoints, input.
+
+Trains the default, digits at batch 64, as `experiments.train` does, and runs the same compiled program alone, in turn.
+Overhead is what the loop takes longer; input wait is what it spends on getting each dispatch's indices.
+
+python -m benchmarks.loop          appends to results/loop.jsonl
+"""
+
+import dataclasses
+import pathlib
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+from absl import app, flags, logging
+
+from benchmarks.measure import in_turn, milliseconds, ratio, record
+from experiments.configs import digits
+from gan_jax import runtime
+from gan_jax.runtime import hosts
+from gan_jax.runtime.checkpoint import Checkpointer
+from gan_jax.runtime.logging import Logger
+from gan_jax.runtime.loop import Loop
+from gan_jax.runtime.program import Start, build_program, build_start
+from gan_jax.runtime.signals import StopRequest
+
+_STEPS = flags.DEFINE_integer("steps", 2000, "iterations of a turn: two checkpoints, two grids", lower_bound=1000)
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "turns", lower_bound=1)
+
+
+class Bench:
+    """The loop and the bare program, both from the same start."""
+
+    def __init__(self, experiment: runtime.Experiment) -> None:
+        self.experiment, self.mesh = experiment, runtime.make_mesh()
+        source = experiment.open_source()
+        with jax.set_mesh(self.mesh):
+            self.start: Start = build_start(experiment, source.spec, self.mesh)
+            self.program = build_program(experiment, source, self.mesh, self.start)
+        self.waits: list[float] = []  # seconds, of each run
+        self.dispatches = list(self._first(experiment.steps // self.program.length))
+
+    def _first(self, count: int) -> Iterator[Any]:
+        stream = self.program.stream(0)
+        for _ in range(count):
+            yield next(stream)
+
+    def bare(self) -> None:
+        """Every dispatch of the run, one after the other."""
+        with jax.set_mesh(self.mesh):
+            carried = self.start.init()
+            state, window = carried["state"], carried["window"]
+            for inputs in self.dispatches:
+                state, window = self.program.run(state, window, self.program.data, inputs)
+            jax.block_until_ready((state, window))
+
+    def _timed(self, step: int) -> Iterator[Any]:
+        stream = self.program.stream(step)
+        while True:
+            began = time.perf_counter()
+            inputs = next(stream)
+            self.waits[-1] += time.perf_counter() - began
+            yield inputs
+
+    def loop(self) -> None:
+        """The run as people have it, into a workdir of its own."""
+        self.waits.append(0.0)
+        program = dataclasses.replace(self.program, stream=self._timed)
+        with tempfile.TemporaryDirectory() as directory, jax.set_mesh(self.mesh):
+            workdir = pathlib.Path(directory)
+            logger, vote = Logger(workdir, 0), hosts.Vote(self.mesh)
+            with Checkpointer(workdir / "checkpoints", keep_last=3, every=1000, about=self.experiment.about()) as saver:
+                loop = Loop(
+                    self.experiment, program, saver, logger, StopRequest(), vote, runtime.Watchdog(), lambda text: None
+                )
+                status, _, carried = loop.run(0, self.start.init())
+                saver.wait()
+                jax.block_until_ready(carried)
+            logger.close()
+            assert status == "done", status
+
+
+def main(argv: Sequence[str]) -> None:
+    """See the module."""
+    del argv
+    logging.set_verbosity(logging.ERROR)  # Orbax narrates
+    config = digits.get_config()
+    config.steps = _STEPS.value
+    bench = Bench(digits.build(config))
+    taken = in_turn({"bare": bench.bare, "loop": bench.loop}, rounds=_ROUNDS.value, seconds=0.0)
+    overhead = ratio(taken, "loop", "bare") - 1
+    times = {name: {key: x / _STEPS.value for key, x in value.items()} for name, value in milliseconds(taken).items()}
+    waited = statistics.median(bench.waits) / (times["loop"]["median"] * _STEPS.value / 1e3)
+    line = {"milliseconds_per_step": times, "overhead": overhead, "input_wait": waited, "steps": _STEPS.value}
+    record("loop", line)
+    print(f"a step alone {times['bare']['median']:.3f} ms, in the loop {times['loop']['median']:.3f} ms")
+    print(f"overhead {overhead:.1%} (goal: below 3%), waiting for input {waited:.2%} (goal: below 1%)")
+
+
+if __name__ == "__main__":
+    app.run(main)
