@@ -107,11 +107,15 @@ def _kernel_gradient_xla(x: Array, y: Array, window: Window) -> Array:
 _FEW = 4  # channels
 
 
+def _is_small(window: Window) -> bool:
+    return min(*window.image, *window.result) < max(window.kernel)
+
+
 def _forward_cpu(x: Array, k: Array, window: Window) -> Array:
     turned = window.turned()
     if turned is not None and k.shape[4] <= _FEW < k.shape[3]:
         return _input_gradient_matmul(x, _turn(k), turned)
-    if len(x) == 1 and min(window.image) >= max(window.kernel):
+    if len(x) == 1 and not _is_small(window):
         return _forward_xla(x, k, window)
     taps, patches = _in_blocks(k, window.stride), _patches(x, window)
     y = _matmul(patches.reshape(len(x), -1, patches.shape[-1]), taps.reshape(len(x), -1, k.shape[-1]), (2, 1))
@@ -119,7 +123,7 @@ def _forward_cpu(x: Array, k: Array, window: Window) -> Array:
 
 
 def _input_gradient_cpu(y: Array, k: Array, window: Window) -> Array:
-    if len(y) > 1 or min(window.result) < max(window.kernel) or k.shape[3] <= _FEW:
+    if len(y) > 1 or _is_small(window) or k.shape[3] <= _FEW:
         return _input_gradient_matmul(y, k, window)
     flipped = k[0, ::-1, ::-1].swapaxes(2, 3)  # XLA's transpose of a convolution is this too, in a slower layout
     pads = [
