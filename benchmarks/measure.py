@@ -20,24 +20,27 @@ RESULTS = pathlib.Path(__file__).parent / "results"
 Run = Callable[[], None]  # does some work, and returns when it is done
 
 
-def in_turn(contenders: Mapping[str, Run], *, rounds: int = 7, seconds: float = 1.0) -> dict[str, list[float]]:
+def in_turn(
+    contenders: Mapping[str, Run], *, rounds: int = 7, seconds: float = 1.0, warm: bool = True
+) -> dict[str, list[float]]:
     """Times contenders one after the other, round by round, so that a noisy machine is unfair to none for long.
 
     Args:
-      contenders: what to run; each is run twice before, unmeasured.
+      contenders: what to run.
       rounds: how often each has its turn.
       seconds: how long a turn is at least; one call at least.
+      warm: whether each is run twice before, and once before every turn, unmeasured; needless for calls of many seconds.
 
     Returns:
       For each contender the seconds per call of every round.
     """
-    for run in contenders.values():
-        run()
+    for run in [*contenders.values()] * (2 if warm else 0):
         run()
     taken: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, run in contenders.items():
-            run()  # after the others have had the caches and the threads
+            if warm:
+                run()  # after the others have had the caches and the threads
             began, calls = time.perf_counter(), 0
             while not calls or time.perf_counter() - began < seconds:
                 run()
