@@ -29,7 +29,7 @@ def in_turn(
       contenders: what to run.
       rounds: how often each has its turn.
       seconds: how long a turn is at least; one call at least.
-      warm: whether each is run twice before, and once before every turn, unmeasured; needless for calls of many seconds.
+      warm: whether each is run twice before, and once before every turn, unmeasured; needless for long calls.
 
     Returns:
       For each contender the seconds per call of every round.
@@ -62,17 +62,18 @@ def milliseconds(taken: Mapping[str, Sequence[float]]) -> dict[str, dict[str, fl
     }
 
 
-def rates(size: int = 2048, megabytes: int = 256) -> dict[str, float]:
+def rates(size: int = 2048, megabytes: int = 256, dtype: str = "float32") -> dict[str, float]:
     """What this machine can do: the better of a floor is what no program here can beat.
 
     Args:
-      size: of the square float32 matrices that are multiplied.
+      size: of the square matrices that are multiplied.
       megabytes: of the array that is copied; larger than the caches.
+      dtype: of the matrices.
 
     Returns:
       `matmul_gflops` per second, and `copy_gbytes` per second, read and written counted both.
     """
-    matrix, array = jnp.ones((size, size)), jnp.ones(megabytes * 2**18)
+    matrix, array = jnp.ones((size, size), dtype), jnp.ones(megabytes * 2**18)
     product = jax.jit(lambda a: a @ a)
     scaled = jax.jit(lambda x: x * 1.5, donate_argnums=0)
     box = [array]

@@ -1,13 +1,17 @@
 """Time of a train step against the same networks and update written in PyTorch, alternating both in one run.
 
-A step is one iteration of the game: all critic updates and the generator's. JAX's is the compiled scan that training
-runs, on data that are on the device. PyTorch's is the loop that its users write, in eager mode, in channels-last memory
-format and compiled; on a GPU too, where there is one. Needs the extra `bench`.
+A step is one iteration of the game: all critic updates and the generator's, and its share of the lazy ones. JAX's is
+the compiled scan that training runs, on data that are on the device. PyTorch's is the loop that its users write, in
+eager mode, in channels-last memory format and compiled; the first Keras tutorial's GAN has its loop in Keras beside it.
+On a GPU, where there is one, both run there. Needs the extra `bench`.
 
 python -m benchmarks.steps                       all cases; appends to results/steps.jsonl and prints a table
 python -m benchmarks.steps --only=dcgan,ring     some
+python -m benchmarks.steps --dtype=bfloat16      with mixed precision in both
+python -m benchmarks.steps --tf32                with TF32 products of float32, on a GPU that has them
 """
 
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -18,7 +22,7 @@ import torch
 from absl import app, flags
 from torch.nn import functional
 
-from benchmarks import torch_networks
+from benchmarks import torch_networks, torch_stylegan2
 from benchmarks.measure import in_turn, milliseconds, rates, ratio, record, table
 from gan_jax import core, gans, nets
 from gan_jax.types import Game
@@ -26,6 +30,8 @@ from gan_jax.types import Game
 _ONLY = flags.DEFINE_list("only", [], "cases; all by default")
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "turns of each contender", lower_bound=1)
 _SECONDS = flags.DEFINE_float("seconds", 1.5, "of a turn", lower_bound=0.0)
+_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "of the networks' activations and products")
+_TF32 = flags.DEFINE_bool("tf32", False, "round factors of float32 products to 10 bits, on GPUs, in both frameworks")
 _MODES = ("eager", "channels_last", "compiled")
 Loss = Callable[[torch.Tensor], torch.Tensor]
 
@@ -34,7 +40,7 @@ class Case(NamedTuple):
     """A game in both frameworks.
 
     Attributes:
-      game: without an averaged generator, which PyTorch's does not have either.
+      game: of a dtype; without an averaged generator, which PyTorch's does not have either.
       twins: makes PyTorch's networks.
       shape: of one sample, channels last.
       batch: examples.
@@ -43,9 +49,11 @@ class Case(NamedTuple):
       betas: of both players' Adam.
       losses: of logits: the discriminator's of reals and of fakes, and the generator's.
       length: iterations in one dispatch.
+      modes: of PyTorch, and `keras`.
+      r1: gamma, and the iterations from one lazy update for the penalty to the next.
     """
 
-    game: Callable[[], Game]
+    game: Callable[[str], Game]
     twins: Callable[[], torch_networks.Pair]
     shape: tuple[int, ...]
     batch: int
@@ -54,6 +62,8 @@ class Case(NamedTuple):
     betas: tuple[float, float]
     losses: tuple[Loss, Loss, Loss]
     length: int = 10
+    modes: tuple[str, ...] = _MODES
+    r1: tuple[float, int] | None = None
 
 
 _SOFTPLUS: tuple[Loss, Loss, Loss] = (
@@ -70,20 +80,41 @@ _RING = (128, 128, 128)
 _WIDE = (512, 1024, 3328)  # 168 million parameters for images of 128 pixels, as the first Keras tutorial's generator
 
 
-def _dcgan() -> Game:
-    generator, discriminator = nets.DCGANGenerator(32, 3, 64), nets.DCGANDiscriminator(64)
-    networks = nets.from_linen(generator), nets.from_linen(discriminator)
-    return gans.dcgan(networks[0], networks[1], core.normal(100), ema_halflife_images=None)
+def _dcgan(dtype: str) -> Game:
+    networks = nets.DCGANGenerator(32, 3, 64, dtype=dtype), nets.DCGANDiscriminator(64, dtype=dtype)
+    made = [nets.from_linen(network) for network in networks]
+    return gans.dcgan(made[0], made[1], core.normal(100), ema_halflife_images=None)
 
 
-def _sngan() -> Game:
-    generator, discriminator = nets.ResNetGenerator(32, 3, 128), nets.ResNetDiscriminator(64)
-    return gans.sngan(nets.from_linen(generator), nets.from_linen(discriminator), core.normal(128))
+def _sngan(dtype: str) -> Game:
+    networks = nets.ResNetGenerator(32, 3, 128, dtype=dtype), nets.ResNetDiscriminator(64, dtype=dtype)
+    made = [nets.from_linen(network) for network in networks]
+    return gans.sngan(made[0], made[1], core.normal(128))
 
 
-def _mlp(shape: tuple[int, ...], generator: Sequence[int], discriminator: Sequence[int], latents: int) -> Game:
-    made = nets.MLPGenerator(shape, tuple(generator), bounded=len(shape) == 3)
-    critic = nets.MLPDiscriminator(tuple(discriminator))
+_STYLE: dict[str, Any] = {"fmap_base": 2048, "fmap_max": 128}
+
+
+def _stylegan2(dtype: str) -> Game:
+    generator = nets.StyleGAN2Generator(32, 3, style_size=128, mapping_layers=2, dtype=dtype, **_STYLE)
+    networks = (*generator.parts(), nets.StyleGAN2Discriminator(dtype=dtype, **_STYLE))
+    made = [nets.from_linen(network) for network in networks]
+    return gans.stylegan2(
+        made[0], made[1], made[2], core.normal(128),
+        r1_gamma=0.1, r1_every=16, path_length_weight=None, style_mixing=0.0, ema_halflife_images=None,
+    )  # fmt: skip
+
+
+def _torch_stylegan2() -> torch_networks.Pair:
+    generator = torch_stylegan2.StyleGAN2Generator(32, 3, style_size=128, mapping_layers=2, latents=128, **_STYLE)
+    return generator, torch_stylegan2.StyleGAN2Discriminator(32, 3, **_STYLE)
+
+
+def _mlp(
+    shape: tuple[int, ...], generator: Sequence[int], discriminator: Sequence[int], latents: int, dtype: str
+) -> Game:
+    made = nets.MLPGenerator(shape, tuple(generator), bounded=len(shape) == 3, dtype=dtype)
+    critic = nets.MLPDiscriminator(tuple(discriminator), dtype=dtype)
     return gans.vanilla(nets.from_linen(made), nets.from_linen(critic), core.normal(latents))
 
 
@@ -93,30 +124,43 @@ CASES = {
         _sngan, functools.partial(torch_networks.resnet, generator_width=128, discriminator_width=64),
         (32, 32, 3), 64, 128, 5, (0.0, 0.9), _HINGE, 2,
     ),
+    "stylegan2": Case(
+        _stylegan2, _torch_stylegan2, (32, 32, 3), 32, 128, 1, (0.0, 0.99), _SOFTPLUS, 16, r1=(0.1, 16)
+    ),
     "ring": Case(
         functools.partial(_mlp, (2,), _RING, _RING, 2),
         functools.partial(
             torch_networks.mlp, (2,), latents=2, generator=_RING, discriminator=_RING, bounded=False
         ),
-        (2,), 256, 2, 1, (0.5, 0.999), _SOFTPLUS, 500,
+        (2,), 256, 2, 1, (0.5, 0.999), _SOFTPLUS, 500, ("eager", "compiled"),
     ),
     "wide_mlp": Case(
         functools.partial(_mlp, (128, 128, 3), _WIDE, (512, 256), 100),
         functools.partial(torch_networks.mlp, (3, 128, 128), latents=100, generator=_WIDE, discriminator=(512, 256)),
-        (128, 128, 3), 128, 100, 1, (0.5, 0.999), _SOFTPLUS, 2,
+        (128, 128, 3), 128, 100, 1, (0.5, 0.999), _SOFTPLUS, 2, ("eager", "compiled", "keras"),
     ),
 }  # fmt: skip
 
 
 def ours(case: Case) -> tuple[Callable[[], None], float]:
     """The compiled scan of `case.length` iterations, and the operations of one iteration by XLA's count."""
-    game = case.game()
+    game = case.game(_DTYPE.value)
+    run, flops = _scan(case, game, case.length)
+    lazy = [phase for phase in game.phases if phase.every > 1]
+    if lazy:  # XLA counts them in every iteration
+        _, often = _scan(case, game._replace(phases=tuple(phase for phase in game.phases if phase.every == 1)), 1)
+        [every] = {phase.every for phase in lazy}
+        flops = often + (flops - often) / every
+    return run, flops
+
+
+def _scan(case: Case, game: Game, length: int) -> tuple[Callable[[], None], float]:
     draws = core.num_draws(game)
     real = jax.random.uniform(jax.random.key(0), (draws, case.batch, *case.shape), minval=-1.0)
     state = jax.jit(game.init)(jax.random.key(0), {"real": real[0]})
     window = core.empty_window(game, state, {"real": real})
-    scan = core.make_scan(game, lambda data, inputs, step: {"real": data}, case.length)
-    inputs = jnp.zeros(case.length)
+    scan = core.make_scan(game, lambda data, inputs, step: {"real": data}, length)
+    inputs = jnp.zeros(length)
     compiled = jax.jit(scan, donate_argnums=0).lower(state, window, real, inputs).compile()
     flops = float((compiled.cost_analysis() or {})["flops"])  # of the loop's body, once
     box = [state]
@@ -129,13 +173,13 @@ def ours(case: Case) -> tuple[Callable[[], None], float]:
 
 
 def theirs(case: Case, mode: str) -> Callable[[], None]:
-    """One iteration as PyTorch's users write it."""
+    """As many iterations as PyTorch's users write between two lazy updates, one of them included."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
     generator, discriminator = (network.to(device) for network in case.twins())
     real_shape = case.shape if len(case.shape) == 1 else (case.shape[-1], *case.shape[:-1])
     real = torch.rand(case.batch, *real_shape, device=device) * 2 - 1
-    if mode == "channels_last" and len(case.shape) == 3:
+    if mode == "channels_last":
         generator, discriminator = (x.to(memory_format=torch.channels_last) for x in (generator, discriminator))
         real = real.to(memory_format=torch.channels_last)
     optimizers = [torch.optim.Adam(x.parameters(), 2e-4, case.betas) for x in (generator, discriminator)]
@@ -149,40 +193,66 @@ def theirs(case: Case, mode: str) -> Callable[[], None]:
     def generator_loss() -> torch.Tensor:
         return of_generator(discriminator(generator(torch.randn(case.batch, case.latents, device=device)))).mean()
 
+    def penalty() -> torch.Tensor:
+        gamma, every = case.r1 or (0.0, 1)
+        x = real.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(discriminator(x).sum(), x, create_graph=True)
+        return slope.square().sum((1, 2, 3)).mean() * (gamma / 2 * every)
+
     if mode == "compiled":
         critic_loss, generator_loss = torch.compile(critic_loss), torch.compile(generator_loss)
 
+    def update(player: int, loss: Callable[[], torch.Tensor]) -> None:
+        optimizers[player].zero_grad(set_to_none=True)
+        with _autocast(device):
+            value = loss()
+        value.backward()
+        optimizers[player].step()
+
     def run() -> None:
-        for _ in range(case.critic_steps):
-            optimizers[1].zero_grad(set_to_none=True)
-            critic_loss().backward()
-            optimizers[1].step()
-        discriminator.requires_grad_(False)
-        optimizers[0].zero_grad(set_to_none=True)
-        generator_loss().backward()
-        optimizers[0].step()
-        discriminator.requires_grad_(True)
+        for _ in range(case.r1[1] if case.r1 else 1):
+            for _ in range(case.critic_steps):
+                update(1, critic_loss)
+            discriminator.requires_grad_(False)
+            update(0, generator_loss)
+            discriminator.requires_grad_(True)
+        if case.r1:
+            update(1, penalty)
         if device == "cuda":
             torch.cuda.synchronize()
 
     return run
 
 
+def _autocast(device: str) -> contextlib.AbstractContextManager[Any]:
+    return torch.autocast(device, torch.bfloat16, enabled=_DTYPE.value == "bfloat16")
+
+
 def measure(name: str, case: Case, ceiling: dict[str, float]) -> list[Any]:
     """Runs one case, records it, and returns its row of the table."""
     run, flops = ours(case)
-    modes = _MODES if len(case.shape) == 3 and name != "wide_mlp" else ("eager", "compiled")
-    contenders = {"gan_jax": run} | {mode: theirs(case, mode) for mode in modes}
+    contenders = {"gan_jax": run}
+    for mode in case.modes:
+        if mode == "keras":
+            from benchmarks import keras_tutorial  # noqa: PLC0415 - TensorFlow, for those who time it
+
+            contenders[mode] = keras_tutorial.loop(_WIDE, case.shape, case.latents, case.batch)
+        else:
+            contenders[mode] = theirs(case, mode)
     taken = in_turn(contenders, rounds=_ROUNDS.value, seconds=_SECONDS.value)
     taken["gan_jax"] = [x / case.length for x in taken["gan_jax"]]
+    if case.r1:
+        taken |= {mode: [x / case.r1[1] for x in taken[mode]] for mode in case.modes}
     times = milliseconds(taken)
-    fastest = min(modes, key=lambda mode: times[mode]["median"])
+    fastest = min({*case.modes} - {"keras"}, key=lambda mode: times[mode]["median"])
     floor = flops / ceiling["matmul_gflops"] / 1e6
-    faster = ratio(taken, fastest, "gan_jax")
-    line = {"case": name, "milliseconds": times, "fastest": fastest, "ratio": faster, "gflop": flops / 1e9}
-    record("steps", line | {"floor_ms": floor, "rates": ceiling}, torch=torch.__version__)
-    others = ", ".join(f"{mode} {times[mode]['median']:.3g}" for mode in modes)
-    return [name, times["gan_jax"]["median"], others, faster, floor, flops / times["gan_jax"]["median"] / 1e6]
+    utilisation = floor / times["gan_jax"]["median"]
+    ratios = {mode: ratio(taken, mode, "gan_jax") for mode in case.modes}
+    line = {"case": name, "milliseconds": times, "fastest": fastest, "ratios": ratios, "gflop": flops / 1e9}
+    more = {"floor_ms": floor, "utilisation": utilisation, "rates": ceiling, "dtype": _DTYPE.value, "tf32": _TF32.value}
+    record("steps", line | more, torch=torch.__version__)
+    others = ", ".join(f"{mode} {times[mode]['median']:.3g} ({value:.2f})" for mode, value in ratios.items())
+    return [name, times["gan_jax"]["median"], others, floor, f"{utilisation:.0%}"]
 
 
 def main(argv: Sequence[str]) -> None:
@@ -191,9 +261,13 @@ def main(argv: Sequence[str]) -> None:
     unknown = set(_ONLY.value) - set(CASES)
     if unknown:
         raise SystemExit(f"--only={','.join(sorted(unknown))}: expected some of {', '.join(CASES)}")
-    ceiling = rates()
+    precision = "tensorfloat32" if _TF32.value else "highest"
+    if jax.default_backend() == "gpu":
+        jax.config.update("jax_default_matmul_precision", precision if _DTYPE.value == "float32" else "default")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = _TF32.value
+    ceiling = rates(dtype=_DTYPE.value)
     print(", ".join(f"{name} {value:.0f}" for name, value in ceiling.items()), flush=True)
-    rows: list[list[Any]] = [["case", "gan_jax, ms", "PyTorch, ms", "ratio to its fastest", "floor, ms", "GFLOP/s"]]
+    rows: list[list[Any]] = [["case", "gan_jax, ms", "others, ms (times as long)", "floor, ms", "of the matmul rate"]]
     for name in _ONLY.value or CASES:
         rows.append(measure(name, CASES[name], ceiling))
         print(" ".join(f"{x:.3g}" if isinstance(x, float) else str(x) for x in rows[-1]), flush=True)

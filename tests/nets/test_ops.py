@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from gan_jax.nets import bilinear, ops
+from gan_jax.nets import forms, ops
 from gan_jax.types import InvalidInputError
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -61,8 +61,8 @@ def cases(draw):
     padding, groups, transpose = draw(st.integers(0, 2)), draw(st.integers(1, 3)), draw(st.booleans())
     stride = draw(st.integers(1, 2))
     # Kernels wider than the image are left to another test: XLA aborts on the reference's derivatives there.
-    size = [max(n, 1 + padding) + draw(st.integers(0, 3)) for n in kernel]
-    channels = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    size = [max(n, 1 + 2 * padding) + draw(st.integers(0, 3)) for n in kernel]
+    channels = draw(st.integers(1, 6)), draw(st.integers(1, 6))  # up to four have forms of their own
     return kernel, size, channels, {"stride": stride, "padding": padding, "groups": groups}, transpose
 
 
@@ -92,25 +92,38 @@ def arguments(*lead, size=8, dtype=jnp.float32):
 
 OPTIONS = {"stride": 2, "padding": 1}
 PAIRS = {"conv": (ops.conv, reference), "conv_transpose": (ops.conv_transpose, reference_transpose)}
-FORMS = {  # of the three maps: for accelerators, and every one for CPUs
-    "forward": (bilinear._forward_xla, bilinear._forward_cpu),
-    "input_gradient": (bilinear._input_gradient_xla, bilinear._input_gradient_cpu, bilinear._input_gradient_matmul),
-    "kernel_gradient": (bilinear._kernel_gradient_xla, bilinear._kernel_gradient_cpu),
+FORMS = {  # of the three maps: for accelerators, and for CPUs
+    "forward": (forms.forward_xla, forms.forward_cpu),
+    "input_gradient": (forms.input_gradient_xla, forms.input_gradient_cpu),
+    "kernel_gradient": (forms.kernel_gradient_xla, forms.kernel_gradient_cpu),
+}
+WINDOWS = {
+    "few channels": (forms.Window(2, 1, (9, 8), (4, 3)), (3, 5)),
+    "stride 1": (forms.Window(1, 1, (8, 7), (3, 3)), (6, 5)),
+    "one pixel": (forms.Window(1, 0, (8, 7), (1, 1)), (6, 5)),
+    "stride 2": (forms.Window(2, 1, (14, 12), (4, 4)), (6, 5)),
+    "stride 2, odd": (forms.Window(2, 1, (13, 15), (4, 3)), (6, 5)),
+    "stride 3": (forms.Window(3, 2, (17, 20), (4, 5)), (6, 5)),
+    "a kernel below its stride": (forms.Window(3, 0, (17, 20), (2, 2)), (6, 5)),
 }
 
 
+@pytest.mark.parametrize("local", [True, False])
 @pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("window", WINDOWS)
 @pytest.mark.parametrize("name", FORMS)
-def test_the_forms_of_all_platforms_agree(name, groups):
+def test_the_forms_of_all_platforms_agree(name, window, groups, local, monkeypatch):
     """What would run on an accelerator runs here too, and gives what the CPU's forms give."""
-    window = bilinear.Window(2, 1, (9, 8), (4, 3))
+    monkeypatch.setattr(forms, "_CACHE", 0)  # the kernel's gradient from a few images at a time, as for large ones
+    monkeypatch.setattr(forms, "_PIXELS", 100)
+    window, (i, o) = WINDOWS[window]
     rng = np.random.default_rng(0)
-    shapes = {"x": (2, 9, 8, 3), "k": (4, 3, 3, 5), "y": (2, *window.result, 5)}
+    shapes = {"x": (6, *window.image, i), "k": (*window.kernel, i, o), "y": (6, *window.result, o)}
     x, k, y = (jnp.asarray(rng.normal(size=(groups, *shapes[name])), jnp.float32) for name in "xky")
     operands = {"forward": (x, k), "input_gradient": (y, k), "kernel_gradient": (x, y)}[name]
-    expected, *others = (form(*operands, window) for form in FORMS[name])
-    for found in others:
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    reference, form = FORMS[name]
+    found, expected = form(*operands, window, local=local), reference(*operands, window)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("mapped", [(0, None), (None, 0), (0, 0)])

@@ -1,0 +1,277 @@
+"""How each platform computes the three maps of `gan_jax.nets.bilinear`: their forms, and which shape takes which.
+
+All take arrays with groups, `[g, ...]`. Measured by `python -m benchmarks.convolutions`; the decisions and figures are
+in `docs/adr/0005-networks-and-convolutions.md`.
+"""
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+class Window(NamedTuple):
+    """What the three arrays don't say.
+
+    Attributes:
+      stride: of the positions of the kernel.
+      padding: zeros on every side of the image.
+      image: height and width of x.
+      kernel: height and width of k.
+    """
+
+    stride: int
+    padding: int
+    image: tuple[int, int]
+    kernel: tuple[int, int]
+
+    @property
+    def result(self) -> tuple[int, int]:
+        """Height and width of y."""
+        height, width = (
+            (n + 2 * self.padding - k) // self.stride + 1 for n, k in zip(self.image, self.kernel, strict=True)
+        )
+        return height, width
+
+    def turned(self) -> "Window | None":
+        """With x and y in each other's place and the kernel turned by 180 degrees, where that is a window too."""
+        padding = self.kernel[0] - 1 - self.padding
+        if self.stride > 1 or self.kernel[0] != self.kernel[1] or padding < 0:
+            return None
+        return Window(1, padding, self.result, self.kernel)
+
+
+# XLA's own convolution and its transposes, for accelerators: what their libraries are made for.
+
+
+def forward_xla(x: Array, k: Array, window: Window) -> Array:
+    """`bilinear.forward`."""
+
+    def one(x: Array, k: Array) -> Array:
+        pads = ((window.padding, window.padding),) * 2
+        return lax.conv_general_dilated(x, k, (window.stride,) * 2, pads, dimension_numbers=_LAYOUT)
+
+    return one(x[0], k[0])[None] if len(x) == 1 else jax.vmap(one)(x, k)
+
+
+def input_gradient_xla(y: Array, k: Array, window: Window) -> Array:
+    """`bilinear.input_gradient`."""
+    x = jax.ShapeDtypeStruct((*y.shape[:2], *window.image, k.shape[3]), y.dtype)
+    return jax.linear_transpose(lambda x: forward_xla(x, k, window), x)(y)[0]
+
+
+def kernel_gradient_xla(x: Array, y: Array, window: Window) -> Array:
+    """`bilinear.kernel_gradient`."""
+    k = jax.ShapeDtypeStruct((len(x), *window.kernel, x.shape[-1], y.shape[-1]), y.dtype)
+    return jax.linear_transpose(lambda k: forward_xla(x, k, window), k)(y)[0]
+
+
+# For CPUs. XLA's convolution is as fast there as its matrix product; its gradients and the grouped one are not, nor the
+# one with few channels, or with an image smaller than the kernel. It divides a row of the image and the kernel's
+# outputs among threads, and neither the batch nor the rows: narrow images with small kernels keep one thread busy.
+# `local`: whether the batch is on one device; else it keeps its order and stays whole, as its devices have it divided.
+
+_FEW = 4  # channels
+_SMALL_KERNEL = 9 * 128 * 128  # numbers; XLA does not divide it
+_ROW = 128  # pixels, enough to be divided
+_CACHE = 8 * 2**20  # bytes
+_PIXELS = 1024  # enough for a fast product
+
+
+def forward_cpu(x: Array, k: Array, window: Window, *, local: bool) -> Array:
+    """`bilinear.forward`."""
+    turned = window.turned()
+    if turned is not None and k.shape[4] <= _FEW < k.shape[3]:
+        return _overlapping(x, _turn(k), turned)
+    if len(x) > 1 or _is_small(window) or (window.kernel == (1, 1) and window.stride == 1):
+        taps, patches = _in_blocks(k, window.stride), _patches(x, window)
+        y = _matmul(patches.reshape(len(x), -1, patches.shape[-1]), taps.reshape(len(x), -1, k.shape[-1]), (2, 1))
+        return y.reshape(*patches.shape[:-1], -1)
+    if local and turned is not None and k.size <= _SMALL_KERNEL:
+        return _side_by_side(x, _turn(k), turned)
+    return forward_xla(x, k, window)
+
+
+def input_gradient_cpu(y: Array, k: Array, window: Window, *, local: bool) -> Array:
+    """`bilinear.input_gradient`."""
+    if len(y) > 1 or _is_small(window) or k.shape[3] <= _FEW:
+        return _overlapping(y, k, window)
+    turned = window.turned()
+    if turned is not None:
+        return forward_cpu(y, _turn(k), turned, local=local)
+    if min(window.result) <= max(window.kernel):
+        return _overlapping(y, k, window)
+    if local and min(window.kernel) >= window.stride:
+        return _side_by_side(y, k, window)
+    pads = [
+        (n - 1 - window.padding, image - (result - 1) * window.stride - 1 + window.padding)
+        for n, result, image in zip(window.kernel, window.result, window.image, strict=True)
+    ]
+    dilation = (window.stride, window.stride)  # XLA's transpose of a convolution is this too, in a slower layout
+    x = lax.conv_general_dilated(y[0], _turn(k)[0], (1, 1), pads, lhs_dilation=dilation, dimension_numbers=_LAYOUT)
+    return x[None]
+
+
+def _is_small(window: Window) -> bool:
+    return min(*window.image, *window.result) < max(window.kernel)
+
+
+def _side_by_side(y: Array, k: Array, window: Window) -> Array:
+    """The gradient by the input as a convolution for each position modulo the stride, of several images in a row.
+
+    With n = stride m + r, row n of x is the sum of `y[m + (r + padding - u) / stride] k[u]` over the u that the stride
+    allows, a convolution of y for each r; so are columns.
+    """
+    (b, h, w, _), stride = y.shape[1:], window.stride
+    rows, columns = ([_residue(r, n, stride, window.padding) for r in range(stride)] for n in window.kernel)
+    height, width = (-(-n // stride) for n in window.image)
+    gap = max(max(-low, width + high - w, width - w, 0) for _, low, high in columns)  # of zeros, that no two images mix
+    side = 1
+    while side * w < _ROW and b % (2 * side) == 0:
+        side *= 2
+    y = y[0].reshape(b // side, side, h, w, -1).swapaxes(1, 2)
+    y = jnp.pad(y, ((0, 0), (0, 0), (0, 0), (0, gap), (0, 0))).reshape(b // side, h, side * (w + gap), -1)
+
+    def part(row: tuple[int, int, int], column: tuple[int, int, int]) -> Array:
+        taps = _turn(k[:, row[0] :: stride, column[0] :: stride])[0]
+        pads = ((-row[1], height - h + row[2]), (-column[1], column[2]))
+        x = lax.conv_general_dilated(y, taps, (1, 1), pads, dimension_numbers=_LAYOUT)
+        return x.reshape(b // side, height, side, w + gap, -1)[:, :, :, :width]
+
+    x = jnp.stack([jnp.stack([part(row, column) for column in columns], axis=4) for row in rows], axis=2)
+    x = jnp.moveaxis(x, 3, 1).reshape(1, b, height * stride, width * stride, -1)
+    return x[:, :, : window.image[0], : window.image[1]]
+
+
+def _residue(r: int, size: int, stride: int, padding: int) -> tuple[int, int, int]:
+    """The first u of a kernel that writes positions r modulo the stride; the least and largest offset of y there."""
+    first = (r + padding) % stride
+    high = (r + padding - first) // stride
+    return first, high - (size - 1 - first) // stride, high
+
+
+def _overlapping(y: Array, k: Array, window: Window) -> Array:
+    # Tap u = span stride + p of the kernel writes row p of block i + span.
+    g, b, *_, o = y.shape
+    stride, taps = window.stride, _in_blocks(k, window.stride)
+    x = _matmul(y.reshape(g, -1, o), taps.reshape(g, -1, o), (2, 2))
+    x = x.reshape(g, b, *window.result, *taps.shape[1:3], -1)
+    x = _overlap_add(x, space=2, block=4)
+    x = _overlap_add(x, space=3, block=4)
+    rows, columns = x.shape[2:4]
+    x = x.reshape(g, b, rows, columns, stride, stride, -1).transpose(0, 1, 2, 4, 3, 5, 6)
+    x = x.reshape(g, b, rows * stride, columns * stride, -1)
+    pads = [(-window.padding, n + window.padding - m, 0) for n, m in zip(window.image, x.shape[2:4], strict=True)]
+    return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (0, 0, 0), *pads, (0, 0, 0)))
+
+
+def kernel_gradient_cpu(x: Array, y: Array, window: Window, *, local: bool) -> Array:
+    """`bilinear.kernel_gradient`; a few images at a time where what the kernel sees of all would not fit a cache."""
+    turned = window.turned()
+    if turned is not None and y.shape[-1] <= _FEW < x.shape[-1]:
+        return _turn(kernel_gradient_cpu(y, x, turned, local=local))
+    if x.shape[-1] <= _FEW:
+        return _kernel_of_few(x, y, window)
+    b, pixels = x.shape[1], math.prod(window.result)
+    count = math.gcd(b, max(1, _PIXELS // pixels))
+    size = len(x) * b * pixels * _spans(window)[1] * window.stride**2 * x.shape[-1] * x.dtype.itemsize
+    if not local or count == b or size <= _CACHE:
+        return _kernel_by_rows(x, y, window)
+
+    def add(index: Array, k: Array) -> Array:
+        few_x, few_y = (lax.dynamic_slice_in_dim(a, index * count, count, axis=1) for a in (x, y))
+        return k + _kernel_by_rows(few_x, few_y, window).astype(k.dtype)
+
+    shape, wide = (len(x), *window.kernel, x.shape[-1], y.shape[-1]), jnp.promote_types(x.dtype, jnp.float32)
+    return lax.fori_loop(0, b // count, add, jnp.zeros(shape, wide)).astype(x.dtype)
+
+
+def _kernel_of_few(x: Array, y: Array, window: Window) -> Array:
+    g, b, height, width, o = y.shape
+    block = (window.stride, window.stride, x.shape[-1])
+    k = _matmul(_patches(x, window).reshape(g, b * height * width, -1), y.reshape(g, -1, o), (1, 1))
+    return _of_blocks(k.reshape(g, *_spans(window), *block, o).transpose(0, 1, 3, 2, 4, 5, 6), window)
+
+
+def _kernel_by_rows(x: Array, y: Array, window: Window) -> Array:
+    # A product of few rows by many columns, as [o, taps], runs twice as fast as its transpose.
+    g, _, height, _, o = y.shape
+    spans, block = _spans(window), (window.stride, window.stride, x.shape[-1])
+    rows, y = _rows(x, window), y.reshape(g, -1, o)
+    taps = [_matmul(y, rows[:, :, u : u + height].reshape(g, y.shape[1], -1), (1, 1)) for u in range(spans[0])]
+    k = jnp.stack(taps, axis=1).reshape(g, spans[0], o, spans[1], *block)
+    return _of_blocks(k.transpose(0, 1, 4, 3, 5, 6, 2), window)
+
+
+def _of_blocks(k: Array, window: Window) -> Array:
+    """A kernel of `[g, span, stride, span, stride, i, o]`, without the zeros that made its strides whole."""
+    k = k.reshape(len(k), *(span * window.stride for span in _spans(window)), *k.shape[5:])
+    return k[:, : window.kernel[0], : window.kernel[1]]
+
+
+def _turn(k: Array) -> Array:
+    """The kernel of the turned window."""
+    return k[:, ::-1, ::-1].swapaxes(3, 4)
+
+
+def _matmul(a: Array, b: Array, contracted: tuple[int, int]) -> Array:
+    """A batch of matrix products, summed in at least float32."""
+    dims = (((contracted[0],), (contracted[1],)), ((0,), (0,)))
+    wide = jnp.promote_types(a.dtype, jnp.float32)
+    return lax.dot_general(a, b, dims, preferred_element_type=wide).astype(a.dtype)
+
+
+def _spans(window: Window) -> list[int]:
+    """How many strides a kernel spans."""
+    return [-(-n // window.stride) for n in window.kernel]
+
+
+def _in_blocks(k: Array, stride: int) -> Array:
+    """A kernel padded to whole strides, `[g, span, span, stride stride i, o]`."""
+    spans = [-(-n // stride) for n in k.shape[1:3]]
+    pads = [(0, span * stride - n) for span, n in zip(spans, k.shape[1:3], strict=True)]
+    k = jnp.pad(k, [(0, 0), *pads, (0, 0), (0, 0)])
+    k = k.reshape(len(k), spans[0], stride, spans[1], stride, *k.shape[3:]).transpose(0, 1, 3, 2, 4, 5, 6)
+    return k.reshape(*k.shape[:3], -1, k.shape[-1])
+
+
+def _rows(x: Array, window: Window) -> Array:
+    """What each column of the result sees of each row of blocks, `[g, b, rows, q, span stride stride i]`.
+
+    The blocks are of stride times stride pixels of the padded image, and become channels.
+    """
+    g, b = x.shape[:2]
+    stride, spans = window.stride, _spans(window)
+    rows, columns = (n + span - 1 for n, span in zip(window.result, spans, strict=True))
+    pads = [
+        (window.padding, n * stride - size - window.padding, 0)
+        for n, size in zip((rows, columns), window.image, strict=True)
+    ]
+    x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (0, 0, 0), *pads, (0, 0, 0)))
+    x = x.reshape(g, b, rows, stride, columns, stride, -1).transpose(0, 1, 2, 4, 3, 5, 6)
+    x = x.reshape(g, b, rows, columns, -1)
+    return jnp.concatenate([x[:, :, :, v : v + window.result[1]] for v in range(spans[1])], axis=-1)
+
+
+def _patches(x: Array, window: Window) -> Array:
+    """What each pixel of the result sees, `[g, b, p, q, span span stride stride i]`."""
+    rows, height = _rows(x, window), window.result[0]
+    return jnp.concatenate([rows[:, :, u : u + height] for u in range(_spans(window)[0])], axis=-1)
+
+
+def _overlap_add(x: Array, *, space: int, block: int) -> Array:
+    """Adds block q of position i to position i + q, and drops the axis `block`."""
+    count = x.shape[block]
+
+    def shifted(q: int) -> Array:
+        pads = [(0, 0)] * (x.ndim - 1)
+        pads[space] = (q, count - 1 - q)
+        return jnp.pad(lax.index_in_dim(x, q, block, keepdims=False), pads)
+
+    return functools.reduce(jnp.add, map(shifted, range(count)))
