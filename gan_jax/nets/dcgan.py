@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from gan_jax.nets import layers
+from gan_jax.nets import layers, ops
 from gan_jax.types import InvalidInputError
 
 
@@ -76,10 +76,17 @@ class DCGANGenerator(nn.Module):
         x = jax.nn.relu(layers.normalize(x, self.norm, train=train, dtype=self.dtype, name="norm_input"))
         for level in reversed(range(1, count)):
             x = layers.Conv(
-                self.width << (level - 1), 4, 2, 1, transpose=True, use_bias=bias, dtype=self.dtype, name=f"up_{level}"
+                self.width << (level - 1),
+                4,
+                2,
+                1,
+                op=ops.conv_transpose,
+                use_bias=bias,
+                dtype=self.dtype,
+                name=f"up_{level}",
             )(x)
             x = jax.nn.relu(layers.normalize(x, self.norm, train=train, dtype=self.dtype, name=f"norm_{level}"))
-        x = layers.Conv(self.channels, 4, 2, 1, transpose=True, dtype=self.dtype, name="output")(x)
+        x = layers.Conv(self.channels, 4, 2, 1, op=ops.conv_transpose, dtype=self.dtype, name="output")(x)
         return jnp.tanh(x.astype(jnp.float32))
 
 

@@ -17,13 +17,16 @@ dcgan_init = nn.initializers.normal(0.02)
 
 
 class Conv(nn.Module):
-    """A convolution by `ops.conv` or, transposed, `ops.conv_transpose`; parameters float32, compute in `dtype`."""
+    """A convolution by `op`, one of `ops.conv`, `ops.conv_transpose`, `ops.doubled_conv`, `ops.conv_halved`.
+
+    Parameters are float32, and it computes in `dtype`. A stride is for the first two, which have their own defaults.
+    """
 
     features: int
     kernel_size: int
-    stride: int = 1
+    stride: int | None = None
     padding: int = 0
-    transpose: bool = False
+    op: Callable[..., Array] = ops.conv
     use_bias: bool = True
     dtype: DType = jnp.float32
     kernel_init: Initializer = dcgan_init
@@ -32,8 +35,8 @@ class Conv(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b hout wout features"]:
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
-        op = ops.conv_transpose if self.transpose else ops.conv
-        y = op(x.astype(self.dtype), kernel, stride=self.stride, padding=self.padding)
+        stride = {} if self.stride is None else {"stride": self.stride}
+        y = self.op(x.astype(self.dtype), kernel, padding=self.padding, **stride)
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
         return y

@@ -77,6 +77,62 @@ def conv_transpose(
     return _joined(y)
 
 
+def doubled_conv(
+    x: Float[Array, "b h w cin"], kernel: Float[Array, "k k cin cout"], *, padding: int
+) -> Float[Array, "b hout wout cout"]:
+    """`conv` of the image whose pixels are each repeated as 2x2, by a transposed convolution.
+
+    Neighbours are equal, so the kernel's values for them are added up beforehand: for a 3x3 kernel 4 products for a
+    pixel and channel of the result, not 9.
+
+    Args:
+      x: images, before doubling.
+      kernel: square, for the doubled image.
+      padding: zeros on every side of the doubled image, less than the size of the kernel.
+
+    Returns:
+      `[b, 2 h + 2 padding - k + 1, ..., cout]`, for an odd kernel with half of it as padding `[b, 2 h, 2 w, cout]`.
+
+    Raises:
+      InvalidInputError: for arguments that don't fit each other.
+
+    References:
+      `fused_scale` in the code of Karras et al., "Progressive Growing of GANs", arXiv:1710.10196, 2018.
+    """
+    if not 0 <= padding < kernel.shape[0]:
+        raise InvalidInputError(f"padding={padding}: expected 0 to {kernel.shape[0] - 1}, for kernel {kernel.shape}")
+    return conv_transpose(x, _spread(kernel[::-1, ::-1]), stride=2, padding=kernel.shape[0] - 1 - padding)
+
+
+def conv_halved(
+    x: Float[Array, "b h w cin"], kernel: Float[Array, "k k cin cout"], *, padding: int
+) -> Float[Array, "b hout wout cout"]:
+    """The mean over 2x2 pixels of `conv`, by a convolution with stride 2: fewer products, see `doubled_conv`.
+
+    Args:
+      x: images.
+      kernel: before halving.
+      padding: zeros on every side.
+
+    Returns:
+      `[b, (h + 2 padding - k + 1) // 2, ..., cout]`; of an odd number of rows the last is left out, and so of columns.
+
+    Raises:
+      InvalidInputError: for arguments that don't fit each other.
+
+    References:
+      See `doubled_conv`.
+    """
+    return conv(x, _spread(kernel) / 4, stride=2, padding=padding)
+
+
+def _spread(kernel: Array) -> Array:
+    """The sum of a kernel at each of 2x2 neighbouring positions, `[kh + 1, kw + 1, ...]`."""
+    rest = [(0, 0), (0, 0)]
+    kernel = jnp.pad(kernel, [(1, 0), (0, 0), *rest]) + jnp.pad(kernel, [(0, 1), (0, 0), *rest])
+    return jnp.pad(kernel, [(0, 0), (1, 0), *rest]) + jnp.pad(kernel, [(0, 0), (0, 1), *rest])
+
+
 def upfirdn(
     x: Float[Array, "b h w c"], taps: Sequence[float], *,
     up: int = 1, down: int = 1, padding: tuple[int, int] = (0, 0),

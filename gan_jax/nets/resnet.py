@@ -12,14 +12,17 @@ at 0, as in that code. Public code differs: mimicry upsamples bilinearly, others
 N(0, 0.02^2), and many have no bias before batch norm. Batch norm's epsilon is Flax's 1e-5, in the authors' code 2e-5.
 """
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from gan_jax.nets import layers
+from gan_jax.nets import layers, ops
 from gan_jax.types import InvalidInputError
 
+Op = Callable[..., Array]
 _SIZES = (8, 16, 32, 64)
 _RESIDUAL = 2.0**0.5  # the gain of the blocks' 3x3 convolutions
 
@@ -76,14 +79,14 @@ class _UpBlock(nn.Module):
             )
             return jax.nn.relu(x)
 
-        def conv(x: Array, kernel_size: int, gain: float, name: str) -> Array:
+        def conv(x: Array, kernel_size: int, gain: float, name: str, op: Op = ops.conv) -> Array:
             init = _xavier(gain)
             padding = kernel_size // 2
             return layers.Conv(
-                self.features, kernel_size, padding=padding, dtype=self.dtype, kernel_init=init, name=name
+                self.features, kernel_size, padding=padding, op=op, dtype=self.dtype, kernel_init=init, name=name
             )(x)
 
-        y = conv(_doubled(activated(x, 0)), 3, _RESIDUAL, "conv_0")
+        y = conv(activated(x, 0), 3, _RESIDUAL, "conv_0", ops.doubled_conv)
         y = conv(activated(y, 1), 3, _RESIDUAL, "conv_1")
         return y + _doubled(conv(x, 1, 1.0, "shortcut"))
 
@@ -107,18 +110,16 @@ class _DownBlock(nn.Module):
             norm = "none" if self.first else self.norm
             return jax.nn.relu(layers.normalize(x, norm, train=train, dtype=self.dtype, name=f"norm_{index}"))
 
-        def conv(x: Array, kernel_size: int, gain: float, name: str) -> Array:
+        def conv(x: Array, kernel_size: int, gain: float, name: str, op: Op = ops.conv) -> Array:
             init, padding = _xavier(gain), kernel_size // 2
             layer = layers.Conv(
-                self.features, kernel_size, padding=padding, dtype=self.dtype, kernel_init=init, name=name
+                self.features, kernel_size, padding=padding, op=op, dtype=self.dtype, kernel_init=init, name=name
             )
             return layers.spectral(layer, x, norm=self.norm, train=train)
 
         y = conv(x if self.first else activated(x, 0), 3, _RESIDUAL, "conv_0")
-        y = conv(activated(y, 1), 3, _RESIDUAL, "conv_1")
-        if not self.halve:
-            return x + y
-        return _halved(y) + conv(_halved(x), 1, 1.0, "shortcut")
+        y = conv(activated(y, 1), 3, _RESIDUAL, "conv_1", ops.conv_halved if self.halve else ops.conv)
+        return y + (conv(_halved(x), 1, 1.0, "shortcut") if self.halve else x)
 
 
 class ResNetGenerator(nn.Module):
