@@ -19,6 +19,7 @@ from jax import lax
 
 from benchmarks.measure import in_turn, milliseconds, rates, ratio, record, table
 from gan_jax.nets import bilinear, ops
+from gan_jax.nets.window import Window
 
 _HEADLINE = flags.DEFINE_bool("headline", False, "only the gradient of transposed convolutions")
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -38,8 +39,8 @@ class Shape(NamedTuple):
     padding: int
 
     @property
-    def window(self) -> bilinear.Window:
-        return bilinear.Window(self.stride, self.padding, (self.size,) * 2, (self.kernel,) * 2)
+    def window(self) -> Window:
+        return Window(self.stride, self.padding, (self.size,) * 2, (self.kernel,) * 2)
 
     @property
     def flops(self) -> float:

@@ -21,7 +21,7 @@ from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array
 
 from gan_jax.nets import forms
-from gan_jax.nets.forms import Window
+from gan_jax.nets.window import Window
 
 
 def forward(x: Array, k: Array, window: Window) -> Array:

@@ -6,45 +6,16 @@ in `docs/adr/0005-networks-and-convolutions.md`.
 
 import functools
 import math
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from gan_jax.nets import winograd
+from gan_jax.nets.window import Window
+
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
-
-
-class Window(NamedTuple):
-    """What the three arrays don't say.
-
-    Attributes:
-      stride: of the positions of the kernel.
-      padding: zeros on every side of the image.
-      image: height and width of x.
-      kernel: height and width of k.
-    """
-
-    stride: int
-    padding: int
-    image: tuple[int, int]
-    kernel: tuple[int, int]
-
-    @property
-    def result(self) -> tuple[int, int]:
-        """Height and width of y."""
-        height, width = (
-            (n + 2 * self.padding - k) // self.stride + 1 for n, k in zip(self.image, self.kernel, strict=True)
-        )
-        return height, width
-
-    def turned(self) -> "Window | None":
-        """With x and y in each other's place and the kernel turned by 180 degrees, where that is a window too."""
-        padding = self.kernel[0] - 1 - self.padding
-        if self.stride > 1 or self.kernel[0] != self.kernel[1] or padding < 0:
-            return None
-        return Window(1, padding, self.result, self.kernel)
 
 
 # XLA's own convolution and its transposes, for accelerators: what their libraries are made for.
@@ -89,6 +60,8 @@ def forward_cpu(x: Array, k: Array, window: Window, *, local: bool) -> Array:
     turned = window.turned()
     if turned is not None and k.shape[4] <= _FEW < k.shape[3]:
         return _overlapping(x, _turn(k), turned)
+    if local and winograd.pays(window, *k.shape[3:], x.dtype):
+        return winograd.forward(x, k, window)
     if len(x) > 1 or _is_small(window) or (window.kernel == (1, 1) and window.stride == 1):
         taps, patches = _in_blocks(k, window.stride), _patches(x, window)
         y = _matmul(patches.reshape(len(x), -1, patches.shape[-1]), taps.reshape(len(x), -1, k.shape[-1]), (2, 1))
@@ -100,6 +73,8 @@ def forward_cpu(x: Array, k: Array, window: Window, *, local: bool) -> Array:
 
 def input_gradient_cpu(y: Array, k: Array, window: Window, *, local: bool) -> Array:
     """`bilinear.input_gradient`."""
+    if local and winograd.pays(window, *k.shape[3:], y.dtype):
+        return winograd.input_gradient(y, k, window)
     if len(y) > 1 or _is_small(window) or k.shape[3] <= _FEW:
         return _overlapping(y, k, window)
     turned = window.turned()
@@ -178,9 +153,11 @@ def kernel_gradient_cpu(x: Array, y: Array, window: Window, *, local: bool) -> A
         return _turn(kernel_gradient_cpu(y, x, turned, local=local))
     if x.shape[-1] <= _FEW:
         return _kernel_of_few(x, y, window)
+    if local and winograd.pays(window, x.shape[-1], y.shape[-1], x.dtype):
+        return winograd.kernel_gradient(x, y, window)
     b, pixels = x.shape[1], math.prod(window.result)
     count = math.gcd(b, max(1, _PIXELS // pixels))
-    size = len(x) * b * pixels * _spans(window)[1] * window.stride**2 * x.shape[-1] * x.dtype.itemsize
+    size = len(x) * b * pixels * window.spans[1] * window.stride**2 * x.shape[-1] * x.dtype.itemsize
     if not local or count == b or size <= _CACHE:
         return _kernel_by_rows(x, y, window)
 
@@ -196,13 +173,13 @@ def _kernel_of_few(x: Array, y: Array, window: Window) -> Array:
     g, b, height, width, o = y.shape
     block = (window.stride, window.stride, x.shape[-1])
     k = _matmul(_patches(x, window).reshape(g, b * height * width, -1), y.reshape(g, -1, o), (1, 1))
-    return _of_blocks(k.reshape(g, *_spans(window), *block, o).transpose(0, 1, 3, 2, 4, 5, 6), window)
+    return _of_blocks(k.reshape(g, *window.spans, *block, o).transpose(0, 1, 3, 2, 4, 5, 6), window)
 
 
 def _kernel_by_rows(x: Array, y: Array, window: Window) -> Array:
     # A product of few rows by many columns, as [o, taps], runs twice as fast as its transpose.
     g, _, height, _, o = y.shape
-    spans, block = _spans(window), (window.stride, window.stride, x.shape[-1])
+    spans, block = window.spans, (window.stride, window.stride, x.shape[-1])
     rows, y = _rows(x, window), y.reshape(g, -1, o)
     taps = [_matmul(y, rows[:, :, u : u + height].reshape(g, y.shape[1], -1), (1, 1)) for u in range(spans[0])]
     k = jnp.stack(taps, axis=1).reshape(g, spans[0], o, spans[1], *block)
@@ -211,7 +188,7 @@ def _kernel_by_rows(x: Array, y: Array, window: Window) -> Array:
 
 def _of_blocks(k: Array, window: Window) -> Array:
     """A kernel of `[g, span, stride, span, stride, i, o]`, without the zeros that made its strides whole."""
-    k = k.reshape(len(k), *(span * window.stride for span in _spans(window)), *k.shape[5:])
+    k = k.reshape(len(k), *(span * window.stride for span in window.spans), *k.shape[5:])
     return k[:, : window.kernel[0], : window.kernel[1]]
 
 
@@ -225,11 +202,6 @@ def _matmul(a: Array, b: Array, contracted: tuple[int, int]) -> Array:
     dims = (((contracted[0],), (contracted[1],)), ((0,), (0,)))
     wide = jnp.promote_types(a.dtype, jnp.float32)
     return lax.dot_general(a, b, dims, preferred_element_type=wide).astype(a.dtype)
-
-
-def _spans(window: Window) -> list[int]:
-    """How many strides a kernel spans."""
-    return [-(-n // window.stride) for n in window.kernel]
 
 
 def _in_blocks(k: Array, stride: int) -> Array:
@@ -247,7 +219,7 @@ def _rows(x: Array, window: Window) -> Array:
     The blocks are of stride times stride pixels of the padded image, and become channels.
     """
     g, b = x.shape[:2]
-    stride, spans = window.stride, _spans(window)
+    stride, spans = window.stride, window.spans
     rows, columns = (n + span - 1 for n, span in zip(window.result, spans, strict=True))
     pads = [
         (window.padding, n * stride - size - window.padding, 0)
@@ -262,7 +234,7 @@ def _rows(x: Array, window: Window) -> Array:
 def _patches(x: Array, window: Window) -> Array:
     """What each pixel of the result sees, `[g, b, p, q, span span stride stride i]`."""
     rows, height = _rows(x, window), window.result[0]
-    return jnp.concatenate([rows[:, :, u : u + height] for u in range(_spans(window)[0])], axis=-1)
+    return jnp.concatenate([rows[:, :, u : u + height] for u in range(window.spans[0])], axis=-1)
 
 
 def _overlap_add(x: Array, *, space: int, block: int) -> Array:

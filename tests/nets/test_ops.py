@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from gan_jax.nets import forms, ops
+from gan_jax.nets import forms, ops, winograd
+from gan_jax.nets.window import Window
 from gan_jax.types import InvalidInputError
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -103,13 +104,13 @@ FORMS = {  # of the three maps: for accelerators, and for CPUs
     "kernel_gradient": (forms.kernel_gradient_xla, forms.kernel_gradient_cpu),
 }
 WINDOWS = {
-    "few channels": (forms.Window(2, 1, (9, 8), (4, 3)), (3, 5)),
-    "stride 1": (forms.Window(1, 1, (8, 7), (3, 3)), (6, 5)),
-    "one pixel": (forms.Window(1, 0, (8, 7), (1, 1)), (6, 5)),
-    "stride 2": (forms.Window(2, 1, (14, 12), (4, 4)), (6, 5)),
-    "stride 2, odd": (forms.Window(2, 1, (13, 15), (4, 3)), (6, 5)),
-    "stride 3": (forms.Window(3, 2, (17, 20), (4, 5)), (6, 5)),
-    "a kernel below its stride": (forms.Window(3, 0, (17, 20), (2, 2)), (6, 5)),
+    "few channels": (Window(2, 1, (9, 8), (4, 3)), (3, 5)),
+    "stride 1": (Window(1, 1, (8, 7), (3, 3)), (6, 5)),
+    "one pixel": (Window(1, 0, (8, 7), (1, 1)), (6, 5)),
+    "stride 2": (Window(2, 1, (14, 12), (4, 4)), (6, 5)),
+    "stride 2, odd": (Window(2, 1, (13, 15), (4, 3)), (6, 5)),
+    "stride 3": (Window(3, 2, (17, 20), (4, 5)), (6, 5)),
+    "a kernel below its stride": (Window(3, 0, (17, 20), (2, 2)), (6, 5)),
 }
 
 
