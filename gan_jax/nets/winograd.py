@@ -144,11 +144,11 @@ def _image_at_points(x: Array, window: Window) -> Array:
         (window.padding, size - old - window.padding, 0) for size, old in zip(sizes, window.image, strict=True)
     ]
     x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (0, 0, 0), *pads, (0, 0, 0)))
-    x = x.reshape(g * b, sizes[0] // stride, stride, sizes[1], i)
-    rows = jnp.stack(_combined(matrix, [x[:, p : p + _TILE * (tiles[0] - 1) + 1 : _TILE] for p in range(n)]))
-    x = rows.reshape(n, g * b, tiles[0], stride, sizes[1] // stride, stride, i)
-    columns = _combined(matrix, [x[:, :, :, :, p : p + _TILE * (tiles[1] - 1) + 1 : _TILE] for p in range(n)])
-    x = jnp.stack(columns, axis=1).transpose(0, 1, 2, 3, 5, 4, 6, 7)
+    x = x.reshape(g * b, sizes[0] // stride, stride, sizes[1] // stride, stride * i).swapaxes(2, 3)
+    rows = _combined(matrix, [x[:, p : p + _TILE * (tiles[0] - 1) + 1 : _TILE] for p in range(n)])
+    x = jnp.stack(rows).reshape(n, g * b, tiles[0], sizes[1] // stride, stride * stride * i)
+    columns = [x[:, :, :, p : p + _TILE * (tiles[1] - 1) + 1 : _TILE] for p in range(n)]
+    x = jnp.stack(_combined(matrix, columns), axis=1)
     return x.reshape(n * n, g, b * math.prod(tiles), stride * stride * i)
 
 
@@ -223,8 +223,11 @@ def _kernel_at_points(k: Array, window: Window) -> Array:
 
 def _kernel_from_points(k: Array, window: Window) -> Array:
     """The transpose of `_kernel_at_points`."""
-    n2, g, depth, o = k.shape
-    blocks = window.stride**2
-    k = k.reshape(n2, g, blocks, -1, o).swapaxes(1, 2).reshape(n2 * blocks, -1)
-    k = jnp.asarray(_blocks_at_points(window).T, k.dtype) @ k
-    return jnp.moveaxis(k.reshape(*window.kernel, g, depth // blocks, o), 2, 0)
+    taps, stride = window.spans[0], window.stride
+    matrix = matrices(taps).kernel.T
+    n, (g, depth, o) = matrix.shape[1], k.shape[1:]
+    k = k.reshape(n, n, g, stride, stride, depth // stride**2, o)
+    columns = jnp.stack(_combined(matrix, [k[:, p] for p in range(n)]), axis=3)
+    rows = jnp.stack(_combined(matrix, list(columns)), axis=1)
+    k = rows.reshape(g, taps * stride, taps * stride, -1, o)
+    return k[:, : window.kernel[0], : window.kernel[1]]
