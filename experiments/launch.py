@@ -98,7 +98,7 @@ def _cache_programs() -> None:
         directory = os.environ.get("JAX_COMPILATION_CACHE_DIR") or None
     if directory is None:
         home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-        directory = os.path.join(home, "gan_jax", _processor())
+        directory = os.path.join(home, "gan_jax", processor())
     if not directory:
         jax.config.update("jax_enable_compilation_cache", False)
         return
@@ -114,7 +114,7 @@ def _cache_programs() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-def _processor() -> str:
+def processor() -> str:
     """Tells processors apart by their instructions, where the system lists them."""
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()

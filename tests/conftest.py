@@ -31,6 +31,11 @@ import jax
 import pytest
 
 from gan_jax import runtime
+from tests.experiments.commands import CACHE
+
+# The next run of the suite on this machine finds what this one compiled.
+jax.config.update("jax_compilation_cache_dir", CACHE)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 @pytest.fixture

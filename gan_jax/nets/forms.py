@@ -60,7 +60,7 @@ def forward_cpu(x: Array, k: Array, window: Window, *, local: bool) -> Array:
     turned = window.turned()
     if turned is not None and k.shape[4] <= _FEW < k.shape[3]:
         return _overlapping(x, _turn(k), turned)
-    if local and winograd.pays(window, *k.shape[3:], x.dtype):
+    if local and winograd.pays(window, k.shape[3], k.shape[4], x.dtype):
         return winograd.forward(x, k, window)
     if len(x) > 1 or _is_small(window) or (window.kernel == (1, 1) and window.stride == 1):
         taps, patches = _in_blocks(k, window.stride), _patches(x, window)
@@ -73,7 +73,7 @@ def forward_cpu(x: Array, k: Array, window: Window, *, local: bool) -> Array:
 
 def input_gradient_cpu(y: Array, k: Array, window: Window, *, local: bool) -> Array:
     """`bilinear.input_gradient`."""
-    if local and winograd.pays(window, *k.shape[3:], y.dtype):
+    if local and winograd.pays(window, k.shape[3], k.shape[4], y.dtype):
         return winograd.input_gradient(y, k, window)
     if len(y) > 1 or _is_small(window) or k.shape[3] <= _FEW:
         return _overlapping(y, k, window)

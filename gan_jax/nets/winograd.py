@@ -140,9 +140,7 @@ def _image_at_points(x: Array, window: Window) -> Array:
     stride, tiles, matrix = window.stride, _tiles(window), matrices(window.spans[0]).image
     n = len(matrix)
     sizes = [(_TILE * (count - 1) + n) * stride for count in tiles]
-    pads = [
-        (window.padding, size - old - window.padding, 0) for size, old in zip(sizes, window.image, strict=True)
-    ]
+    pads = [(window.padding, size - old - window.padding, 0) for size, old in zip(sizes, window.image, strict=True)]
     x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (0, 0, 0), *pads, (0, 0, 0)))
     x = x.reshape(g * b, sizes[0] // stride, stride, sizes[1] // stride, stride * i).swapaxes(2, 3)
     rows = _combined(matrix, [x[:, p : p + _TILE * (tiles[0] - 1) + 1 : _TILE] for p in range(n)])

@@ -106,7 +106,9 @@ def test_the_step_ahead_of_extragradient_leaves_no_trace_but_in_the_optimisers()
     states = []
     for rule in (core.simultaneous, core.extragradient):
         batches = {"real": jnp.stack([jnp.asarray(batch["real"], jnp.float32)] * core.num_draws(game, rule))}
-        states.append(jax.jit(core.make_step(game, rule))(game.init(KEY, {"real": batches["real"][0]}), batches)[0])
+        states.append(
+            jax.jit(core.make_step(game, rule))(jax.jit(game.init)(KEY, {"real": batches["real"][0]}), batches)[0]
+        )
     assert float(states[0].aux["ada"].seen) == float(states[1].aux["ada"].seen) == 16
     for one, two in zip(*(jax.tree.leaves(s.players["discriminator"].model_state) for s in states), strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6)

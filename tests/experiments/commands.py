@@ -10,15 +10,18 @@ import sys
 import tempfile
 import time
 
+from experiments.launch import processor
+
 ROOT = pathlib.Path(__file__).parents[2]
 BATTERY = str(pathlib.Path(__file__).with_name("battery.py"))
-_CACHE = os.path.join(tempfile.gettempdir(), f"gan_jax_test_cache_{os.getuid()}")
+# Apart for each kind of processor: a program for another's instructions would crash.
+CACHE = os.path.join(tempfile.gettempdir(), f"gan_jax_test_cache_{os.getuid()}_{processor()}")
 
 
 def environment(**changes):
     env = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
     env |= {
-        "JAX_COMPILATION_CACHE_DIR": _CACHE,
+        "JAX_COMPILATION_CACHE_DIR": CACHE,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PLATFORMS": "cpu",
     }

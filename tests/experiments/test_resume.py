@@ -6,7 +6,6 @@ import time
 
 import pytest
 
-from tests.conformance.games import GAMES
 from tests.experiments.commands import BATTERY, finish, metrics, result, run, start, when
 
 EIGHT = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
@@ -25,7 +24,7 @@ def saved_and_logged(workdir):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("game", sorted(GAMES))
+@pytest.mark.parametrize("game", ["adversarial", "cyclegan", "stylegan2", "wgan_gp"])  # what the others carry, they do
 def test_kill_and_terminate_and_resume_bit_for_bit(game, tmp_path):
     run("train", *flags(tmp_path / "whole", game))
     broken = flags(tmp_path / "broken", game)

@@ -80,10 +80,11 @@ def test_equals_lax(case):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2, *size, channels[0] * options["groups"]))
     kernel = rng.normal(size=(*kernel_size, channels[0], channels[1] * options["groups"]))
+    wanted = derivatives(functools.partial(theirs, **options), **UNSIMPLIFIED)
     for dtype, tolerance in ((jnp.float64, 1e-12), (jnp.float32, 2e-4)):
         with jax.enable_x64(True):
             arguments = jnp.asarray(x, dtype), jnp.asarray(kernel, dtype)
-            expected = derivatives(functools.partial(theirs, **options), **UNSIMPLIFIED)(*map(jnp.float64, arguments))
+            expected = wanted(*map(jnp.float64, arguments))
             found = derivatives(functools.partial(ours, **options))(*arguments)
         for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
             assert a.dtype == dtype
@@ -130,6 +131,56 @@ def test_the_forms_of_all_platforms_agree(name, window, groups, local, monkeypat
     reference, form = FORMS[name]
     found, expected = form(*operands, window, local=local), reference(*operands, window)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+FAST = {  # windows of Winograd's algorithm: images with and without whole tiles
+    "3x3": Window(1, 1, (8, 8), (3, 3)),
+    "3x3, odd": Window(1, 0, (9, 11), (3, 3)),
+    "4x4": Window(2, 1, (16, 8), (4, 4)),
+    "4x4, odd": Window(2, 1, (13, 15), (4, 4)),
+    "4x4, a row unseen": Window(2, 0, (17, 12), (4, 4)),
+}
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("window", FAST)
+@pytest.mark.parametrize("name", FORMS)
+def test_winograds_algorithm_is_exact(name, window, groups):
+    window, rng = FAST[window], np.random.default_rng(0)
+    with jax.enable_x64(True):
+        x = jnp.asarray(rng.normal(size=(groups, 3, *window.image, 6)))
+        k = jnp.asarray(rng.normal(size=(groups, *window.kernel, 6, 5)))
+        y = jnp.asarray(rng.normal(size=(groups, 3, *window.result, 5)))
+        operands = {"forward": (x, k), "input_gradient": (y, k), "kernel_gradient": (x, y)}[name]
+        found = jax.jit(getattr(winograd, name), static_argnums=2)(*operands, window)
+        expected = FORMS[name][0](*operands, window)
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12 * float(np.abs(expected).max()))
+
+
+@pytest.mark.parametrize("kernel", [(3, 1), (4, 2)])
+@pytest.mark.parametrize("name", PAIRS)
+def test_winograds_algorithm_at_every_order_of_derivative(name, kernel, monkeypatch):
+    """In float32, in the shapes of real networks but for the batch; the reference in float64."""
+    taken = []
+    monkeypatch.setattr(winograd, "pays", lambda *arguments: taken.append(arguments) or True)
+    (size, stride), (op, theirs), rng = kernel, PAIRS[name], np.random.default_rng(0)
+    x, k = rng.normal(size=(2, 8, 8, 32)), rng.normal(size=(size, size, 32, 32)) / size
+    options = {"stride": stride, "padding": 1}
+    found = derivatives(functools.partial(op, **options))(jnp.float32(x), jnp.float32(k))
+    with jax.enable_x64(True):
+        expected = derivatives(functools.partial(theirs, **options), **UNSIMPLIFIED)(jnp.float64(x), jnp.float64(k))
+    assert taken
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * float(np.abs(b).max()))
+
+
+def test_where_winograds_algorithm_pays():
+    wide, strided = Window(1, 1, (16, 16), (3, 3)), Window(2, 1, (16, 16), (4, 4))
+    assert winograd.pays(wide, 64, 64, jnp.float32) and winograd.pays(strided, 64, 128, jnp.float64)
+    assert not winograd.pays(wide, 64, 64, jnp.bfloat16), "rounding"
+    assert not winograd.pays(wide, 8, 8, jnp.float32), "transforms cost more than they save"
+    assert not winograd.pays(wide._replace(image=(2, 2)), 64, 64, jnp.float32), "tiles are mostly empty"
+    assert not winograd.pays(wide._replace(kernel=(5, 5), padding=2), 64, 64, jnp.float32)
 
 
 @pytest.mark.parametrize("mapped", [(0, None), (None, 0), (0, 0)])
