@@ -18,7 +18,7 @@ from absl import app, flags
 from jax import lax
 
 from benchmarks.measure import in_turn, milliseconds, rates, ratio, record, table
-from gan_jax.nets import bilinear, ops
+from gan_jax.nets import bilinear, forms, ops
 from gan_jax.nets.window import Window
 
 _HEADLINE = flags.DEFINE_bool("headline", False, "only the gradient of transposed convolutions")
@@ -110,7 +110,7 @@ def maps_of(shape: Shape) -> dict[str, dict[str, tuple[Form, Sequence[Array]]]]:
     return {
         name: {
             "ours": (bound(getattr(bilinear, name)), operands),
-            "lax": (bound(getattr(bilinear, f"_{name}_xla")), operands),
+            "lax": (bound(getattr(forms, f"{name}_xla")), operands),
             "two members": (bound(getattr(bilinear, name)), [jnp.concatenate([a, a]) for a in operands]),
         }
         for name, operands in (("forward", (x, k)), ("input_gradient", (y, k)), ("kernel_gradient", (x, y)))
@@ -162,8 +162,8 @@ def main(argv: Sequence[str]) -> None:
         return
     rows: list[list[Any]] = [["shape", "map", "ours, ms", "lax, ms", "two members, ms each", "GFLOP/s", "floor, ms"]]
     for shape in SHAPES:
-        for name, forms in maps_of(shape).items():
-            taken = compare(forms)
+        for name, contenders in maps_of(shape).items():
+            taken = compare(contenders)
             times = milliseconds(taken)
             floor = shape.flops / matmul_gflops / 1e6
             line = {"what": name, "shape": shape._asdict(), "milliseconds": times, "floor_ms": floor}

@@ -1,0 +1,140 @@
+"""All benchmarks of speed, one after the other, and the table of goals that they are for.
+
+Each runs in a process of its own and appends to `results/`; one that fails is named at the end, and the others go on.
+The table is made of the newest lines there. Needs the extra `bench`.
+
+python -m benchmarks                     all: about an hour on two cores
+python -m benchmarks --only=loop,steps   some
+python -m benchmarks --table             the table alone
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from absl import app, flags
+
+from benchmarks.measure import RESULTS, table
+
+NAMES = ("convolutions", "steps", "loop", "startup", "phases", "population")
+_ONLY = flags.DEFINE_list("only", list(NAMES), "which to run")
+_TABLE = flags.DEFINE_bool("table", False, "run nothing, and print the table of what is recorded")
+Line = dict[str, Any]
+
+
+class Goal(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+      what: is measured.
+      wanted: the goal in words.
+      benchmark: whose lines tell.
+      find: figure and floor, as text, and whether the goal is met, from those lines; KeyError where they don't tell.
+    """
+
+    what: str
+    wanted: str
+    benchmark: str
+    find: Callable[[list[Line]], tuple[str, str, bool]]
+
+
+def newest(lines: Sequence[Line], **fields: Any) -> Line:
+    """The last line that has these values."""
+    found = [line for line in lines if all(line.get(name) == value for name, value in fields.items())]
+    if not found:
+        raise KeyError(fields)
+    return found[-1]
+
+
+def step(case: str, goal: float, others: Sequence[str]) -> Callable[[list[Line]], tuple[str, str, bool]]:
+    """How many times as fast as the fastest of the others in the same run."""
+
+    def find(lines: list[Line]) -> tuple[str, str, bool]:
+        line = newest(lines, case=case, dtype="float32")
+        ratio, fastest = min((line["ratios"][name], name) for name in others if name in line["ratios"])
+        ours = line["milliseconds"]["gan_jax"]["median"]
+        return f"{ratio:.2f} times ({ours:.3g} ms; {fastest})", f"{line['floor_ms']:.3g} ms", ratio >= goal
+
+    return find
+
+
+def headline(lines: list[Line]) -> tuple[str, str, bool]:
+    """The least gain over all shapes, alone and in a loop."""
+    newer = {line["shape"]: line for line in lines if line.get("what") == "gradient of conv_transpose"}
+    worst = min(newer.values(), key=lambda line: line["ratio"], default=None)
+    if worst is None:
+        raise KeyError("shape")
+    shown = f"{worst['ratio']:.1f} times or more ({worst['milliseconds']['ours']['median']:.2g} ms, {worst['shape']})"
+    return shown, f"{worst['floor_ms']:.2g} ms", worst["ratio"] >= 5
+
+
+def overhead(lines: list[Line]) -> tuple[str, str, bool]:
+    """What the loop adds to a step."""
+    value = newest(lines)["overhead"]
+    return f"{value:.1%}", "0", value < 0.03
+
+
+def input_wait(lines: list[Line]) -> tuple[str, str, bool]:
+    """Time waiting for indices."""
+    value = newest(lines)["input_wait"]
+    return f"{value:.2%}", "0", value < 0.01
+
+
+def second_start(lines: list[Line]) -> tuple[str, str, bool]:
+    """The slowest config's first report, with programs kept."""
+    warm = {line["config"]: line["median"]["warm"][0] for line in lines}
+    slowest = max(warm, key=lambda config: warm[config])
+    return f"{warm[slowest]:.1f} s ({slowest})", "", warm[slowest] <= 5
+
+
+_TORCH = ("eager", "channels_last", "compiled")
+GOALS = (
+    Goal("DCGAN 32x32 step against PyTorch", "1.5 times as fast", "steps", step("dcgan", 1.5, _TORCH)),
+    Goal("SNGAN-ResNet 32x32 step against PyTorch", "1.3 times as fast", "steps", step("sngan", 1.3, _TORCH)),
+    Goal("small StyleGAN2 step against PyTorch", "1.3 times as fast", "steps", step("stylegan2", 1.3, _TORCH)),
+    Goal("2-D ring step against PyTorch", "", "steps", step("ring", 1.0, _TORCH)),
+    Goal("wide MLP step against the Keras loop", "2.3 times as fast", "steps", step("wide_mlp", 2.3, ("keras",))),
+    Goal("gradient of 4x4 stride-2 `lax.conv_transpose`", "5 times as fast", "convolutions", headline),
+    Goal("overhead of the loop, digits", "below 3%", "loop", overhead),
+    Goal("waiting for input, digits", "below 1%", "loop", input_wait),
+    Goal("second start to the first report", "within 5 s", "startup", second_start),
+)
+
+
+def goals() -> str:
+    """The table, in Markdown."""
+    rows: list[list[str]] = [["what", "goal", "figure", "floor", "met"]]
+    for goal in GOALS:
+        path = RESULTS / f"{goal.benchmark}.jsonl"
+        lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        try:
+            figure, floor, met = goal.find(lines)
+        except (KeyError, ValueError):
+            figure, floor, met = "not measured", "", False
+        rows.append([goal.what, goal.wanted, figure, floor, "yes" if met else "no"])
+    return table(rows)
+
+
+def main(argv: Sequence[str]) -> None:
+    """See the module."""
+    del argv
+    unknown = set(_ONLY.value) - set(NAMES)
+    if unknown:
+        raise SystemExit(f"--only={','.join(sorted(unknown))}: expected some of {', '.join(NAMES)}")
+    failed = []
+    for name in () if _TABLE.value else _ONLY.value:
+        began = time.monotonic()
+        print(f"--- benchmarks.{name}", flush=True)
+        if subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=False).returncode:
+            failed.append(name)
+        print(f"--- took {time.monotonic() - began:.0f} s", flush=True)
+    print(goals())
+    if failed:
+        raise SystemExit(f"failed: {', '.join(failed)}; see above")
+
+
+if __name__ == "__main__":
+    app.run(main)
