@@ -5,6 +5,10 @@ the compiled scan that training runs, on data that are on the device. PyTorch's 
 eager mode, in channels-last memory format and compiled; the first Keras tutorial's GAN has its loop in Keras beside it.
 On a GPU, where there is one, both run there. Needs the extra `bench`.
 
+The floor is the operations of our program, by XLA's count, over the rate of matrix products; the direct floor is that
+of the operations of the same convolutions computed directly, as PyTorch does and counts them. Winograd's algorithm
+takes fewer.
+
 python -m benchmarks.steps                       all cases; appends to results/steps.jsonl and prints a table
 python -m benchmarks.steps --only=dcgan,ring     some
 python -m benchmarks.steps --dtype=bfloat16      with mixed precision in both
@@ -21,6 +25,7 @@ import jax.numpy as jnp
 import torch
 from absl import app, flags
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import torch_networks, torch_stylegan2
 from benchmarks.measure import in_turn, milliseconds, rates, ratio, record, table
@@ -145,16 +150,22 @@ CASES = {
 def ours(case: Case) -> tuple[Callable[[], None], float]:
     """The compiled scan of `case.length` iterations, and the operations of one iteration by XLA's count."""
     game = case.game(_DTYPE.value)
-    run, flops = _scan(case, game, case.length)
+    run, compiled = program(case, game, case.length)
+    flops = _operations(compiled)
     lazy = [phase for phase in game.phases if phase.every > 1]
     if lazy:  # XLA counts them in every iteration
-        _, often = _scan(case, game._replace(phases=tuple(phase for phase in game.phases if phase.every == 1)), 1)
+        _, often = program(case, game._replace(phases=tuple(phase for phase in game.phases if phase.every == 1)), 1)
         [every] = {phase.every for phase in lazy}
-        flops = often + (flops - often) / every
+        flops = _operations(often) + (flops - _operations(often)) / every
     return run, flops
 
 
-def _scan(case: Case, game: Game, length: int) -> tuple[Callable[[], None], float]:
+def _operations(compiled: jax.stages.Compiled) -> float:
+    return float((compiled.cost_analysis() or {})["flops"])  # of the loop's body, once
+
+
+def program(case: Case, game: Game, length: int) -> tuple[Callable[[], None], jax.stages.Compiled]:
+    """Runs `length` iterations from where it stopped before; and the compiled scan of them."""
     draws = core.num_draws(game)
     real = jax.random.uniform(jax.random.key(0), (draws, case.batch, *case.shape), minval=-1.0)
     state = jax.jit(game.init)(jax.random.key(0), {"real": real[0]})
@@ -162,14 +173,13 @@ def _scan(case: Case, game: Game, length: int) -> tuple[Callable[[], None], floa
     scan = core.make_scan(game, lambda data, inputs, step: {"real": data}, length)
     inputs = jnp.zeros(length)
     compiled = jax.jit(scan, donate_argnums=0).lower(state, window, real, inputs).compile()
-    flops = float((compiled.cost_analysis() or {})["flops"])  # of the loop's body, once
     box = [state]
 
     def run() -> None:
         box[0], out = compiled(box[0], window, real, inputs)
         jax.block_until_ready((box[0], out))
 
-    return run, flops
+    return run, compiled
 
 
 def theirs(case: Case, mode: str) -> Callable[[], None]:
@@ -239,6 +249,9 @@ def measure(name: str, case: Case, ceiling: dict[str, float]) -> list[Any]:
             contenders[mode] = keras_tutorial.loop(_WIDE, case.shape, case.latents, case.batch)
         else:
             contenders[mode] = theirs(case, mode)
+    with FlopCounterMode(display=False) as counter:
+        contenders["eager"]()
+    direct = counter.get_total_flops() / (case.r1[1] if case.r1 else 1)
     taken = in_turn(contenders, rounds=_ROUNDS.value, seconds=_SECONDS.value)
     taken["gan_jax"] = [x / case.length for x in taken["gan_jax"]]
     if case.r1:
@@ -249,10 +262,11 @@ def measure(name: str, case: Case, ceiling: dict[str, float]) -> list[Any]:
     utilisation = floor / times["gan_jax"]["median"]
     ratios = {mode: ratio(taken, mode, "gan_jax") for mode in case.modes}
     line = {"case": name, "milliseconds": times, "fastest": fastest, "ratios": ratios, "gflop": flops / 1e9}
+    line |= {"direct_gflop": direct / 1e9, "direct_floor_ms": direct / ceiling["matmul_gflops"] / 1e6}
     more = {"floor_ms": floor, "utilisation": utilisation, "rates": ceiling, "dtype": _DTYPE.value, "tf32": _TF32.value}
     record("steps", line | more, torch=torch.__version__)
     others = ", ".join(f"{mode} {times[mode]['median']:.3g} ({value:.2f})" for mode, value in ratios.items())
-    return [name, times["gan_jax"]["median"], others, floor, f"{utilisation:.0%}"]
+    return [name, times["gan_jax"]["median"], others, floor, line["direct_floor_ms"], f"{utilisation:.0%}"]
 
 
 def main(argv: Sequence[str]) -> None:
@@ -267,7 +281,9 @@ def main(argv: Sequence[str]) -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = _TF32.value
     ceiling = rates(dtype=_DTYPE.value)
     print(", ".join(f"{name} {value:.0f}" for name, value in ceiling.items()), flush=True)
-    rows: list[list[Any]] = [["case", "gan_jax, ms", "others, ms (times as long)", "floor, ms", "of the matmul rate"]]
+    rows: list[list[Any]] = [
+        ["case", "gan_jax, ms", "others, ms (times as long)", "floor, ms", "direct, ms", "of the matmul rate"]
+    ]
     for name in _ONLY.value or CASES:
         rows.append(measure(name, CASES[name], ceiling))
         print(" ".join(f"{x:.3g}" if isinstance(x, float) else str(x) for x in rows[-1]), flush=True)

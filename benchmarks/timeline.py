@@ -1,0 +1,171 @@
+"""Where a second of training goes: a picture of the threads' time line, and the shares of each kind of work.
+
+Trains the default (digits) in the loop as people have it, and the DCGAN of `benchmarks.steps`, each under JAX's profiler
+for about a second after warming up. On CPUs XLA names the thread that an operation starts on; what other threads do of
+it in parallel has no name, and shows as a gap.
+
+python -m benchmarks.timeline      appends to results/timeline.jsonl and draws docs/images/timeline.png
+"""
+
+import collections
+import pathlib
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import matplotlib
+from absl import app, flags, logging
+
+from benchmarks.loop import Bench
+from benchmarks.measure import record, table
+from experiments.configs import digits
+
+_SECONDS = flags.DEFINE_float("seconds", 1.0, "to draw", lower_bound=0.01)
+PICTURE = pathlib.Path(__file__).parents[1] / "docs" / "images" / "timeline.png"
+PRODUCTS, SUMS, MOVES, LOOPS, HOST = (
+    "matrix products and convolutions", "sums", "loops that also move data", "other loops", "Python and dispatch"
+)  # fmt: skip
+COLOURS = {PRODUCTS: "#1f6f8b", SUMS: "#e0a030", MOVES: "#c05640", LOOPS: "#8a9a5b", HOST: "#555555"}
+_MOVING = {"concatenate", "pad", "transpose", "slice", "gather", "dynamic-slice", "dynamic-update-slice", "copy"}
+_CONTAINERS = ("ThunkExecutor", "while", "call", "conditional", "SlinkyThreadPool", "ThreadpoolListener", "end: ")
+
+
+class Event(NamedTuple):
+    """A stretch of a thread's time, in seconds from the first event."""
+
+    thread: str
+    kind: str
+    start: float
+    length: float
+
+
+def kinds(program: str) -> dict[str, str]:
+    """What each operation of a compiled program does, by the instructions inside it.
+
+    Args:
+      program: XLA's text of it.
+    """
+    inside: dict[str, set[str]] = collections.defaultdict(set)
+    calls: dict[str, tuple[str, str]] = {}
+    computation = ""
+    for line in program.splitlines():
+        head = re.match(r"(?:ENTRY )?%([\w.-]+) \(.*\) -> .* \{", line)
+        if head:
+            computation = head[1]
+        instruction = re.match(r"\s+(?:ROOT )?%([\w.-]+) = \S+ ([\w-]+)\(", line) or re.match(
+            r"\s+(?:ROOT )?%([\w.-]+) = \(.*?\) ([\w-]+)\(", line
+        )
+        if instruction:
+            inside[computation].add(instruction[2])
+            called = re.search(r"calls=%([\w.-]+)", line)
+            calls[instruction[1]] = (called[1] if called else "", instruction[2])
+    found = {}
+    for name, (called, opcode) in calls.items():
+        opcodes = inside[called] | {opcode}
+        if opcodes & {"dot", "convolution"}:
+            found[name] = PRODUCTS
+        elif opcodes & {"reduce", "reduce-window"}:
+            found[name] = SUMS
+        else:
+            found[name] = MOVES if opcodes & _MOVING else LOOPS
+    return found
+
+
+def profiled(run: Callable[[], None], program: str, seconds: float) -> list[Event]:
+    """The events of the first seconds of a run, by thread."""
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level, options.host_tracer_level = 0, 3
+    with tempfile.TemporaryDirectory() as directory:
+        with jax.profiler.trace(directory, profiler_options=options):
+            run()
+        [file] = pathlib.Path(directory).rglob("*.xplane.pb")
+        events = list(_events(jax.profiler.ProfileData.from_file(str(file)), kinds(program)))
+    begin = min(event.start for event in events if event.kind == PRODUCTS)
+    moved = [event._replace(start=event.start - begin) for event in events]
+    return sorted(event for event in moved if 0 <= event.start < seconds)
+
+
+def _events(profile: Any, kind_of: dict[str, str]) -> Iterator[Event]:
+    for plane in profile.planes:
+        for line in plane.lines:
+            host = line.name == "python"
+            for event in line.events:
+                if event.name.startswith(_CONTAINERS) or (not host and event.name not in kind_of):
+                    continue
+                kind = HOST if host else kind_of[event.name]
+                yield Event(line.name, kind, event.start_ns / 1e9, event.duration_ns / 1e9)
+
+
+def shares(events: Sequence[Event]) -> dict[str, float]:
+    """Seconds of each kind."""
+    total = dict.fromkeys(COLOURS, 0.0)
+    for event in events:
+        total[event.kind] += event.length
+    return total
+
+
+def training() -> tuple[list[Event], str]:
+    """The default's loop, reports, grids and checkpoints included."""
+    config = digits.get_config()
+    config.steps = 1000
+    bench = Bench(digits.build(config))
+    bench.loop()
+    return profiled(bench.loop, bench.program.run.as_text(), _SECONDS.value), "digits, in the training loop"
+
+
+def dcgan() -> tuple[list[Event], str]:
+    """The step that `benchmarks.steps` compares with PyTorch."""
+    from benchmarks import steps  # noqa: PLC0415 - PyTorch
+
+    case = steps.CASES["dcgan"]
+    run, compiled = steps.program(case, case.game("float32"), case.length)
+    run()
+    return profiled(run, compiled.as_text(), _SECONDS.value), "DCGAN 32x32, width 64, batch 64"
+
+
+def draw(runs: Sequence[tuple[list[Event], str]]) -> None:
+    """A time line per run, whole and its first 15 ms, and the shares."""
+    matplotlib.use("agg")
+    from matplotlib import pyplot  # noqa: PLC0415 - after the backend
+
+    figure, axes = pyplot.subplots(3, len(runs), figsize=(15, 7), height_ratios=(1, 1, 1.1), squeeze=False)
+    for column, (events, title) in enumerate(runs):
+        threads = sorted({event.thread for event in events}, key=lambda name: (name != "python", name))
+        zoom = 0.015 if column == 0 else 0.13
+        for axis, limit in ((axes[0, column], _SECONDS.value), (axes[1, column], zoom)):
+            for row, thread in enumerate(threads):
+                for kind, colour in COLOURS.items():
+                    spans = [(e.start, e.length) for e in events if e.thread == thread and e.kind == kind]
+                    axis.broken_barh(spans, (row - 0.4, 0.8), color=colour, linewidth=0)
+            names = ["Python" if thread == "python" else f"worker {row}" for row, thread in enumerate(threads)]
+            axis.set(xlim=(0, limit), yticks=range(len(threads)), yticklabels=names)
+            axis.invert_yaxis()
+        axes[0, column].set_title(title)
+        axes[1, column].set_xlabel(f"seconds; below, the first {zoom * 1e3:.0f} ms of the same")
+        total = shares(events)
+        whole = sum(total.values())
+        axes[2, column].barh(range(len(total)), [x / whole * 100 for x in total.values()], color=list(COLOURS.values()))
+        axes[2, column].set(yticks=range(len(total)), yticklabels=list(total), xlabel="% of the named time")
+        axes[2, column].invert_yaxis()
+    figure.tight_layout()
+    figure.savefig(PICTURE, dpi=80)
+
+
+def main(argv: Sequence[str]) -> None:
+    """See the module."""
+    del argv
+    logging.set_verbosity(logging.ERROR)  # Orbax narrates
+    runs = [training(), dcgan()]
+    rows: list[list[Any]] = [["run", *COLOURS]]
+    for events, title in runs:
+        total = shares(events)
+        record("timeline", {"what": title, "seconds": _SECONDS.value, "shares": total})
+        rows.append([title, *(f"{x / sum(total.values()):.1%}" for x in total.values())])
+    draw(runs)
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    app.run(main)
