@@ -28,7 +28,7 @@ from gan_jax.runtime.program import Start, build_program, build_start
 from gan_jax.runtime.signals import StopRequest
 
 _STEPS = flags.DEFINE_integer("steps", 6000, "iterations of a turn; the default is the config's", lower_bound=1000)
-_ROUNDS = flags.DEFINE_integer("rounds", 3, "turns", lower_bound=1)
+_TURNS = flags.DEFINE_integer("turns", 3, "of the loop and of the step alone", lower_bound=1)
 
 
 class Bench:
@@ -90,7 +90,7 @@ def main(argv: Sequence[str]) -> None:
     config = digits.get_config()
     config.steps = _STEPS.value
     bench = Bench(digits.build(config))
-    taken = in_turn({"bare": bench.bare, "loop": bench.loop}, rounds=_ROUNDS.value, seconds=0.0, warm=False)
+    taken = in_turn({"bare": bench.bare, "loop": bench.loop}, rounds=_TURNS.value, seconds=0.0, warm=False)
     overhead = ratio(taken, "loop", "bare") - 1
     times = {name: {key: x / _STEPS.value for key, x in value.items()} for name, value in milliseconds(taken).items()}
     waited = statistics.median(bench.waits) / (times["loop"]["median"] * _STEPS.value / 1e3)

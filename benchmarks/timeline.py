@@ -1,8 +1,8 @@
 """Where a second of training goes: a picture of the threads' time line, and the shares of each kind of work.
 
-Trains the default (digits) in the loop as people have it, and the DCGAN of `benchmarks.steps`, each under JAX's profiler
-for about a second after warming up. On CPUs XLA names the thread that an operation starts on; what other threads do of
-it in parallel has no name, and shows as a gap.
+Trains the default (digits) in the loop as people have it, and the DCGAN of `benchmarks.steps`, each under JAX's
+profiler for about a second after warming up. On CPUs XLA names the thread that an operation starts on; what other
+threads do of it in parallel has no name, and shows as a gap.
 
 python -m benchmarks.timeline      appends to results/timeline.jsonl and draws docs/images/timeline.png
 """
@@ -22,7 +22,7 @@ from benchmarks.loop import Bench
 from benchmarks.measure import record, table
 from experiments.configs import digits
 
-_SECONDS = flags.DEFINE_float("seconds", 1.0, "to draw", lower_bound=0.01)
+_DRAWN = flags.DEFINE_float("drawn", 1.0, "seconds", lower_bound=0.01)
 PICTURE = pathlib.Path(__file__).parents[1] / "docs" / "images" / "timeline.png"
 PRODUCTS, SUMS, MOVES, LOOPS, HOST = (
     "matrix products and convolutions", "sums", "loops that also move data", "other loops", "Python and dispatch"
@@ -51,19 +51,15 @@ def kinds(program: str) -> dict[str, str]:
     calls: dict[str, tuple[str, str]] = {}
     computation = ""
     for line in program.splitlines():
-        head = re.match(r"(?:ENTRY )?%([\w.-]+) \(.*\) -> .* \{", line)
-        if head:
+        if head := re.match(r"(?:ENTRY )?%([\w.-]+) \(.*\) -> .* \{", line):
             computation = head[1]
-        instruction = re.match(r"\s+(?:ROOT )?%([\w.-]+) = \S+ ([\w-]+)\(", line) or re.match(
-            r"\s+(?:ROOT )?%([\w.-]+) = \(.*?\) ([\w-]+)\(", line
-        )
-        if instruction:
-            inside[computation].add(instruction[2])
+        elif instruction := re.match(r"\s+(?:ROOT )?%([\w.-]+) = (?:\(.*?\)|\S+) ([\w-]+)\(", line):
             called = re.search(r"calls=%([\w.-]+)", line)
+            inside[computation].add(instruction[2])
             calls[instruction[1]] = (called[1] if called else "", instruction[2])
     found = {}
-    for name, (called, opcode) in calls.items():
-        opcodes = inside[called] | {opcode}
+    for name, (body, opcode) in calls.items():
+        opcodes = inside[body] | {opcode}
         if opcodes & {"dot", "convolution"}:
             found[name] = PRODUCTS
         elif opcodes & {"reduce", "reduce-window"}:
@@ -112,7 +108,8 @@ def training() -> tuple[list[Event], str]:
     config.steps = 1000
     bench = Bench(digits.build(config))
     bench.loop()
-    return profiled(bench.loop, bench.program.run.as_text(), _SECONDS.value), "digits, in the training loop"
+    text: Any = bench.program.run  # compiled
+    return profiled(bench.loop, text.as_text(), _DRAWN.value), "digits, in the training loop"
 
 
 def dcgan() -> tuple[list[Event], str]:
@@ -122,7 +119,7 @@ def dcgan() -> tuple[list[Event], str]:
     case = steps.CASES["dcgan"]
     run, compiled = steps.program(case, case.game("float32"), case.length)
     run()
-    return profiled(run, compiled.as_text(), _SECONDS.value), "DCGAN 32x32, width 64, batch 64"
+    return profiled(run, compiled.as_text() or "", _DRAWN.value), "DCGAN 32x32, width 64, batch 64"
 
 
 def draw(runs: Sequence[tuple[list[Event], str]]) -> None:
@@ -134,7 +131,7 @@ def draw(runs: Sequence[tuple[list[Event], str]]) -> None:
     for column, (events, title) in enumerate(runs):
         threads = sorted({event.thread for event in events}, key=lambda name: (name != "python", name))
         zoom = 0.015 if column == 0 else 0.13
-        for axis, limit in ((axes[0, column], _SECONDS.value), (axes[1, column], zoom)):
+        for axis, limit in ((axes[0, column], _DRAWN.value), (axes[1, column], zoom)):
             for row, thread in enumerate(threads):
                 for kind, colour in COLOURS.items():
                     spans = [(e.start, e.length) for e in events if e.thread == thread and e.kind == kind]
@@ -161,7 +158,7 @@ def main(argv: Sequence[str]) -> None:
     rows: list[list[Any]] = [["run", *COLOURS]]
     for events, title in runs:
         total = shares(events)
-        record("timeline", {"what": title, "seconds": _SECONDS.value, "shares": total})
+        record("timeline", {"what": title, "seconds": _DRAWN.value, "shares": total})
         rows.append([title, *(f"{x / sum(total.values()):.1%}" for x in total.values())])
     draw(runs)
     print(table(rows))
