@@ -38,6 +38,18 @@ jax.config.update("jax_compilation_cache_dir", CACHE)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
+_MAPPINGS = 30_000  # Linux gives a process 65,530; where they run out, XLA ends it by a segmentation fault
+
+
+@pytest.fixture(autouse=True)
+def room_for_programs():
+    """Forgets the compiled programs, of which each has some mappings of memory, before there are too many."""
+    yield
+    maps = pathlib.Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > _MAPPINGS:
+        jax.clear_caches()
+
+
 @pytest.fixture
 def mesh():
     """Factory: a mesh of the first n devices, in force for the test."""

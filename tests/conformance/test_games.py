@@ -18,8 +18,8 @@ from gan_jax.types import Game, InvalidInputError
 from tests.conformance.games import BATCH, GAMES
 
 ALL = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in sorted(GAMES)]
-)  # one process per game, so that it compiles once
+    "name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in sorted(GAMES)], scope="module"
+)  # one process per game, and one game after the other, so that it compiles once and is forgotten then
 
 
 class Subject:
@@ -37,10 +37,10 @@ class Subject:
         self.inputs = {} if self.game.prior is not None else {"inputs": jnp.zeros((5, 8, 8, 1))}
 
 
-subject = functools.cache(Subject)
+subject = functools.lru_cache(1)(Subject)
 
 
-@functools.cache
+@functools.lru_cache(3)
 def compiled(name: str, devices: int, batch_size: int = BATCH):
     """A game under SGD, its start and its program on so many devices.
 
