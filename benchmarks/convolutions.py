@@ -83,18 +83,26 @@ def normal(seed: int, *shape: int) -> Array:
     return jax.random.normal(jax.random.key(seed), shape)
 
 
+_LONG = 3.0  # seconds
+
+
 def compare(forms: Mapping[str, tuple[Form, Sequence[Array]]]) -> dict[str, list[float]]:
-    """Seconds of one application of each form, in turns of about a quarter of a second."""
-    runs, counts = {}, {}
+    """Seconds of one application of each form, in turns of about a quarter of a second; of long ones, once."""
+    runs, counts, long = {}, {}, {}
     for name, (form, operands) in forms.items():
         run = looped(form, operands)
+        began = time.perf_counter()
         run(1)
+        once = time.perf_counter() - began
+        if once > _LONG:
+            long[name] = [once]
+            continue
         began = time.perf_counter()
         run(2)
         counts[name] = max(1, min(1000, int(0.25 / ((time.perf_counter() - began) / 2))))
         runs[name] = functools.partial(run, counts[name])
     taken = in_turn(runs, rounds=5, seconds=0.0)
-    return {name: [x / counts[name] for x in times] for name, times in taken.items()}
+    return {name: [x / counts[name] for x in times] for name, times in taken.items()} | long
 
 
 def maps_of(shape: Shape) -> dict[str, dict[str, tuple[Form, Sequence[Array]]]]:
