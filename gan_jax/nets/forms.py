@@ -62,7 +62,8 @@ def forward_cpu(x: Array, k: Array, window: Window, *, local: bool) -> Array:
         return _overlapping(x, _turn(k), turned)
     if local and winograd.pays(window, k.shape[3], k.shape[4], x.dtype):
         return winograd.forward(x, k, window)
-    if len(x) > 1 or _is_small(window) or (window.kernel == (1, 1) and window.stride == 1):
+    point = window.kernel == (1, 1) and window.stride == 1
+    if len(x) > 1 or _is_small(window) or point or (k.shape[3] <= _FEW and window.stride > 1):
         taps, patches = _in_blocks(k, window.stride), _patches(x, window)
         y = _matmul(patches.reshape(len(x), -1, patches.shape[-1]), taps.reshape(len(x), -1, k.shape[-1]), (2, 1))
         return y.reshape(*patches.shape[:-1], -1)
