@@ -32,9 +32,11 @@ def test_the_tables_name_every_loss_and_penalty():
 
 
 def test_every_flag_in_the_documentation_is_there():
-    """In README and docs, whichever launcher the command stands behind."""
+    """In README and docs, whichever launcher the command stands behind; those of the benchmarks by their sources."""
     told = "".join(run(command, "--helpfull", code=1) for command in ("train", "sample"))  # absl's exit code
     known = set(re.findall(r"--(?:\[no\])?(\w+)", told))
+    sources = "".join(path.read_text() for path in (ROOT / "benchmarks").glob("*.py"))
+    known |= set(re.findall(r"flags\.DEFINE_\w+\(\s*\"(\w+)\"", sources))
     configs = (ROOT / "experiments" / "configs").glob("[!_]*.py")
     keys = {"key", *(key for path in configs for key in load_module(path).get_config())}  # the first: any key
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:

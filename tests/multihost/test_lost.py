@@ -30,7 +30,13 @@ def ends(processes):
 def training(*flags, **options):
     """Two processes in the middle of a run."""
     processes = together(*LONG, *flags, **options)
-    when(processes[0], lambda line: line.startswith("step 200/"))
+    try:
+        when(processes[0], lambda line: line.startswith("step 200/"))
+    except AssertionError:
+        for process in processes:
+            process.kill()
+            process.communicate()
+        raise
     return processes
 
 
@@ -48,7 +54,7 @@ def test_one_of_two_killed(tmp_path, victim):
 @pytest.mark.parametrize("victim", [0, 1])
 def test_one_of_two_stopped(tmp_path, victim):
     """Within the time that was set, with stacks, and saying which is missing."""
-    timeout = 6
+    timeout = 20  # compiling has to end within it, beside the rest of the suite
     processes = training(f"--workdir={tmp_path}", f"--step_timeout={timeout}")
     processes[victim].send_signal(signal.SIGSTOP)
     began = time.monotonic()
