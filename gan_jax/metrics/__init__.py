@@ -1,0 +1,33 @@
+"""Metrics of samples, as functions of features, predictions or points; importing them needs jax and numpy alone.
+
+Sums over samples are made in float64 on the host. What looks at all pairs (neighbours, CMMD) runs in blocks on the
+devices that hold its arguments.
+"""
+
+from gan_jax.metrics.frechet import Moments, frechet_distance, frechet_infinity, merge, moments
+from gan_jax.metrics.inception import inception_score
+from gan_jax.metrics.kernel import cmmd, kernel_distance
+from gan_jax.metrics.modes import Coverage, MixtureCoverage, mixture_coverage, mode_coverage
+from gan_jax.metrics.neighbours import DensityCoverage, PrecisionRecall, density_coverage, nearest, precision_recall
+from gan_jax.metrics.transport import sliced_wasserstein
+
+__all__ = [
+    "Coverage",
+    "DensityCoverage",
+    "MixtureCoverage",
+    "Moments",
+    "PrecisionRecall",
+    "cmmd",
+    "density_coverage",
+    "frechet_distance",
+    "frechet_infinity",
+    "inception_score",
+    "kernel_distance",
+    "merge",
+    "mixture_coverage",
+    "mode_coverage",
+    "moments",
+    "nearest",
+    "precision_recall",
+    "sliced_wasserstein",
+]

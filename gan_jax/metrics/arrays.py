@@ -1,0 +1,22 @@
+"""What the metrics take, and what they refuse."""
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from gan_jax.types import InvalidInputError
+
+Features = Float[Array, "n d"] | Float[np.ndarray, "n d"]
+OtherFeatures = Float[Array, "m d"] | Float[np.ndarray, "m d"]
+
+
+def check_features(least: int, **features: Array | np.ndarray) -> None:
+    """Refuses what is not `[n, d]` with one d, has fewer than `least` rows, or is not finite."""
+    widths = {name: x.shape for name, x in features.items()}
+    if any(len(shape) != 2 for shape in widths.values()) or len({shape[1] for shape in widths.values()}) > 1:
+        raise InvalidInputError(f"features of shapes {widths}: expected [samples, features], with as many features")
+    for name, x in features.items():
+        if x.shape[0] < least:
+            raise InvalidInputError(f"{name} has {x.shape[0]} samples: expected {least} or more")
+        if not np.all(np.isfinite(jax.device_get(x.sum(axis=1)))):
+            raise InvalidInputError(f"{name} has values that are not finite: the samples or the network have diverged")

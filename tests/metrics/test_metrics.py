@@ -1,0 +1,253 @@
+"""Closed forms, brute force in float64, and invariants: what no other package needs to tell."""
+
+import itertools
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from gan_jax import metrics
+from gan_jax.metrics import blocks
+from gan_jax.types import InvalidInputError
+
+
+def normal(seed, n, d, dtype=np.float32):
+    return np.random.default_rng(seed).normal(size=(n, d)).astype(dtype)
+
+
+def distances(a, b):
+    return np.linalg.norm(a[:, None].astype(np.float64) - b[None].astype(np.float64), axis=-1)
+
+
+# Fréchet distances
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 500])
+def test_moments_do_not_depend_on_the_batch_size(size):
+    x = normal(0, 1001, 17) * np.linspace(0.01, 100, 17) + 1000.0
+    whole = metrics.moments(x)
+    parts = [metrics.moments(x[i : i + size]) for i in range(0, len(x), size)]
+    total = parts[0]
+    for part in parts[1:]:
+        total = metrics.merge(total, part)
+    assert total.size == 1001
+    np.testing.assert_allclose(total.mean, x.astype(np.float64).mean(0), rtol=1e-14)
+    np.testing.assert_allclose(total.covariance, np.cov(x.astype(np.float64), rowvar=False), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(total.covariance, whole.covariance, rtol=1e-9, atol=1e-9)
+
+
+def gaussian(mean, covariance, count=2):
+    return metrics.Moments(count, np.asarray(mean, float), np.asarray(covariance, float) * (count - 1))
+
+
+def test_frechet_distance_in_closed_form():
+    a, b = gaussian([0, 0], np.diag([4.0, 9.0])), gaussian([1, 2], np.diag([1.0, 25.0]))
+    # diagonal: sum of (mean differences)^2 + (std differences)^2
+    assert metrics.frechet_distance(a, b) == pytest.approx(5 + 1 + 4)
+    assert metrics.frechet_distance(a, a) == pytest.approx(0, abs=1e-12)
+
+
+def test_frechet_distance_of_covariances_that_do_not_commute():
+    rng = np.random.default_rng(1)
+    a, b = (x @ x.T for x in rng.normal(size=(2, 6, 6)))
+    # the trace of the root of a product from its (real, positive) eigenvalues, unsymmetrically
+    root = np.sqrt(np.linalg.eigvals(a @ b).real).sum()
+    expected = np.trace(a) + np.trace(b) - 2 * root
+    assert metrics.frechet_distance(gaussian(np.zeros(6), a), gaussian(np.zeros(6), b)) == pytest.approx(expected)
+
+
+def test_frechet_distance_is_symmetric_and_rotations_change_nothing():
+    x, y = normal(0, 300, 8, float), normal(1, 200, 8, float) * 2 + 1
+    q, _ = np.linalg.qr(normal(2, 8, 8, float))
+    d = metrics.frechet_distance(metrics.moments(x), metrics.moments(y))
+    assert metrics.frechet_distance(metrics.moments(y), metrics.moments(x)) == pytest.approx(d, rel=1e-10)
+    assert metrics.frechet_distance(metrics.moments(x @ q), metrics.moments(y @ q)) == pytest.approx(d, rel=1e-10)
+
+
+def test_frechet_distance_of_singular_covariances_is_real():
+    x, y = normal(0, 20, 64, float), normal(1, 20, 64, float)  # rank 19 of 64
+    d = metrics.frechet_distance(metrics.moments(x), metrics.moments(y))
+    # the trace of the root is the nuclear norm of the product of the centred samples
+    nuclear = np.linalg.svd((x - x.mean(0)) @ (y - y.mean(0)).T, compute_uv=False).sum() / 19
+    traces = x.var(0, ddof=1).sum() + y.var(0, ddof=1).sum()
+    assert d == pytest.approx(np.sum((x.mean(0) - y.mean(0)) ** 2) + traces - 2 * nuclear, rel=1e-6)
+
+
+def test_frechet_infinity_takes_the_bias_away():
+    reference, fake = metrics.moments(normal(0, 60_000, 64)), normal(1, 3000, 64)  # of one distribution
+    plain = metrics.frechet_distance(reference, metrics.moments(fake))
+    assert abs(metrics.frechet_infinity(reference, fake, smallest=600)) < plain / 5
+
+
+# Kernels
+
+
+def test_kernel_distance_by_hand():
+    r, f = normal(0, 30, 3, float), normal(1, 30, 3, float) + 0.5
+
+    def kernel(a, b):
+        return (sum(p * q for p, q in zip(a, b, strict=True)) / 3 + 1) ** 3
+
+    apart = [kernel(s[i], s[j]) / (30 * 29) for s in (r, f) for i, j in itertools.permutations(range(30), 2)]
+    expected = sum(apart) - 2 * sum(kernel(a, b) for a in r for b in f) / 900
+    found = metrics.kernel_distance(r, f, subsets=3, subset_size=30)
+    assert found.mean == pytest.approx(expected, rel=1e-10)
+    assert found.std == pytest.approx(0, abs=1e-12)  # every subset is everything
+
+
+def test_kernel_distance_is_unbiased():
+    found = metrics.kernel_distance(normal(0, 5000, 4), normal(1, 5000, 4), subsets=100, subset_size=200)
+    assert abs(found.mean) < 4 * found.std / np.sqrt(100 / 4)  # draws overlap
+
+
+def test_cmmd_against_float64():
+    x, y = normal(0, 300, 12), normal(1, 200, 12) + 0.2
+    x, y = (z / np.linalg.norm(z, axis=1, keepdims=True) for z in (x, y))
+
+    def mean(a, b):
+        return np.exp(-(distances(a, b) ** 2) / 200).mean()
+
+    expected = 1000 * (mean(x, x) + mean(y, y) - 2 * mean(x, y))
+    assert metrics.cmmd(x, y) == pytest.approx(expected, rel=1e-4)
+
+
+# Neighbours
+
+
+@pytest.mark.parametrize("pairs", [1, 1000, 2**26])
+def test_neighbours_by_brute_force_in_blocks_of_any_size(pairs, monkeypatch):
+    monkeypatch.setattr(blocks.in_blocks, "__kwdefaults__", {"pairs": pairs})
+    jax.clear_caches()
+    q, r = normal(0, 37, 5) + 10.0, normal(1, 53, 5) + 10.0
+    found, index = metrics.nearest(q, r, 4)
+    truth = distances(q, r)
+    np.testing.assert_allclose(found, np.sort(truth, axis=1)[:, :4], rtol=1e-4)
+    assert (index == np.argsort(truth, axis=1)[:, :4]).all()
+
+
+def radii(x, k):
+    return np.sort(distances(x, x), axis=1)[:, k]
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_precision_recall_density_coverage_by_brute_force(k):
+    r, f = normal(0, 150, 4), normal(1, 120, 4) * 0.7 + 0.3
+    d = distances(f, r)
+    in_real, in_fake = d <= radii(r, k), radii(f, k) >= d.T
+    assert metrics.precision_recall(r, f, k=k) == pytest.approx((in_real.any(1).mean(), in_fake.any(1).mean()))
+    expected = in_real.sum() / (k * len(f)), (d.min(0) <= radii(r, k)).mean()
+    assert metrics.density_coverage(r, f, k=k) == pytest.approx(expected)
+
+
+def test_a_set_and_its_copy_cover_each_other():
+    x = normal(0, 100, 3)
+    assert metrics.precision_recall(x, x.copy()) == (1.0, 1.0)
+    assert metrics.density_coverage(x, x.copy()).coverage == 1.0
+    assert metrics.precision_recall(x, x + 100.0) == (0.0, 0.0)
+    twice = np.concatenate([x, x])  # each is its own copy's neighbour, at distance 0
+    assert metrics.density_coverage(twice, x, k=1).coverage == 1.0
+
+
+@pytest.mark.parametrize("devices", [8])
+def test_values_are_those_of_one_device_on_eight(devices):
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), ("data",))
+    rows = NamedSharding(mesh, PartitionSpec("data"))
+    r, f = normal(0, 160, 6), normal(1, 160, 6) + 0.1
+    there = jax.device_put(r, rows), jax.device_put(f, rows)
+    assert metrics.precision_recall(*there) == metrics.precision_recall(r, f)
+    assert metrics.density_coverage(*there) == metrics.density_coverage(r, f)
+    assert metrics.cmmd(*there) == pytest.approx(metrics.cmmd(r, f), rel=1e-6)
+
+
+# Inception score, sliced Wasserstein, modes
+
+
+def test_inception_score_by_hand():
+    logits = normal(0, 103, 7) * 3
+    p = np.exp(logits.astype(np.float64))
+    p /= p.sum(1, keepdims=True)
+    scores = []
+    for part in np.array_split(p, 10):
+        kl = (part * (np.log(part) - np.log(part.mean(0)))).sum(1)
+        scores.append(np.exp(kl.mean()))
+    assert metrics.inception_score(logits) == pytest.approx((np.mean(scores), np.std(scores)))
+    assert metrics.inception_score(logits + 1000.0).mean == pytest.approx(np.mean(scores), rel=1e-4)
+
+
+def test_inception_score_of_one_sure_class_and_of_all():
+    sure = np.where(np.eye(10, dtype=bool), 0.0, -1e9)
+    assert metrics.inception_score(np.repeat(sure, 10, 0)[np.arange(100) * 37 % 100]).mean > 7
+    assert metrics.inception_score(np.tile(sure[0], (50, 1))).mean == pytest.approx(1)
+
+
+def test_sliced_wasserstein_in_one_dimension():
+    x, y = np.array([[0.0], [1.0], [5.0]]), np.array([[2.0], [3.0]])
+    # F⁻¹ - G⁻¹ over (0, 1): 0-2 to 1/3, 1-2 to 1/2, 1-3 to 2/3, 5-3 to 1
+    for order in (1.0, 2.0, 3.0):
+        expected = (2**order / 3 + 1 / 6 + 2**order / 6 + 2**order / 3) ** (1 / order)
+        assert metrics.sliced_wasserstein(x, y, projections=2, order=order) == pytest.approx(expected)
+
+
+def test_sliced_wasserstein_of_a_shift():
+    x = normal(0, 500, 3, float)
+    # E (uᵀ v)² = |v|² / d
+    found = metrics.sliced_wasserstein(x, x + np.array([3.0, 0, 0]), projections=4000)
+    assert found == pytest.approx(3 / np.sqrt(3), rel=0.03)
+    assert metrics.sliced_wasserstein(x, np.repeat(x, 2, axis=0)) == pytest.approx(0, abs=1e-7)
+
+
+def test_mode_coverage():
+    everything = np.arange(1000).repeat(26)
+    assert metrics.mode_coverage(everything, 1000) == (1000, pytest.approx(0, abs=1e-12))
+    assert metrics.mode_coverage(np.zeros(50, int), 1000) == (1, pytest.approx(np.log(1000)))
+    reference = np.array([0.5, 0.25, 0.25])
+    half = metrics.mode_coverage(np.array([0, 1]), 3, reference)
+    assert half == (2, pytest.approx(0.5 * np.log(1.0) + 0.5 * np.log(2.0)))
+    assert metrics.mode_coverage(np.array([0, 1]), 2, np.array([1.0, 0.0])).kl == np.inf
+
+
+def test_mode_coverage_of_the_reference_itself_has_the_bias_that_is_said():
+    predictions = np.random.default_rng(0).integers(0, 1000, 26_000)
+    assert metrics.mode_coverage(predictions, 1000).kl == pytest.approx(999 / 52_000, rel=0.1)
+
+
+def test_mixture_coverage():
+    means = np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
+    samples = np.array([[0.0, 2.9], [0.0, 3.1], [10.0, 1.0], [9.0, 0.0]])
+    found = metrics.mixture_coverage(samples, means, 1.0)
+    assert found == (2, pytest.approx(np.log(3) + (1 / 3) * np.log(1 / 3) + (2 / 3) * np.log(2 / 3)), 0.75)
+    nothing = metrics.mixture_coverage(samples + 100, means, 1.0)
+    assert nothing.modes == 0 and nothing.high_quality == 0 and np.isnan(nothing.kl)
+
+
+# Refusals
+
+
+def test_bad_features_are_refused():
+    good, bad = normal(0, 20, 4), normal(0, 20, 4)
+    bad[3, 2] = np.nan
+    for call in (
+        lambda: metrics.moments(bad),
+        lambda: metrics.cmmd(good, bad),
+        lambda: metrics.precision_recall(good, bad),
+        lambda: metrics.kernel_distance(bad, good, subset_size=10),
+        lambda: metrics.sliced_wasserstein(good, bad),
+        lambda: metrics.inception_score(bad),
+    ):
+        with pytest.raises(InvalidInputError, match="not finite"):
+            call()
+    with pytest.raises(InvalidInputError, match="as many features"):
+        metrics.precision_recall(good, good[:, :3])
+    with pytest.raises(InvalidInputError, match="3 samples: expected 4 or more"):
+        metrics.precision_recall(good, good[:3])
+    with pytest.raises(InvalidInputError, match="subset_size=1000, of 20 samples"):
+        metrics.kernel_distance(good, good)
+    with pytest.raises(InvalidInputError, match="smallest=5000 of 20 samples"):
+        metrics.frechet_infinity(metrics.moments(good), good)
+    with pytest.raises(InvalidInputError, match="4 and 3 features"):
+        metrics.frechet_distance(metrics.moments(good), metrics.moments(good[:, :3]))
+    with pytest.raises(InvalidInputError, match="n_modes - 1 = 9"):
+        metrics.mode_coverage(np.array([10]), 10)
+    with pytest.raises(InvalidInputError, match="splits=10 of 4"):
+        metrics.inception_score(good[:4])
