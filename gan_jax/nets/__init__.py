@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gan_jax.nets.adapter import from_linen, from_nnx
+    from gan_jax.nets.classifier import Classifier
     from gan_jax.nets.dcgan import DCGANDiscriminator, DCGANGenerator
     from gan_jax.nets.memory import microbatched, rematerialized
     from gan_jax.nets.mlp import MLPDiscriminator, MLPGenerator
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from gan_jax.nets.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
 
 _WHERE = {  # imported on first use, so that `gan_jax.nets.ops` can be had without Flax
+    "Classifier": "classifier",
     "DCGANDiscriminator": "dcgan",
     "DCGANGenerator": "dcgan",
     "MLPDiscriminator": "mlp",
@@ -27,6 +29,7 @@ _WHERE = {  # imported on first use, so that `gan_jax.nets.ops` can be had witho
 }
 
 __all__ = [
+    "Classifier",
     "DCGANDiscriminator",
     "DCGANGenerator",
     "MLPDiscriminator",

@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax._src.sharding_impls import SPMDAxisContext  # what a lowering is told of devices has no public name
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array
@@ -53,14 +54,20 @@ def _bind(primitive: Primitive, left: Array, right: Array, window: Window) -> Ar
 # The three as primitives of JAX.
 
 
+def _is_local(axis_context: Any) -> bool:
+    """Whether a program is of one device: there is one, or it is inside `jax.shard_map` over all axes."""
+    if isinstance(axis_context, SPMDAxisContext):
+        return set(axis_context.manual_axes) == set(axis_context.mesh.axis_names)
+    return getattr(axis_context, "num_devices", None) == 1
+
+
 def _primitive(name: str, default: Callable[..., Array], cpu: Callable[..., Array]) -> Primitive:
     primitive = Primitive(name)
     evaluated = jax.jit(lambda left, right, window: primitive.bind(left, right, window=window), static_argnums=2)
     primitive.def_impl(lambda left, right, *, window: evaluated(left, right, window))
 
     def lower_cpu(context: Any, *operands: Any, window: Window) -> Any:
-        local = getattr(context.module_context.axis_context, "num_devices", None) == 1
-        form = functools.partial(cpu, local=local)
+        form = functools.partial(cpu, local=_is_local(context.module_context.axis_context))
         return mlir.lower_fun(form, multiple_results=False)(context, *operands, window=window)
 
     mlir.register_lowering(primitive, mlir.lower_fun(default, multiple_results=False))

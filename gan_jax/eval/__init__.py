@@ -1,0 +1,44 @@
+"""What evaluation loads and loops over: feature networks, the feature pass, metrics by name, selection of samples.
+
+`eval.inception`, `eval.dinov2` and `eval.clip` each give a `FeatureNetwork`. Weights are never downloaded: they come
+from the directory that `load` is given, or from `$GAN_JAX_WEIGHTS`.
+"""
+
+from gan_jax.eval.classifier import VERSION as CLASSIFIER_VERSION
+from gan_jax.eval.classifier import by_channel, classifier, load_classifier, save_classifier, train_classifier
+from gan_jax.eval.clip import clip
+from gan_jax.eval.dinov2 import dinov2
+from gan_jax.eval.extract import Extractor, Outputs, extract, moments
+from gan_jax.eval.features import FeatureNetwork
+from gan_jax.eval.inception import inception
+from gan_jax.eval.scores import METRICS, Metric, Request, Side, requests
+from gan_jax.eval.selection import Chosen, calibrate, metropolis_hastings, reject, top
+from gan_jax.eval.weights import WeightsFile
+
+__all__ = [
+    "CLASSIFIER_VERSION",
+    "METRICS",
+    "Chosen",
+    "Extractor",
+    "FeatureNetwork",
+    "Metric",
+    "Outputs",
+    "Request",
+    "Side",
+    "WeightsFile",
+    "by_channel",
+    "calibrate",
+    "classifier",
+    "clip",
+    "dinov2",
+    "extract",
+    "inception",
+    "load_classifier",
+    "metropolis_hastings",
+    "moments",
+    "reject",
+    "requests",
+    "save_classifier",
+    "top",
+    "train_classifier",
+]

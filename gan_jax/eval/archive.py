@@ -1,0 +1,153 @@
+"""The three kinds of file that PyTorch writes tensors to: where in the file each tensor lies, without PyTorch.
+
+- A zip archive, by `torch.save` since PyTorch 1.6: `NAME/data.pkl` describes a dict of tensors, and `NAME/data/KEY`
+  holds the numbers of one storage.
+- A TorchScript archive, by `torch.jit.save`: the same, but the pickle describes the object of a class. Its code is not
+  looked at.
+- Pickles and then raw numbers, by `torch.save` until PyTorch 1.5. The file of the Inception network is one.
+
+Numbers are little-endian in all of them.
+"""
+
+import io
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from gan_jax.eval import pickles
+from gan_jax.eval.pickles import RefusedError, Storage, Tensor
+
+_MAGIC = 0x1950A86A20F9469CFC6C  # the first of the pickles of a file that is no zip
+_LARGEST_PICKLE = 2**26
+_MOST_OBJECTS = 100_000
+_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError, KeyError)
+
+
+class Archive(NamedTuple):
+    """The tensors of a file by their names, and how to read one."""
+
+    tensors: dict[str, Tensor]
+    read: Callable[[Tensor], np.ndarray]
+
+
+def open_archive(file: BinaryIO) -> Archive:
+    """Finds the tensors in a file of any of the three kinds.
+
+    Args:
+      file: at any position; it must stay open for as long as tensors are read.
+
+    Returns:
+      The archive.
+
+    Raises:
+      RefusedError: for a file that is damaged or of another kind, and for what `gan_jax.eval.pickles` refuses.
+    """
+    file.seek(0)
+    start = file.read(4)
+    file.seek(0)
+    try:
+        if start == b"PK\x03\x04":
+            return _open_zip(file)
+        if start[:2] == b"\x80\x02":
+            return _open_pickles(file)
+    except RefusedError:
+        raise
+    except _DAMAGE as error:
+        raise RefusedError(f"it is damaged ({error})") from error
+    raise RefusedError(f"it begins with {start!r}: neither a zip archive nor a pickle")
+
+
+def _open_zip(file: BinaryIO) -> Archive:
+    archive = zipfile.ZipFile(file)
+    found = [name for name in archive.namelist() if name.count("/") == 1 and name.endswith("/data.pkl")]
+    if len(found) != 1:
+        raise RefusedError(f"it is a zip archive with {len(found)} files called NAME/data.pkl: PyTorch writes one")
+    root = found[0].removesuffix("data.pkl")
+    if archive.getinfo(found[0]).file_size > _LARGEST_PICKLE:
+        raise RefusedError(f"its {found[0]} is larger than {_LARGEST_PICKLE} bytes")
+    if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") != b"little":
+        raise RefusedError("it was written on a big-endian machine")
+    content = pickles.read(io.BytesIO(archive.read(found[0])))
+
+    def read(storage: Storage) -> bytes:
+        name = f"{root}data/{storage.key}"
+        if archive.getinfo(name).file_size != _bytes(storage):
+            raise RefusedError(f"its {name} has not the {_bytes(storage)} bytes that the pickle says")
+        return archive.read(name)
+
+    return Archive(_flattened(content), _reader(read))
+
+
+def _open_pickles(file: BinaryIO) -> Archive:
+    magic, version, system = pickles.read(file), pickles.read(file), pickles.read(file)
+    if magic != _MAGIC or version != 1001 or not isinstance(system, dict):
+        raise RefusedError("it is a pickle, but not one of torch.save")
+    if system.get("little_endian") is not True:
+        raise RefusedError("it was written on a big-endian machine")
+    tensors, keys = _flattened(pickles.read(file)), pickles.read(file)
+    storages = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
+    strings = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
+    if not strings or sorted(keys) != sorted(storages):
+        raise RefusedError("its list of storages is not that of its tensors")
+    places, place = {}, file.tell()
+    for key in keys:  # each: the number of its elements in 8 bytes, then the elements
+        places[key] = place + 8
+        place += 8 + _bytes(storages[key])
+    if file.seek(0, io.SEEK_END) != place:
+        raise RefusedError(f"it has {file.tell()} bytes, not the {place} that its pickles say")
+
+    def read(storage: Storage) -> bytes:
+        file.seek(places[storage.key] - 8)
+        if struct.unpack("<q", file.read(8))[0] != storage.size:
+            raise RefusedError(f"storage {storage.key[:80]} has not the {storage.size} elements that the pickle says")
+        return file.read(_bytes(storage))
+
+    return Archive(tensors, _reader(read))
+
+
+def _bytes(storage: Storage) -> int:
+    return storage.size * storage.dtype.itemsize
+
+
+def _reader(read: Callable[[Storage], bytes]) -> Callable[[Tensor], np.ndarray]:
+    def array(tensor: Tensor) -> np.ndarray:
+        try:
+            flat = np.frombuffer(read(tensor.storage), tensor.storage.dtype)
+        except RefusedError:
+            raise
+        except _DAMAGE as error:
+            raise RefusedError(f"it is damaged ({error})") from error
+        if flat.size != tensor.storage.size:
+            raise RefusedError("it ends early")
+        strides = tuple(stride * flat.itemsize for stride in tensor.strides)
+        return np.lib.stride_tricks.as_strided(flat[tensor.offset :], tensor.shape, strides, writeable=False)
+
+    return array
+
+
+def _flattened(content: Any) -> dict[str, Tensor]:
+    """The tensors of a state dict, or of the object of a TorchScript class and of those that it holds."""
+    if isinstance(content, dict):
+        for name, value in content.items():
+            if not isinstance(value, Tensor):
+                raise RefusedError(f"its entry {name[:80]!r} is no tensor: expected the state dict itself")
+        return dict(content)
+    if not isinstance(content, pickles.Record):
+        raise RefusedError("it holds neither a state dict nor a TorchScript module")
+    tensors: dict[str, Tensor] = {}
+    waiting, seen = [("", content)], 0
+    while waiting:
+        prefix, record = waiting.pop()
+        seen += 1
+        if seen > _MOST_OBJECTS or len(prefix) > 1000:
+            raise RefusedError("its objects hold one another in a circle")
+        for name, value in record.attributes.items():
+            if isinstance(value, Tensor):
+                tensors[prefix + name] = value
+            elif isinstance(value, pickles.Record):
+                waiting.append((f"{prefix}{name}.", value))
+    return tensors

@@ -1,0 +1,141 @@
+"""The feature pass: images through one or more networks, once, and what the metrics need of the outputs."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, PyTree, UInt8
+
+from gan_jax import metrics
+from gan_jax.types import InvalidInputError
+
+Progress = Callable[[int, int], None]  # images done, images in all
+
+
+class Extractor(NamedTuple):
+    """A network with its weights.
+
+    Attributes:
+      apply: `(params, images) -> {'features': [b, d], ...}`, for images uint8 `[b, h, w, c]`; perhaps `'logits'` too.
+      params: its weights.
+      record: what they are: a part of the protocol of every number.
+    """
+
+    apply: Callable[[PyTree, Array], dict[str, Array]]
+    params: PyTree
+    record: dict[str, Any]
+
+
+class Outputs(NamedTuple):
+    """Of a network, for a set of images.
+
+    Attributes:
+      features: `[n, d]`, float32.
+      logits: `[n, classes]`, float32; None where the network has none.
+    """
+
+    features: Float[np.ndarray, "n d"]
+    logits: Float[np.ndarray, "n c"] | None = None
+
+    def first(self, count: int) -> "Outputs":
+        """Of the first images only."""
+        return Outputs(self.features[:count], None if self.logits is None else self.logits[:count])
+
+
+def extract(
+    extractors: Mapping[str, Extractor],
+    images: Iterable[UInt8[np.ndarray, "_ h w c"]],
+    count: int,
+    *,
+    mesh: Mesh,
+    batch_size: int = 64,
+    progress: Progress | None = None,
+) -> dict[str, Outputs]:
+    """Runs images through networks.
+
+    Every process of a run calls it with the same images; each device computes its part of every batch.
+
+    Args:
+      extractors: networks by name.
+      images: parts of any lengths, with `count` images or more; what is more is not looked at.
+      count: how many images.
+      mesh: over which devices.
+      batch_size: images at a time, rounded up to a multiple of the devices. The last batch is padded, and the padding's
+        outputs dropped, so that it changes no value beyond rounding.
+      progress: is told after every batch how far it has come.
+
+    Returns:
+      The outputs of exactly `count` images, in order, for each network.
+
+    Raises:
+      InvalidInputError: for fewer images than `count`.
+    """
+    if count < 1 or batch_size < 1:
+        raise InvalidInputError(f"count={count}, batch_size={batch_size}: expected 1 or more")
+    size = -(-batch_size // mesh.size) * mesh.size
+    along, everywhere = NamedSharding(mesh, PartitionSpec(mesh.axis_names)), NamedSharding(mesh, PartitionSpec())
+    run = {name: _on_each_device(network, mesh) for name, network in extractors.items()}
+    params = {name: jax.tree.map(lambda x: _put(x, everywhere), network.params) for name, network in extractors.items()}
+    parts: dict[str, list[Outputs]] = {name: [] for name in extractors}
+    done = 0
+    for batch, valid in _batches(images, count, size):
+        put = _put(batch, along)
+        outputs = {name: run[name](params[name], put) for name in extractors}
+        for name, found in outputs.items():
+            logits = found.get("logits")
+            parts[name].append(Outputs(np.asarray(found["features"]), None if logits is None else np.asarray(logits)))
+        done += valid
+        if progress is not None:
+            progress(done, count)
+    return {name: _joined(found).first(count) for name, found in parts.items()}
+
+
+def _on_each_device(network: Extractor, mesh: Mesh) -> Callable[[PyTree, Array], dict[str, Array]]:
+    """The network as each device's own program, so that its values are those of one device; outputs go to all."""
+    along = PartitionSpec(mesh.axis_names)
+    apply = jax.shard_map(network.apply, mesh=mesh, in_specs=(PartitionSpec(), along), out_specs=along)
+    return jax.jit(apply, out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+
+def moments(features: Float[np.ndarray, "n d"], block: int = 4096) -> metrics.Moments:
+    """`metrics.moments`, a block at a time, so that a float64 copy of all features is never made."""
+    total = metrics.moments(features[:block])
+    for low in range(block, len(features), block):
+        total = metrics.merge(total, metrics.moments(features[low : low + block]))
+    return total
+
+
+def _put(x: Any, sharding: NamedSharding) -> jax.Array:
+    """A host's array on the devices of a sharding, also of several processes, which all have it whole."""
+    host = np.asarray(x)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+
+def _joined(parts: list[Outputs]) -> Outputs:
+    logits = [part.logits for part in parts if part.logits is not None]
+    return Outputs(np.concatenate([part.features for part in parts]), np.concatenate(logits) if logits else None)
+
+
+def _batches(images: Iterable[np.ndarray], count: int, size: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Batches of one size, and how many of their images count: all, but of the last."""
+    kept: list[np.ndarray] = []
+    waiting, left = 0, count
+    for part in images:
+        kept.append(part)
+        waiting += len(part)
+        while waiting >= size and left:
+            whole = np.concatenate(kept)
+            valid = min(size, left)
+            yield whole[:size], valid
+            kept, waiting, left = [whole[size:]], waiting - size, left - valid
+        if not left:
+            return
+        if waiting >= left:
+            break
+    whole = np.concatenate(kept) if kept else np.zeros(0)
+    if len(whole) < left:
+        raise InvalidInputError(f"{count - left + len(whole)} images: expected {count}")
+    padding = np.zeros((size - left, *whole.shape[1:]), whole.dtype)
+    yield np.concatenate([whole[:left], padding]), left

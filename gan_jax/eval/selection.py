@@ -1,0 +1,185 @@
+"""Choosing among samples by the discriminator: rejection, Metropolis-Hastings, and the best k.
+
+All take logits of the discriminator, log D / (1 - D), which for a calibrated D is the log-density ratio of reals to
+fakes, log p(x) / q(x). A discriminator is seldom calibrated: fit `calibrate` to held-out reals and fakes first.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from gan_jax.types import InvalidInputError
+
+Logits = Float[np.ndarray, " n"]
+_NEWTON_STEPS = 50
+
+
+class Chosen(NamedTuple):
+    """Samples that were chosen.
+
+    Attributes:
+      indices: of the chosen among the proposed, in order; with repeats for chains.
+      rate: chosen (for chains: moves accepted) over proposed.
+    """
+
+    indices: Int[np.ndarray, " m"]
+    rate: float
+
+
+def calibrate(real_logits: Logits, fake_logits: Float[np.ndarray, " m"]) -> Callable[[Logits], Logits]:
+    """Logistic regression of real against fake on the logit: calibrated(l) = a l + b.
+
+    The two sets weigh the same, whatever their sizes, so that the result estimates log p(x) / q(x).
+
+    Args:
+      real_logits: of reals that the discriminator was not trained on.
+      fake_logits: of samples.
+
+    Returns:
+      A function from logits to calibrated logits.
+
+    Raises:
+      InvalidInputError: for logits that separate the two sets entirely, so that no finite slope fits.
+
+    References:
+      Turner et al., "Metropolis-Hastings Generative Adversarial Networks", arXiv:1811.11357, 2019, who take isotonic
+      regression; one slope keeps the order of the samples and the support of the ratio.
+    """
+    x = np.concatenate([real_logits, fake_logits]).astype(np.float64)
+    y = np.concatenate([np.ones(len(real_logits)), np.zeros(len(fake_logits))])
+    weight = np.where(y == 1.0, 0.5 / len(real_logits), 0.5 / len(fake_logits))
+    center, scale = x.mean(), x.std() + 1e-12
+    design = np.stack([(x - center) / scale, np.ones_like(x)])
+    ab = np.zeros(2)
+    for _ in range(_NEWTON_STEPS):
+        p = 1.0 / (1.0 + np.exp(-(ab @ design)))
+        gradient = design @ (weight * (p - y))
+        hessian = (design * (weight * p * (1.0 - p))) @ design.T + 1e-12 * np.eye(2)
+        step = np.linalg.solve(hessian, gradient)
+        ab = ab - np.clip(step, -5.0, 5.0)
+        if np.abs(step).max() < 1e-10:
+            break
+    else:
+        raise InvalidInputError(
+            f"logits of {len(real_logits)} reals and {len(fake_logits)} fakes are separated by a threshold: no "
+            "calibration fits; the discriminator has learned them by heart, or the samples are far off"
+        )
+    slope, shift = ab[0] / scale, ab[1] - ab[0] * center / scale
+    return lambda logits: slope * np.asarray(logits, np.float64) + shift
+
+
+def reject(logits: Logits, *, percentile: float = 80.0, burn_in: int = 1000, seed: int = 0) -> Chosen:
+    """Discriminator rejection sampling.
+
+    With M the largest logit so far, F = (l - M) - log(1 - exp(l - M - 1e-8)) - g, and a sample is kept with probability
+    sigmoid(F); g is the given percentile of F (without g) over the first samples, which are not kept themselves.
+
+    Args:
+      logits: of the proposed samples, calibrated.
+      percentile: the larger, the fewer are kept; 0 to 100.
+      burn_in: samples that M and g are estimated from.
+      seed: of the draws.
+
+    Returns:
+      What is kept of the samples after the first `burn_in`.
+
+    Raises:
+      InvalidInputError: for no more samples than `burn_in`, or a percentile out of range.
+
+    References:
+      Azadi et al., "Discriminator Rejection Sampling", arXiv:1810.06758, 2019.
+
+    Example:
+      >>> reject(np.array([0.0] * 1000 + [50.0, -50.0])).indices.tolist()
+      [1000]
+    """
+    if not 0.0 <= percentile <= 100.0 or not 1 <= burn_in < len(logits):
+        raise InvalidInputError(
+            f"percentile={percentile}, burn_in={burn_in} of {len(logits)} samples: expected 0 to 100, and 1 to less "
+            "than the samples"
+        )
+    wide = np.asarray(logits, np.float64)
+    maxima = np.maximum.accumulate(wide)
+    gamma = np.percentile(_rejection_logit(wide[:burn_in], wide[:burn_in].max()), percentile)
+    odds = _rejection_logit(wide[burn_in:], maxima[burn_in:]) - gamma
+    draws = np.random.default_rng(seed).random(len(odds))
+    kept = np.log(draws) - np.log1p(-draws) < odds  # draws below sigmoid(odds)
+    return Chosen(burn_in + np.flatnonzero(kept), float(kept.mean()))
+
+
+def _rejection_logit(logits: np.ndarray, maximum: np.ndarray | float) -> np.ndarray:
+    difference = logits - maximum
+    return difference - np.log(-np.expm1(difference - 1e-8))
+
+
+def metropolis_hastings(
+    logits: Float[np.ndarray, "m k"], real_logits: Float[np.ndarray, " m"], *, seed: int = 0
+) -> Chosen:
+    """Metropolis-Hastings GAN: m independent chains, each over k proposals of the generator, started at a real.
+
+    A move from x to x' is accepted with probability min(1, exp(l(x') - l(x))), which leaves p invariant where l is
+    log p / q. What a chain ends at is its sample; a chain that never left its real ends at its first proposal.
+
+    Args:
+      logits: of the proposals, calibrated.
+      real_logits: of the reals that chains start at, calibrated.
+      seed: of the draws.
+
+    Returns:
+      For each chain the index of its sample in `logits.ravel()`.
+
+    Raises:
+      InvalidInputError: for another number of reals than chains.
+
+    References:
+      Turner et al., "Metropolis-Hastings Generative Adversarial Networks", arXiv:1811.11357, 2019: k is 640. The paper
+      restarts a chain that never moved from a fake.
+
+    Example:
+      >>> metropolis_hastings(np.array([[0.0, 90.0, 0.0]]), np.array([0.0])).indices.tolist()
+      [1]
+    """
+    if logits.ndim != 2 or logits.shape[:1] != real_logits.shape or logits.shape[1] < 1:
+        raise InvalidInputError(
+            f"logits {logits.shape}, real_logits {real_logits.shape}: expected [chains, 1 or more] and [chains]"
+        )
+    chains, proposals = logits.shape
+    random = np.random.default_rng(seed)
+    at = np.full(chains, -1)
+    current = np.asarray(real_logits, np.float64)
+    moves = 0
+    for index in range(proposals):
+        accepted = np.log(random.random(chains)) < logits[:, index] - current
+        at = np.where(accepted, index, at)
+        current = np.where(accepted, logits[:, index], current)
+        moves += int(accepted.sum())
+    return Chosen(np.arange(chains) * proposals + np.maximum(at, 0), moves / logits.size)
+
+
+def top(logits: Logits, share: float) -> Chosen:
+    """The samples with the highest logits.
+
+    Args:
+      logits: of the proposed samples; any order-preserving map of them gives the same.
+      share: of them to keep, in (0, 1].
+
+    Returns:
+      The kept, in their order: round(share n), at least one.
+
+    Raises:
+      InvalidInputError: for a share out of range.
+
+    References:
+      Sinha et al., "Top-k Training of GANs", arXiv:2002.06224, 2020, select in training; here it is done to samples.
+
+    Example:
+      >>> top(np.array([3.0, 1.0, 2.0]), 2 / 3).indices.tolist()
+      [0, 2]
+    """
+    if not 0.0 < share <= 1.0 or len(logits) == 0:
+        raise InvalidInputError(f"share={share} of {len(logits)} samples: expected above 0, up to 1, of 1 or more")
+    kept = max(1, round(share * len(logits)))
+    chosen = np.sort(np.argsort(-np.asarray(logits), kind="stable")[:kept])
+    return Chosen(chosen, kept / len(logits))

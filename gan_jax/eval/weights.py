@@ -1,0 +1,116 @@
+"""Files of weights: found, verified, and read as arrays by name; nothing is downloaded, no code of a file is run."""
+
+import hashlib
+import os
+import pathlib
+from collections.abc import Collection, Mapping
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+
+from gan_jax.eval.archive import Archive, open_archive
+from gan_jax.eval.pickles import RefusedError
+from gan_jax.types import InvalidInputError
+
+VARIABLE = "GAN_JAX_WEIGHTS"
+_FLOATS = ("float16", "float32")
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+class WeightsFile(NamedTuple):
+    """A file of weights, as those who trained the network publish it.
+
+    Attributes:
+      name: what it is called.
+      size: in bytes.
+      sha256: of its content; None to take any file that has the right tensors, and record its hash.
+      url: where to get it.
+      used: name and shape of every tensor that the network needs.
+      unused: names of those that may be there too; they are not read.
+      other_names: what a file with the same content is called elsewhere.
+    """
+
+    name: str
+    size: int
+    sha256: str | None
+    url: str
+    used: Shapes
+    unused: Collection[str] = ()
+    other_names: tuple[str, ...] = ()
+
+    def wanted(self) -> str:
+        """What to get, and where to put it."""
+        names = " or ".join([self.name, *self.other_names])
+        return (
+            f"expected {names} ({self.size:,} bytes, sha256 {self.sha256 or 'of your own choice'}); get it from "
+            f"{self.url}, put it into a directory, and name that with --feature_weights=DIR or in ${VARIABLE}"
+        )
+
+    def load(self, directory: str | os.PathLike[str] | None = None) -> tuple[dict[str, np.ndarray], str]:
+        """Reads the tensors that the network needs.
+
+        The hash is compared before anything else of the file is looked at. Half precision becomes single.
+
+        Args:
+          directory: that holds the file; None for `$GAN_JAX_WEIGHTS`.
+
+        Returns:
+          The arrays of `used`, float32, by name; and the file's sha256.
+
+        Raises:
+          InvalidInputError: for a directory or file that is missing, for a file with another hash, that is damaged or
+            that is none of PyTorch's, and for tensors that are unknown, missing, or of another shape or type.
+        """
+        path = self._find(directory)
+        try:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                if self.sha256 is not None and digest != self.sha256:
+                    raise RefusedError(
+                        f"it has {path.stat().st_size:,} bytes and sha256 {digest}: damaged, or another file"
+                    )
+                return self._read(file), digest
+        except RefusedError as error:
+            raise InvalidInputError(f"{path} is refused, because {error}; {self.wanted()}") from error
+        except OSError as error:
+            raise InvalidInputError(f"{path} cannot be read ({error}); {self.wanted()}") from error
+
+    def _find(self, directory: str | os.PathLike[str] | None) -> pathlib.Path:
+        given = directory if directory is not None else os.environ.get(VARIABLE, "")
+        if not os.fspath(given):
+            raise InvalidInputError(f"no directory of weights of feature networks is given; {self.wanted()}")
+        root = pathlib.Path(given).expanduser()
+        for name in (self.name, *self.other_names):
+            if (root / name).is_file():
+                return root / name
+        found = "does not exist" if not root.is_dir() else f"has no {self.name}"
+        raise InvalidInputError(f"the directory of weights {str(root)!r} {found}; {self.wanted()}")
+
+    def _read(self, file: BinaryIO) -> dict[str, np.ndarray]:
+        archive = open_archive(file)
+        self._check(archive)
+        arrays = {}
+        for name in self.used:
+            array = archive.read(archive.tensors[name]).astype(np.float32)
+            if not np.isfinite(array).all():
+                raise RefusedError(f"tensor {name} has values that are not finite")
+            arrays[name] = array
+        return arrays
+
+    def _check(self, archive: Archive) -> None:
+        unknown = sorted(set(archive.tensors) - set(self.used) - set(self.unused))
+        missing = sorted(set(self.used) - set(archive.tensors))
+        if unknown or missing:
+            told = [
+                f"{len(names)} {what} (such as {names[0][:80]})"
+                for what, names in (("unknown tensors", unknown), ("missing ones", missing))
+                if names
+            ]
+            raise RefusedError(f"it is of another network, with {' and '.join(told)}")
+        for name, shape in self.used.items():
+            tensor = archive.tensors[name]
+            if tensor.shape != tuple(shape):
+                raise RefusedError(f"tensor {name} has shape {tensor.shape[:8]}: expected {tuple(shape)}")
+            if tensor.storage.dtype.name not in _FLOATS:
+                raise RefusedError(f"tensor {name} is of {tensor.storage.dtype.name}: expected one of {_FLOATS}")

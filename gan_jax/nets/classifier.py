@@ -1,0 +1,47 @@
+"""A small classifier of small images: its features stand in for Inception's where nothing can be downloaded."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from gan_jax.nets import layers
+from gan_jax.types import InvalidInputError
+
+
+class Classifier(nn.Module):
+    """Images `[b, h, w, c]` in [-1, 1], 8x8 or more, to features `[b, features]`, at least 0, and logits.
+
+    Two convolutions, of kernel 3 and of kernel 4 with stride 2, and twice the width, at each size down to below 8;
+    batch norm and ReLU after each; the mean over the map, one dense layer with ReLU, and the logits.
+
+    Attributes:
+      num_classes: of the labels.
+      width: feature maps at the first size.
+      features: of the last layer before the logits.
+    """
+
+    num_classes: int
+    width: int = 32
+    features: int = 128
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], *, train: bool
+    ) -> tuple[Float[Array, "b features"], Float[Array, "b classes"]]:
+        layers.check_settings(jnp.float32, num_classes=self.num_classes, width=self.width, features=self.features)
+        if min(x.shape[1:3]) < 8:
+            raise InvalidInputError(f"images of {x.shape[1]}x{x.shape[2]}: the classifier takes 8x8 or more")
+        init, level = nn.initializers.he_normal(), 0
+        while min(x.shape[1:3]) >= 8:
+            for name, width, kernel, stride in (("plain", 1, 3, 1), ("halved", 2, 4, 2)):
+                x = layers.Conv(
+                    self.width * width << level, kernel, stride, 1, use_bias=False, kernel_init=init,
+                    name=f"{name}_{level}",
+                )(x)  # fmt: skip
+                x = jax.nn.relu(
+                    nn.BatchNorm(use_running_average=not train, momentum=0.9, name=f"{name}_norm_{level}")(x)
+                )
+            level += 1
+        features = jax.nn.relu(nn.Dense(self.features, name="features")(jnp.mean(x, axis=(1, 2))))
+        return features, nn.Dense(self.num_classes, name="logits")(features)
