@@ -4,6 +4,7 @@ from gan_jax.data.digits import digits
 from gan_jax.data.folder import image_folder
 from gan_jax.data.mixtures import Mixture, grid, ring
 from gan_jax.data.sources import Arrays, Draws, Feed, Records, Source
+from gan_jax.data.stacked import Stacked, stacked
 from gan_jax.data.tfds import tfds_images
 
 __all__ = [
@@ -13,9 +14,11 @@ __all__ = [
     "Mixture",
     "Records",
     "Source",
+    "Stacked",
     "digits",
     "grid",
     "image_folder",
     "ring",
+    "stacked",
     "tfds_images",
 ]

@@ -73,6 +73,12 @@ class Source(Protocol):
     def feed(self, seed: int, draws: int, batch_size: int, places: order.Places) -> Feed:
         """The feed of a run; `places` are the examples of each batch that this process reads."""
 
+    def __len__(self) -> int:
+        """How many examples there are."""
+
+    def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """The examples at the indices, as they are stored: images mostly uint8."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Arrays:
@@ -97,6 +103,12 @@ class Arrays:
     @property
     def size(self) -> int:
         return len(next(iter(self.arrays.values())))
+
+    def __len__(self) -> int:
+        return self.size
+
+    def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: values[indices] for name, values in self.arrays.items()}
 
     @property
     def spec(self) -> Spec:
@@ -144,6 +156,12 @@ class Records:
     num_classes: int | None = None
     num_threads: int = 8
     prefetch: int = 16
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        return self.reader.read(indices)
 
     @property
     def spec(self) -> Spec:
@@ -218,6 +236,13 @@ class Draws:
     name: str
     draw: Callable[[PRNGKey, int], Batch]
     num_classes: int | None = None
+
+    def __len__(self) -> int:
+        raise InvalidInputError(f"{self.name} is drawn anew for every batch: it has no examples to count or to read")
+
+    def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        del indices
+        raise InvalidInputError(f"{self.name} is drawn anew for every batch: it has no examples to count or to read")
 
     @property
     def spec(self) -> Spec:
