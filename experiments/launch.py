@@ -97,8 +97,7 @@ def _cache_programs() -> None:
     if directory is None:
         directory = os.environ.get("JAX_COMPILATION_CACHE_DIR") or None
     if directory is None:
-        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-        directory = os.path.join(home, "gan_jax", processor())
+        directory = str(cache_directory() / processor())
     if not directory:
         jax.config.update("jax_enable_compilation_cache", False)
         return
@@ -112,6 +111,11 @@ def _cache_programs() -> None:
     jax.config.update("jax_compilation_cache_dir", directory)
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def cache_directory() -> pathlib.Path:
+    """Where this person's things are kept that can be made again."""
+    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "gan_jax"
 
 
 def processor() -> str:

@@ -21,6 +21,8 @@ FREE = (
     "keep_last",
     "keep_every",
     "sample_count",
+    "metrics",
+    "evaluate_every",
     "fsdp",
     "remat",
     "best_metric",

@@ -56,7 +56,9 @@ def train(
         record = workdir / "init_from.json"
         options["begin"] = runtime.init_from(checkpoints, _INIT_STEP.value, record=record, say=say)
     config = flags.FLAGS.config.to_dict()
-    result = runtime.train(experiment, workdir, config=config, **options)
+    result = runtime.train(
+        experiment, workdir, config=config, evaluation_cache=launch.cache_directory() / "evaluation", **options
+    )
     say(f"{result.status}: step {result.step:,}, {result.images:,} images; state_sha256 {result.state_sha256}")
     if result.best_checkpoint is not None:
         say(f"best {experiment.best_metric}: the checkpoint of step {result.best_checkpoint:,}")

@@ -1,5 +1,6 @@
 """What a run leaves in its workdir, and how to get it back: `load(workdir).sample(64)`."""
 
+import contextlib
 import dataclasses
 import fcntl
 import importlib.metadata
@@ -18,6 +19,7 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
+from jax.sharding import Mesh
 
 from experiments.launch import circumstances
 from experiments.settings import FREE
@@ -211,6 +213,86 @@ class Trained:
         )
 
 
+class Run:
+    """A trained run on disk: its experiment, and the states of its checkpoints, whole on every device of a mesh."""
+
+    def __init__(
+        self, workdir: str | pathlib.Path, *, mesh: Mesh | None = None, say: Callable[[str], None] = print
+    ) -> None:
+        """Reads what the run was.
+
+        Args:
+          workdir: of the run.
+          mesh: where states are put; the first device by default.
+          say: gets messages about damaged checkpoints.
+
+        Raises:
+          InvalidInputError: if the workdir has no run.
+        """
+        self.workdir, self.say = pathlib.Path(workdir), say
+        config = ml_collections.ConfigDict(read_json(self.workdir / "config.json")["config"])
+        shapes = read_json(self.workdir / "data.json")["spec"]
+        spec = {name: jax.ShapeDtypeStruct(x["shape"], x["dtype"]) for name, x in shapes.items()}
+        self.experiment = load_module(self.workdir / "experiment.py").build(config)
+        self.mesh = runtime.make_mesh(jax.local_devices()[:1]) if mesh is None else mesh
+        with jax.set_mesh(self.mesh):
+            self._abstract = build_start(self.experiment, spec, self.mesh).abstract
+        self._checkpointer = runtime.Checkpointer(
+            self.workdir / "checkpoints",
+            keep_last=1,
+            best_metric=self.experiment.best_metric,
+            best_mode=self.experiment.best_mode,
+            read_only=True,
+        )
+
+    @property
+    def averages(self) -> bool:
+        """Whether the game keeps an average of a player."""
+        return bool(self._abstract["state"].ema)
+
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints there are."""
+        return self._checkpointer.steps()
+
+    def restore(self, step: int | str | None = None) -> Trained:
+        """A checkpoint's state.
+
+        Args:
+          step: of the checkpoint, or `'best'`; the newest that can be read by default.
+
+        Returns:
+          The experiment and the state.
+
+        Raises:
+          InvalidInputError: if there is no such checkpoint, or it cannot be read.
+        """
+        steps = self.steps()
+        if step == "best":
+            step = self._checkpointer.best_step()
+            if step is None:
+                raise InvalidInputError(f"{self.workdir} has no best checkpoint: train with --config.best_metric=NAME")
+        if step is not None and step not in steps:
+            raise InvalidInputError(f"{self.workdir} has no checkpoint of step {step}: it has {steps}")
+        try:
+            with jax.set_mesh(self.mesh):
+                restored = (
+                    self._checkpointer.restore_latest(self._abstract, self.say)
+                    if step is None
+                    else (step, self._checkpointer.restore(step, self._abstract))
+                )
+        except InvalidInputError:
+            raise
+        except Exception as error:  # whatever Orbax and TensorStore raise on damaged files
+            raise InvalidInputError(f"checkpoint {step} of {self.workdir} cannot be read: {error}") from error
+        if restored is None:
+            raise InvalidInputError(f"{self.workdir} has no checkpoint yet")
+        return Trained(self.experiment, restored[1]["state"], restored[0])
+
+    def close(self) -> None:
+        """Lets go of the checkpoints."""
+        self._checkpointer.close()
+
+
 def load(workdir: str | pathlib.Path, step: int | str | None = None, *, say: Callable[[str], None] = print) -> Trained:
     """A trained game from its workdir.
 
@@ -225,40 +307,5 @@ def load(workdir: str | pathlib.Path, step: int | str | None = None, *, say: Cal
     Raises:
       InvalidInputError: if the workdir has no run, or no such checkpoint.
     """
-    workdir = pathlib.Path(workdir)
-    config = ml_collections.ConfigDict(read_json(workdir / "config.json")["config"])
-    shapes = read_json(workdir / "data.json")["spec"]
-    spec = {name: jax.ShapeDtypeStruct(x["shape"], x["dtype"]) for name, x in shapes.items()}
-    experiment = load_module(workdir / "experiment.py").build(config)
-    mesh = runtime.make_mesh(jax.local_devices()[:1])
-    with jax.set_mesh(mesh):
-        abstract = build_start(experiment, spec, mesh).abstract
-        checkpointer = runtime.Checkpointer(
-            workdir / "checkpoints",
-            keep_last=1,
-            best_metric=experiment.best_metric,
-            best_mode=experiment.best_mode,
-            read_only=True,
-        )
-        steps = checkpointer.steps()
-        if step == "best":
-            step = checkpointer.best_step()
-            if step is None:
-                raise InvalidInputError(f"{workdir} has no best checkpoint: train with --config.best_metric=NAME")
-        if step is not None and step not in steps:
-            raise InvalidInputError(f"{workdir} has no checkpoint of step {step}: it has {steps}")
-        try:
-            restored = (
-                checkpointer.restore_latest(abstract, say)
-                if step is None
-                else (step, checkpointer.restore(step, abstract))
-            )
-        except InvalidInputError:
-            raise
-        except Exception as error:  # whatever Orbax and TensorStore raise on damaged files
-            raise InvalidInputError(f"checkpoint {step} of {workdir} cannot be read: {error}") from error
-        finally:
-            checkpointer.close()
-    if restored is None:
-        raise InvalidInputError(f"{workdir} has no checkpoint yet")
-    return Trained(experiment, restored[1]["state"], restored[0])
+    with contextlib.closing(Run(workdir, say=say)) as run:
+        return run.restore(step)

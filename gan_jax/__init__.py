@@ -8,7 +8,20 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "augment", "core", "data", "gans", "losses", "nets", "regularizers", "runtime", "types"]
+__all__ = [
+    "__version__",
+    "augment",
+    "core",
+    "data",
+    "eval",
+    "gans",
+    "losses",
+    "metrics",
+    "nets",
+    "regularizers",
+    "runtime",
+    "types",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -109,6 +109,8 @@ class Game(NamedTuple):
         `truncation` is that of the prior, or of a trick of the game's own.
       prior: where latents come from; None if the generator needs data (image translation).
       num_classes: the number of labels that the game is conditioned on; None if unconditional.
+      logits: `(state, samples, label=None) -> [n]`, the discriminator's, for choosing among samples; None where it has
+        none that tells one sample from another.
     """
 
     init: Callable[[PRNGKey, Batch], State]
@@ -117,3 +119,4 @@ class Game(NamedTuple):
     sample: Callable[..., PyTree]
     prior: Prior | None = None
     num_classes: int | None = None
+    logits: Callable[..., Array] | None = None

@@ -21,8 +21,21 @@ ROOMS = {
     "nets": BASE | {"flax"},
     "core": BASE | {"optax", "flax.struct", "flax.training.train_state"},
     "gans": BASE | {"optax", "gan_jax.core", *(f"gan_jax.{room}" for room in PURE)},
+    "eval": BASE | {"optax", "gan_jax.metrics", "gan_jax.nets"},
+    "metrics": {"jax", "jaxtyping", "numpy", "gan_jax.types"},
     "data": BASE | {"grain", "tensorflow_datasets", "sklearn", "PIL"},
-    "runtime": BASE | {"orbax", "tensorboardX", "wandb", "PIL", "matplotlib", "gan_jax.core", "gan_jax.data"},
+    "runtime": BASE
+    | {
+        "orbax",
+        "tensorboardX",
+        "wandb",
+        "PIL",
+        "matplotlib",
+        "gan_jax.core",
+        "gan_jax.data",
+        "gan_jax.eval",
+        "gan_jax.metrics",
+    },
 }
 FILES = sorted(
     path for part in ("gan_jax", "experiments", "benchmarks", "tests") for path in (ROOT / part).rglob("*.py")
@@ -91,7 +104,7 @@ def python(code, **env):
     )
 
 
-@pytest.mark.parametrize("room", ["augment", "losses", "regularizers"])
+@pytest.mark.parametrize("room", ["augment", "losses", "metrics", "regularizers"])
 def test_the_pure_rooms_cost_jax_alone(room):
     listing = "import sys; print(*sorted({name.split('.')[0] for name in sys.modules}))"
     before, after = (

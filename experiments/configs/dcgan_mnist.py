@@ -39,6 +39,7 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
     return Experiment(
         game=game,
         source=lambda: data.tfds_images("mnist", data_dir=config.data_dir, labels=False),
+        reference=lambda: data.tfds_images("mnist", data_dir=config.data_dir, labels=True),
         preview=image_grid,
         **run_settings(config),
     )

@@ -37,4 +37,10 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
         learning_rate=config.learning_rate,
         ema_halflife_images=config.ema_halflife_images,
     )
-    return Experiment(game=game, source=lambda: data.digits(labels=False), preview=image_grid, **run_settings(config))
+    return Experiment(
+        game=game,
+        source=lambda: data.digits(labels=False),
+        reference=lambda: data.digits(labels=True),
+        preview=image_grid,
+        **run_settings(config),
+    )

@@ -241,6 +241,11 @@ def adversarial(
         params, model_state = sampling_weights(state, "generator")
         return generator.apply(params, model_state, z, *conditions, train=False, key=network_key)[0]
 
+    def logits(state: GANState, samples: Array, label: Array | None = None) -> Array:
+        player = state.players["discriminator"]
+        conditions = sampled_labels(label, core.init_key(state.key), len(samples), num_classes)
+        return discriminator.apply(player.params, player.model_state, samples, *conditions, train=False)[0]
+
     lazy = [
         Phase(f"discriminator_{p.name}", "discriminator", lazy_loss(p), every=p.every, reuse_batch=True)
         for p in penalties
@@ -254,7 +259,7 @@ def adversarial(
     averaging = () if ema_halflife_images is None else (core.ema("generator"),)
     adapt = () if augment is None or augment.target is None else (_adapt(augment.interval),)
     after = (*adapt, *averaging)
-    return Game(init, phases, after, sample, prior, num_classes)
+    return Game(init, phases, after, sample, prior, num_classes, logits)
 
 
 def _check_arguments(

@@ -1,6 +1,8 @@
 """The impure part: mesh, checkpoints, logs, and the loop that trains an experiment."""
 
 from gan_jax.runtime.checkpoint import Checkpointer, state_sha256
+from gan_jax.runtime.choosing import choose_samples, parse_choice
+from gan_jax.runtime.evaluation import Evaluator, to_uint8
 from gan_jax.runtime.experiment import Experiment
 from gan_jax.runtime.finetune import init_from
 from gan_jax.runtime.health import all_finite, diversity
@@ -8,12 +10,13 @@ from gan_jax.runtime.logging import Logger, duration
 from gan_jax.runtime.mesh import make_mesh
 from gan_jax.runtime.preview import grid_columns, image_grid, scatter
 from gan_jax.runtime.program import Program, Start, build_program, build_start
-from gan_jax.runtime.sampling import sample_grid
+from gan_jax.runtime.sampling import sample_grid, stream_samples
 from gan_jax.runtime.train import Result, train
 from gan_jax.runtime.watchdog import Watchdog
 
 __all__ = [
     "Checkpointer",
+    "Evaluator",
     "Experiment",
     "Logger",
     "Program",
@@ -23,14 +26,18 @@ __all__ = [
     "all_finite",
     "build_program",
     "build_start",
+    "choose_samples",
     "diversity",
     "duration",
     "grid_columns",
     "image_grid",
     "init_from",
     "make_mesh",
+    "parse_choice",
     "sample_grid",
     "scatter",
     "state_sha256",
+    "stream_samples",
+    "to_uint8",
     "train",
 ]

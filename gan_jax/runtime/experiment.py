@@ -13,6 +13,7 @@ from gan_jax.core import UpdateRule, alternating
 from gan_jax.data import Source
 from gan_jax.types import Game, InvalidInputError
 
+EVALUATED = "eval/"  # what names of metrics of samples begin with, in the log
 _BOUNDARIES = ("steps", "report_every", "sample_every", "checkpoint_every")  # where a dispatch must end
 
 
@@ -36,12 +37,17 @@ class Experiment:
       keep_every: keep for good each checkpoint whose step this divides; 0 for none.
       sample_count: samples in a grid.
       fsdp: over how many devices the large arrays of the players are split; 1 keeps a copy on each.
+      metrics: of samples, computed on the way; names as `eval.requests` has them, separated by commas, such as `fcd2k`,
+        or `mixture`. In the log they are `eval/NAME`.
+      evaluate_every: iterations between those; 0 for none.
       best_metric: keep the checkpoint with the best value of this metric of the log too; empty for none.
       best_mode: whether the `min` or the `max` of it is best.
       on_divergence: when a loss, a gradient or a parameter is not finite, `stop`, or `rollback` to the last checkpoint
         and go on from there with other noise.
       max_rollbacks: of a run; after so many it stops.
       update_rule: how the game's phases make an iteration; see `core.rules`.
+      reference: makes the data that metrics compare samples with, with labels where a classifier is to be trained on
+        them; `source` by default.
       sample_inputs: what a game without a prior maps to the samples of a grid.
     """
 
@@ -59,11 +65,14 @@ class Experiment:
     keep_every: int = 0
     sample_count: int = 64
     fsdp: int = 1
+    metrics: str = ""
+    evaluate_every: int = 0
     best_metric: str = ""
     best_mode: str = "max"
     on_divergence: str = "stop"
     max_rollbacks: int = 3
     update_rule: UpdateRule = alternating
+    reference: Callable[[], Source] | None = None
     sample_inputs: Callable[[], PyTree] | None = None
 
     def __post_init__(self) -> None:
@@ -79,7 +88,7 @@ class Experiment:
         ):
             if getattr(self, name) < 1:
                 raise InvalidInputError(f"{name}={getattr(self, name)}: expected at least 1")
-        for name in ("seed", "sample_every", "keep_every", "max_rollbacks"):
+        for name in ("seed", "sample_every", "evaluate_every", "keep_every", "max_rollbacks"):
             if not 0 <= getattr(self, name) < 2**63:
                 raise InvalidInputError(f"{name}={getattr(self, name)}: expected at least 0, and below 2**63")
         for name, known in (("best_mode", ("min", "max")), ("on_divergence", ("stop", "rollback"))):
@@ -89,6 +98,16 @@ class Experiment:
             raise InvalidInputError(
                 f"best_metric={self.best_metric!r}: checkpoint_every={self.checkpoint_every} must be a multiple of "
                 f"report_every={self.report_every}, so that every checkpoint has its value"
+            )
+        if bool(self.metrics) != bool(self.evaluate_every) or self.evaluate_every % self.report_every:
+            raise InvalidInputError(
+                f"metrics={self.metrics!r}, evaluate_every={self.evaluate_every}: expected both or neither, and a "
+                f"multiple of report_every={self.report_every}"
+            )
+        if self.best_metric.startswith(EVALUATED) and self.checkpoint_every % (self.evaluate_every or self.steps):
+            raise InvalidInputError(
+                f"best_metric={self.best_metric!r}: checkpoint_every={self.checkpoint_every} must be a multiple of "
+                f"evaluate_every={self.evaluate_every}, so that every checkpoint has its value"
             )
         if self.game.prior is None and self.sample_every and self.sample_inputs is None:
             raise InvalidInputError("sample_inputs is missing: this game has no prior, so its grids need source images")
@@ -109,6 +128,10 @@ class Experiment:
         """Refuses a `best_metric` that the log will not have."""
         if self.best_metric and self.best_metric not in known:
             raise InvalidInputError(f"best_metric={self.best_metric!r}: expected one of {', '.join(sorted(known))}")
+
+    def wanted_metrics(self) -> list[str]:
+        """The metrics of samples that are computed on the way, by name."""
+        return [name.strip() for name in self.metrics.split(",") if name.strip()]
 
     def open_source(self) -> Source:
         """The data, once it is clear that its labels are the game's."""

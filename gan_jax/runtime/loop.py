@@ -12,12 +12,13 @@ from gan_jax.core import GANState, Window, window_means
 from gan_jax.runtime import hosts
 from gan_jax.runtime import mesh as meshes
 from gan_jax.runtime.checkpoint import Checkpointer
-from gan_jax.runtime.experiment import Experiment
+from gan_jax.runtime.evaluation import Evaluator
+from gan_jax.runtime.experiment import EVALUATED, Experiment
 from gan_jax.runtime.health import all_finite, diversity
 from gan_jax.runtime.logging import Pace, Silent, duration
 from gan_jax.runtime.preview import grid_columns
 from gan_jax.runtime.program import Carried, Program
-from gan_jax.runtime.sampling import begin_samples
+from gan_jax.runtime.sampling import begin_samples, stream_samples
 from gan_jax.runtime.signals import StopRequest
 from gan_jax.runtime.watchdog import Watchdog
 
@@ -41,6 +42,7 @@ class Loop:
     vote: hosts.Vote
     watchdog: Watchdog
     say: Callable[[str], None]
+    evaluator: Evaluator | None = None
     diverged: tuple[int, str] = (0, "")
 
     def run(self, step: int, carried: Carried) -> tuple[str, int, Carried]:
@@ -73,7 +75,7 @@ class Loop:
             last = step >= settings.steps
             stopping = hosts.preempted() | self.vote.cast(self.stop.signal is not None)
             if last or step % settings.report_every == 0:
-                due.append(self.report(step, state, window, pace))
+                due.append(self.report(step, state, window, pace, self.evaluate(step, state)))
                 carried["window"] = window = empty
             if settings.sample_every and (last or step % settings.sample_every == 0):
                 due.append(self.sample(step, state))
@@ -102,7 +104,17 @@ class Loop:
                 due.clear()
         return record
 
-    def report(self, step: int, state: GANState, window: Window, pace: Pace) -> Callable[[], dict[str, Any]]:
+    def evaluate(self, step: int, state: GANState) -> dict[str, float]:
+        """Metrics of samples, where they are due; training waits for them."""
+        settings = self.experiment
+        if self.evaluator is None or (step < settings.steps and step % settings.evaluate_every):
+            return {}
+        values = self.evaluator(stream_samples(settings, state, settings.seed))
+        return {f"{EVALUATED}{name}": value for name, value in values.items()}
+
+    def report(
+        self, step: int, state: GANState, window: Window, pace: Pace, measured: dict[str, float]
+    ) -> Callable[[], dict[str, Any]]:
         """Begins to measure; what it returns writes a line of the log, and one for the person watching.
 
         It notes a divergence instead where a metric is not finite.
@@ -117,8 +129,10 @@ class Loop:
             if bad:
                 self.diverge(step, ", ".join(bad))
                 return record
+            record |= measured
             self.logger.report(record)
-            losses = "  ".join(f"{name} {value:.4g}" for name, value in means.items() if name.endswith("/loss"))
+            shown = {name: value for name, value in means.items() if name.endswith("/loss")} | measured
+            losses = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
             total = self.experiment.steps
             self.say(f"step {step:,}/{total:,}  images {images:,}  {rate:,.0f} images/s  ETA {duration(eta)}  {losses}")
             return record

@@ -1,7 +1,8 @@
 """Samples of a game, on the devices that hold its state."""
 
 import functools
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -10,9 +11,11 @@ from jax.sharding import PartitionSpec
 from jaxtyping import PyTree
 
 from gan_jax.core import GANState
-from gan_jax.core.sharding import gather
+from gan_jax.core.sharding import constrain_batch, gather
 from gan_jax.runtime.experiment import Experiment
 from gan_jax.types import InvalidInputError
+
+CHUNK = 256  # samples that `stream_samples` draws from one key
 
 
 @functools.lru_cache(maxsize=8)
@@ -21,7 +24,8 @@ def _compiled(game: Any, n: int, truncation: float | None, meshed: bool) -> Call
 
     def sample(state: GANState, key: jax.Array, **options: PyTree) -> PyTree:
         state = state.replace(players=gather(state.players), ema=gather(state.ema))
-        return game.sample(state, jax.random.wrap_key_data(key), n=n, truncation=truncation, **options)
+        made = game.sample(state, jax.random.wrap_key_data(key), n=n, truncation=truncation, **options)
+        return constrain_batch(made) if meshed and n % jax.sharding.get_abstract_mesh().size == 0 else made
 
     return jax.jit(sample, out_shardings=PartitionSpec() if meshed else None)
 
@@ -72,3 +76,39 @@ def begin_samples(
 def sample_grid(experiment: Experiment, state: GANState, key: jax.Array, n: int, **options: Any) -> np.ndarray:
     """The samples of `begin_samples`, with its options, on the host."""
     return np.asarray(begin_samples(experiment, state, key, n, **options))
+
+
+def stream_samples(
+    experiment: Experiment, state: GANState, seed: int, *, truncation: float | None = None
+) -> Iterator[np.ndarray]:
+    """Endless samples for metrics, in chunks of 256, on the host; all processes must call it.
+
+    The first n depend on state, seed and truncation alone, not on how many are taken. The next chunk is on its way
+    while one is looked at. The classes of a conditional game come in turn.
+
+    Args:
+      experiment: whose game.
+      state: to sample from.
+      seed: of the latents.
+      truncation: see the prior.
+
+    Yields:
+      Samples `[256, ...]`.
+
+    Raises:
+      InvalidInputError: for a game that maps source images, not latents.
+    """
+    game = experiment.game
+    if game.prior is None:
+        raise InvalidInputError("this game has no prior to sample from: metrics of translated images are not supported")
+
+    def begin(index: int) -> PyTree:
+        label = None if game.num_classes is None else (index * CHUNK + np.arange(CHUNK)) % game.num_classes
+        key = jax.random.fold_in(jax.random.key(seed), index)
+        return begin_samples(experiment, state, key, CHUNK, label=label, truncation=truncation)
+
+    waiting = begin(0)
+    for index in itertools.count(1):
+        following = begin(index)
+        yield np.asarray(waiting)
+        waiting = following

@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from gan_jax.data import Source
 from gan_jax.runtime import hosts
 from gan_jax.runtime import mesh as meshes
 from gan_jax.runtime.checkpoint import Checkpointer, state_sha256
-from gan_jax.runtime.experiment import Experiment
+from gan_jax.runtime.evaluation import Evaluator
+from gan_jax.runtime.experiment import EVALUATED, Experiment
 from gan_jax.runtime.logging import Logger, Silent, write_json
 from gan_jax.runtime.loop import DIVERGED, DONE, Loop
 from gan_jax.runtime.program import Carried, Start, build_start, compile_program
@@ -59,6 +61,7 @@ def train(
     stop: StopRequest | None = None,
     wandb_project: str = "",
     config: Any = None,
+    evaluation_cache: pathlib.Path | None = None,
 ) -> Result:
     """Trains an experiment to its end, from the newest checkpoint in `workdir` if there is one.
 
@@ -73,6 +76,7 @@ def train(
       stop: asks for a stop; by default SIGTERM and SIGINT do.
       wandb_project: see `Logger`.
       config: see `Logger`.
+      evaluation_cache: directory of what metrics of samples need, see `Evaluator`; `workdir/evaluation` by default.
 
     Returns:
       How it ended.
@@ -95,7 +99,9 @@ def train(
         hosts.decide("data", lambda: _note_data(source, workdir, bool(checkpointer.steps())), watchdog.patience)
         hosts.agree("data", {"fingerprint": source.fingerprint()}, watchdog.patience)
         start = build_start(experiment, source.spec, mesh)
-        experiment.check_metric({*start.abstract["window"], "samples/diversity"})
+        evaluator = _evaluator(experiment, source, mesh, evaluation_cache or workdir / "evaluation", say)
+        evaluated = {f"{EVALUATED}{name}" for name in evaluator.values} if evaluator else set()
+        experiment.check_metric({*start.abstract["window"], "samples/diversity"} | evaluated)
 
         def last_good(every: int = 1) -> tuple[int, Carried]:
             watchdog.beat("restoring")
@@ -113,7 +119,7 @@ def train(
         def advance(step: int, carried: Carried, logger: Silent) -> tuple[str, int, Carried, tuple[int, str]]:
             watchdog.beat("compiling")
             program = compile_program(experiment, source, mesh, start, step, say)
-            loop = Loop(experiment, program, checkpointer, logger, stop, vote, watchdog, say)
+            loop = Loop(experiment, program, checkpointer, logger, stop, vote, watchdog, say, evaluator)
             ended = loop.run(step, carried)
             checkpointer.wait()
             return *ended, loop.diverged
@@ -148,6 +154,16 @@ def _result(
         checkpointer.best_step(),
         int(carried["rollbacks"]),
     )
+
+
+def _evaluator(
+    experiment: Experiment, source: Source, mesh: Mesh, cache: pathlib.Path, say: Callable[[str], None]
+) -> Evaluator | None:
+    wanted = experiment.wanted_metrics()
+    if not wanted:
+        return None
+    reference = source if experiment.reference is None else experiment.reference()
+    return Evaluator(wanted, reference, mesh, cache, seed=experiment.seed, say=say)
 
 
 def _checkpointer(experiment: Experiment, workdir: pathlib.Path) -> Checkpointer:

@@ -23,14 +23,14 @@ class Reader:
         return {"real": REAL.arrays["real"][indices]}
 
 
-def train(workdir, source, **options):
+def train(workdir, source, cache=None, **options):
     settings = {"seed": 1, "batch_size": 16, "steps": 8, "report_every": 4, "checkpoint_every": 4, "sample_every": 0}
     run = runtime.Experiment(
         game=GAMES["vanilla"][0](), source=lambda: source, preview=runtime.image_grid, **(settings | options)
     )
     workdir.mkdir(exist_ok=True)
     said = []
-    return runtime.train(run, workdir, say=said.append), said
+    return runtime.train(run, workdir, say=said.append, evaluation_cache=cache), said
 
 
 def test_a_streamed_data_set_trains_as_a_resident_one(tmp_path):

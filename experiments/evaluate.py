@@ -1,0 +1,139 @@
+"""Metrics of a trained run's samples, with the protocol that belongs to every number.
+
+--metrics names them: fid, kid, inception_score, prdc (of Inception's features), fd_dinov2, kd_dinov2, prdc_dinov2,
+cmmd, and fcd, kcd, prdc_classifier of a classifier trained here on the data in hand, which needs no download. Each is
+of 50,000 samples, or of as many thousands as stand behind the name: fid5k, fcd2k. For mixtures of Gaussians: mixture.
+
+Appends a line for each checkpoint to eval.jsonl in the workdir, and draws eval.png, each metric against images. With
+--neighbours=N also a picture of N samples, each with the training images nearest to it. A checkpoint that eval.jsonl
+has under the same protocol is not evaluated again, so the same command continues where it was stopped.
+"""
+
+import contextlib
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+
+from experiments import flags as commands
+from experiments import launch
+from experiments.launch import say
+from experiments.pictures import curves, neighbours
+from experiments.workdir import Run, versions
+from gan_jax import runtime
+from gan_jax.runtime import Evaluator, choose_samples, hosts, parse_choice, stream_samples
+from gan_jax.types import InvalidInputError
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "directory of the run", required=True)
+_METRICS = flags.DEFINE_list("metrics", None, "names, separated by commas; see above", required=True)
+_STEP = flags.DEFINE_string("step", "newest", "of the checkpoint: a number, or newest, best or all")
+_SEED = flags.DEFINE_integer("seed", 0, "of latents and subsets", lower_bound=0, upper_bound=2**31 - 1)
+_RAW = flags.DEFINE_bool("raw", False, "the generator itself, not its average")
+_TRUNCATION = flags.DEFINE_float("truncation", None, "see experiments.sample")
+_CHOOSE = flags.DEFINE_string(
+    "choose", "", "samples by the discriminator: top:SHARE, reject:PERCENTILE or mh:PROPOSALS; empty for all"
+)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "images at a time through the feature networks", lower_bound=1)
+_WEIGHTS = flags.DEFINE_string("feature_weights", None, "directory of published networks' weights; $GAN_JAX_WEIGHTS")
+_CACHE = flags.DEFINE_string("cache", None, "directory of classifiers and of features of data; ~/.cache/gan_jax")
+_NEIGHBOURS = flags.DEFINE_integer("neighbours", 0, "samples to draw beside their nearest images", lower_bound=0)
+
+
+def evaluated(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The lines of eval.jsonl."""
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    except json.JSONDecodeError as error:
+        raise InvalidInputError(f"{path} is damaged ({error}): mend or remove the line") from error
+
+
+def chosen_steps(run: Run) -> list[int]:
+    """The checkpoints that --step names."""
+    steps, step = run.steps(), _STEP.value
+    if not steps:
+        raise InvalidInputError(f"{run.workdir} has no checkpoint yet")
+    if step == "all":
+        return steps
+    if step == "newest":
+        return [max(steps)]
+    if step != "best" and not step.isdigit():
+        raise InvalidInputError(f"--step={step}: expected a number, newest, best or all")
+    return [run.restore("best" if step == "best" else int(step)).step]
+
+
+def evaluate(run: Run, evaluator: Evaluator, step: int) -> dict[str, Any]:
+    """The line of one checkpoint, without its protocol."""
+    trained = run.restore(step)
+    state = trained.state.replace(ema={}) if _RAW.value else trained.state
+    if _CHOOSE.value:
+        count = len(evaluator.reference)
+        spread = np.arange(min(4096, count)) * count // min(4096, count)
+        reals = evaluator.images(spread).astype(np.float32) / 127.5 - 1.0
+        samples = choose_samples(run.experiment, state, _SEED.value, _CHOOSE.value, reals, truncation=_TRUNCATION.value)
+    else:
+        samples = stream_samples(run.experiment, state, _SEED.value, truncation=_TRUNCATION.value)
+    values = evaluator(samples)
+    return {
+        "step": step,
+        "images": step * run.experiment.batch_size,
+        "metrics": values,
+        "state_sha256": runtime.state_sha256(trained.state),
+    }
+
+
+def main(argv: Sequence[str]) -> int:
+    """See the module."""
+    del argv
+    if _CHOOSE.value:
+        parse_choice(_CHOOSE.value)
+    with launch.launched(), contextlib.ExitStack() as stack:
+        mesh = runtime.make_mesh()
+        run = Run(_WORKDIR.value, mesh=mesh, say=say)
+        stack.callback(run.close)
+        stack.enter_context(jax.set_mesh(mesh))
+        steps = chosen_steps(run)
+        cache = pathlib.Path(_CACHE.value) if _CACHE.value else launch.cache_directory()
+        reference = (run.experiment.reference or run.experiment.source)()
+        evaluator = Evaluator(
+            _METRICS.value, reference, mesh, cache / "evaluation",
+            weights=_WEIGHTS.value, batch_size=_BATCH_SIZE.value, seed=_SEED.value, say=say,
+        )  # fmt: skip
+        protocol = {
+            "metrics": evaluator.records,
+            "seed": _SEED.value,
+            "weights": "raw" if _RAW.value or not run.averages else "ema",
+            "truncation": _TRUNCATION.value,
+            "choose": _CHOOSE.value,
+        }
+        path = run.workdir / "eval.jsonl"
+        for step in steps:
+            known = [line for line in evaluated(path) if line["step"] == step and line["protocol"] == protocol]
+            if known:
+                say(f"step {step:,} is in {path} under this protocol: not evaluated again")
+                line = known[-1]
+            else:
+                line = evaluate(run, evaluator, step) | {"protocol": protocol, "versions": versions()}
+                if hosts.is_primary():
+                    with path.open("a") as file:
+                        file.write(json.dumps(line) + "\n")
+            shown = "  ".join(f"{name} {value:.5g}" for name, value in line["metrics"].items())
+            say(f"step {step:,}  images {line['images']:,}  {shown}")
+        if _NEIGHBOURS.value:
+            picture = neighbours(run.restore(steps[-1]), evaluator, _NEIGHBOURS.value, _SEED.value)
+            if hosts.is_primary():
+                where = run.workdir / f"neighbours_{steps[-1]:08d}.png"
+                picture.save(where)
+                say(f"samples, and the training images nearest to them, in {where}")
+        lines = [line for line in evaluated(path) if line["protocol"] == protocol]
+        if hosts.is_primary() and lines:
+            curves(lines).save(run.workdir / "eval.png")
+            say(f"curves in {run.workdir / 'eval.png'}")
+    return commands.DONE
+
+
+if __name__ == "__main__":
+    commands.run(main)

@@ -1,0 +1,69 @@
+"""Pictures of an evaluation: metrics against images, and samples beside their nearest training images."""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from experiments.workdir import Trained
+from gan_jax.metrics import nearest
+from gan_jax.runtime import Evaluator
+from gan_jax.types import InvalidInputError
+
+_NEAREST = 7  # training images beside each sample
+
+
+def curves(lines: Sequence[dict[str, Any]]) -> Image.Image:
+    """Each metric against images.
+
+    Args:
+      lines: of eval.jsonl, of one protocol.
+
+    Returns:
+      The picture.
+    """
+    from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import
+
+    names = list(lines[-1]["metrics"])
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(4.5 * columns, 3.2 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.ravel()[len(names) :]:
+        axis.set_visible(False)
+    ordered = sorted(lines, key=lambda line: line["images"])
+    for axis, name in zip(axes.ravel(), names, strict=False):
+        axis.plot([line["images"] for line in ordered], [line["metrics"][name] for line in ordered], marker="o")
+        axis.set_title(name)
+        axis.set_xlabel("images")
+        axis.set_ylim(bottom=0)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=100)
+    return Image.open(buffer).convert("RGB")
+
+
+def neighbours(trained: Trained, evaluator: Evaluator, count: int, seed: int) -> Image.Image:
+    """A row for each sample: first the sample, then the training images whose features are nearest to its own.
+
+    Args:
+      trained: to sample from.
+      evaluator: whose first network's features are compared.
+      count: samples.
+      seed: of the latents.
+
+    Returns:
+      The picture.
+
+    Raises:
+      InvalidInputError: where no metric has features.
+    """
+    if not evaluator.real:
+        raise InvalidInputError("--neighbours: none of the --metrics looks at features")
+    samples = trained.sample(count, seed=seed)
+    features, reference = evaluator.features(samples)
+    _, index = nearest(features, reference, _NEAREST)
+    images = evaluator.images(index.ravel()).astype(np.float32) / 127.5 - 1.0
+    rows = np.concatenate([samples[:, None], images.reshape(count, _NEAREST, *samples.shape[1:])], axis=1)
+    return trained.experiment.preview(rows.reshape(-1, *samples.shape[1:]), _NEAREST + 1)

@@ -1,0 +1,100 @@
+"""Samples chosen by the discriminator, as a stream like that of all samples."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from gan_jax import eval as selection
+from gan_jax.core import GANState
+from gan_jax.runtime.experiment import Experiment
+from gan_jax.runtime.sampling import CHUNK, stream_samples
+from gan_jax.types import InvalidInputError
+
+_POOL = 4096  # samples that are looked at together, but for chains
+_CHAINS = 64  # side by side
+_CALIBRATED = 4096  # samples, and reals at most, that calibration is fitted to
+_WAYS = {"top": 0.5, "reject": 80.0, "mh": 64}  # with what they take where nothing is said
+
+
+def parse_choice(how: str) -> tuple[str, float]:
+    """`top:SHARE`, `reject:PERCENTILE` or `mh:PROPOSALS` as name and number.
+
+    Raises:
+      InvalidInputError: for anything else.
+    """
+    name, _, number = how.partition(":")
+    try:
+        value = float(number) if number else _WAYS[name]
+        good = {"top": 0 < value <= 1, "reject": 0 <= value <= 100, "mh": value >= 1 and value == int(value)}[name]
+    except (KeyError, ValueError):
+        good = False
+    if not good:
+        raise InvalidInputError(
+            f"choice {how!r}: expected top:SHARE (the best share, in (0, 1], of each {_POOL:,}), reject:PERCENTILE "
+            "(discriminator rejection sampling; the larger, the fewer are kept), or mh:PROPOSALS (Metropolis-Hastings)"
+        )
+    return name, value
+
+
+def choose_samples(
+    experiment: Experiment,
+    state: GANState,
+    seed: int,
+    how: str,
+    reals: np.ndarray,
+    *,
+    truncation: float | None = None,
+) -> Iterator[np.ndarray]:
+    """Endless samples that the discriminator finds likely; see `gan_jax.eval.selection`.
+
+    Args:
+      experiment: whose game.
+      state: to sample from, and whose discriminator judges.
+      seed: of latents and draws.
+      how: see `parse_choice`.
+      reals: data as the game sees them, that the logits are calibrated on; best such that it was not trained on. Chains
+        start at them.
+      truncation: see the prior.
+
+    Yields:
+      Samples, in parts of any length.
+
+    Raises:
+      InvalidInputError: for a game without logits or with labels, or a discriminator that calibration does not fit.
+    """
+    name, value = parse_choice(how)
+    game = experiment.game
+    if game.logits is None or game.num_classes is not None:
+        raise InvalidInputError(
+            f"choice {how!r}: this game is conditional, or its discriminator does not tell one sample from another"
+        )
+    judge = jax.jit(game.logits)
+
+    def logits(samples: np.ndarray) -> np.ndarray:
+        parts = [samples[low : low + CHUNK] for low in range(0, len(samples), CHUNK)]
+        return np.concatenate([np.asarray(judge(state, part)) for part in parts])
+
+    stream = stream_samples(experiment, state, seed, truncation=truncation)
+
+    def pool(size: int) -> np.ndarray:
+        return np.concatenate([next(stream) for _ in range(-(-size // CHUNK))])
+
+    of_reals = logits(reals[:_CALIBRATED])
+    calibrated = (lambda x: x) if name == "top" else selection.calibrate(of_reals, logits(pool(_CALIBRATED)))
+    draws = np.random.default_rng(seed)
+    while True:
+        samples = pool(_CHAINS * int(value) if name == "mh" else _POOL)
+        found = calibrated(logits(samples))
+        options: dict[str, Any] = {"seed": int(draws.integers(2**31))}
+        if name == "top":
+            chosen = selection.top(found, value)
+        elif name == "reject":
+            chosen = selection.reject(found, percentile=value, **options)
+        else:
+            chains = found[: len(found) // int(value) * int(value)].reshape(-1, int(value))
+            starts = draws.choice(calibrated(of_reals), len(chains))
+            chosen = selection.metropolis_hastings(chains, starts, **options)
+        if len(chosen.indices):
+            yield samples[chosen.indices]

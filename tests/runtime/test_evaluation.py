@@ -1,0 +1,139 @@
+"""Metrics of samples in the loop: in the log, the same after a resume, and deciding which checkpoint is kept."""
+
+import json
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from gan_jax import data, metrics, runtime
+from gan_jax.types import InvalidInputError
+from tests.conformance.games import GAMES, REAL
+from tests.runtime.test_train import train
+
+SHORT = {
+    "steps": 8,
+    "report_every": 2,
+    "checkpoint_every": 4,
+    "evaluate_every": 4,
+    "metrics": "fcd1k,prdc_classifier1k",
+}
+
+
+def lines(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def many():
+    """Enough images for a classifier, no two of them alike: distances between few points are badly conditioned."""
+    images = np.random.default_rng(1).integers(0, 256, (400, 8, 8, 1), np.uint8)
+    return data.Arrays("many", {"real": images, "label": (np.arange(400) % 3).astype(np.int32)}, 3)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_training():
+    """What the classifier learns does not matter here, and its test is elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules["gan_jax.eval.classifier"], "_LEAST_STEPS", 30)
+        yield
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+def evaluator(cache, wanted=("fcd1k",), devices=1, said=None, **options):
+    mesh = runtime.make_mesh(jax.devices()[:devices])
+    return runtime.Evaluator(wanted, many(), mesh, cache, say=(said or []).append, **options)
+
+
+@pytest.mark.slow
+def test_the_log_has_them_and_the_best_checkpoint_is_kept_by_them(cache, tmp_path):
+    options = SHORT | {"reference": many, "best_metric": "eval/fcd1k", "best_mode": "min", "keep_last": 1}
+    whole, said = train(tmp_path / "whole", REAL, cache=cache, **options)
+    found = lines(tmp_path / "whole")
+    assert [line["step"] for line in found if "eval/fcd1k" in line] == [4, 8]
+    assert {"eval/prdc_classifier1k_coverage", "eval/prdc_classifier1k_precision"} <= set(found[-1])
+    values = {line["step"]: line["eval/fcd1k"] for line in found if "eval/fcd1k" in line}
+    assert whole.best_checkpoint == min(values, key=values.get)
+    assert any("eval/fcd1k" in message for message in said)
+
+    train(tmp_path / "halves", REAL, cache=cache, **(options | {"steps": 4}))
+    halves, _ = train(tmp_path / "halves", REAL, cache=cache, **options)
+    assert halves.state_sha256 == whole.state_sha256
+    timeless = [
+        [{k: v for k, v in line.items() if k != "images_per_second"} for line in x]
+        for x in (found, lines(tmp_path / "halves"))
+    ]
+    assert timeless[0] == timeless[1]
+    plain, _ = train(
+        tmp_path / "plain", REAL, **{k: v for k, v in SHORT.items() if k not in ("metrics", "evaluate_every")}
+    )
+    assert plain.state_sha256 == whole.state_sha256, "looking at a run changed it"
+
+
+@pytest.mark.slow
+def test_batches_and_devices_change_no_value_and_the_second_time_nothing_is_computed_anew(cache):
+    random = np.random.default_rng(0)
+    samples = [np.tanh(random.normal(size=(n, 8, 8, 1))).astype(np.float32) for n in (300, 1, 699, 500)]
+    first = evaluator(cache)(samples)["fcd1k"]
+    for devices, batch_size in ((1, 7), (1, 500), (8, 7), (8, 64), (8, 500)):
+        said = []
+        again = evaluator(cache, devices=devices, batch_size=batch_size, said=said)
+        assert again(samples)["fcd1k"] == pytest.approx(first, rel=1e-6) and not said
+    fresh = evaluator(cache / "other", batch_size=7)  # the reference's features by other batches too
+    assert fresh(samples)["fcd1k"] == pytest.approx(first, rel=1e-6)
+
+
+@pytest.mark.slow
+def test_the_data_themselves_score_best_and_the_record_tells_the_protocol(cache):
+    judge = evaluator(cache, ("fcd1k", "kcd1k", "prdc_classifier1k"))
+    images = many().arrays["real"][np.arange(1000) % 400].astype(np.float32) / 127.5 - 1.0
+    itself, noise = judge([images]), judge([np.random.default_rng(0).uniform(-1, 1, images.shape).astype(np.float32)])
+    assert itself["fcd1k"] < 0.05 * noise["fcd1k"] and itself["prdc_classifier1k_precision"] > 0.99
+    record = judge.records["fcd1k"]
+    assert record["network"]["accuracy"] >= 0 and record["samples"] == 1000 and record["reference_count"] == 400
+    assert record["reference_sha256"] == many().fingerprint() and len(record["network"]["weights_sha256"]) == 64
+    json.dumps(judge.records)
+
+
+def test_mixtures_need_no_network(cache):
+    ring = data.ring()
+    judge = runtime.Evaluator(["mixture"], ring, runtime.make_mesh(jax.devices()[:1]), cache)
+    points = np.asarray(ring.draw(jax.random.key(0), 2500)["real"])
+    found = judge([points[:1000], points[1000:]])
+    assert set(found) == set(judge.values) == {f"mixture_{name}" for name in metrics.MixtureCoverage._fields}
+    assert found["mixture_modes"] == 8 and found["mixture_high_quality"] > 0.98
+
+
+def test_uint8_is_the_nearest():
+    x = np.arange(256, dtype=np.uint8)
+    assert (runtime.to_uint8(x.astype(np.float32) / 127.5 - 1.0) == x).all()
+    assert runtime.to_uint8(np.array([-7.0, 7.0])).tolist() == [0, 255]
+
+
+def test_what_can_not_be_evaluated_is_refused_before_training(cache, tmp_path):
+    def refused(match, source=REAL, **options):
+        with pytest.raises(InvalidInputError, match=match):
+            train(tmp_path / "bad", source, cache=cache, **(SHORT | options))
+
+    refused("comes without labels", metrics="fcd1k")
+    refused("expected one of fid, ", metrics="fcd1000")
+    refused("is of mixtures of Gaussians", metrics="mixture")
+    refused("multiple of report_every=2", evaluate_every=3)
+    refused("expected both or neither", metrics="")
+    refused("must be a multiple of evaluate_every=8", evaluate_every=8, best_metric="eval/fcd1k")
+    refused("expected one of ", reference=many, best_metric="eval/fcd2k")
+    with pytest.raises(InvalidInputError, match="data are points of ring of 8"):
+        runtime.Evaluator(["kcd1k"], data.ring(), runtime.make_mesh(jax.devices()[:1]), cache)
+    with pytest.raises(InvalidInputError, match="has no prior"):
+        next(runtime.stream_samples(translation(), None, 0))
+
+
+def translation():
+    return runtime.Experiment(
+        game=GAMES["cyclegan"][0](), source=lambda: REAL, preview=runtime.image_grid, seed=0, batch_size=8, steps=2,
+        sample_every=0,
+    )  # fmt: skip
