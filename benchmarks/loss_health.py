@@ -20,9 +20,9 @@ import jax
 import numpy as np
 from absl import app, flags, logging
 
+from benchmarks.zoo import all_losses, positive
 from experiments.workdir import versions
 from gan_jax import core, data, gans, losses, nets, runtime
-from gan_jax.types import Network
 
 HERE = pathlib.Path(__file__).parent
 RESULTS = HERE / "results" / "loss_health.jsonl"
@@ -32,24 +32,6 @@ BATCH, WIDTH, R1, PENALTY = 256, 128, 0.02, 1.0
 _STEPS = flags.DEFINE_integer("steps", 10_000, "iterations for each loss", lower_bound=1000)
 _ONLY = flags.DEFINE_list("only", [], "these losses alone, by name")
 _PLOT = flags.DEFINE_bool("plot", False, "draw the recorded lines, train nothing")
-
-
-def all_losses() -> dict[str, losses.GANLoss]:
-    """Every adversarial loss of the library, by name."""
-    found = {n: getattr(losses, n) for n in losses.__all__ if isinstance(getattr(losses, n), losses.GANLoss)}
-    divergences = ("kl", "reverse_kl", "pearson", "squared_hellinger", "jensen_shannon", "gan")
-    found |= {f"f_divergence {name}": losses.f_divergence(name) for name in divergences}
-    return found | {"energy_based": losses.energy_based(1.0)}
-
-
-def positive(network: Network) -> Network:
-    """The network with softplus outputs: an energy is not below 0."""
-
-    def apply(*arguments: Any, **options: Any) -> Any:
-        outputs, state = network.apply(*arguments, **options)
-        return jax.nn.softplus(outputs), state
-
-    return Network(network.init, apply)
 
 
 def build(name: str, loss: losses.GANLoss, steps: int) -> runtime.Experiment:

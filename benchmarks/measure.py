@@ -116,6 +116,14 @@ def record(name: str, line: dict[str, Any], **more_versions: str) -> None:
         file.write(json.dumps(whole, default=_plain) + "\n")
 
 
+def bootstrap(values: Sequence[float], draws: int = 10_000) -> tuple[float, float]:
+    """A 95% interval of the mean: percentiles of the means of draws with replacement."""
+    random = np.random.default_rng(0)
+    means = random.choice(np.asarray(values, np.float64), (draws, len(values))).mean(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()

@@ -1,0 +1,228 @@
+"""Stacked-MNIST: how many of a thousand modes each method reaches, beside the published rows.
+
+First a classifier of digits is trained on MNIST, and its accuracy on MNIST's test set is a part of every line. Then
+each method trains on stacked digits, and its average's samples are classified on the way and at the end: modes among
+26,000 samples, and KL(samples || data) in nats. A method and seed that `results/stacked_mnist.jsonl` has with the same
+settings is not trained again; one that was stopped continues from its checkpoint in --workdir.
+
+python -m benchmarks.stacked_mnist --data_dir=DIR                       every method, three seeds, small
+python -m benchmarks.stacked_mnist --data_dir=DIR --only=pairing_r1_r2  one method
+python -m benchmarks.stacked_mnist --scale=large --data_dir=DIR         the paper's batch and images: for a GPU
+python -m benchmarks.stacked_mnist --table                              the table, from the lines there are
+"""
+
+import json
+import pathlib
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from absl import app, flags, logging
+
+from benchmarks.measure import RESULTS, bootstrap, record, table
+from experiments.launch import cache_directory
+from gan_jax import core, data, gans, losses, nets, runtime
+from gan_jax.types import Game
+
+_DATA = flags.DEFINE_string("data_dir", "", "where TFDS prepared mnist")
+_ONLY = flags.DEFINE_list("only", [], "methods; all by default")
+_SEEDS = flags.DEFINE_integer("seeds", 3, "of each method", lower_bound=1)
+_SCALE = flags.DEFINE_enum("scale", "small", ["small", "large"], "of networks and training")
+_WORKDIR = flags.DEFINE_string("workdir", "runs/stacked_mnist", "of the runs, while they last")
+_TABLE = flags.DEFINE_bool("table", False, "train nothing, and print the table of what is recorded")
+_FILE = RESULTS / "stacked_mnist.jsonl"
+_SIZE, _MODES, _LATENTS = 32, 1000, 64
+SCALES = {
+    "small": {"width": 16, "batch_size": 64, "images": 640_000, "ema_halflife_images": 10_000.0},
+    "large": {"width": 128, "batch_size": 512, "images": 10_000_000, "ema_halflife_images": 500_000.0},
+}
+PUBLISHED = {  # modes, KL, source
+    "DCGAN": (99, 3.40, "VEEGAN, arXiv:1705.07761"),
+    "VEEGAN": (150, 2.95, "arXiv:1705.07761"),
+    "WGAN-GP": (959, 0.73, "PresGAN, arXiv:1910.04302"),
+    "PacGAN": (992, 0.28, "arXiv:1712.04086"),
+    "StyleGAN2": (940, 0.42, "DDGAN, arXiv:2112.07804"),
+    "PresGAN": (1000, 0.12, "arXiv:1910.04302"),
+    "VAEBM": (1000, 0.087, "arXiv:2010.00654"),
+    "DDGAN": (1000, 0.071, "arXiv:2112.07804"),
+    "MEG": (1000, 0.031, "arXiv:1901.08508"),
+    "R3GAN": (1000, 0.029, "arXiv:2501.05441"),
+    "small ResNet, pairing with R1 and R2": (1000, 0.078, "arXiv:2501.05441"),
+    "small ResNet, non-saturating with R1 and R2": (693, 0.927, "arXiv:2501.05441"),
+}
+
+
+def resnet(loss: losses.GANLoss, *, r1: bool, r2: bool) -> Callable[[dict[str, Any]], Game]:
+    """A residual network without normalisation, under a loss with zero-centred penalties at every step."""
+
+    def build(scale: dict[str, Any]) -> Game:
+        adam = core.adam(2e-4, 0.0, 0.99)
+        return gans.adversarial(
+            nets.from_linen(nets.ResNetGenerator(_SIZE, 3, scale["width"], norm="none")),
+            nets.from_linen(nets.ResNetDiscriminator(scale["width"], norm="none")),
+            core.normal(_LATENTS),
+            loss=loss,
+            penalties=[make(1.0) for make, wanted in ((gans.r1, r1), (gans.r2, r2)) if wanted],
+            generator_optimizer=adam,
+            discriminator_optimizer=adam,
+            ema_halflife_images=scale["ema_halflife_images"],
+        )
+
+    return build
+
+
+def dcgan(scale: dict[str, Any]) -> Game:
+    """As published, with batch norm in both networks, twice as wide as the residual ones."""
+    width = 2 * scale["width"]
+    return gans.dcgan(
+        nets.from_linen(nets.DCGANGenerator(_SIZE, 3, width)),
+        nets.from_linen(nets.DCGANDiscriminator(width)),
+        core.normal(_LATENTS),
+        ema_halflife_images=scale["ema_halflife_images"],
+    )
+
+
+def wgan_gp(scale: dict[str, Any]) -> Game:
+    """As published, five critic steps an iteration, on the same networks with layer norm in the critic."""
+    width = 2 * scale["width"]
+    return gans.wgan_gp(
+        nets.from_linen(nets.DCGANGenerator(_SIZE, 3, width)),
+        nets.from_linen(nets.DCGANDiscriminator(width, norm="layer")),
+        core.normal(_LATENTS),
+        ema_halflife_images=scale["ema_halflife_images"],
+    )
+
+
+METHODS: dict[str, Callable[[dict[str, Any]], Game]] = {
+    "pairing_r1_r2": resnet(losses.relativistic_pairing, r1=True, r2=True),
+    "non_saturating_r1_r2": resnet(losses.non_saturating, r1=True, r2=True),
+    "pairing_r1": resnet(losses.relativistic_pairing, r1=True, r2=False),
+    "non_saturating_r1": resnet(losses.non_saturating, r1=True, r2=False),
+    "pairing_r2": resnet(losses.relativistic_pairing, r1=False, r2=True),
+    "non_saturating_r2": resnet(losses.non_saturating, r1=False, r2=True),
+    "dcgan": dcgan,
+    "wgan_gp": wgan_gp,
+}
+
+
+def experiment(method: str, seed: int, source: data.Stacked) -> runtime.Experiment:
+    """A run of a method; `images` counts those of generator updates."""
+    scale = SCALES[_SCALE.value]
+    every = int(scale["images"] / scale["batch_size"] / 20)
+    return runtime.Experiment(
+        game=METHODS[method](scale),
+        source=lambda: source,
+        preview=runtime.image_grid,
+        seed=seed,
+        batch_size=int(scale["batch_size"]),
+        steps=20 * every,
+        steps_per_dispatch=10,
+        report_every=every,
+        evaluate_every=2 * every,
+        metrics="stacked",
+        sample_every=20 * every,
+        checkpoint_every=2 * every,
+        keep_last=1,
+    )
+
+
+def lines() -> list[dict[str, Any]]:
+    """What is recorded at this scale."""
+    found = [json.loads(line) for line in _FILE.read_text().splitlines()] if _FILE.exists() else []
+    return [line for line in found if line["scale"] == _SCALE.value and line["settings"] == SCALES[_SCALE.value]]
+
+
+def measure(method: str, seed: int, source: data.Stacked, test: data.Arrays) -> None:
+    """Trains, or goes on, and records."""
+    workdir = pathlib.Path(_WORKDIR.value) / f"{_SCALE.value}_{method}_{seed}"
+    workdir.mkdir(parents=True, exist_ok=True)
+    run, cache, began = experiment(method, seed, source), cache_directory() / "evaluation", time.monotonic()
+    result = runtime.train(
+        run, workdir, say=lambda text: print(f"{method} {seed}: {text}", flush=True), evaluation_cache=cache
+    )
+    log = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    curve = [
+        {"images": x["images"], "modes": x["eval/stacked_modes"], "kl": x["eval/stacked_kl"]}
+        for x in log
+        if "eval/stacked_kl" in x
+    ]
+    judge = runtime.Evaluator(["stacked"], source, runtime.make_mesh(), cache)
+    accuracy = tested(judge, test)
+    end = curve[-1] if result.status == "done" else {"modes": None, "kl": None}
+    record(
+        "stacked_mnist",
+        {
+            "method": method, "seed": seed, "scale": _SCALE.value, "settings": SCALES[_SCALE.value],
+            "status": result.status, "modes": end["modes"], "kl": end["kl"], "curve": curve,
+            "classifier_test_accuracy": accuracy, "classifier": judge.records["stacked"]["network"],
+            "samples": judge.count, "seconds": round(time.monotonic() - began), "state_sha256": result.state_sha256,
+        },
+    )  # fmt: skip
+    print(
+        f"{method} {seed}: {end['modes']} modes, KL {end['kl']}; classifier {accuracy:.2%} on MNIST's test set",
+        flush=True,
+    )
+
+
+def tested(judge: runtime.Evaluator, test: data.Arrays) -> float:
+    """The classifier's accuracy on MNIST's test set, each digit three times in one image."""
+    images = np.pad(test.arrays["real"], ((0, 0), (2, 2), (2, 2), (0, 0))).repeat(3, axis=-1)
+    made = judge.extractors["classifier"]
+    apply = jax.jit(made.apply)
+    found = [
+        np.asarray(apply(made.params, images[low : low + 500])["logits"])[:, :10] for low in range(0, len(images), 500)
+    ]
+    return float(np.mean(np.concatenate(found).argmax(-1) == test.arrays["label"]))
+
+
+def summary() -> str:
+    """Ours beside the published rows."""
+    rows: list[list[Any]] = [["method", "modes of 1,000", "KL(samples to data)", "seeds", "failed", "source"]]
+    for method in METHODS:
+        runs = [line for line in lines() if line["method"] == method]
+        good = [line for line in runs if line["status"] == "done"]
+        if not runs:
+            continue
+        shown = [_spread([line[name] for line in good], digits) for name, digits in (("modes", 0), ("kl", 3))]
+        rows.append([method, *shown, len(runs), len(runs) - len(good), f"here, {_SCALE.value}"])
+    for name, (modes, kl, source) in PUBLISHED.items():
+        rows.append([name, modes, f"{kl:.3f}", "", "", source])
+    return table(rows)
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    """Mean, with a 95% bootstrap interval of it where there are several."""
+    if not values:
+        return ""
+    mean = statistics.mean(values)
+    if len(values) == 1:
+        return f"{mean:.{digits}f}"
+    low, high = bootstrap(values)
+    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def main(argv: Sequence[str]) -> None:
+    """See the module."""
+    del argv
+    logging.set_verbosity(logging.ERROR)
+    unknown = set(_ONLY.value) - set(METHODS)
+    if unknown:
+        raise SystemExit(f"--only={','.join(sorted(unknown))}: expected some of {', '.join(METHODS)}")
+    if not _TABLE.value:
+        train, test = (
+            data.tfds_images("mnist", data_dir=_DATA.value, labels=True, split=split) for split in ("train", "test")
+        )
+        assert isinstance(train, data.Arrays) and isinstance(test, data.Arrays)
+        source = data.stacked(train, _SIZE)
+        for seed in range(_SEEDS.value):
+            for method in _ONLY.value or METHODS:
+                if not any(line["method"] == method and line["seed"] == seed for line in lines()):
+                    measure(method, seed, source, test)
+    print(summary())
+
+
+if __name__ == "__main__":
+    app.run(main)
