@@ -34,11 +34,17 @@ _SCALE = flags.DEFINE_enum("scale", "small", ["small", "large"], "of networks an
 _WORKDIR = flags.DEFINE_string("workdir", "runs/stacked_mnist", "of the runs, while they last")
 _TABLE = flags.DEFINE_bool("table", False, "train nothing, and print the table of what is recorded")
 _FILE = RESULTS / "stacked_mnist.jsonl"
-_SIZE, _MODES, _LATENTS = 32, 1000, 64
-SCALES = {
-    "small": {"width": 16, "batch_size": 64, "images": 640_000, "ema_halflife_images": 10_000.0},
-    "large": {"width": 128, "batch_size": 512, "images": 10_000_000, "ema_halflife_images": 500_000.0},
-}
+_LATENTS = 64
+SCALES: dict[str, dict[str, Any]] = {  # the small one, for two cores, reduces the digits; the large one pads them
+    "small": {
+        "image_size": 16, "width": 32, "batch_size": 64, "images": 640_000, "ema_halflife_images": 10_000.0,
+        "learning_rate": 2e-4, "gamma": 1.0,
+    },
+    "large": {
+        "image_size": 32, "width": 128, "batch_size": 512, "images": 10_000_000, "ema_halflife_images": 500_000.0,
+        "learning_rate": 2e-4, "gamma": 1.0,
+    },
+}  # fmt: skip
 PUBLISHED = {  # modes, KL, source
     "DCGAN": (99, 3.40, "VEEGAN, arXiv:1705.07761"),
     "VEEGAN": (150, 2.95, "arXiv:1705.07761"),
@@ -59,13 +65,13 @@ def resnet(loss: losses.GANLoss, *, r1: bool, r2: bool) -> Callable[[dict[str, A
     """A residual network without normalisation, under a loss with zero-centred penalties at every step."""
 
     def build(scale: dict[str, Any]) -> Game:
-        adam = core.adam(2e-4, 0.0, 0.99)
+        adam = core.adam(scale["learning_rate"], 0.0, 0.99)
         return gans.adversarial(
-            nets.from_linen(nets.ResNetGenerator(_SIZE, 3, scale["width"], norm="none")),
+            nets.from_linen(nets.ResNetGenerator(scale["image_size"], 3, scale["width"], norm="none")),
             nets.from_linen(nets.ResNetDiscriminator(scale["width"], norm="none")),
             core.normal(_LATENTS),
             loss=loss,
-            penalties=[make(1.0) for make, wanted in ((gans.r1, r1), (gans.r2, r2)) if wanted],
+            penalties=[make(scale["gamma"]) for make, wanted in ((gans.r1, r1), (gans.r2, r2)) if wanted],
             generator_optimizer=adam,
             discriminator_optimizer=adam,
             ema_halflife_images=scale["ema_halflife_images"],
@@ -78,7 +84,7 @@ def dcgan(scale: dict[str, Any]) -> Game:
     """As published, with batch norm in both networks, twice as wide as the residual ones."""
     width = 2 * scale["width"]
     return gans.dcgan(
-        nets.from_linen(nets.DCGANGenerator(_SIZE, 3, width)),
+        nets.from_linen(nets.DCGANGenerator(scale["image_size"], 3, width)),
         nets.from_linen(nets.DCGANDiscriminator(width)),
         core.normal(_LATENTS),
         ema_halflife_images=scale["ema_halflife_images"],
@@ -89,7 +95,7 @@ def wgan_gp(scale: dict[str, Any]) -> Game:
     """As published, five critic steps an iteration, on the same networks with layer norm in the critic."""
     width = 2 * scale["width"]
     return gans.wgan_gp(
-        nets.from_linen(nets.DCGANGenerator(_SIZE, 3, width)),
+        nets.from_linen(nets.DCGANGenerator(scale["image_size"], 3, width)),
         nets.from_linen(nets.DCGANDiscriminator(width, norm="layer")),
         core.normal(_LATENTS),
         ema_halflife_images=scale["ema_halflife_images"],
@@ -127,6 +133,14 @@ def experiment(method: str, seed: int, source: data.Stacked) -> runtime.Experime
         checkpoint_every=2 * every,
         keep_last=1,
     )
+
+
+def digits(split: str, size: int) -> data.Arrays:
+    """MNIST in images of this size: padded with black where they are smaller, else reduced."""
+    reduced = size if size < 28 else None
+    found = data.tfds_images("mnist", data_dir=_DATA.value, labels=True, split=split, image_size=reduced)
+    assert isinstance(found, data.Arrays)
+    return found
 
 
 def lines() -> list[dict[str, Any]]:
@@ -169,7 +183,7 @@ def measure(method: str, seed: int, source: data.Stacked, test: data.Arrays) -> 
 
 def tested(judge: runtime.Evaluator, test: data.Arrays) -> float:
     """The classifier's accuracy on MNIST's test set, each digit three times in one image."""
-    images = np.pad(test.arrays["real"], ((0, 0), (2, 2), (2, 2), (0, 0))).repeat(3, axis=-1)
+    images = data.stacked(test, SCALES[_SCALE.value]["image_size"]).images.repeat(3, axis=-1)
     made = judge.extractors["classifier"]
     apply = jax.jit(made.apply)
     found = [
@@ -212,11 +226,9 @@ def main(argv: Sequence[str]) -> None:
     if unknown:
         raise SystemExit(f"--only={','.join(sorted(unknown))}: expected some of {', '.join(METHODS)}")
     if not _TABLE.value:
-        train, test = (
-            data.tfds_images("mnist", data_dir=_DATA.value, labels=True, split=split) for split in ("train", "test")
-        )
-        assert isinstance(train, data.Arrays) and isinstance(test, data.Arrays)
-        source = data.stacked(train, _SIZE)
+        scale = SCALES[_SCALE.value]
+        train, test = (digits(split, scale["image_size"]) for split in ("train", "test"))
+        source = data.stacked(train, scale["image_size"])
         for seed in range(_SEEDS.value):
             for method in _ONLY.value or METHODS:
                 if not any(line["method"] == method and line["seed"] == seed for line in lines()):

@@ -64,8 +64,8 @@ def bicubic(images: Real[Array, "b h w c"], size: int) -> Float[Array, "b size s
       Keys, "Cubic Convolution Interpolation for Digital Image Processing", 1981; Parmar et al., arXiv:2104.11222, 2022.
 
     Example:
-      >>> print(bicubic(jnp.array([[0, 255]]).reshape(1, 1, 2, 1), 4)[0, 0, :, 0].round())
-      [-23.  53. 202. 278.]
+      >>> print(bicubic(jnp.array([[0, 200]]).reshape(1, 1, 2, 1), 4)[0, 0, :, 0].round())
+      [-18.  41. 159. 218.]
     """
     _check(images, size)
     return _resized(images, *(_cubic_weights(length, size) for length in images.shape[1:3]))
