@@ -8,13 +8,15 @@ of their histogram from equal shares. A Gaussian itself has 98.9% of its samples
 All settings have the hyperparameters of `mixture_games.Setup`, but for what is published otherwise: the weight 0.1 of
 the gradient penalty is that of the toys of WGAN-GP (arXiv:1704.00028), and unrolling foresees 5 updates
 (arXiv:1611.02163). One number, gamma of R1 and R2, goes with the scale of the data set (`--search` tells how it was
-found). There is one critic update in an iteration under all losses, those too whose papers have five.
+found). There is one critic update in an iteration under all losses, those too whose papers have five. Three games also
+run on a longer budget (`mixture_games.LONG`).
 
 The seeds of a setting train as one population: `jax.vmap` over states with data of their own, in one program. A seed
 whose parameters are not finite has failed; it counts as 0 modes and 0% good samples, and leaves the others alone. The
 intervals are 95% bootstrap percentiles of the mean over seeds.
 
 python -m benchmarks.mixtures                    what is not in results/mixtures.jsonl yet, then table and picture
+python -m benchmarks.mixtures --long             three games on the longer budget alone
 python -m benchmarks.mixtures --only=grid,r1+r2  of each kind of word (data, loss, regulariser, rule) only those named
 python -m benchmarks.mixtures --table            the table alone, from the recorded lines
 python -m benchmarks.mixtures --write            table and picture into docs/mixtures.md and docs/images/mixtures.png
@@ -33,7 +35,19 @@ from typing import Any
 import jax
 
 from benchmarks import measure, mixtures_report
-from benchmarks.mixture_games import DATA, Line, Setting, Setup, all_settings, describe, evaluate, scores, train
+from benchmarks.mixture_games import (
+    DATA,
+    LONG,
+    Line,
+    Setting,
+    Setup,
+    all_settings,
+    describe,
+    evaluate,
+    long_settings,
+    scores,
+    train,
+)
 from gan_jax.runtime import duration
 
 
@@ -110,6 +124,7 @@ def main(argv: Sequence[str]) -> None:
     """See the module."""
     parser = argparse.ArgumentParser("benchmarks.mixtures", description=__doc__, formatter_class=_Raw)
     parser.add_argument("--only", default="", help="words that settings must have, by commas")
+    parser.add_argument("--long", action="store_true", help="only the games that run on the longer budget, on that")
     parser.add_argument("--table", action="store_true", help="run nothing, and print the table of what is recorded")
     parser.add_argument("--write", action="store_true", help="run nothing, and write table and picture into docs/")
     parser.add_argument("--search", action="store_true", help="try other hyperparameters on the pairing loss")
@@ -122,14 +137,22 @@ def main(argv: Sequence[str]) -> None:
     if chosen.search:
         search(setup)
         return
-    settings = select([word for word in chosen.only.split(",") if word], all_settings())
+    words, longer = [word for word in chosen.only.split(",") if word], dataclasses.replace(setup, **LONG)
+    settings = select(words, all_settings())
     if not (chosen.table or chosen.write):
-        run_all(settings, setup)
-    hashes = {describe(setting, setup)["hash"]: setting for setting in settings}
-    lines = {hashes[line["hash"]]: line for line in recorded() if line["hash"] in hashes}
+        if not chosen.long:
+            run_all(settings, setup)
+        if chosen.long or not words:
+            run_all(select(words, long_settings()), longer)
+    short, long = _lines(settings, setup), _lines(long_settings(), longer)
     if chosen.write:
-        mixtures_report.write(lines)
-    print(mixtures_report.table(lines))
+        mixtures_report.write(short, long)
+    print(mixtures_report.table(short, long))
+
+
+def _lines(settings: Sequence[Setting], setup: Setup) -> dict[Setting, Line]:
+    hashes = {describe(setting, setup)["hash"]: setting for setting in settings}
+    return {hashes[line["hash"]]: line for line in recorded() if line["hash"] in hashes}
 
 
 class _Raw(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):

@@ -104,22 +104,37 @@ def complete(lines: Lines) -> str:
     return markdown(rows)
 
 
-def table(lines: Lines) -> str:
-    """All of it, in Markdown."""
-    if not lines:
-        return "Nothing is recorded with these settings."
-    first = next(iter(lines.values()))
-    setup = first["setup"]
-    hours, machine = sum(line["cpu_seconds"] for line in lines.values()) / 3600, first["machine"]
-    told = (
+def on_a_longer_budget(lines: Lines) -> str:
+    """The few games that have one, with the worst seed."""
+    rows = [
+        ["data", "loss", "regulariser", "modes", "high quality", "KL", "failed", "modes by seed", "quality by seed"]
+    ]
+    for setting, line in lines.items():
+        seeds = [", ".join(f"{x}" for x in line["modes"]), ", ".join(f"{x:.1%}" for x in line["high_quality"])]
+        rows.append([setting.data, f"`{setting.loss}`", NAMES[setting.regularizer], *_cells(line), *seeds])
+    return markdown(rows)
+
+
+def _told(lines: Lines) -> str:
+    line = next(iter(lines.values()))
+    setup, hours = line["setup"], sum(line["cpu_seconds"] for line in lines.values()) / 3600
+    return (
         f"{len(lines)} settings of {setup['seeds']} seeds, {setup['iterations']:,} iterations of batches of "
-        f"{setup['batch_size']}; {hours:.1f} core hours ({machine['processor']}, {machine['cores']} cores)."
+        f"{setup['batch_size']}, {setup['layers']} layers of {setup['width']}; {hours:.1f} core hours "
+        f"({line['machine']['processor']})."
     )
-    parts = ["**Beside the published figures** (in brackets 95% intervals):", beside_published(lines)]
+
+
+def table(lines: Lines, long: Lines) -> str:
+    """All of it, in Markdown."""
+    parts = ["**On the longer budget:**", on_a_longer_budget(long), _told(long)] if long else []
+    if not lines:
+        return "\n\n".join(parts) or "Nothing is recorded with these settings."
+    parts += ["**Beside the published figures** (in brackets 95% intervals):", beside_published(lines)]
     for name in DATA:
         modes = len(DATA[name].centers)
         parts += [f"**{name.capitalize()}**: modes of {modes}, share of high quality.", by_loss(lines, name)]
-    parts += ["**Update rules**: modes, share of high quality.", by_rule(lines), told]
+    parts += ["**Update rules**: modes, share of high quality.", by_rule(lines), _told(lines)]
     parts += ["<details><summary>All settings</summary>", complete(lines), "</details>"]
     return "\n\n".join(parts)
 
@@ -127,16 +142,16 @@ def table(lines: Lines) -> str:
 BEGIN, END = "<!-- written by python -m benchmarks.mixtures --write -->", "<!-- end of what is written -->"
 
 
-def write(lines: Lines) -> None:
+def write(lines: Lines, long: Lines) -> None:
     """Puts the table between the markers of docs/mixtures.md, and draws docs/images/mixtures.png."""
     page = DOCS / "mixtures.md"
     before, rest = page.read_text().split(BEGIN)
-    page.write_text(f"{before}{BEGIN}\n{table(lines)}\n{END}{rest.split(END)[1]}")
-    picture(lines, DOCS / "images" / "mixtures.png")
+    page.write_text(f"{before}{BEGIN}\n{table(lines, long)}\n{END}{rest.split(END)[1]}")
+    picture(lines, long, DOCS / "images" / "mixtures.png")
 
 
-def picture(lines: Lines, path: pathlib.Path) -> None:
-    """Heat maps of losses by regularisers, and samples of telling settings over the modes."""
+def picture(lines: Lines, long: Lines, path: pathlib.Path) -> None:
+    """Heat maps of losses by regularisers, and samples of telling settings over the modes, the last on both budgets."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import
 
     figure = Figure(figsize=(17, 16), layout="constrained")
@@ -148,9 +163,12 @@ def picture(lines: Lines, path: pathlib.Path) -> None:
         _heat(axes[2 * index], lines, name, losses, "modes", f"{name}: modes of {modes}", modes)
         _heat(axes[2 * index + 1], lines, name, losses, "high_quality", f"{name}: % of high quality", 1.0)
     axes[0].set_yticks(range(len(losses)), losses, fontsize=10)
-    grid = bottom.subplots(len(DATA), len(PICTURED))
+    grid = bottom.subplots(len(DATA), len(PICTURED) + 1)
     for row, name in zip(grid, DATA, strict=True):
-        for axis, (loss, regularizer) in zip(row, PICTURED, strict=True):
+        best = Setting(name, *PICTURED[-1])
+        _points(row[-1], long.get(best), name)
+        row[-1].set_title(f"{best.loss}\n{NAMES[best.regularizer]}, longer", fontsize=10)
+        for axis, (loss, regularizer) in zip(row[:-1], PICTURED, strict=True):
             _points(axis, lines.get(Setting(name, loss, regularizer)), name)
             axis.set_title(f"{loss}\n{NAMES[regularizer]}", fontsize=10)
     figure.savefig(path, dpi=70)

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import measure, mixture_games, mixtures, mixtures_report
 
-TINY = ["--iterations=4", "--seeds=2", "--width=8", "--only=ring,relativistic_pairing,r1+r2,alternating"]
+TINY = ["--iterations=4", "--seeds=2", "--width=8", "--layers=2", "--only=ring,relativistic_pairing,r1+r2,alternating"]
 
 
 @pytest.fixture(autouse=True)
@@ -49,12 +49,17 @@ def test_a_setting_is_recorded_once_and_printed(results, capsys, tmp_path, monke
     text = page.read_text()
     assert text.startswith("Before.\n") and text.endswith("After.\n") and "old" not in text and "VEEGAN" in text
     assert (tmp_path / "images" / "mixtures.png").stat().st_size > 10_000
+    [long] = mixtures.recorded()
+    assert "**On the longer budget:**" in mixtures_report.table({}, {mixture_games.long_settings()[0]: long})
     mixtures.main(["--table", *TINY, "--seeds=1"])  # other settings, another hash
     assert "Nothing is recorded" in capsys.readouterr().out
 
 
 def test_a_seed_that_fails_is_counted_and_leaves_the_others_alone(results):
-    setting, setup = mixture_games.Setting("ring", "non_saturating", "none"), mixture_games.Setup(iterations=8, width=8)
+    setting, setup = (
+        mixture_games.Setting("ring", "non_saturating", "none"),
+        mixture_games.Setup(iterations=8, width=8, layers=2),
+    )
     fine = mixture_games.train(setting, setup, [1, 0], {"learning_rate": [1e-3, 1e-3]})
     mixed = mixture_games.train(setting, setup, [1, 0], {"learning_rate": [1e38, 1e-3]})
     assert fine.failed_by == [None, None] and mixed.failed_by[1] is None and mixed.failed_by[0] <= 8
@@ -63,11 +68,18 @@ def test_a_seed_that_fails_is_counted_and_leaves_the_others_alone(results):
     assert (found["modes"][0], found["high_quality"][0], found["kl"][0]) == (0, 0.0, None)
 
     mixtures.main(
-        ["--iterations=8", "--seeds=2", "--learning_rate=1e38", "--only=ring,non_saturating,none,alternating"]
+        [
+            "--iterations=8",
+            "--seeds=2",
+            "--width=8",
+            "--layers=2",
+            "--learning_rate=1e38",
+            "--only=ring,non_saturating,none,alternating",
+        ]
     )
     [line] = lines(results)
     assert line["failed"] == 2 and line["modes"] == [0, 0] and line["interval"]["high_quality"] == [0.0, 0.0]
-    assert "0.0, 0%, 2 failed" in mixtures_report.table({setting: line})
+    assert "0.0, 0%, 2 failed" in mixtures_report.table({setting: line}, {})
 
 
 def test_the_table_has_every_loss_under_every_regularizer_and_the_rules():
@@ -83,6 +95,6 @@ def test_the_table_has_every_loss_under_every_regularizer_and_the_rules():
 
 
 def test_bootstrap():
-    assert mixture_games.bootstrap([3.0] * 5) == [3.0, 3.0]
-    low, high = mixture_games.bootstrap([0.0, 1.0, 2.0, 3.0, 4.0])
+    assert measure.bootstrap([3.0] * 5) == (3.0, 3.0)
+    low, high = measure.bootstrap([0.0, 1.0, 2.0, 3.0, 4.0])
     assert 0.5 < low < 1.2 and 2.8 < high < 3.5

@@ -1,0 +1,145 @@
+"""What choosing samples does to the metrics: truncation, and selection by the discriminator, on a DCGAN of MNIST.
+
+Trains `experiments/configs/dcgan_mnist.py` in --workdir, or takes the run that is there, and evaluates the samples of
+every choice under several seeds of latents by `fcd10k` and `prdc_classifier10k`. Calibration and the chains' starts
+use MNIST's test images, which the discriminator has not seen. Draws the table as a picture too: fidelity (precision)
+against diversity (recall), for each choice.
+
+python -m benchmarks.selection --data_dir=DIR    what results/selection.jsonl lacks, then table and picture
+python -m benchmarks.selection --table           table and picture from the lines there are
+"""
+
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from absl import app, flags
+
+from benchmarks.measure import RESULTS, bootstrap, record, table
+from experiments.launch import cache_directory
+from experiments.workdir import Run
+from gan_jax import data, runtime
+
+_DATA = flags.DEFINE_string("data_dir", "", "where TFDS prepared mnist")
+_WORKDIR = flags.DEFINE_string("workdir", "runs/selection", "of the trained run")
+_SEEDS = flags.DEFINE_integer("seeds", 5, "of latents, for each choice", lower_bound=1)
+_TABLE = flags.DEFINE_bool("table", False, "run nothing, and show what is recorded")
+_CONFIG = "experiments/configs/dcgan_mnist.py"
+_FILE, _PICTURE = RESULTS / "selection.jsonl", RESULTS.parents[1] / "docs" / "images" / "selection.png"
+_METRICS = ("fcd10k", "prdc_classifier10k")
+_COLUMNS = {
+    "fcd10k": "FCD, 10,000",
+    "prdc_classifier10k_precision": "precision",
+    "prdc_classifier10k_recall": "recall",
+    "prdc_classifier10k_density": "density",
+    "prdc_classifier10k_coverage": "coverage",
+}
+_TRUNCATIONS = (0.9, 0.7, 0.5)  # of the uniform prior's range
+_CHOICES = ("top:0.75", "top:0.5", "top:0.25", "reject:50", "reject:80", "reject:95", "mh:16", "mh:64", "mh:256")
+_WAYS: dict[str, tuple[float | None, str]] = {
+    "all samples": (None, ""),
+    **{f"truncation {x}": (x, "") for x in _TRUNCATIONS},
+    **{choice: (None, choice) for choice in _CHOICES},
+}
+
+
+def trained() -> Run:
+    """The run, trained to its end."""
+    options = [f"--config={_CONFIG}", f"--workdir={_WORKDIR.value}", f"--config.data_dir={_DATA.value}"]
+    subprocess.run([sys.executable, "-m", "experiments.train", *options], check=True)
+    return Run(_WORKDIR.value, mesh=runtime.make_mesh())
+
+
+def lines() -> list[dict[str, Any]]:
+    """What is recorded."""
+    return [json.loads(line) for line in _FILE.read_text().splitlines()] if _FILE.exists() else []
+
+
+def run_all() -> None:
+    """Every choice under every seed that has no line."""
+    run = trained()
+    unseen = data.tfds_images("mnist", data_dir=_DATA.value, labels=False, split="test").read(np.arange(4096))["real"]
+    reals = unseen.astype(np.float32) / 127.5 - 1.0
+    state, reference = run.restore().state, (run.experiment.reference or run.experiment.source)()
+    digest = runtime.state_sha256(state)
+    there = {(line["way"], line["seed"]) for line in lines() if line["state_sha256"] == digest}
+    with jax.set_mesh(run.mesh):
+        judge = runtime.Evaluator(_METRICS, reference, run.mesh, cache_directory() / "evaluation", batch_size=256)
+        for way, (truncation, choice) in _WAYS.items():
+            for seed in range(_SEEDS.value):
+                if (way, seed) in there:
+                    continue
+                began = time.monotonic()
+                if choice:
+                    samples = runtime.choose_samples(run.experiment, state, seed, choice, reals)
+                else:
+                    samples = runtime.stream_samples(run.experiment, state, seed, truncation=truncation)
+                values = judge(samples)
+                line = {"way": way, "seed": seed, "values": values, "seconds": round(time.monotonic() - began, 1)}
+                facts = {"state_sha256": digest, "config": _CONFIG, "protocol": judge.records}
+                record("selection", line | facts)
+                shown = "  ".join(f"{title} {values[name]:.4g}" for name, title in _COLUMNS.items())
+                print(f"{way}, seed {seed}: {shown}", flush=True)
+    run.close()
+
+
+def of(way: str) -> dict[str, list[float]]:
+    """The values of a choice, over its seeds."""
+    found = [line["values"] for line in lines() if line["way"] == way]
+    return {name: [values[name] for values in found] for name in _COLUMNS}
+
+
+def summary() -> str:
+    """Means, with 95% bootstrap intervals over the seeds of latents."""
+    rows: list[list[Any]] = [["samples", *_COLUMNS.values(), "seeds"]]
+    for way in _WAYS:
+        values = of(way)
+        if seeds := len(values["fcd10k"]):
+            cells = ["{:.3g} [{:.3g}, {:.3g}]".format(statistics.mean(x), *bootstrap(x)) for x in values.values()]
+            rows.append([way, *cells, seeds])
+    return table(rows)
+
+
+def picture(path: pathlib.Path) -> None:
+    """Precision against recall, and FCD beside."""
+    from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import
+
+    figure = Figure(figsize=(13, 5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    ways = [way for way in _WAYS if of(way)["fcd10k"]]
+    colors = {"truncation": "C1", "top": "C2", "reject": "C3", "mh": "C4", "all samples": "C0"}
+    for index, way in enumerate(ways):
+        color = colors[next(name for name in colors if way.startswith(name))]
+        values = {name: statistics.mean(x) for name, x in of(way).items()}
+        x, y = values["prdc_classifier10k_recall"], values["prdc_classifier10k_precision"]
+        left.scatter(x, y, color=color)
+        left.annotate(way, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=9)
+        low, high = bootstrap(of(way)["fcd10k"])
+        right.barh(index, values["fcd10k"], color=color, xerr=[[values["fcd10k"] - low], [high - values["fcd10k"]]])
+    left.set_xlabel("recall (diversity)")
+    left.set_ylabel("precision (fidelity)")
+    right.set_yticks(range(len(ways)), ways)
+    right.invert_yaxis()
+    right.set_xlabel("FCD of 10,000 samples (less is better)")
+    figure.savefig(path, dpi=100)
+
+
+def main(argv: Sequence[str]) -> None:
+    """See the module."""
+    del argv
+    if not _TABLE.value:
+        run_all()
+    print(summary())
+    picture(_PICTURE)
+    print(f"picture in {_PICTURE}")
+
+
+if __name__ == "__main__":
+    app.run(main)
