@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.measure import put
 from benchmarks.measure import table as markdown
 from benchmarks.mixture_games import DATA, PICTURED, REGULARIZERS, RULES, UNDER_RULES, Line, Setting
 from benchmarks.zoo import all_losses
@@ -139,14 +140,9 @@ def table(lines: Lines, long: Lines) -> str:
     return "\n\n".join(parts)
 
 
-BEGIN, END = "<!-- written by python -m benchmarks.mixtures --write -->", "<!-- end of what is written -->"
-
-
 def write(lines: Lines, long: Lines) -> None:
-    """Puts the table between the markers of docs/mixtures.md, and draws docs/images/mixtures.png."""
-    page = DOCS / "mixtures.md"
-    before, rest = page.read_text().split(BEGIN)
-    page.write_text(f"{before}{BEGIN}\n{table(lines, long)}\n{END}{rest.split(END)[1]}")
+    """Puts the table into docs/mixtures.md, and draws docs/images/mixtures.png."""
+    put(DOCS / "mixtures.md", "mixtures --write", table(lines, long))
     picture(lines, long, DOCS / "images" / "mixtures.png")
 
 

@@ -44,7 +44,8 @@ def test_a_setting_is_recorded_once_and_printed(results, capsys, tmp_path, monke
     monkeypatch.setattr(mixtures_report, "DOCS", tmp_path)
     (tmp_path / "images").mkdir()
     page = tmp_path / "mixtures.md"
-    page.write_text(f"Before.\n{mixtures_report.BEGIN}\nold\n{mixtures_report.END}\nAfter.\n")
+    begin, end = "<!-- written by python -m benchmarks.mixtures --write -->", "<!-- end of what is written -->"
+    page.write_text(f"Before.\n{begin}\nold\n{end}\nAfter.\n")
     mixtures.main(["--write", *TINY])
     text = page.read_text()
     assert text.startswith("Before.\n") and text.endswith("After.\n") and "old" not in text and "VEEGAN" in text
