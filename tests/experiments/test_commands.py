@@ -49,7 +49,7 @@ def test_a_second_start_compiles_nothing_anew(tmp_path):
     default = {"JAX_COMPILATION_CACHE_DIR": "", "XDG_CACHE_HOME": str(tmp_path / "home")}
 
     def kept(name, *flags):
-        run("train", f"--workdir={tmp_path / name}", "--config.steps=20", *SMALL[1:], *flags, **default)
+        run("train", f"--config={BATTERY}", f"--workdir={tmp_path / name}", "--config.steps=20", *flags, **default)
         return {path.name for path in tmp_path.rglob("*-cache")}
 
     first = kept("first")
