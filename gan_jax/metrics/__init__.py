@@ -1,12 +1,12 @@
-"""Metrics of samples, as functions of features, predictions or points; importing them needs jax and numpy alone.
+"""Metrics of samples, as functions of features, predictions or points; importing them needs jax, jaxtyping and numpy alone.
 
 Sums over samples are made in float64 on the host. What looks at all pairs (neighbours, CMMD) runs in blocks on the
 devices that hold its arguments.
 """
 
 from gan_jax.metrics.frechet import Moments, frechet_distance, frechet_infinity, merge, moments
-from gan_jax.metrics.inception import inception_score
-from gan_jax.metrics.kernel import cmmd, kernel_distance
+from gan_jax.metrics.inception import Score, inception_score
+from gan_jax.metrics.kernel import KernelDistance, cmmd, kernel_distance
 from gan_jax.metrics.modes import Coverage, MixtureCoverage, mixture_coverage, mode_coverage
 from gan_jax.metrics.neighbours import DensityCoverage, PrecisionRecall, density_coverage, nearest, precision_recall
 from gan_jax.metrics.transport import sliced_wasserstein
@@ -14,9 +14,11 @@ from gan_jax.metrics.transport import sliced_wasserstein
 __all__ = [
     "Coverage",
     "DensityCoverage",
+    "KernelDistance",
     "MixtureCoverage",
     "Moments",
     "PrecisionRecall",
+    "Score",
     "cmmd",
     "density_coverage",
     "frechet_distance",

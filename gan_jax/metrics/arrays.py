@@ -18,5 +18,5 @@ def check_features(least: int, **features: Array | np.ndarray) -> None:
     for name, x in features.items():
         if x.shape[0] < least:
             raise InvalidInputError(f"{name} has {x.shape[0]} samples: expected {least} or more")
-        if not np.all(np.isfinite(jax.device_get(x.sum(axis=1)))):
+        if not np.all(np.isfinite(jax.device_get(x.sum(axis=1, dtype=np.promote_types(x.dtype, np.float32))))):
             raise InvalidInputError(f"{name} has values that are not finite: the samples or the network have diverged")

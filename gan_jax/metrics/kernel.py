@@ -59,11 +59,11 @@ def kernel_distance(
         raise InvalidInputError(
             f"subsets={subsets} of subset_size={subset_size}, of {least} samples: expected 1 or more, of 2 to {least}"
         )
-    sides = np.asarray(real, np.float64), np.asarray(fake, np.float64)
+    sides = np.asarray(real), np.asarray(fake)
     random = np.random.default_rng(seed)
     values = []
     for _ in range(subsets):
-        r, f = (x[random.choice(len(x), subset_size, replace=False)] for x in sides)
+        r, f = (x[random.choice(len(x), subset_size, replace=False)].astype(np.float64) for x in sides)
         within = _kernel(r, r) + _kernel(f, f)
         apart = (within.sum() - np.trace(within)) / (subset_size * (subset_size - 1))
         values.append(apart - 2.0 * _kernel(r, f).mean())

@@ -139,7 +139,7 @@ def _prepared(real: Features, fake: OtherFeatures, k: int) -> tuple[Array, Array
 
 def _centered(a: Features, b: OtherFeatures) -> tuple[Array, Array]:
     """Both in float32 or wider, moved near the origin, where squared distances lose less to rounding."""
-    a, b = (jnp.asarray(x, jnp.promote_types(x.dtype, jnp.float32)) for x in (a, b))
+    a, b = (jnp.asarray(x, dtypes.canonicalize_dtype(jnp.promote_types(x.dtype, jnp.float32))) for x in (a, b))
     center = jnp.mean(b, axis=0)
     return a - center, b - center
 
@@ -160,10 +160,9 @@ def _nearest(
         index = first + jnp.arange(block.shape[0])
         allowed = valid & (index != jnp.arange(n)[:, None]) if others else valid
         squared = jnp.where(allowed, squared_distances(queries, block), jnp.inf)
-        distances = jnp.concatenate([best[0], squared], axis=1)
-        indices = jnp.concatenate([best[1], jnp.broadcast_to(index, squared.shape)], axis=1)
-        found, place = jax.lax.top_k(-distances, k)
-        return -found, jnp.take_along_axis(indices, place, axis=1)
+        found, place = jax.lax.top_k(-jnp.concatenate([best[0], squared], axis=1), k)
+        before = jnp.take_along_axis(best[1], jnp.minimum(place, k - 1), axis=1)
+        return -found, jnp.where(place < k, before, first + place - k)
 
     start = jnp.full((n, k), jnp.inf, queries.dtype), jnp.zeros((n, k), jnp.int32)
     return in_blocks(keep, start, references, n)
