@@ -5,14 +5,15 @@ cmmd, and fcd, kcd, prdc_classifier of a classifier trained here on the data in 
 of 50,000 samples, or of as many thousands as stand behind the name: fid5k, fcd2k. For mixtures of Gaussians: mixture.
 
 Appends a line for each checkpoint to eval.jsonl in the workdir, and draws eval.png, each metric against images. With
---neighbours=N also a picture of N samples, each with the training images nearest to it. A checkpoint that eval.jsonl
-has under the same protocol is not evaluated again, so the same command continues where it was stopped.
+--neighbours=N also a picture of N samples, each with the reference's images nearest to it. A checkpoint that eval.jsonl
+has, the same state under the same protocol, is not evaluated again, so the same command continues where it was stopped.
 """
 
 import contextlib
+import functools
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -23,7 +24,7 @@ from experiments import flags as commands
 from experiments import launch
 from experiments.launch import say
 from experiments.pictures import curves, neighbours
-from experiments.workdir import Run, versions
+from experiments.workdir import Run, Trained, versions
 from gan_jax import runtime
 from gan_jax.runtime import Evaluator, choose_samples, hosts, parse_choice, stream_samples
 from gan_jax.types import InvalidInputError
@@ -51,6 +52,25 @@ def evaluated(path: pathlib.Path) -> list[dict[str, Any]]:
         raise InvalidInputError(f"{path} is damaged ({error}): mend or remove the line") from error
 
 
+def find(path: pathlib.Path, facts: dict[str, Any]) -> dict[str, Any] | None:
+    """The line that has these facts, if there is one."""
+    known = [line for line in evaluated(path) if all(line[name] == value for name, value in facts.items())]
+    return known[-1] if known else None
+
+
+def of_protocol(path: pathlib.Path, protocol: dict[str, Any]) -> list[dict[str, Any]]:
+    """The newest line of each checkpoint that was evaluated under a protocol."""
+    return list({line["step"]: line for line in evaluated(path) if line["protocol"] == protocol}.values())
+
+
+def first(parts: Iterator[np.ndarray], count: int) -> np.ndarray:
+    """So many of an endless stream of samples."""
+    taken: list[np.ndarray] = []
+    while sum(map(len, taken)) < count:
+        taken.append(next(parts))
+    return np.concatenate(taken)[:count]
+
+
 def chosen_steps(run: Run) -> list[int]:
     """The checkpoints that --step names."""
     steps, step = run.steps(), _STEP.value
@@ -65,24 +85,15 @@ def chosen_steps(run: Run) -> list[int]:
     return [run.restore("best" if step == "best" else int(step)).step]
 
 
-def evaluate(run: Run, evaluator: Evaluator, step: int) -> dict[str, Any]:
-    """The line of one checkpoint, without its protocol."""
-    trained = run.restore(step)
+def draw(run: Run, evaluator: Evaluator, trained: Trained) -> Iterator[np.ndarray]:
+    """The samples that are asked for."""
     state = trained.state.replace(ema={}) if _RAW.value else trained.state
     if _CHOOSE.value:
         count = len(evaluator.reference)
         spread = np.arange(min(4096, count)) * count // min(4096, count)
         reals = evaluator.images(spread).astype(np.float32) / 127.5 - 1.0
-        samples = choose_samples(run.experiment, state, _SEED.value, _CHOOSE.value, reals, truncation=_TRUNCATION.value)
-    else:
-        samples = stream_samples(run.experiment, state, _SEED.value, truncation=_TRUNCATION.value)
-    values = evaluator(samples)
-    return {
-        "step": step,
-        "images": step * run.experiment.batch_size,
-        "metrics": values,
-        "state_sha256": runtime.state_sha256(trained.state),
-    }
+        return choose_samples(run.experiment, state, _SEED.value, _CHOOSE.value, reals, truncation=_TRUNCATION.value)
+    return stream_samples(run.experiment, state, _SEED.value, truncation=_TRUNCATION.value)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -90,17 +101,18 @@ def main(argv: Sequence[str]) -> int:
     del argv
     if _CHOOSE.value:
         parse_choice(_CHOOSE.value)
-    with launch.launched(), contextlib.ExitStack() as stack:
+    with launch.launched() as watchdog, contextlib.ExitStack() as stack:
         mesh = runtime.make_mesh()
         run = Run(_WORKDIR.value, mesh=mesh, say=say)
         stack.callback(run.close)
         stack.enter_context(jax.set_mesh(mesh))
-        steps = chosen_steps(run)
+        steps = hosts.decide("checkpoints", lambda: chosen_steps(run), watchdog.patience)
         cache = pathlib.Path(_CACHE.value) if _CACHE.value else launch.cache_directory()
         reference = (run.experiment.reference or run.experiment.source)()
         evaluator = Evaluator(
             _METRICS.value, reference, mesh, cache / "evaluation",
-            weights=_WEIGHTS.value, batch_size=_BATCH_SIZE.value, seed=_SEED.value, say=say,
+            weights=_WEIGHTS.value, batch_size=_BATCH_SIZE.value, seed=_SEED.value, say=say, beat=watchdog.beat,
+            patience=watchdog.patience,
         )  # fmt: skip
         protocol = {
             "metrics": evaluator.records,
@@ -111,26 +123,29 @@ def main(argv: Sequence[str]) -> int:
         }
         path = run.workdir / "eval.jsonl"
         for step in steps:
-            known = [line for line in evaluated(path) if line["step"] == step and line["protocol"] == protocol]
-            if known:
+            watchdog.beat(f"evaluating the checkpoint of step {step:,}")
+            trained = run.restore(step)
+            facts = {"step": step, "state_sha256": runtime.state_sha256(trained.state), "protocol": protocol}
+            line = hosts.decide(f"line of step {step}", functools.partial(find, path, facts), watchdog.patience)
+            if line:
                 say(f"step {step:,} is in {path} under this protocol: not evaluated again")
-                line = known[-1]
             else:
-                line = evaluate(run, evaluator, step) | {"protocol": protocol, "versions": versions()}
+                values = evaluator(draw(run, evaluator, trained))
+                line = {"images": step * run.experiment.batch_size, "metrics": values, **facts, "versions": versions()}
                 if hosts.is_primary():
                     with path.open("a") as file:
                         file.write(json.dumps(line) + "\n")
             shown = "  ".join(f"{name} {value:.5g}" for name, value in line["metrics"].items())
             say(f"step {step:,}  images {line['images']:,}  {shown}")
         if _NEIGHBOURS.value:
-            picture = neighbours(run.restore(steps[-1]), evaluator, _NEIGHBOURS.value, _SEED.value)
+            samples = first(draw(run, evaluator, trained), _NEIGHBOURS.value)
+            picture = neighbours(samples, run.experiment, evaluator)
             if hosts.is_primary():
                 where = run.workdir / f"neighbours_{steps[-1]:08d}.png"
                 picture.save(where)
-                say(f"samples, and the training images nearest to them, in {where}")
-        lines = [line for line in evaluated(path) if line["protocol"] == protocol]
-        if hosts.is_primary() and lines:
-            curves(lines).save(run.workdir / "eval.png")
+                say(f"the first samples, and the images of {reference.name} nearest to them, in {where}")
+        if hosts.is_primary():
+            curves(of_protocol(path, protocol)).save(run.workdir / "eval.png")
             say(f"curves in {run.workdir / 'eval.png'}")
     return commands.DONE
 

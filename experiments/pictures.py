@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from experiments.workdir import Trained
 from gan_jax.metrics import nearest
-from gan_jax.runtime import Evaluator
+from gan_jax.runtime import Evaluator, Experiment
 from gan_jax.types import InvalidInputError
 
 _NEAREST = 7  # training images beside each sample
@@ -44,14 +43,13 @@ def curves(lines: Sequence[dict[str, Any]]) -> Image.Image:
     return Image.open(buffer).convert("RGB")
 
 
-def neighbours(trained: Trained, evaluator: Evaluator, count: int, seed: int) -> Image.Image:
-    """A row for each sample: first the sample, then the training images whose features are nearest to its own.
+def neighbours(samples: np.ndarray, experiment: Experiment, evaluator: Evaluator) -> Image.Image:
+    """A row for each sample: first the sample, then the images of the reference whose features are nearest to its own.
 
     Args:
-      trained: to sample from.
-      evaluator: whose first network's features are compared.
-      count: samples.
-      seed: of the latents.
+      samples: in [-1, 1].
+      experiment: that they are of.
+      evaluator: whose reference, and whose first network's features, are compared.
 
     Returns:
       The picture.
@@ -61,9 +59,8 @@ def neighbours(trained: Trained, evaluator: Evaluator, count: int, seed: int) ->
     """
     if not evaluator.real:
         raise InvalidInputError("--neighbours: none of the --metrics looks at features")
-    samples = trained.sample(count, seed=seed)
     features, reference = evaluator.features(samples)
     _, index = nearest(features, reference, _NEAREST)
     images = evaluator.images(index.ravel()).astype(np.float32) / 127.5 - 1.0
-    rows = np.concatenate([samples[:, None], images.reshape(count, _NEAREST, *samples.shape[1:])], axis=1)
-    return trained.experiment.preview(rows.reshape(-1, *samples.shape[1:]), _NEAREST + 1)
+    rows = np.concatenate([samples[:, None], images.reshape(-1, _NEAREST, *samples.shape[1:])], axis=1)
+    return experiment.preview(rows.reshape(-1, *samples.shape[1:]), _NEAREST + 1)

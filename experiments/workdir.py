@@ -241,7 +241,7 @@ class Run:
             self.workdir / "checkpoints",
             keep_last=1,
             best_metric=self.experiment.best_metric,
-            best_mode=self.experiment.best_mode,
+            best_mode=self.experiment.best(),
             read_only=True,
         )
 

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import os
 import pathlib
 import time
 import zipfile
@@ -18,7 +17,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int, PyTree, UInt8
 
 from gan_jax import nets
-from gan_jax.eval.extract import Extractor
+from gan_jax.eval.extract import Extractor, keep
 from gan_jax.types import InvalidInputError, Network
 
 VERSION = 1  # of network and training; it rises when anything changes that could move a number
@@ -83,9 +82,7 @@ def save_classifier(path: pathlib.Path, made: Extractor) -> None:
     """Keeps a classifier in a file, in one piece."""
     names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(made.params)]
     arrays = dict(zip(names, jax.tree.leaves(made.params), strict=True))
-    temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp.npz")
-    np.savez(temporary, record=np.array(json.dumps(made.record)), **arrays)
-    os.replace(temporary, path)
+    keep(path, {"record": np.array(json.dumps(made.record)), **arrays})
 
 
 def load_classifier(path: pathlib.Path) -> Extractor:

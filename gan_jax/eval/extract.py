@@ -1,5 +1,9 @@
 """The feature pass: images through one or more networks, once, and what the metrics need of the outputs."""
 
+import functools
+import os
+import pathlib
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -11,6 +15,7 @@ from jaxtyping import Array, Float, PyTree, UInt8
 from gan_jax import metrics
 from gan_jax.types import InvalidInputError
 
+Apply = Callable[[PyTree, Array], dict[str, Array]]
 Progress = Callable[[int, int], None]  # images done, images in all
 
 
@@ -23,7 +28,7 @@ class Extractor(NamedTuple):
       record: what they are: a part of the protocol of every number.
     """
 
-    apply: Callable[[PyTree, Array], dict[str, Array]]
+    apply: Apply
     params: PyTree
     record: dict[str, Any]
 
@@ -75,9 +80,9 @@ def extract(
     if count < 1 or batch_size < 1:
         raise InvalidInputError(f"count={count}, batch_size={batch_size}: expected 1 or more")
     size = -(-batch_size // mesh.size) * mesh.size
-    along, everywhere = NamedSharding(mesh, PartitionSpec(mesh.axis_names)), NamedSharding(mesh, PartitionSpec())
-    run = {name: _on_each_device(network, mesh) for name, network in extractors.items()}
-    params = {name: jax.tree.map(lambda x: _put(x, everywhere), network.params) for name, network in extractors.items()}
+    along = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+    run = {name: _on_each_device(network.apply, mesh) for name, network in extractors.items()}
+    params = {name: placed(network, mesh).params for name, network in extractors.items()}
     parts: dict[str, list[Outputs]] = {name: [] for name in extractors}
     done = 0
     for batch, valid in _batches(images, count, size):
@@ -92,11 +97,26 @@ def extract(
     return {name: _joined(found).first(count) for name, found in parts.items()}
 
 
-def _on_each_device(network: Extractor, mesh: Mesh) -> Callable[[PyTree, Array], dict[str, Array]]:
+def placed(network: Extractor, mesh: Mesh) -> Extractor:
+    """The network with its weights on every device of a mesh, so that each pass need not put them there."""
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    return network._replace(params=jax.tree.map(lambda x: _put(x, everywhere), network.params))
+
+
+@functools.lru_cache(maxsize=8)
+def _on_each_device(apply: Apply, mesh: Mesh) -> Apply:
     """The network as each device's own program, so that its values are those of one device; outputs go to all."""
     along = PartitionSpec(mesh.axis_names)
-    apply = jax.shard_map(network.apply, mesh=mesh, in_specs=(PartitionSpec(), along), out_specs=along)
-    return jax.jit(apply, out_shardings=NamedSharding(mesh, PartitionSpec()))
+    mapped = jax.shard_map(apply, mesh=mesh, in_specs=(PartitionSpec(), along), out_specs=along)
+    return jax.jit(mapped, out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+
+def keep(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes an .npz file in one piece, whoever else writes the same one; its directory is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.stem, suffix=".tmp", delete=False) as file:
+        np.savez(file, allow_pickle=False, **arrays)
+    os.replace(file.name, path)
 
 
 def moments(features: Float[np.ndarray, "n d"], block: int = 4096) -> metrics.Moments:
@@ -109,6 +129,8 @@ def moments(features: Float[np.ndarray, "n d"], block: int = 4096) -> metrics.Mo
 
 def _put(x: Any, sharding: NamedSharding) -> jax.Array:
     """A host's array on the devices of a sharding, also of several processes, which all have it whole."""
+    if isinstance(x, jax.Array) and x.sharding == sharding:
+        return x
     host = np.asarray(x)
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 

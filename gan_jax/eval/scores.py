@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ from gan_jax import metrics
 from gan_jax.eval.extract import Outputs, moments
 from gan_jax.types import InvalidInputError
 
+_LEAST: Mapping[str, str] = {"": "min"}
 STANDARD = 50_000  # samples of most metrics
 _DIGITS = 10
 
@@ -33,14 +34,14 @@ class Metric(NamedTuple):
     Attributes:
       network: whose features it is computed of.
       compute: `(real, fake, seed) -> {suffix: value}`; the suffix is empty for the value itself.
-      suffixes: those that it gives.
+      suffixes: those that it gives, each with whether the `min` or the `max` is best; empty where neither is.
       samples: how many, where its name has no count.
       version: of the definition; it rises when anything changes that could move a number.
     """
 
     network: str
     compute: Callable[[Side, Side, int], dict[str, float]]
-    suffixes: tuple[str, ...] = ("",)
+    suffixes: Mapping[str, str] = _LEAST
     samples: int = STANDARD
     version: int = 1
 
@@ -85,13 +86,12 @@ def _score(real: Side, fake: Side, seed: int) -> dict[str, float]:
 
 
 def _neighbours(real: Side, fake: Side, seed: int) -> dict[str, float]:
-    """With as many reals as fakes, spread over all reals, since the values depend on both counts."""
+    """With as many reals as fakes, the larger set thinned out evenly, since the values depend on both counts."""
     del seed
-    features, count = real.outputs.features, len(fake.outputs.features)
-    if len(features) > count:
-        features = features[(len(features) * np.arange(count)) // count]
-    manifolds = metrics.precision_recall(features, fake.outputs.features)
-    balls = metrics.density_coverage(features, fake.outputs.features)
+    count = min(len(real.outputs.features), len(fake.outputs.features))
+    reals, fakes = (x[(len(x) * np.arange(count)) // count] for x in (real.outputs.features, fake.outputs.features))
+    manifolds = metrics.precision_recall(reals, fakes)
+    balls = metrics.density_coverage(reals, fakes)
     return {f"_{name}": value for name, value in (manifolds._asdict() | balls._asdict()).items()}
 
 
@@ -117,13 +117,13 @@ def _stacked(real: Side, fake: Side, seed: int) -> dict[str, float]:
     return {"_modes": float(found.modes), "_kl": found.kl}
 
 
-_SPREAD = ("", "_std")
-_FOUR = ("_precision", "_recall", "_density", "_coverage")
+_SPREAD = {"": "min", "_std": ""}
+_FOUR = dict.fromkeys(("_precision", "_recall", "_density", "_coverage"), "max")
 METRICS = {
     "fid": Metric("inception", _frechet),
     "fid_infinity": Metric("inception", _infinity),
     "kid": Metric("inception", _kernel, _SPREAD),
-    "inception_score": Metric("inception", _score, _SPREAD),
+    "inception_score": Metric("inception", _score, {"": "max", "_std": ""}),
     "prdc": Metric("inception", _neighbours, _FOUR),
     "fd_dinov2": Metric("dinov2", _frechet),
     "fd_dinov2_infinity": Metric("dinov2", _infinity),
@@ -134,12 +134,13 @@ METRICS = {
     "fcd_infinity": Metric("classifier", _infinity),
     "kcd": Metric("classifier", _kernel, _SPREAD),
     "prdc_classifier": Metric("classifier", _neighbours, _FOUR),
-    "stacked": Metric("classifier", _stacked, ("_modes", "_kl"), 26_000),
+    "stacked": Metric("classifier", _stacked, {"_modes": "max", "_kl": "min"}, 26_000),
 }
 """By name. `fcd` and `kcd` are the Fréchet and the kernel classifier distance: of the features of a classifier trained
 on the data set in hand, to be compared within one data set and one classifier only, and never to be called FID. `prdc`
-is precision, recall, density and coverage. `stacked` is of 26,000 samples by default: the modes of Stacked-MNIST that
-they reach, and KL(samples || data), its "reverse KL"."""
+is precision, recall, density and coverage, of as many reals as fakes: the fewer of both. Kernel distances are over 100
+subsets of 1,000, or of all where there are fewer. `stacked` is of 26,000 samples by default: the modes of Stacked-MNIST
+that they reach, and KL(samples || data), its "reverse KL"."""
 
 
 def requests(names: Sequence[str]) -> list[Request]:

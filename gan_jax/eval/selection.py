@@ -47,6 +47,7 @@ def calibrate(real_logits: Logits, fake_logits: Float[np.ndarray, " m"]) -> Call
       Turner et al., "Metropolis-Hastings Generative Adversarial Networks", arXiv:1811.11357, 2019, who take isotonic
       regression; one slope keeps the order of the samples and the support of the ratio.
     """
+    _check_finite(real_logits=real_logits, fake_logits=fake_logits)
     x = np.concatenate([real_logits, fake_logits]).astype(np.float64)
     y = np.concatenate([np.ones(len(real_logits)), np.zeros(len(fake_logits))])
     weight = np.where(y == 1.0, 0.5 / len(real_logits), 0.5 / len(fake_logits))
@@ -101,6 +102,7 @@ def reject(logits: Logits, *, percentile: float = 80.0, burn_in: int = 1000, see
             f"percentile={percentile}, burn_in={burn_in} of {len(logits)} samples: expected 0 to 100, and 1 to less "
             "than the samples"
         )
+    _check_finite(logits=logits)
     wide = np.asarray(logits, np.float64)
     maxima = np.maximum.accumulate(wide)
     gamma = np.percentile(_rejection_logit(wide[:burn_in], wide[:burn_in].max()), percentile)
@@ -108,6 +110,12 @@ def reject(logits: Logits, *, percentile: float = 80.0, burn_in: int = 1000, see
     draws = np.random.default_rng(seed).random(len(odds))
     kept = np.log(draws) - np.log1p(-draws) < odds  # draws below sigmoid(odds)
     return Chosen(burn_in + np.flatnonzero(kept), float(kept.mean()))
+
+
+def _check_finite(**logits: np.ndarray) -> None:
+    for name, x in logits.items():
+        if x.size == 0 or not np.isfinite(x).all():
+            raise InvalidInputError(f"{name}: {x.size} values, expected some, all finite: has the game diverged?")
 
 
 def _rejection_logit(logits: np.ndarray, maximum: np.ndarray | float) -> np.ndarray:
@@ -146,6 +154,7 @@ def metropolis_hastings(
         raise InvalidInputError(
             f"logits {logits.shape}, real_logits {real_logits.shape}: expected [chains, 1 or more] and [chains]"
         )
+    _check_finite(logits=logits, real_logits=real_logits)
     chains, proposals = logits.shape
     random = np.random.default_rng(seed)
     at = np.full(chains, -1)

@@ -1,4 +1,4 @@
-"""Metrics of samples, as functions of features, predictions or points; importing them needs jax, jaxtyping and numpy alone.
+"""Metrics of samples, as functions of features, predictions or points; they need jax, jaxtyping and numpy alone.
 
 Sums over samples are made in float64 on the host. What looks at all pairs (neighbours, CMMD) runs in blocks on the
 devices that hold its arguments.

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import dtypes
 from jaxtyping import Array, Float, Int
 
 from gan_jax.metrics.arrays import Features, OtherFeatures, check_features

@@ -83,7 +83,7 @@ def choose_samples(
 
     of_reals = logits(reals[:_CALIBRATED])
     calibrated = (lambda x: x) if name == "top" else selection.calibrate(of_reals, logits(pool(_CALIBRATED)))
-    draws = np.random.default_rng(seed)
+    draws, seen, kept = np.random.default_rng(seed), 0, 0
     while True:
         samples = pool(_CHAINS * int(value) if name == "mh" else _POOL)
         found = calibrated(logits(samples))
@@ -96,5 +96,8 @@ def choose_samples(
             chains = found[: len(found) // int(value) * int(value)].reshape(-1, int(value))
             starts = draws.choice(calibrated(of_reals), len(chains))
             chosen = selection.metropolis_hastings(chains, starts, **options)
+        seen, kept = seen + found.size, kept + len(chosen.indices)
+        if name == "reject" and seen >= 25 * _POOL and kept < seen / 1000:
+            raise InvalidInputError(f"choice {how!r} keeps {kept} of {seen:,} samples: choose a lower percentile")
         if len(chosen.indices):
             yield samples[chosen.indices]

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import pathlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,6 +20,7 @@ from gan_jax.runtime.logging import duration
 from gan_jax.types import InvalidInputError
 
 MIXTURE, MIXTURE_COUNT = "mixture", 2500
+_MIXTURE_DIRECTIONS = {f"{MIXTURE}_modes": "max", f"{MIXTURE}_kl": "min", f"{MIXTURE}_high_quality": "max"}
 _HELD_OUT = 10  # every tenth example of the reference tests the classifier
 _PUBLISHED = {"inception": networks.inception, "dinov2": networks.dinov2, "clip": networks.clip}
 
@@ -43,6 +43,8 @@ class Evaluator:
         batch_size: int = 64,
         seed: int = 0,
         say: Callable[[str], None] = print,
+        beat: Callable[[str], None] = lambda doing: None,
+        patience: float = 600.0,
     ) -> None:
         """Loads networks, or trains the classifier, and computes the reference's outputs; both are kept in `cache`.
 
@@ -57,12 +59,15 @@ class Evaluator:
           batch_size: images at a time.
           seed: of random subsets.
           say: is told of long work.
+          beat: is told, more often, that it goes on: a watchdog's.
+          patience: seconds that a process waits for what another one says.
 
         Raises:
           InvalidInputError: for unknown metrics, absent weights, or a reference that does not suit the metrics.
         """
-        self.reference, self.mesh, self.cache, self.weights = reference, mesh, cache, weights
-        self.batch_size, self.seed, self.say = batch_size, seed, say
+        self.wanted, self.reference, self.mesh, self.cache, self.weights = list(wanted), reference, mesh, cache, weights
+        self.batch_size, self.seed, self.beat, self.patience = batch_size, seed, beat, patience
+        self._say = say
         self.mixture = MIXTURE in wanted
         if self.mixture and not isinstance(reference, Mixture):
             raise InvalidInputError(
@@ -73,16 +78,35 @@ class Evaluator:
             raise InvalidInputError(
                 f"metrics {', '.join(wanted)}: data are points of {reference.name}, whose only metric is {MIXTURE!r}"
             )
+        self._check_images()
         names = dict.fromkeys(request.metric.network for request in self.requests)
         self.extractors = {name: self._extractor(name) for name in names}
         self.real = {name: Side(self._reference(name)) for name in names}
         self.records = {request.name: self._record(request) for request in self.requests}
+        if self.mixture:
+            facts = {"reference": reference.name, "reference_sha256": reference.fingerprint()}
+            self.records[MIXTURE] = facts | {"metric_version": 1, "samples": MIXTURE_COUNT}
+
+    def say(self, message: str) -> None:
+        """Tells the person, and the watchdog."""
+        self.beat("evaluating")
+        self._say(message)
+
+    def _check_images(self) -> None:
+        if self.requests and "real" not in self.reference.spec:
+            raise InvalidInputError(
+                f"metrics {', '.join(self.wanted)}: {self.reference.name} has {', '.join(self.reference.spec)} and no "
+                "'real' images to compare samples with: give the experiment a `reference` that has"
+            )
+        if any(request.metric is networks.METRICS["stacked"] for request in self.requests) and not isinstance(
+            self.reference, Stacked
+        ):
+            raise InvalidInputError(f"metric 'stacked' is of Stacked-MNIST, but the data are {self.reference.name}")
 
     @property
     def values(self) -> list[str]:
         """Names of the values that it gives."""
-        mixture = [f"{MIXTURE}_{name}" for name in metrics.MixtureCoverage._fields] if self.mixture else []
-        return mixture + [f"{request.name}{suffix}" for request in self.requests for suffix in request.metric.suffixes]
+        return list(directions(self.wanted))
 
     @property
     def count(self) -> int:
@@ -109,6 +133,7 @@ class Evaluator:
             outputs = self._extract("samples", self.extractors, quantized, self.count)
             for name, metric, count in self.requests:
                 fake = Side(outputs[metric.network].first(count))
+                self.beat(f"computing {name}")
                 found = metric.compute(self.real[metric.network], fake, self.seed)
                 values |= {f"{name}{suffix}": value for suffix, value in found.items()}
         return values
@@ -121,6 +146,7 @@ class Evaluator:
 
         def progress(done: int, total: int) -> None:
             nonlocal shown
+            self.beat(f"computing features of {what}, {done:,} of {total:,}")
             now = time.monotonic()
             if now - shown > 10.0:
                 shown = now
@@ -137,9 +163,12 @@ class Evaluator:
         if name != "classifier":
             network = _PUBLISHED[name]()
             params, record = network.load(self.weights)
-            return Extractor(network.apply, params, record)
-        made = self._classifier()
-        return networks.by_channel(made) if isinstance(self.reference, Stacked) else made
+            made = Extractor(network.apply, params, record)
+        else:
+            made = self._classifier()
+            made = networks.by_channel(made) if isinstance(self.reference, Stacked) else made
+        hosts.agree(f"weights of {name}", {"sha256": made.record["weights_sha256"]}, self.patience)
+        return networks.placed(made, self.mesh)
 
     def _classifier(self) -> Extractor:
         """Trained by each process on a device of its own, so that none waits; the first's weights count."""
@@ -160,7 +189,6 @@ class Evaluator:
             weights, accuracy = multihost_utils.broadcast_one_to_all((made.params, np.float64(made.record["accuracy"])))
             made = networks.classifier(weights, made.record | {"accuracy": float(accuracy)})
         made = made._replace(record=made.record | {"data": self.reference.name, "data_sha256": key["data"]})
-        self.cache.mkdir(parents=True, exist_ok=True)
         networks.save_classifier(path, made)
         return made
 
@@ -189,11 +217,8 @@ class Evaluator:
                 yield self.images(np.arange(low, min(low + 1024, count)))
 
         found = self._extract(self.reference.name, {name: self.extractors[name]}, images(), count)[name]
-        self.cache.mkdir(parents=True, exist_ok=True)
         arrays = {key: value for key, value in found._asdict().items() if value is not None}
-        temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp.npz")
-        np.savez(temporary, **arrays)
-        os.replace(temporary, path)
+        networks.keep(path, arrays)
         return found
 
     def features(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -226,18 +251,33 @@ class Evaluator:
         }
 
 
+def directions(wanted: Sequence[str]) -> dict[str, str]:
+    """The values that metrics give, each with whether the `min` or the `max` is best; empty where neither is."""
+    found = dict(_MIXTURE_DIRECTIONS) if MIXTURE in wanted else {}
+    for request in networks.requests([name for name in wanted if name != MIXTURE]):
+        found |= {f"{request.name}{suffix}": best for suffix, best in request.metric.suffixes.items()}
+    return found
+
+
 def to_uint8(images: np.ndarray) -> np.ndarray:
-    """Images in [-1, 1] as uint8, to the nearest, as they would be in files."""
+    """Images in [-1, 1] as uint8, to the nearest, as they would be in files.
+
+    Raises:
+      InvalidInputError: for images that are not finite, which would be black.
+    """
+    if not np.isfinite(images).all():
+        raise InvalidInputError("samples are not finite: the generator has diverged; evaluate an earlier checkpoint")
     return np.clip(np.round((images + 1.0) * 127.5), 0, 255).astype(np.uint8)
 
 
 def _first(parts: Iterable[np.ndarray], count: int) -> np.ndarray:
+    """So many samples, and an error for fewer."""
     taken: list[np.ndarray] = []
     for part in parts:
         taken.append(part)
         if sum(map(len, taken)) >= count:
-            break
-    return np.concatenate(taken)[:count]
+            return np.concatenate(taken)[:count]
+    raise InvalidInputError(f"{sum(map(len, taken)):,} samples: expected {count:,}")
 
 
 def _key(record: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from gan_jax.core import UpdateRule, alternating
 from gan_jax.data import Source
+from gan_jax.runtime.evaluation import directions
 from gan_jax.types import Game, InvalidInputError
 
 EVALUATED = "eval/"  # what names of metrics of samples begin with, in the log
@@ -41,7 +42,7 @@ class Experiment:
         or `mixture`. In the log they are `eval/NAME`.
       evaluate_every: iterations between those; 0 for none.
       best_metric: keep the checkpoint with the best value of this metric of the log too; empty for none.
-      best_mode: whether the `min` or the `max` of it is best.
+      best_mode: whether the `min` or the `max` of it is best; empty for what the metric of samples says, else `max`.
       on_divergence: when a loss, a gradient or a parameter is not finite, `stop`, or `rollback` to the last checkpoint
         and go on from there with other noise.
       max_rollbacks: of a run; after so many it stops.
@@ -68,7 +69,7 @@ class Experiment:
     metrics: str = ""
     evaluate_every: int = 0
     best_metric: str = ""
-    best_mode: str = "max"
+    best_mode: str = ""
     on_divergence: str = "stop"
     max_rollbacks: int = 3
     update_rule: UpdateRule = alternating
@@ -91,9 +92,9 @@ class Experiment:
         for name in ("seed", "sample_every", "evaluate_every", "keep_every", "max_rollbacks"):
             if not 0 <= getattr(self, name) < 2**63:
                 raise InvalidInputError(f"{name}={getattr(self, name)}: expected at least 0, and below 2**63")
-        for name, known in (("best_mode", ("min", "max")), ("on_divergence", ("stop", "rollback"))):
+        for name, known in (("best_mode", ("", "min", "max")), ("on_divergence", ("stop", "rollback"))):
             if getattr(self, name) not in known:
-                raise InvalidInputError(f"{name}={getattr(self, name)!r}: expected {' or '.join(known)}")
+                raise InvalidInputError(f"{name}={getattr(self, name)!r}: expected {' or '.join(filter(None, known))}")
         if self.best_metric and self.checkpoint_every % self.report_every:
             raise InvalidInputError(
                 f"best_metric={self.best_metric!r}: checkpoint_every={self.checkpoint_every} must be a multiple of "
@@ -109,8 +110,24 @@ class Experiment:
                 f"best_metric={self.best_metric!r}: checkpoint_every={self.checkpoint_every} must be a multiple of "
                 f"evaluate_every={self.evaluate_every}, so that every checkpoint has its value"
             )
+        if self.game.prior is None and self.metrics:
+            raise InvalidInputError(f"metrics={self.metrics!r}: this game has no prior to draw samples from")
+        self.best()
         if self.game.prior is None and self.sample_every and self.sample_inputs is None:
             raise InvalidInputError("sample_inputs is missing: this game has no prior, so its grids need source images")
+
+    def best(self) -> str:
+        """Whether the `min` or the `max` of `best_metric` is best.
+
+        Raises:
+          InvalidInputError: where `best_mode` says the opposite of what the metric is.
+        """
+        own = directions(self.wanted_metrics()).get(self.best_metric.removeprefix(EVALUATED), "")
+        if own and self.best_mode and own != self.best_mode:
+            raise InvalidInputError(
+                f"best_mode={self.best_mode!r}: of {self.best_metric} the {own} is best; leave best_mode out"
+            )
+        return self.best_mode or own or "max"
 
     def about(self) -> dict[str, Any]:
         """What a checkpoint of this experiment is of, beside its arrays."""

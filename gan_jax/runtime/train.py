@@ -99,7 +99,10 @@ def train(
         hosts.decide("data", lambda: _note_data(source, workdir, bool(checkpointer.steps())), watchdog.patience)
         hosts.agree("data", {"fingerprint": source.fingerprint()}, watchdog.patience)
         start = build_start(experiment, source.spec, mesh)
-        evaluator = _evaluator(experiment, source, mesh, evaluation_cache or workdir / "evaluation", say)
+        watchdog.beat("preparing metrics of samples")
+        evaluator = _evaluator(experiment, source, mesh, evaluation_cache or workdir / "evaluation", say, watchdog)
+        if evaluator:
+            _note_protocol(evaluator.records, workdir, bool(checkpointer.steps()), watchdog)
         evaluated = {f"{EVALUATED}{name}" for name in evaluator.values} if evaluator else set()
         experiment.check_metric({*start.abstract["window"], "samples/diversity"} | evaluated)
 
@@ -157,13 +160,40 @@ def _result(
 
 
 def _evaluator(
-    experiment: Experiment, source: Source, mesh: Mesh, cache: pathlib.Path, say: Callable[[str], None]
+    experiment: Experiment,
+    source: Source,
+    mesh: Mesh,
+    cache: pathlib.Path,
+    say: Callable[[str], None],
+    watchdog: Watchdog,
 ) -> Evaluator | None:
     wanted = experiment.wanted_metrics()
     if not wanted:
         return None
     reference = source if experiment.reference is None else experiment.reference()
-    return Evaluator(wanted, reference, mesh, cache, seed=experiment.seed, say=say)
+    return Evaluator(
+        wanted, reference, mesh, cache, seed=experiment.seed, say=say, beat=watchdog.beat, patience=watchdog.patience
+    )
+
+
+def _note_protocol(records: dict[str, Any], workdir: pathlib.Path, resuming: bool, watchdog: Watchdog) -> None:
+    """Keeps the protocols of `eval/` in the log; refuses to go on with a metric under another one."""
+
+    def note() -> dict[str, list[Any]]:
+        path = workdir / "evaluation.json"
+        before = json.loads(path.read_text()) if resuming and path.exists() else {}
+        now = json.loads(json.dumps(records))
+        changed = {name: [before[name], now[name]] for name in before.keys() & now.keys() if before[name] != now[name]}
+        if not changed:
+            write_json(path, before | now)
+        return changed
+
+    changed = hosts.decide("protocol of metrics", note, watchdog.patience)
+    for name, (before, now) in changed.items():
+        raise InvalidInputError(
+            f"metric {name!r} would no longer be comparable with what the log has: it was under {before}, and would be "
+            f"under {now}. Restore the cache or reference of before, or remove {workdir / 'evaluation.json'} to accept"
+        )
 
 
 def _checkpointer(experiment: Experiment, workdir: pathlib.Path) -> Checkpointer:
@@ -173,7 +203,7 @@ def _checkpointer(experiment: Experiment, workdir: pathlib.Path) -> Checkpointer
         every=experiment.checkpoint_every,
         keep_every=experiment.keep_every,
         best_metric=experiment.best_metric,
-        best_mode=experiment.best_mode,
+        best_mode=experiment.best(),
         about=experiment.about(),
     )
 

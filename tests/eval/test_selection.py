@@ -62,3 +62,15 @@ def test_top():
         networks.reject(FAKES[:5])
     with pytest.raises(InvalidInputError, match="chains"):
         networks.metropolis_hastings(np.zeros((2, 3)), np.zeros(3))
+
+
+def test_values_that_are_not_finite_are_refused():
+    good, bad = np.zeros(4), np.array([0.0, np.nan, 0.0, 0.0])
+    for call in (
+        lambda: networks.calibrate(good, bad),
+        lambda: networks.calibrate(good[:0], good),
+        lambda: networks.reject(bad, burn_in=1),
+        lambda: networks.metropolis_hastings(good[None], bad[:1] + np.nan),
+    ):
+        with pytest.raises(InvalidInputError, match="expected some, all finite"):
+            call()

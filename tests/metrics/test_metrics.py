@@ -251,3 +251,27 @@ def test_bad_features_are_refused():
         metrics.mode_coverage(np.array([10]), 10)
     with pytest.raises(InvalidInputError, match="splits=10 of 4"):
         metrics.inception_score(good[:4])
+
+
+def test_half_and_double_precision_are_welcome():
+    """Half precision overflows at 65,504, which a sum over features must not; doubles narrow without a warning."""
+    real, fake = (np.abs(normal(seed, 40, 512)) for seed in (0, 1))
+    expected = metrics.precision_recall(real, fake, k=3), metrics.frechet_distance(*map(metrics.moments, (real, fake)))
+    for dtype in (np.float16, np.float64):
+        a, b = real.astype(dtype) * 128, fake.astype(dtype) * 128
+        assert metrics.precision_recall(a, b, k=3) == pytest.approx(expected[0], abs=0.03)
+        distance = metrics.frechet_distance(*map(metrics.moments, (a, b)))
+        assert distance == pytest.approx(expected[1] * 128**2, rel=1e-3)
+
+
+def test_directions_by_blocks():
+    real, fake = normal(0, 30, 4), normal(1, 20, 4)
+    random = np.random.default_rng(0)
+    total = 0.0
+    for _ in range(100):
+        direction = random.normal(size=4)
+        direction /= np.linalg.norm(direction)
+        total += (
+            metrics.sliced_wasserstein((real @ direction)[:, None], (fake @ direction)[:, None], projections=1) ** 2
+        )
+    assert metrics.sliced_wasserstein(real, fake, projections=100) == pytest.approx((total / 100) ** 0.5, rel=1e-6)

@@ -9,7 +9,7 @@ import pytest
 
 from gan_jax import data, metrics, runtime
 from gan_jax.types import InvalidInputError
-from tests.conformance.games import GAMES, REAL
+from tests.conformance.games import GAMES, PAIRS, REAL
 from tests.runtime.test_train import train
 
 SHORT = {
@@ -51,7 +51,7 @@ def evaluator(cache, wanted=("fcd1k",), devices=1, said=None, **options):
 
 @pytest.mark.slow
 def test_the_log_has_them_and_the_best_checkpoint_is_kept_by_them(cache, tmp_path):
-    options = SHORT | {"reference": many, "best_metric": "eval/fcd1k", "best_mode": "min", "keep_last": 1}
+    options = SHORT | {"reference": many, "best_metric": "eval/fcd1k", "keep_last": 1}
     whole, said = train(tmp_path / "whole", REAL, cache=cache, **options)
     found = lines(tmp_path / "whole")
     assert [line["step"] for line in found if "eval/fcd1k" in line] == [4, 8]
@@ -68,6 +68,12 @@ def test_the_log_has_them_and_the_best_checkpoint_is_kept_by_them(cache, tmp_pat
         for x in (found, lines(tmp_path / "halves"))
     ]
     assert timeless[0] == timeless[1]
+    protocol = json.loads((tmp_path / "halves" / "evaluation.json").read_text())
+    assert set(protocol) == {"fcd1k", "prdc_classifier1k"}
+    protocol["fcd1k"]["network"]["weights_sha256"] = "another"
+    (tmp_path / "halves" / "evaluation.json").write_text(json.dumps(protocol))
+    with pytest.raises(InvalidInputError, match="'fcd1k' would no longer be comparable"):
+        train(tmp_path / "halves", REAL, cache=cache, **(options | {"steps": 12}))
     plain, _ = train(
         tmp_path / "plain", REAL, **{k: v for k, v in SHORT.items() if k not in ("metrics", "evaluate_every")}
     )
@@ -120,6 +126,9 @@ def test_what_can_not_be_evaluated_is_refused_before_training(cache, tmp_path):
             train(tmp_path / "bad", source, cache=cache, **(SHORT | options))
 
     refused("comes without labels", metrics="fcd1k")
+    refused("of eval/fcd1k the min is best", best_metric="eval/fcd1k", best_mode="max")
+    refused("is of Stacked-MNIST, but the data are real", metrics="stacked")
+    refused("has a, b and no 'real' images", reference=lambda: PAIRS)
     refused("expected one of fid, ", metrics="fcd1000")
     refused("is of mixtures of Gaussians", metrics="mixture")
     refused("multiple of report_every=2", evaluate_every=3)
@@ -130,10 +139,28 @@ def test_what_can_not_be_evaluated_is_refused_before_training(cache, tmp_path):
         runtime.Evaluator(["kcd1k"], data.ring(), runtime.make_mesh(jax.devices()[:1]), cache)
     with pytest.raises(InvalidInputError, match="has no prior"):
         next(runtime.stream_samples(translation(), None, 0))
+    with pytest.raises(InvalidInputError, match="no prior to draw samples from"):
+        translation(metrics="fcd1k", evaluate_every=100)
 
 
-def translation():
+def test_a_metric_says_which_way_is_best():
+    found = runtime.directions(["fid", "prdc5k", "inception_score", "stacked", "mixture"])
+    assert found["fid"] == found["stacked_kl"] == found["mixture_kl"] == "min"
+    assert found["prdc5k_recall"] == found["inception_score"] == found["stacked_modes"] == "max"
+    assert found["inception_score_std"] == ""
+
+
+def test_samples_that_are_not_finite_or_too_few_are_refused(cache):
+    with pytest.raises(InvalidInputError, match="samples are not finite"):
+        runtime.to_uint8(np.array([0.0, np.nan]))
+    judge = runtime.Evaluator(["mixture"], data.ring(), runtime.make_mesh(jax.devices()[:1]), cache)
+    assert judge.records["mixture"]["reference_sha256"] == data.ring().fingerprint()
+    with pytest.raises(InvalidInputError, match="1,000 samples: expected 2,500"):
+        judge([np.zeros((1000, 2))])
+
+
+def translation(**options):
     return runtime.Experiment(
         game=GAMES["cyclegan"][0](), source=lambda: REAL, preview=runtime.image_grid, seed=0, batch_size=8, steps=2,
-        sample_every=0,
+        sample_every=0, **options,
     )  # fmt: skip
