@@ -92,7 +92,7 @@ def run_all(settings: Sequence[Setting], setup: Setup) -> None:
 
 GAMMAS = {"ring": (0.002, 0.01, 0.05), "grid": (0.05, 0.2, 1.0)}
 RATES = (0.5, 1.0, 2.0)  # times the setup's learning rate
-SHAPES: tuple[dict[str, int], ...] = ({}, {"layers": 3}, {"layers": 4}, {"layers": 3, "batch_size": 256})
+SHAPES: tuple[dict[str, int], ...] = ({}, {"layers": 4}, {"layers": 5}, {"batch_size": 128}, {"width": 128})
 SEARCH_SEED = 100  # no table has it
 
 

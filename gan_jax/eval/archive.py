@@ -63,6 +63,9 @@ def open_archive(file: BinaryIO) -> Archive:
 
 def _open_zip(file: BinaryIO) -> Archive:
     archive = zipfile.ZipFile(file)
+    packed = [info.filename for info in archive.infolist() if info.compress_type != zipfile.ZIP_STORED]
+    if packed:
+        raise RefusedError(f"its {packed[0][:80]} is compressed, which PyTorch does not do")
     found = [name for name in archive.namelist() if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(found) != 1:
         raise RefusedError(f"it is a zip archive with {len(found)} files called NAME/data.pkl: PyTorch writes one")
@@ -123,7 +126,8 @@ def _reader(read: Callable[[Storage], bytes]) -> Callable[[Tensor], np.ndarray]:
             raise RefusedError(f"it is damaged ({error})") from error
         if flat.size != tensor.storage.size:
             raise RefusedError("it ends early")
-        strides = tuple(stride * flat.itemsize for stride in tensor.strides)
+        steps = zip(tensor.strides, tensor.shape, strict=True)
+        strides = tuple(stride * flat.itemsize if length > 1 else 0 for stride, length in steps)
         return np.lib.stride_tricks.as_strided(flat[tensor.offset :], tensor.shape, strides, writeable=False)
 
     return array

@@ -65,6 +65,7 @@ def test_views_of_a_storage_are_read(tmp_path):
         "part": ((2, 2), 5, (4, 1)),
         "repeated": ((2, 3), 4, (0, 1)),
         "empty": ((0, 5), 0, (5, 1)),
+        "alone": ((1,), 2, (2**62,)),
     }
     body = writers.ordered({name: writers.tensor(stored, at, shape, by) for name, (shape, at, by) in views.items()})
     numbers = np.arange(12, dtype=np.float32)
@@ -341,6 +342,9 @@ def test_other_archives_are_refused(tmp_path):
             for name, value in (files | changed).items():
                 archive.writestr(name, value)
         assert told in refusal(tmp_path)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/byteorder", b"little" * 10_000)
+    assert "archive/byteorder is compressed" in refusal(tmp_path)
     path.write_bytes(b"\x89HDF\r\n\x1a\n")
     assert "neither a zip archive nor a pickle" in refusal(tmp_path)
     path.unlink()
