@@ -45,12 +45,12 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def together(*flags, count=2, devices=1, each=(), **env):
-    """Starts `train` in several processes of one run, each with so many simulated devices and flags of its own."""
+def together(*flags, count=2, devices=1, each=(), command="train", **env):
+    """Starts a command in several processes of one run, each with so many simulated devices and flags of its own."""
     port = free_port()
     return [
         start(
-            "train",
+            command,
             f"--coordinator=localhost:{port}",
             f"--num_processes={count}",
             f"--process_id={index}",
