@@ -8,7 +8,7 @@ from gan_jax.eval.classifier import VERSION as CLASSIFIER_VERSION
 from gan_jax.eval.classifier import by_channel, classifier, load_classifier, save_classifier, train_classifier
 from gan_jax.eval.clip import clip
 from gan_jax.eval.dinov2 import dinov2
-from gan_jax.eval.extract import Extractor, Outputs, extract, keep, moments, placed
+from gan_jax.eval.extract import Extractor, Outputs, extract, keep, placed
 from gan_jax.eval.features import FeatureNetwork
 from gan_jax.eval.inception import inception
 from gan_jax.eval.scores import METRICS, Metric, Request, Side, requests
@@ -36,7 +36,6 @@ __all__ = [
     "keep",
     "load_classifier",
     "metropolis_hastings",
-    "moments",
     "placed",
     "reject",
     "requests",

@@ -12,7 +12,6 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, PyTree, UInt8
 
-from gan_jax import metrics
 from gan_jax.types import InvalidInputError
 
 Apply = Callable[[PyTree, Array], dict[str, Array]]
@@ -117,14 +116,6 @@ def keep(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.stem, suffix=".tmp", delete=False) as file:
         np.savez(file, allow_pickle=False, **arrays)
     os.replace(file.name, path)
-
-
-def moments(features: Float[np.ndarray, "n d"], block: int = 4096) -> metrics.Moments:
-    """`metrics.moments`, a block at a time, so that a float64 copy of all features is never made."""
-    total = metrics.moments(features[:block])
-    for low in range(block, len(features), block):
-        total = metrics.merge(total, metrics.moments(features[low : low + block]))
-    return total
 
 
 def _put(x: Any, sharding: NamedSharding) -> jax.Array:

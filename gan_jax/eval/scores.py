@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gan_jax import metrics
-from gan_jax.eval.extract import Outputs, moments
+from gan_jax.eval.extract import Outputs
 from gan_jax.types import InvalidInputError
 
 _LEAST: Mapping[str, str] = {"": "min"}
@@ -25,7 +25,7 @@ class Side:
     @functools.cached_property
     def moments(self) -> metrics.Moments:
         """Of the features."""
-        return moments(self.outputs.features)
+        return metrics.moments(self.outputs.features)
 
 
 class Metric(NamedTuple):
@@ -165,5 +165,5 @@ def _request(name: str) -> Request:
             return Request(name, metric, int(match[1]) * 1000 if match[1] else metric.samples)
     raise InvalidInputError(
         f"metric {name!r}: expected one of {', '.join(METRICS)}, of {STANDARD:,} samples, or with the number of "
-        "samples in thousands behind it, such as fid5k"
+        "samples in thousands behind it, such as fid5k; or, for points of a mixture of Gaussians, mixture"
     )

@@ -1,5 +1,6 @@
 """Fréchet distances between Gaussians fitted to features: FID, FD-DINOv2, and what else has other features."""
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -33,11 +34,12 @@ class Moments(NamedTuple):
         return self.scatter / (self.size - 1)
 
 
-def moments(features: Features) -> Moments:
-    """The moments of one batch; `merge` adds batches up.
+def moments(features: Features, *, block: int = 4096) -> Moments:
+    """The moments of a set, or of one part of it; `merge` adds parts up.
 
     Args:
-      features: `[n, d]`, n at least 1; widened to float64.
+      features: `[n, d]`, n at least 1; widened to float64, a block at a time.
+      block: samples in one.
 
     Returns:
       The moments.
@@ -48,10 +50,14 @@ def moments(features: Features) -> Moments:
       ([1.0, 1.0], [[2.0, 0.0], [0.0, 0.0]])
     """
     check_features(1, features=features)
-    wide = np.asarray(features, np.float64)
-    mean = wide.mean(axis=0)
-    centered = wide - mean
-    return Moments(len(wide), mean, centered.T @ centered)
+
+    def of(part: Features) -> Moments:
+        wide = np.asarray(part, np.float64)
+        mean = wide.mean(axis=0)
+        centered = wide - mean
+        return Moments(len(wide), mean, centered.T @ centered)
+
+    return functools.reduce(merge, (of(features[low : low + block]) for low in range(0, len(features), block)))
 
 
 def merge(a: Moments, b: Moments) -> Moments:

@@ -30,7 +30,7 @@ def test_it_learns_and_its_features_tell_data_apart(trained):
     images, labels, (held_out, _) = digits()
 
     def moments(x):
-        return networks.moments(np.asarray(trained.apply(trained.params, x)["features"]))
+        return metrics.moments(np.asarray(trained.apply(trained.params, x)["features"]))
 
     noise = np.random.default_rng(0).integers(0, 256, held_out.shape, np.uint8)
     near = metrics.frechet_distance(moments(images), moments(held_out))
