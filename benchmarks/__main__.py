@@ -8,7 +8,6 @@ python -m benchmarks --only=loop,steps   some
 python -m benchmarks --table             the table alone
 """
 
-import json
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple
 
 from absl import app, flags
 
-from benchmarks.measure import RESULTS, table
+from benchmarks.measure import recorded, table
 
 NAMES = ("convolutions", "steps", "loop", "startup", "phases", "population", "timeline")
 _ONLY = flags.DEFINE_list("only", list(NAMES), "which to run")
@@ -123,10 +122,8 @@ def goals() -> str:
     """The table, in Markdown."""
     rows: list[list[str]] = [["what", "goal", "figure", "floor", "met"]]
     for goal in GOALS:
-        path = RESULTS / f"{goal.benchmark}.jsonl"
-        lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
         try:
-            figure, floor, met = goal.find(lines)
+            figure, floor, met = goal.find(recorded(goal.benchmark))
         except (KeyError, ValueError):
             figure, floor, met = "not measured", "", False
         rows.append([goal.what, goal.wanted, figure, floor, "yes" if met else "no"])

@@ -116,6 +116,20 @@ def record(name: str, line: dict[str, Any], **more_versions: str) -> None:
         file.write(json.dumps(whole, default=_plain) + "\n")
 
 
+def recorded(name: str) -> list[dict[str, Any]]:
+    """The lines of `results/{name}.jsonl`, from the oldest on; none where there is no such file."""
+    path = RESULTS / f"{name}.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def spread(values: Sequence[float], form: str) -> str:
+    """The mean, and where there are several values its 95% interval, as text."""
+    if not values:
+        return ""
+    shown = [format(x, form) for x in (statistics.mean(values), *bootstrap(values))]
+    return shown[0] if len(values) == 1 else f"{shown[0]} [{shown[1]}, {shown[2]}]"
+
+
 def bootstrap(values: Sequence[float], draws: int = 10_000) -> tuple[float, float]:
     """A 95% interval of the mean: percentiles of the means of draws with replacement."""
     random = np.random.default_rng(0)

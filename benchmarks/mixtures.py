@@ -26,7 +26,6 @@ python -m benchmarks.mixtures --search           other hyperparameters, into res
 import argparse
 import dataclasses
 import itertools
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -51,12 +50,6 @@ from benchmarks.mixture_games import (
 from gan_jax.runtime import duration
 
 
-def recorded(name: str = "mixtures") -> list[Line]:
-    """The lines of a file of results."""
-    path = measure.RESULTS / f"{name}.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
 def select(words: Sequence[str], settings: Sequence[Setting]) -> list[Setting]:
     """Those that have, of every kind of word that is named, a named one."""
     kinds = [{setting[i] for setting in settings} for i in range(len(Setting._fields))]
@@ -76,7 +69,7 @@ def _progress(message: str) -> None:
 
 def run_all(settings: Sequence[Setting], setup: Setup) -> None:
     """Runs what is not recorded with these very settings, a line for each."""
-    there = {line["hash"] for line in recorded()}
+    there = {line["hash"] for line in measure.recorded("mixtures")}
     missing = [setting for setting in settings if describe(setting, setup)["hash"] not in there]
     print(f"{len(settings)} settings, {len(settings) - len(missing)} recorded before", flush=True)
     began = time.monotonic()
@@ -152,7 +145,7 @@ def main(argv: Sequence[str]) -> None:
 
 def _lines(settings: Sequence[Setting], setup: Setup) -> dict[Setting, Line]:
     hashes = {describe(setting, setup)["hash"]: setting for setting in settings}
-    return {hashes[line["hash"]]: line for line in recorded() if line["hash"] in hashes}
+    return {hashes[line["hash"]]: line for line in measure.recorded("mixtures") if line["hash"] in hashes}
 
 
 class _Raw(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):

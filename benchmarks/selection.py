@@ -9,7 +9,6 @@ python -m benchmarks.selection --data_dir=DIR    what results/selection.jsonl la
 python -m benchmarks.selection --table           table and picture from the lines there are
 """
 
-import json
 import pathlib
 import statistics
 import subprocess
@@ -22,7 +21,7 @@ import jax
 import numpy as np
 from absl import app, flags
 
-from benchmarks.measure import RESULTS, bootstrap, record, table
+from benchmarks.measure import RESULTS, bootstrap, record, recorded, spread, table
 from experiments.launch import cache_directory
 from experiments.workdir import Run
 from gan_jax import data, runtime
@@ -32,7 +31,7 @@ _WORKDIR = flags.DEFINE_string("workdir", "runs/selection", "of the trained run"
 _SEEDS = flags.DEFINE_integer("seeds", 5, "of latents, for each choice", lower_bound=1)
 _TABLE = flags.DEFINE_bool("table", False, "run nothing, and show what is recorded")
 _CONFIG = "experiments/configs/dcgan_mnist.py"
-_FILE, _PICTURE = RESULTS / "selection.jsonl", RESULTS.parents[1] / "docs" / "images" / "selection.png"
+_PICTURE = RESULTS.parents[1] / "docs" / "images" / "selection.png"
 _METRICS = ("fcd10k", "prdc_classifier10k")
 _COLUMNS = {
     "fcd10k": "FCD, 10,000",
@@ -57,11 +56,6 @@ def trained() -> Run:
     return Run(_WORKDIR.value, mesh=runtime.make_mesh())
 
 
-def lines() -> list[dict[str, Any]]:
-    """What is recorded."""
-    return [json.loads(line) for line in _FILE.read_text().splitlines()] if _FILE.exists() else []
-
-
 def run_all() -> None:
     """Every choice under every seed that has no line."""
     run = trained()
@@ -69,7 +63,7 @@ def run_all() -> None:
     reals = unseen.astype(np.float32) / 127.5 - 1.0
     state, reference = run.restore().state, (run.experiment.reference or run.experiment.source)()
     digest = runtime.state_sha256(state)
-    there = {(line["way"], line["seed"]) for line in lines() if line["state_sha256"] == digest}
+    there = {(line["way"], line["seed"]) for line in recorded("selection") if line["state_sha256"] == digest}
     with jax.set_mesh(run.mesh):
         judge = runtime.Evaluator(_METRICS, reference, run.mesh, cache_directory() / "evaluation", batch_size=256)
         for way, (truncation, choice) in _WAYS.items():
@@ -92,7 +86,7 @@ def run_all() -> None:
 
 def of(way: str) -> dict[str, list[float]]:
     """The values of a choice, over its seeds, of the run that was evaluated last."""
-    everything = lines()
+    everything = recorded("selection")
     last = everything[-1]["state_sha256"] if everything else ""
     found = [line["values"] for line in everything if line["way"] == way and line["state_sha256"] == last]
     return {name: [values[name] for values in found] for name in _COLUMNS}
@@ -104,7 +98,7 @@ def summary() -> str:
     for way in _WAYS:
         values = of(way)
         if seeds := len(values["fcd10k"]):
-            cells = ["{:.3g} [{:.3g}, {:.3g}]".format(statistics.mean(x), *bootstrap(x)) for x in values.values()]
+            cells = [spread(x, ".3g") for x in values.values()]
             rows.append([way, *cells, seeds])
     return table(rows)
 

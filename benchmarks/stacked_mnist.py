@@ -14,7 +14,6 @@ python -m benchmarks.stacked_mnist --write                              table an
 
 import json
 import pathlib
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,7 +22,7 @@ import jax
 import numpy as np
 from absl import app, flags, logging
 
-from benchmarks.measure import RESULTS, bootstrap, put, record, table
+from benchmarks.measure import RESULTS, put, record, recorded, spread, table
 from experiments.launch import cache_directory
 from gan_jax import core, data, gans, losses, nets, runtime
 from gan_jax.types import Game
@@ -36,7 +35,6 @@ _WORKDIR = flags.DEFINE_string("workdir", "runs/stacked_mnist", "of the runs, wh
 _TABLE = flags.DEFINE_bool("table", False, "train nothing, and print the table of what is recorded")
 _WRITE = flags.DEFINE_bool("write", False, "train nothing, and put table and curves into docs/")
 _DOCS = RESULTS.parents[1] / "docs"
-_FILE = RESULTS / "stacked_mnist.jsonl"
 _LATENTS = 64
 SCALES: dict[str, dict[str, Any]] = {  # the small one, for two cores, reduces the digits; the large one pads them
     "small": {
@@ -148,7 +146,7 @@ def digits(split: str, size: int) -> data.Arrays:
 
 def lines() -> list[dict[str, Any]]:
     """What is recorded at this scale."""
-    found = [json.loads(line) for line in _FILE.read_text().splitlines()] if _FILE.exists() else []
+    found = recorded("stacked_mnist")
     return [line for line in found if line["scale"] == _SCALE.value and line["settings"] == SCALES[_SCALE.value]]
 
 
@@ -205,7 +203,7 @@ def summary() -> str:
         good = [line for line in runs if line["status"] == "done"]
         if not runs:
             continue
-        shown = [_spread([line[name] for line in good], digits) for name, digits in (("modes", 0), ("kl", 3))]
+        shown = [spread([line[name] for line in good], form) for name, form in (("modes", ".0f"), ("kl", ".3f"))]
         rows.append([method, *shown, len(runs), len(runs) - len(good), f"here, {_SCALE.value}"])
     for name, (modes, kl, source) in PUBLISHED.items():
         rows.append([name, modes, f"{kl:.3f}", "", "", source])
@@ -239,17 +237,6 @@ def curves(path: pathlib.Path) -> None:
     axes[1].set(xlabel="images", ylabel="KL(samples || data), nats", yscale="log")
     axes[0].legend(fontsize=9)
     figure.savefig(path, dpi=100)
-
-
-def _spread(values: Sequence[float], digits: int) -> str:
-    """Mean, with a 95% bootstrap interval of it where there are several."""
-    if not values:
-        return ""
-    mean = statistics.mean(values)
-    if len(values) == 1:
-        return f"{mean:.{digits}f}"
-    low, high = bootstrap(values)
-    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def main(argv: Sequence[str]) -> None:

@@ -10,7 +10,6 @@ has, the same state under the same protocol, is not evaluated again, so the same
 """
 
 import contextlib
-import functools
 import json
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -26,7 +25,7 @@ from experiments.launch import say
 from experiments.pictures import curves, neighbours
 from experiments.workdir import Run, Trained, versions
 from gan_jax import runtime
-from gan_jax.runtime import Evaluator, choose_samples, hosts, parse_choice, stream_samples
+from gan_jax.runtime import Evaluator, Watchdog, choose_samples, first_samples, hosts, parse_choice, stream_samples
 from gan_jax.types import InvalidInputError
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "directory of the run", required=True)
@@ -63,14 +62,6 @@ def of_protocol(path: pathlib.Path, protocol: dict[str, Any]) -> list[dict[str, 
     return list({line["step"]: line for line in evaluated(path) if line["protocol"] == protocol}.values())
 
 
-def first(parts: Iterator[np.ndarray], count: int) -> np.ndarray:
-    """So many of an endless stream of samples."""
-    taken: list[np.ndarray] = []
-    while sum(map(len, taken)) < count:
-        taken.append(next(parts))
-    return np.concatenate(taken)[:count]
-
-
 def chosen_steps(run: Run) -> list[int]:
     """The checkpoints that --step names."""
     steps, step = run.steps(), _STEP.value
@@ -94,6 +85,28 @@ def draw(run: Run, evaluator: Evaluator, trained: Trained) -> Iterator[np.ndarra
         reals = evaluator.images(spread).astype(np.float32) / 127.5 - 1.0
         return choose_samples(run.experiment, state, _SEED.value, _CHOOSE.value, reals, truncation=_TRUNCATION.value)
     return stream_samples(run.experiment, state, _SEED.value, truncation=_TRUNCATION.value)
+
+
+def evaluate(
+    run: Run,
+    evaluator: Evaluator,
+    trained: Trained,
+    protocol: dict[str, Any],
+    path: pathlib.Path,
+    watchdog: Watchdog,
+) -> dict[str, Any]:
+    """The line of a checkpoint, from eval.jsonl or a new one there; what process 0 finds there is so for all."""
+    facts = {"step": trained.step, "state_sha256": runtime.state_sha256(trained.state), "protocol": protocol}
+    known = hosts.decide(f"line of step {trained.step}", lambda: find(path, facts), watchdog.patience)
+    if known:
+        say(f"step {trained.step:,} is in {path} under this protocol: not evaluated again")
+        return known
+    values = evaluator(draw(run, evaluator, trained))
+    line = {"images": trained.step * run.experiment.batch_size, "metrics": values, **facts, "versions": versions()}
+    if hosts.is_primary():
+        with path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+    return line
 
 
 def main(argv: Sequence[str]) -> int:
@@ -125,20 +138,11 @@ def main(argv: Sequence[str]) -> int:
         for step in steps:
             watchdog.beat(f"evaluating the checkpoint of step {step:,}")
             trained = run.restore(step)
-            facts = {"step": step, "state_sha256": runtime.state_sha256(trained.state), "protocol": protocol}
-            line = hosts.decide(f"line of step {step}", functools.partial(find, path, facts), watchdog.patience)
-            if line:
-                say(f"step {step:,} is in {path} under this protocol: not evaluated again")
-            else:
-                values = evaluator(draw(run, evaluator, trained))
-                line = {"images": step * run.experiment.batch_size, "metrics": values, **facts, "versions": versions()}
-                if hosts.is_primary():
-                    with path.open("a") as file:
-                        file.write(json.dumps(line) + "\n")
+            line = evaluate(run, evaluator, trained, protocol, path, watchdog)
             shown = "  ".join(f"{name} {value:.5g}" for name, value in line["metrics"].items())
             say(f"step {step:,}  images {line['images']:,}  {shown}")
         if _NEIGHBOURS.value:
-            samples = first(draw(run, evaluator, trained), _NEIGHBOURS.value)
+            samples = first_samples(draw(run, evaluator, trained), _NEIGHBOURS.value)
             picture = neighbours(samples, run.experiment, evaluator)
             if hosts.is_primary():
                 where = run.workdir / f"neighbours_{steps[-1]:08d}.png"

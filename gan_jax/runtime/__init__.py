@@ -2,7 +2,7 @@
 
 from gan_jax.runtime.checkpoint import Checkpointer, state_sha256
 from gan_jax.runtime.choosing import choose_samples, parse_choice
-from gan_jax.runtime.evaluation import Evaluator, directions, to_uint8
+from gan_jax.runtime.evaluation import Evaluator, directions, first_samples, to_uint8
 from gan_jax.runtime.experiment import Experiment
 from gan_jax.runtime.finetune import init_from
 from gan_jax.runtime.health import all_finite, diversity
@@ -30,6 +30,7 @@ __all__ = [
     "directions",
     "diversity",
     "duration",
+    "first_samples",
     "grid_columns",
     "image_grid",
     "init_from",

@@ -125,7 +125,7 @@ class Evaluator:
         values: dict[str, float] = {}
         if self.mixture:
             assert isinstance(self.reference, Mixture)
-            points = _first(samples, MIXTURE_COUNT)
+            points = first_samples(samples, MIXTURE_COUNT)
             coverage = metrics.mixture_coverage(points, self.reference.centers, self.reference.std)
             values |= {f"{MIXTURE}_{name}": float(value) for name, value in coverage._asdict().items()}
         if self.requests:
@@ -270,8 +270,12 @@ def to_uint8(images: np.ndarray) -> np.ndarray:
     return np.clip(np.round((images + 1.0) * 127.5), 0, 255).astype(np.uint8)
 
 
-def _first(parts: Iterable[np.ndarray], count: int) -> np.ndarray:
-    """So many samples, and an error for fewer."""
+def first_samples(parts: Iterable[np.ndarray], count: int) -> np.ndarray:
+    """So many samples of a stream, in one array.
+
+    Raises:
+      InvalidInputError: for a stream that ends before.
+    """
     taken: list[np.ndarray] = []
     for part in parts:
         taken.append(part)

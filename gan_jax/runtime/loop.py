@@ -105,9 +105,16 @@ class Loop:
         return record
 
     def evaluate(self, step: int, state: GANState) -> dict[str, float]:
-        """Metrics of samples, where they are due; training waits for them."""
+        """Metrics of samples, where they are due; training waits for them.
+
+        Of a state that is not finite there are none: what is due next finds that out, and decides what becomes of it.
+        """
         settings = self.experiment
-        if self.evaluator is None or (step < settings.steps and step % settings.evaluate_every):
+        if (
+            self.evaluator is None
+            or (step < settings.steps and step % settings.evaluate_every)
+            or not all_finite(state)
+        ):
             return {}
         values = self.evaluator(stream_samples(settings, state, settings.seed))
         return {f"{EVALUATED}{name}": value for name, value in values.items()}

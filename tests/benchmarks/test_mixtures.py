@@ -50,7 +50,7 @@ def test_a_setting_is_recorded_once_and_printed(results, capsys, tmp_path, monke
     text = page.read_text()
     assert text.startswith("Before.\n") and text.endswith("After.\n") and "old" not in text and "VEEGAN" in text
     assert (tmp_path / "images" / "mixtures.png").stat().st_size > 10_000
-    [long] = mixtures.recorded()
+    [long] = measure.recorded("mixtures")
     assert "**On the longer budget:**" in mixtures_report.table({}, {mixture_games.long_settings()[0]: long})
     mixtures.main(["--table", *TINY, "--seeds=1"])  # other settings, another hash
     assert "Nothing is recorded" in capsys.readouterr().out

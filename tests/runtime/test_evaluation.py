@@ -2,6 +2,7 @@
 
 import json
 import sys
+import types
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from gan_jax import data, metrics, runtime
 from gan_jax.types import InvalidInputError
 from tests.conformance.games import GAMES, PAIRS, REAL
+from tests.experiments import battery
 from tests.runtime.test_train import train
 
 SHORT = {
@@ -103,6 +105,20 @@ def test_the_data_themselves_score_best_and_the_record_tells_the_protocol(cache)
     assert record["network"]["accuracy"] >= 0 and record["samples"] == 1000 and record["reference_count"] == 400
     assert record["reference_sha256"] == many().fingerprint() and len(record["network"]["weights_sha256"]) == 64
     json.dumps(judge.records)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("then", ["stop", "rollback"])
+def test_a_divergence_is_one_with_metrics_too(cache, tmp_path, then):
+    """Samples of a generator that is not finite are an error elsewhere; here training deals with them."""
+    poison = types.SimpleNamespace(seed=1, poison_from=5, poison_all=then == "stop")
+    run = runtime.Experiment(
+        game=battery.poisoned(GAMES["vanilla"][0](), poison), source=lambda: REAL, preview=runtime.image_grid, seed=1,
+        batch_size=16, sample_every=0, reference=many, on_divergence=then, steps_per_dispatch=2, **SHORT,
+    )  # fmt: skip
+    found = runtime.train(run, tmp_path, say=lambda message: None, evaluation_cache=cache)
+    assert (found.status, found.rollbacks) == (("diverged", 0) if then == "stop" else ("done", 1))
+    assert found.checkpoint == (4 if then == "stop" else 8)
 
 
 def test_mixtures_need_no_network(cache):
