@@ -215,10 +215,11 @@ def told() -> str:
     found = lines()
     accuracies = [line["classifier_test_accuracy"] for line in found]
     settings, hours = found[0]["settings"], sum(line["seconds"] for line in found) / 3600
+    devices = " and ".join(sorted({line["machine"]["device"] for line in found}))
     return (
         f"{len(found)} runs: {settings['images']:,} images in batches of {settings['batch_size']}, "
         f"{settings['image_size']}x{settings['image_size']} pixels, residual networks of width {settings['width']}; "
-        f"{hours:.1f} hours. The classifier is right on {min(accuracies):.2%} of MNIST's test set."
+        f"{hours:.1f} hours in all, on {devices}. The classifier is right on {min(accuracies):.2%} of MNIST's test set."
     )
 
 
@@ -233,8 +234,8 @@ def curves(path: pathlib.Path) -> None:
             style: dict[str, Any] = {"color": f"C{index}", "label": method if number == 0 else None}
             for axis, name in zip(axes, ("modes", "kl"), strict=True):
                 axis.plot([x["images"] for x in line["curve"]], [x[name] for x in line["curve"]], marker=".", **style)
-    axes[0].set(xlabel="images", ylabel="modes of 1,000")
-    axes[1].set(xlabel="images", ylabel="KL(samples || data), nats", yscale="log")
+    axes[0].set(xlabel="images (of generator updates)", ylabel="modes of 1,000")
+    axes[1].set(xlabel="images (of generator updates)", ylabel="KL(samples || data), nats", yscale="log")
     axes[0].legend(fontsize=9)
     figure.savefig(path, dpi=100)
 

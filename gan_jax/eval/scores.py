@@ -3,7 +3,7 @@
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,13 +37,15 @@ class Metric(NamedTuple):
       suffixes: those that it gives, each with whether the `min` or the `max` is best; empty where neither is.
       samples: how many, where its name has no count.
       version: of the definition; it rises when anything changes that could move a number.
+      compares: whether it looks at the reals; without, `real` may be None.
     """
 
     network: str
-    compute: Callable[[Side, Side, int], dict[str, float]]
+    compute: Callable[[Any, Side, int], dict[str, float]]
     suffixes: Mapping[str, str] = _LEAST
     samples: int = STANDARD
     version: int = 1
+    compares: bool = True
 
 
 class Request(NamedTuple):
@@ -77,7 +79,7 @@ def _kernel(real: Side, fake: Side, seed: int) -> dict[str, float]:
     return {"": found.mean, "_std": found.std}
 
 
-def _score(real: Side, fake: Side, seed: int) -> dict[str, float]:
+def _score(real: Side | None, fake: Side, seed: int) -> dict[str, float]:
     del real, seed
     if fake.outputs.logits is None:
         raise InvalidInputError("the inception score needs logits, which this network does not give")
@@ -123,7 +125,7 @@ METRICS = {
     "fid": Metric("inception", _frechet),
     "fid_infinity": Metric("inception", _infinity),
     "kid": Metric("inception", _kernel, _SPREAD),
-    "inception_score": Metric("inception", _score, {"": "max", "_std": ""}),
+    "inception_score": Metric("inception", _score, {"": "max", "_std": ""}, compares=False),
     "prdc": Metric("inception", _neighbours, _FOUR),
     "fd_dinov2": Metric("dinov2", _frechet),
     "fd_dinov2_infinity": Metric("dinov2", _infinity),

@@ -44,7 +44,8 @@ class WeightsFile(NamedTuple):
         names = " or ".join([self.name, *self.other_names])
         return (
             f"expected {names} ({self.size:,} bytes, sha256 {self.sha256 or 'of your own choice'}); get it from "
-            f"{self.url}, put it into a directory, and name that with --feature_weights=DIR or in ${VARIABLE}"
+            f"{self.url}, put it into a directory, and name that in ${VARIABLE} (for experiments.evaluate also with "
+            "--feature_weights=DIR)"
         )
 
     def load(self, directory: str | os.PathLike[str] | None = None) -> tuple[dict[str, np.ndarray], str]:

@@ -81,10 +81,12 @@ class Evaluator:
         self._check_images()
         names = dict.fromkeys(request.metric.network for request in self.requests)
         self.extractors = {name: self._extractor(name) for name in names}
-        self.real = {name: Side(self._reference(name)) for name in names}
+        compared = dict.fromkeys(x.metric.network for x in self.requests if x.metric.compares)
+        self.seen: dict[str, str] = {}  # by network, a hash of every image that the reference's outputs are of
+        self.real = {name: Side(self._reference(name)) for name in compared}
         self.records = {request.name: self._record(request) for request in self.requests}
         if self.mixture:
-            facts = {"reference": reference.name, "reference_sha256": reference.fingerprint()}
+            facts = {"reference": reference.name, "reference_fingerprint": reference.fingerprint()}
             self.records[MIXTURE] = facts | {"metric_version": 1, "samples": MIXTURE_COUNT}
 
     def say(self, message: str) -> None:
@@ -134,7 +136,7 @@ class Evaluator:
             for name, metric, count in self.requests:
                 fake = Side(outputs[metric.network].first(count))
                 self.beat(f"computing {name}")
-                found = metric.compute(self.real[metric.network], fake, self.seed)
+                found = metric.compute(self.real.get(metric.network), fake, self.seed)
                 values |= {f"{name}{suffix}": value for suffix, value in found.items()}
         return values
 
@@ -209,22 +211,29 @@ class Evaluator:
         path = self.cache / f"reference-{_key(self._reference_record(name))}.npz"
         if _everywhere(path.exists()):
             with np.load(path, allow_pickle=False) as kept:
+                self.seen[name] = str(kept["images_sha256"])
                 return Outputs(kept["features"], kept.get("logits"))
+        digest = hashlib.sha256()
         self.say(f"features of {self.reference.name}, {count:,} examples, by {name}")
 
         def images() -> Iterator[np.ndarray]:
             for low in range(0, count, 1024):
-                yield self.images(np.arange(low, min(low + 1024, count)))
+                part = self.images(np.arange(low, min(low + 1024, count)))
+                digest.update(np.ascontiguousarray(part).data)
+                yield part
 
         found = self._extract(self.reference.name, {name: self.extractors[name]}, images(), count)[name]
         arrays = {key: value for key, value in found._asdict().items() if value is not None}
-        networks.keep(path, arrays)
+        self.seen[name] = digest.hexdigest()
+        networks.keep(path, arrays | {"images_sha256": np.array(self.seen[name])})
         return found
 
     def features(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Features of samples and of the whole reference, by the first network."""
         name = next(iter(self.extractors))
         found = self._extract("samples", {name: self.extractors[name]}, [to_uint8(samples)], len(samples))
+        if name not in self.real:
+            self.real[name] = Side(self._reference(name))
         return found[name].features, self.real[name].outputs.features
 
     def images(self, indices: np.ndarray) -> np.ndarray:
@@ -236,15 +245,18 @@ class Evaluator:
         return {
             "network": self.extractors[name].record,
             "reference": self.reference.name,
-            "reference_sha256": self.reference.fingerprint(),
+            "reference_fingerprint": self.reference.fingerprint(),
             "reference_count": len(self.reference),
         }
 
     def _record(self, request: Request) -> dict[str, Any]:
-        record = self._reference_record(request.metric.network)
+        network, metric = request.metric.network, request.metric
+        record: dict[str, Any] = {"network": self.extractors[network].record}
+        if metric.compares:
+            record = self._reference_record(network)
+            record |= {"reference_key": _key(record), "reference_images_sha256": self.seen[network]}
         return record | {
-            "metric_version": request.metric.version,
-            "reference_key": _key(record),
+            "metric_version": metric.version,
             "samples": request.samples,
             "quantized": "uint8",
             "subset_seed": self.seed,

@@ -1,5 +1,6 @@
 """Metrics of samples in the loop: in the log, the same after a resume, and deciding which checkpoint is kept."""
 
+import hashlib
 import json
 import sys
 import types
@@ -103,7 +104,9 @@ def test_the_data_themselves_score_best_and_the_record_tells_the_protocol(cache)
     assert itself["fcd1k"] < 0.05 * noise["fcd1k"] and itself["prdc_classifier1k_precision"] > 0.99
     record = judge.records["fcd1k"]
     assert record["network"]["accuracy"] >= 0 and record["samples"] == 1000 and record["reference_count"] == 400
-    assert record["reference_sha256"] == many().fingerprint() and len(record["network"]["weights_sha256"]) == 64
+    assert record["reference_fingerprint"] == many().fingerprint() and len(record["network"]["weights_sha256"]) == 64
+    seen = hashlib.sha256(many().arrays["real"].tobytes()).hexdigest()
+    assert record["reference_images_sha256"] == seen == evaluator(cache).records["fcd1k"]["reference_images_sha256"]
     json.dumps(judge.records)
 
 
@@ -170,7 +173,7 @@ def test_samples_that_are_not_finite_or_too_few_are_refused(cache):
     with pytest.raises(InvalidInputError, match="samples are not finite"):
         runtime.to_uint8(np.array([0.0, np.nan]))
     judge = runtime.Evaluator(["mixture"], data.ring(), runtime.make_mesh(jax.devices()[:1]), cache)
-    assert judge.records["mixture"]["reference_sha256"] == data.ring().fingerprint()
+    assert judge.records["mixture"]["reference_fingerprint"] == data.ring().fingerprint()
     with pytest.raises(InvalidInputError, match="1,000 samples: expected 2,500"):
         judge([np.zeros((1000, 2))])
 
