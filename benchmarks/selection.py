@@ -41,7 +41,7 @@ _COLUMNS = {
     "prdc_classifier10k_coverage": "coverage",
 }
 _TRUNCATIONS = (0.9, 0.7, 0.5)  # of the uniform prior's range
-_CHOICES = ("top:0.75", "top:0.5", "top:0.25", "reject:50", "reject:80", "reject:95", "mh:16", "mh:64", "mh:256")
+_CHOICES = ("top:0.75", "top:0.5", "top:0.25", "reject:50", "reject:80", "reject:95", "mh:16", "mh:64")
 _WAYS: dict[str, tuple[float | None, str]] = {
     "all samples": (None, ""),
     **{f"truncation {x}": (x, "") for x in _TRUNCATIONS},

@@ -20,6 +20,7 @@ __all__ = [
     "nets",
     "regularizers",
     "runtime",
+    "sweep",
     "types",
 ]
 

@@ -37,6 +37,7 @@ ROOMS = {
         "gan_jax.metrics",
     },
 }
+ROOMS["sweep"] = ROOMS["runtime"] | {"gan_jax.runtime"}
 FILES = sorted(
     path for part in ("gan_jax", "experiments", "benchmarks", "tests") for path in (ROOT / part).rglob("*.py")
 )

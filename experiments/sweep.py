@@ -1,0 +1,185 @@
+"""Sweeps over what a config's `sweep()` names: many trials in one program, or one after the other.
+
+--config=FILE is an experiment file with `sweep()`, or --space says what varies:
+--space='learning_rate=log(1e-4,1e-2);gamma=0.01,0.1;seed=0,1,2'. Trials are all combinations (--points=grid, with
+--grid_size values of every distribution) or random draws (--points=random --num_trials=N).
+
+--engine=population trains all trials as members of one compiled program, on all devices; --search=halving or
+--search=pbt prunes or changes them on the way, by config.best_metric. --engine=local runs one after the other. The same
+command continues a sweep. --print_commands prints each trial's own command, for SLURM arrays, JobSets or agents.
+
+In the workdir: results.jsonl and results.csv with a row for each trial, trials/NNNNN with the log, the result and,
+after --export=best, --export=all or --export=3,7, the checkpoint of a trial: an ordinary workdir. Exit codes are those
+of experiments.train.
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import ml_collections
+from absl import flags
+
+from experiments import flags as commands
+from experiments import launch, trials
+from experiments import workdir as workdirs
+from experiments.launch import say
+from gan_jax import sweep
+from gan_jax.runtime import signals
+from gan_jax.sweep import space as spaces
+from gan_jax.types import InvalidInputError
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "directory of the sweep")
+_ENGINE = flags.DEFINE_enum("engine", "population", ["population", "local"], "what runs the trials")
+_SPACE = flags.DEFINE_string("space", "", "what varies, in place of the config's sweep()")
+_POINTS = flags.DEFINE_enum("points", "grid", ["grid", "random"], "which trials of the space")
+_GRID_SIZE = flags.DEFINE_integer("grid_size", 3, "values of each distribution in a grid", lower_bound=1)
+_NUM_TRIALS = flags.DEFINE_integer("num_trials", 16, "random draws", lower_bound=1)
+_SWEEP_SEED = flags.DEFINE_integer("sweep_seed", 0, "of random draws and of the search", lower_bound=0)
+_SEARCH = flags.DEFINE_enum("search", "none", ["none", "halving", "pbt"], "what a population does on the way")
+_FIRST_RUNG = flags.DEFINE_integer(
+    "first_rung", 0, "of halving, in images; a 27th of the run by default", lower_bound=0
+)
+_ETA = flags.DEFINE_integer("eta", 3, "of halving: one in so many goes on at each rung", lower_bound=2)
+_PBT_IMAGES = flags.DEFINE_integer(
+    "pbt_images", 0, "between decisions of pbt; a tenth of the run by default", lower_bound=0
+)
+_EXPORT = flags.DEFINE_string(
+    "export", "best", "whose checkpoints become ordinary runs: best, all, none, or ids by commas"
+)
+_PRINT = flags.DEFINE_bool("print_commands", False, "print the command of each trial, and run nothing")
+
+
+def points(module: Any) -> list[spaces.Point]:
+    """The trials that the flags ask for."""
+    if _SPACE.value:
+        space = spaces.parse(_SPACE.value)
+    elif hasattr(module, "sweep"):
+        space = module.sweep()
+    else:
+        raise InvalidInputError("this config has no sweep(): say what varies by --space='learning_rate=log(1e-4,1e-2)'")
+    if _POINTS.value == "grid":
+        return spaces.grid(space, _GRID_SIZE.value)
+    return spaces.random(space, _NUM_TRIALS.value, _SWEEP_SEED.value)
+
+
+def search(steps: int, batch_size: int, report_every: int, evaluate_every: int) -> sweep.Search | None:
+    """What the flags ask for, its images rounded up to iterations at which trials are compared."""
+    unit = evaluate_every or report_every
+
+    def iterations(images: int, share: int) -> int:
+        wanted = images / batch_size if images else steps / share
+        return max(unit, int(-(-wanted // unit) * unit))
+
+    if _SEARCH.value == "halving":
+        return sweep.Halving(iterations(_FIRST_RUNG.value, 27), _ETA.value)
+    if _SEARCH.value == "pbt":
+        return sweep.PopulationBased(iterations(_PBT_IMAGES.value, 10), _SWEEP_SEED.value)
+    return None
+
+
+def overridden() -> dict[str, Any]:
+    """What the command line changes of the config, by key."""
+    given = [word.partition("=")[0].removeprefix("--config.") for word in sys.argv[1:] if word.startswith("--config.")]
+    return {key: flags.FLAGS.config[key] for key in given}
+
+
+def claim(
+    workdir: pathlib.Path, path: pathlib.Path, config: ml_collections.ConfigDict, wanted: Sequence[spaces.Point]
+) -> None:
+    """Takes the workdir, or refuses one of another sweep; makes each trial's directory."""
+    workdirs.claim(workdir, path, config)
+    record = workdir / "points.json"
+    now = json.loads(json.dumps(list(wanted)))
+    if record.exists() and json.loads(record.read_text()) != now:
+        raise InvalidInputError(
+            f"{record} has other trials than this command asks for: continue with its flags, or use another --workdir"
+        )
+    workdirs.write_json(record, now)
+
+
+def population(
+    module: Any, path: pathlib.Path, wanted: Sequence[spaces.Point], workdir: pathlib.Path, watchdog: Any, stop: Any
+) -> int:
+    """All trials as one program."""
+    config = flags.FLAGS.config
+    made = trials.as_members(module, config, wanted)
+    for key, names in made.names.items():
+        if names:
+            say(f"{key} decides {', '.join(names)}")
+    settings = made.experiment
+    chosen = search(settings.steps, settings.batch_size, settings.report_every, settings.evaluate_every)
+    outcomes = sweep.train_population(
+        settings, made.members, workdir, search=chosen, say=say, stop=stop, watchdog=watchdog,
+        evaluation_cache=launch.cache_directory() / "evaluation",
+    )  # fmt: skip
+    rows = [
+        {"trial": outcome.member, **point, "status": outcome.status, "step": outcome.step, "images": outcome.images,
+         **{name: value for name, value in outcome.hparams.items() if name in made.members[0].hparams},
+         **{name: value for name, value in outcome.metrics.items() if name not in ("step", "images")}}
+        for outcome, point in zip(outcomes, wanted, strict=True)
+    ]  # fmt: skip
+    sweep.write_table(workdir, rows)
+    best = sweep.best(rows, settings.best_metric, settings.best())
+    if best is not None:
+        say(f"best {settings.best_metric}: {rows[best][settings.best_metric]:.6g}, trial {best}, {dict(wanted[best])}")
+    statuses = [outcome.status for outcome in outcomes]
+    say(
+        f"{len(rows)} trials: {', '.join(f'{statuses.count(x)} {x}' for x in sorted(set(statuses)))}; results in {workdir / 'results.csv'}"
+    )
+    return commands.STOPPED if "stopped" in statuses else commands.DONE
+
+
+def local(path: pathlib.Path, wanted: Sequence[spaces.Point], workdir: pathlib.Path, stop: Any) -> int:
+    """One trial after the other, each a process of its own."""
+    rows, failed = [], 0
+    for index, point in enumerate(wanted):
+        directory = workdir / "trials" / f"{index:05d}"
+        result = directory / "result.json"
+        if not result.exists() or json.loads(result.read_text())["status"] == "stopped":
+            words = trials.command(path, overridden() | point, directory)
+            say(f"trial {index} of {len(wanted)}: {dict(point)}")
+            process = subprocess.run([sys.executable, *words[1:]], env=os.environ, check=False)
+            if process.returncode == commands.STOPPED or stop.signal is not None:
+                return commands.STOPPED
+            failed += process.returncode not in (commands.DONE, commands.DIVERGED)
+        if result.exists():
+            found = json.loads(result.read_text())
+            metrics = {name: value for name, value in found["metrics"].items() if name not in ("step", "images")}
+            rows.append({"trial": index, **point, **{x: found[x] for x in ("status", "step", "images")}, **metrics})
+            sweep.write_table(workdir, rows)
+    say(f"{len(rows)} trials, {failed} failed; results in {workdir / 'results.csv'}")
+    return commands.BAD_INPUT if failed else commands.DONE
+
+
+def main(argv: Sequence[str]) -> int:
+    """See the module."""
+    del argv
+    config, path = flags.FLAGS.config, commands.config_path()
+    module = workdirs.load_module(path)
+    wanted = points(module)
+    if _WORKDIR.value is None:
+        raise InvalidInputError("--workdir is missing: a directory for the sweep, such as --workdir=runs/sweep")
+    workdir = pathlib.Path(_WORKDIR.value)
+    if _PRINT.value:
+        for index, point in enumerate(wanted):
+            print(trials.shown(trials.command(path, overridden() | point, workdir / "trials" / f"{index:05d}")))
+        return commands.DONE
+    if _ENGINE.value == "population" and "device_count" not in os.environ.get("XLA_FLAGS", ""):
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))  # a member's products use one core
+    with launch.launched() as watchdog, signals.stop_signals() as stop:
+        others = {flag.name: flag.value for flag in (_ENGINE, _SPACE, _POINTS, _SEARCH)}
+        launch.agree(workdirs.versions(), config.to_dict(), path, others, watchdog.patience)
+        launch.claim(workdir, lambda: claim(workdir, path, config, wanted), watchdog.patience)
+        if _ENGINE.value == "local":
+            return local(path, wanted, workdir, stop)
+        return population(module, path, wanted, workdir, watchdog, stop)
+
+
+if __name__ == "__main__":
+    commands.run(main, config=True)

@@ -1,0 +1,191 @@
+"""Trials of a sweep: points of its space as configs, commands, and members of a population."""
+
+import dataclasses
+import json
+import pathlib
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from gan_jax import core, runtime, sweep
+from gan_jax.data import Source
+from gan_jax.types import InvalidInputError
+
+Point = Mapping[str, Any]
+_ADDRESS = re.compile(r"0x[0-9a-f]+")
+
+
+def configured(config: ml_collections.ConfigDict, point: Point) -> ml_collections.ConfigDict:
+    """The config of a trial.
+
+    Raises:
+      InvalidInputError: for a key that the config has not, or a value of another type.
+    """
+    made = config.copy_and_resolve_references()
+    for key, value in point.items():
+        if key not in made:
+            raise InvalidInputError(f"sweep over {key!r}: the config has no such key; it has {', '.join(sorted(made))}")
+        try:
+            made[key] = float(value) if isinstance(made[key], float) and type(value) is int else value
+        except TypeError as error:
+            raise InvalidInputError(f"sweep over {key!r}: {value!r} does not fit: {error}") from error
+    return made
+
+
+def command(path: pathlib.Path, overrides: Mapping[str, Any], workdir: pathlib.Path) -> list[str]:
+    """The command that runs a trial alone."""
+    options = [f"--config.{key}={_text(value)}" for key, value in overrides.items()]
+    return ["python", "-m", "experiments.train", f"--config={path}", f"--workdir={workdir}", *options]
+
+
+def shown(words: Sequence[str]) -> str:
+    """A command as one would type it."""
+    return shlex.join(words)
+
+
+def _text(value: Any) -> str:
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Members:
+    """Trials as members of one population.
+
+    Attributes:
+      experiment: of all, but for seed and runtime hyperparameters.
+      members: one for each point.
+      names: by key of the config, the runtime hyperparameters that it decides.
+    """
+
+    experiment: runtime.Experiment
+    members: list[sweep.Member]
+    names: dict[str, list[str]]
+
+
+def as_members(module: Any, config: ml_collections.ConfigDict, points: Sequence[Point]) -> Members:
+    """Finds out what each trial's config makes of the game, and that it is data: seed and runtime hyperparameters.
+
+    Every trial is built. What must be the same in all: the schedule, shapes and names of the state, and, for the
+    extreme values of every key, the traced step itself, so that nothing that a config decides is left out unnoticed.
+
+    Args:
+      module: the experiment file.
+      config: with the overrides of the command line.
+      points: of the trials.
+
+    Returns:
+      The members.
+
+    Raises:
+      InvalidInputError: for what cannot vary in a population; the message names the key.
+    """
+    base = _Built(module, configured(config, points[0]))
+    source = base.experiment.open_source()
+    reference = base.values(source)
+    known: dict[str, dict[str, float]] = {}
+    for key in {key for point in points for key in point}:
+        for point in _extremes(points, key):
+            made = _Built(module, configured(config, dict(points[0]) | {key: point[key]}))
+            base.check(made, source, key, point[key])
+    names = {key: _decided(module, config, points, key, source, reference) for key in points[0]}
+    for key, decided in names.items():
+        if key != "seed" and not decided and len({repr(point[key]) for point in points}) > 1:
+            raise InvalidInputError(
+                f"{key!r} decides no runtime hyperparameter of the game (data, evaluation and pictures are shared by "
+                "the members of a population): sweep over it with --engine=study or --engine=local"
+            )
+    members = []
+    for point in points:
+        made_config = configured(config, point)
+        plain = json.dumps({key: value for key, value in point.items() if key != "seed"}, sort_keys=True, default=str)
+        if plain not in known:
+            made = _Built(module, made_config)
+            base.check_schedule(made, point)
+            known[plain] = made.values(source)
+        members.append((int(made_config.seed), known[plain]))
+    varied = sorted({name for _, values in members for name in values if values[name] != reference[name]})
+    return Members(
+        base.experiment,
+        [sweep.Member(seed, {name: values[name] for name in varied}) for seed, values in members],
+        names,
+    )
+
+
+def _extremes(points: Sequence[Point], key: str) -> list[Point]:
+    """The points with the least and the most of a key, or with each of its values if they are no numbers."""
+    found = {repr(point[key]): point for point in points}
+    if key == "seed" or len(found) == 1:
+        return []
+    if all(isinstance(point[key], int | float) and not isinstance(point[key], bool) for point in points):
+        ordered = sorted(found.values(), key=lambda point: point[key])
+        return [ordered[0], ordered[-1]]
+    return list(found.values())
+
+
+def _decided(
+    module: Any, config: Any, points: Sequence[Point], key: str, source: Source, reference: Mapping[str, float]
+) -> list[str]:
+    """The runtime hyperparameters that a key of the config decides."""
+    changed: set[str] = set()
+    for point in _extremes(points, key):
+        values = _Built(module, configured(config, dict(points[0]) | {key: point[key]})).values(source)
+        changed |= {name for name in values if values[name] != reference[name]}
+    return sorted(changed)
+
+
+class _Built:
+    """A trial's experiment, and what a population would have to share."""
+
+    def __init__(self, module: Any, config: ml_collections.ConfigDict) -> None:
+        self.experiment: runtime.Experiment = module.build(config)
+
+    def _start(self, source: Source, key: jax.Array) -> core.GANState:
+        size = self.experiment.batch_size
+        return self.experiment.game.init(
+            key, {name: jnp.zeros((size, *x.shape), x.dtype) for name, x in source.spec.items()}
+        )
+
+    def values(self, source: Source) -> dict[str, float]:
+        """Every runtime hyperparameter."""
+        found = jax.jit(lambda: core.get_hparams(self._start(source, jax.random.key(0))))()
+        return {name: float(value) for name, value in found.items()}
+
+    def traced(self, source: Source) -> str:
+        """The step, as text, with the shapes of its state."""
+        experiment, rule = self.experiment, self.experiment.update_rule
+        draws = core.num_draws(experiment.game, rule)
+        state = jax.eval_shape(lambda: self._start(source, jax.random.key(0)))
+        batches = {
+            name: jax.ShapeDtypeStruct((draws, experiment.batch_size, *x.shape), x.dtype)
+            for name, x in source.spec.items()
+        }
+        step = jax.make_jaxpr(core.make_step(experiment.game, rule))(state, batches)
+        constants = [float(jnp.sum(jnp.abs(x))) for x in step.consts if jnp.issubdtype(x.dtype, jnp.floating)]
+        return f"{_ADDRESS.sub('', str(step))}\n{constants}"
+
+    def check_schedule(self, other: "_Built", point: Point) -> None:
+        """Refuses a trial whose schedule differs."""
+        mine, theirs = (
+            {n: x for n, x in vars(b.experiment).items() if isinstance(x, int | str)} for b in (self, other)
+        )
+        changed = sorted(name for name in mine if mine[name] != theirs[name] and name != "seed")
+        if changed:
+            raise InvalidInputError(
+                f"{', '.join(f'{name}={theirs[name]!r}' for name in changed)} of the trial {dict(point)}: members of a "
+                f"population share {', '.join(changed)}; sweep over it with --engine=study or --engine=local"
+            )
+
+    def check(self, other: "_Built", source: Source, key: str, value: Any) -> None:
+        """Refuses a value of a key that decides more than runtime hyperparameters."""
+        self.check_schedule(other, {key: value})
+        if self.traced(source) != other.traced(source):
+            raise InvalidInputError(
+                f"{key}={value!r} changes the program, not only runtime hyperparameters (shapes, layers, phases or "
+                "constants of the step): members of a population share one program; sweep over it with --engine=study "
+                "or --engine=local"
+            )

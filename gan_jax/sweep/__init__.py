@@ -1,0 +1,19 @@
+"""Many runs as one: populations in one compiled program, and searches over them."""
+
+from gan_jax.sweep.logs import Outcome
+from gan_jax.sweep.population import Decision, Search, train_population
+from gan_jax.sweep.program import Member
+from gan_jax.sweep.report import best, write_table
+from gan_jax.sweep.search import Halving, PopulationBased
+
+__all__ = [
+    "Decision",
+    "Halving",
+    "Member",
+    "Outcome",
+    "PopulationBased",
+    "Search",
+    "best",
+    "train_population",
+    "write_table",
+]

@@ -1,0 +1,112 @@
+"""Where members' numbers go: a log and a result for each, in directories that look like those of runs."""
+
+import dataclasses
+import json
+import os
+import pathlib
+from typing import Any
+
+from gan_jax.runtime.logging import write_json
+
+RUNNING, DONE, PRUNED, DIVERGED, STOPPED = "running", "done", "pruned", "diverged", "stopped"
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a member ended; also its `result.json`.
+
+    Attributes:
+      member: its id.
+      status: `done`, `pruned` by the search, `diverged`, or `stopped` with the population by a signal.
+      step: iterations done; of a diverged member, those until its last finite state.
+      images: iterations times batch size.
+      seed: its own.
+      hparams: at the end.
+      metrics: the last line of its log.
+      generation: which of `population/` has its state.
+    """
+
+    member: int
+    status: str
+    step: int
+    images: int
+    seed: int
+    hparams: dict[str, float]
+    metrics: dict[str, Any]
+    generation: int
+
+
+class Logs:
+    """Logs of all members; `writes` is whether this process keeps them.
+
+    Attributes:
+      last: of each member, the last line.
+      outcomes: of each member that has ended.
+    """
+
+    def __init__(self, workdir: pathlib.Path, members: int, *, writes: bool) -> None:
+        self.workdir, self._writes = workdir, writes
+        self.last: dict[int, dict[str, Any]] = {member: {} for member in range(members)}
+        self.outcomes: dict[int, Outcome] = {}
+
+    def directory(self, member: int) -> pathlib.Path:
+        """Of a member."""
+        return self.workdir / "trials" / f"{member:05d}"
+
+    def recall(self, step: int, generation: int) -> None:
+        """Continues after a step of a generation: what came later is taken back."""
+        for member in self.last:
+            lines = read_lines(self.directory(member) / "metrics.jsonl")
+            kept = [line for line in lines if line["step"] <= step]
+            self.last[member] = kept[-1] if kept else {}
+            result = self.directory(member) / "result.json"
+            found = Outcome(**json.loads(result.read_text())) if result.exists() else None
+            if found is not None and found.status in (PRUNED, DIVERGED) and found.generation < generation:
+                self.outcomes[member] = found
+            if self._writes:
+                _rewrite(self.directory(member) / "metrics.jsonl", lines, kept)
+                if member not in self.outcomes:
+                    result.unlink(missing_ok=True)
+        decisions = self.workdir / "decisions.jsonl"
+        if self._writes:
+            lines = read_lines(decisions)
+            _rewrite(decisions, lines, [line for line in lines if line["step"] <= step])
+
+    def report(self, member: int, record: dict[str, Any]) -> None:
+        """One line of a member's log, on disk when this returns."""
+        self.last[member] = record
+        self._append(self.directory(member) / "metrics.jsonl", record)
+
+    def decision(self, record: dict[str, Any]) -> None:
+        """One line of `decisions.jsonl`."""
+        self._append(self.workdir / "decisions.jsonl", record)
+
+    def end(self, outcome: Outcome) -> None:
+        """A member's result."""
+        self.outcomes[outcome.member] = outcome
+        if self._writes:
+            self.directory(outcome.member).mkdir(parents=True, exist_ok=True)
+            write_json(self.directory(outcome.member) / "result.json", dataclasses.asdict(outcome))
+
+    def _append(self, path: pathlib.Path, record: dict[str, Any]) -> None:
+        if self._writes:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+
+
+def read_lines(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The lines of a JSON-lines file, but for a last one that was written in part; none of a file that is not there."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _rewrite(path: pathlib.Path, lines: list[dict[str, Any]], kept: list[dict[str, Any]]) -> None:
+    """Takes lines back, in one piece; also what is left of one that was not written whole."""
+    if path.exists() and (len(kept) < len(lines) or not path.read_text().endswith("\n")):
+        temporary = path.with_name(path.name + ".tmp")
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        os.replace(temporary, path)

@@ -1,0 +1,418 @@
+"""Training a population: members in one program, each with a log of its own; searches prune, copy and perturb them.
+
+In `workdir`: `population/000/` holds checkpoints of all members at once; after a repacking, when fewer go on,
+`population/001/` and so on hold those of the smaller program, and the last checkpoint before stays for good, so that
+the state of every member can be had. `trials/00000/` has the log of member 0, and how it ended.
+"""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+from jaxtyping import PyTree
+
+from gan_jax import core, runtime
+from gan_jax.data import Source
+from gan_jax.runtime import hosts
+from gan_jax.runtime import mesh as meshes
+from gan_jax.runtime.experiment import EVALUATED
+from gan_jax.runtime.logging import duration, write_json
+from gan_jax.runtime.signals import StopRequest, stop_signals
+from gan_jax.runtime.watchdog import Watchdog
+from gan_jax.sweep import program as programs
+from gan_jax.sweep.logs import DIVERGED, DONE, PRUNED, RUNNING, STOPPED, Logs, Outcome
+from gan_jax.sweep.program import EMPTY, Carried, Member, Population
+from gan_jax.types import InvalidInputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Decision:
+    """What a search wants done.
+
+    Attributes:
+      pruned: ids of the members that end here.
+      copies: for each member that is to become another: that one.
+      hparams: new values of those members.
+    """
+
+    pruned: Sequence[int] = ()
+    copies: Mapping[int, int] = dataclasses.field(default_factory=dict)
+    hparams: Mapping[int, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+
+
+class Search(Protocol):
+    """Decides, at certain iterations, what becomes of the members; a pure function of what it is given."""
+
+    def due(self, step: int) -> bool:
+        """Whether it decides after so many iterations, which a report must come after."""
+
+    def decide(self, step: int, scores: Mapping[int, float], hparams: Mapping[int, Mapping[str, float]]) -> Decision:
+        """What to do, from the scores (more is better) of the members that train, and their hyperparameters."""
+
+
+def train_population(
+    experiment: runtime.Experiment,
+    members: Sequence[Member],
+    workdir: pathlib.Path,
+    *,
+    search: Search | None = None,
+    say: Callable[[str], None] = print,
+    stop: StopRequest | None = None,
+    watchdog: Watchdog | None = None,
+    devices: Sequence[jax.Device] | None = None,
+    evaluation_cache: pathlib.Path | None = None,
+) -> list[Outcome]:
+    """Trains a population to its end, from the newest checkpoint in `workdir` if there is one.
+
+    A member does what a run of its own with its seed and hyperparameters does, up to rounding. One that is not finite
+    is frozen as it was before that dispatch; the others don't notice. When so few train that half of the slots would
+    do, they are packed into a smaller program. Stopping and continuing changes nothing.
+
+    Args:
+      experiment: of all members; its seed is not used, and there are no rollbacks. Its `best_metric` is what members
+        are compared by.
+      members: what each has of its own.
+      workdir: gets `population/`, `trials/`, `members.json` and `decisions.jsonl`.
+      search: may prune and change members; none by default.
+      say: gets the messages for the person watching.
+      stop: asks for a stop; by default SIGTERM and SIGINT do.
+      watchdog: ends the process when a dispatch does not end.
+      devices: those to use; all by default.
+      evaluation_cache: directory of what metrics of samples need; `workdir/evaluation` by default.
+
+    Returns:
+      How each member ended, by id.
+
+    Raises:
+      InvalidInputError: for what cannot vary, a workdir of other members, or storage that fails.
+    """
+    with contextlib.ExitStack() as stack:
+        watchdog = watchdog or stack.enter_context(Watchdog())
+        stop = stop or stack.enter_context(stop_signals())
+        source = experiment.open_source()
+        say(source.summary())
+        programs.check_members(experiment, source, members)
+        if search is not None and not experiment.best_metric:
+            raise InvalidInputError(
+                "best_metric is empty: a search compares members by it; such as best_metric=eval/..."
+            )
+        _note_members(members, workdir, watchdog)
+        logs = Logs(workdir, len(members), writes=hosts.is_primary())
+        judge = _evaluator(experiment, source, evaluation_cache or workdir / "evaluation", say, watchdog)
+        chosen = tuple(jax.devices() if devices is None else devices)
+        return _Trainer(experiment, members, workdir, source, search, say, stop, watchdog, chosen, logs, judge).train()
+
+
+def _note_members(members: Sequence[Member], workdir: pathlib.Path, watchdog: Watchdog) -> None:
+    """Refuses to go on with other members than those that the workdir began with."""
+    path = workdir / "members.json"
+    now = [{"seed": x.seed, "hparams": dict(x.hparams)} for x in members]
+
+    def note() -> bool:
+        if path.exists():
+            return json.loads(path.read_text()) == now
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_json(path, now)
+        return True
+
+    if not hosts.decide("members", note, watchdog.patience):
+        raise InvalidInputError(f"{path} has other members: go on with those, or choose another workdir")
+
+
+def _evaluator(
+    experiment: runtime.Experiment, source: Source, cache: pathlib.Path, say: Callable[[str], None], watchdog: Watchdog
+) -> runtime.Evaluator | None:
+    wanted = experiment.wanted_metrics()
+    if not wanted:
+        return None
+    reference, mesh = source if experiment.reference is None else experiment.reference(), runtime.make_mesh()
+    with jax.set_mesh(mesh):
+        return runtime.Evaluator(
+            wanted, reference, mesh, cache, say=say, beat=watchdog.beat, patience=watchdog.patience
+        )
+
+
+@dataclasses.dataclass
+class _Trainer:
+    """The loop of a population, from its start or a checkpoint to its end; every process makes it in step."""
+
+    experiment: runtime.Experiment
+    members: Sequence[Member]
+    workdir: pathlib.Path
+    source: Source
+    search: Search | None
+    say: Callable[[str], None]
+    stop: StopRequest
+    watchdog: Watchdog
+    devices: tuple[jax.Device, ...]
+    logs: Logs
+    evaluator: runtime.Evaluator | None
+
+    def train(self) -> list[Outcome]:
+        """See `train_population`."""
+        generation, slots, step = self._newest()
+        self.logs.recall(step, generation)
+        carried: Carried | None = None
+        while True:
+            start, population = self._compile(slots, step)
+            if carried is not None:
+                carried = self._packed(carried, slots, start, population.mesh)
+            with self._checkpointer(generation) as checkpointer:
+                if carried is None:
+                    carried = checkpointer.restore(step, start.abstract) if step else start.init()
+                else:
+                    checkpointer.save(step, carried)
+                status, step, carried = self._run(population, checkpointer, step, carried, generation)
+                checkpointer.wait()
+            if status != RUNNING:
+                break
+            slots, generation = self._filled(self._training(carried)), generation + 1
+            self.say(
+                f"packing the {len(self._training(carried))} members that train into a program of {len(slots)} slots"
+            )
+            self._note_slots(generation, slots)
+        self._finish(status, step, carried, generation)
+        return [self.logs.outcomes[member] for member in range(len(self.members))]
+
+    def _generation(self, number: int) -> pathlib.Path:
+        return self.workdir / "population" / f"{number:03d}"
+
+    def _checkpointer(self, generation: int) -> runtime.Checkpointer:
+        about = {key: value for key, value in self.experiment.about().items() if key != "seed"}
+        return runtime.Checkpointer(
+            self._generation(generation), keep_last=1, every=self.experiment.checkpoint_every, about=about
+        )
+
+    def _newest(self) -> tuple[int, list[int], int]:
+        """The newest generation that has a whole checkpoint, its slots, and the step; or all members at step 0."""
+
+        def look() -> tuple[int, list[int], int] | None:
+            for directory in sorted((self.workdir / "population").glob("[0-9]*"), reverse=True):
+                with self._checkpointer(int(directory.name)) as checkpointer:
+                    step = checkpointer.newest(self.say)
+                if step is not None:
+                    return int(directory.name), json.loads((directory / "slots.json").read_text()), step
+            return None
+
+        found = hosts.decide("population", look, self.watchdog.patience)
+        if found is not None:
+            self.say(f"continuing from the checkpoint of step {found[2]:,}")
+            return found[0], found[1], found[2]
+        slots = self._filled(list(range(len(self.members))))
+        self._note_slots(0, slots)
+        return 0, slots, 0
+
+    def _mesh(self, members: int) -> Mesh:
+        return programs.make_trial_mesh(members, self.devices)
+
+    def _filled(self, ids: list[int]) -> list[int]:
+        return ids + [EMPTY] * (programs.num_slots(len(ids), self._mesh(len(ids))) - len(ids))
+
+    def _note_slots(self, generation: int, slots: list[int]) -> None:
+        if hosts.is_primary():
+            self._generation(generation).mkdir(parents=True, exist_ok=True)
+            write_json(self._generation(generation) / "slots.json", slots)
+
+    def _compile(self, slots: list[int], step: int) -> tuple[programs.Start, Population]:
+        self.watchdog.beat("compiling")
+        count = sum(slot != EMPTY for slot in slots)
+        mesh = self._mesh(count)
+        self.say(f"compiling {count} members for {mesh.size} device{'s' if mesh.size > 1 else ''} ...")
+        start = programs.build_start(self.experiment, self.source, self.members, slots, mesh)
+        made = programs.build_population(self.experiment, self.source, self.members, slots, mesh, start, step)
+        self.say(f"compiled in {made.compile_seconds:.1f} s; {made.length} iterations in one dispatch")
+        measured = self.evaluator.values if self.evaluator else []
+        self.experiment.check_metric({*start.abstract["window"], *(f"{EVALUATED}{name}" for name in measured)})
+        return start, made
+
+    def _packed(self, carried: Carried, slots: list[int], start: programs.Start, mesh: Mesh) -> Carried:
+        """What is carried, of the members in these slots alone."""
+        where = {int(member): slot for slot, member in enumerate(_host(carried["member"])) if member != EMPTY}
+        sources = [where.get(member, 0) for member in slots]
+        values = {name: _host(x)[sources] for name, x in core.get_hparams(carried["state"]).items()}
+        packed = programs.rearranged(carried, sources, mesh, values, keys=True)
+        facts = {"member": np.asarray(slots, np.int32), "alive": np.asarray(slots) != EMPTY}
+        return packed | {name: _placed(x, start.abstract[name]) for name, x in facts.items()}
+
+    def _run(
+        self, population: Population, checkpointer: runtime.Checkpointer, step: int, carried: Carried, generation: int
+    ) -> tuple[str, int, Carried]:
+        """Runs to the end, a signal (`STOPPED`), or until fewer slots would do (`RUNNING`)."""
+        settings, vote, clock = self.experiment, hosts.Vote(population.mesh), _Clock(step, time.monotonic())
+        self._note_ended(carried, generation)
+        if step >= settings.steps or not self._training(carried):
+            return DONE, step, carried
+        if self._fewer_would_do(carried):
+            return RUNNING, step, carried
+        for inputs in population.stream(step):
+            previous = carried["alive"]
+            carried = population.run(carried, population.data, inputs)
+            step += population.length
+            jax.block_until_ready(previous)  # one dispatch runs while the next is prepared, and no more
+            checkpointer.check()
+            self.watchdog.beat(f"running up to step {step:,}")
+            last = step >= settings.steps
+            stopping = hosts.preempted() | vote.cast(self.stop.signal is not None)
+            if last or step % settings.report_every == 0:
+                self._note_ended(carried, generation)
+                self._report(population, step, carried, clock)
+                carried = carried | {"window": _zeros(carried["window"])}
+            deciding = not last and self.search is not None and self.search.due(step)
+            if deciding:
+                carried = self._decide(population, step, carried, generation)
+            if last or stopping or deciding or step % settings.checkpoint_every == 0:
+                checkpointer.save(step, carried)
+                if not last and self._fewer_would_do(carried) and not stopping:
+                    return (RUNNING if self._training(carried) else DONE), step, carried
+            if last:
+                return DONE, step, carried
+            if stopping:
+                self.say(f"stopped by {self.stop.name} after saving step {step:,}")
+                return STOPPED, step, carried
+        raise AssertionError("a data source ended; they are endless")
+
+    def _training(self, carried: Carried) -> list[int]:
+        """Members that train, by slot."""
+        member, alive = _host(carried["member"]), _host(carried["alive"])
+        return [int(x) for x, lives in zip(member, alive, strict=True) if lives]
+
+    def _fewer_would_do(self, carried: Carried) -> bool:
+        return 2 * len(self._filled(self._training(carried))) <= len(_host(carried["member"]))
+
+    def _note_ended(self, carried: Carried, generation: int) -> None:
+        """Tells of those that don't train any more, and why."""
+        member, alive, diverged, at = (_host(carried[x]) for x in ("member", "alive", "diverged", "frozen_at"))
+        for slot, one in enumerate(member):
+            if one != EMPTY and not alive[slot] and int(one) not in self.logs.outcomes:
+                status = DIVERGED if diverged[slot] else PRUNED
+                if diverged[slot]:
+                    self.say(f"member {one} is not finite: frozen as it was at step {at[slot]:,}")
+                self._end(int(one), status, int(at[slot]), slot, carried, generation)
+
+    def _end(self, member: int, status: str, step: int, slot: int, carried: Carried, generation: int) -> None:
+        values = {name: float(_host(x)[slot]) for name, x in core.get_hparams(carried["state"]).items()}
+        images, seed = step * self.experiment.batch_size, self.members[member].seed
+        self.logs.end(Outcome(member, status, step, images, seed, values, self.logs.last[member], generation))
+
+    def _finish(self, status: str, step: int, carried: Carried, generation: int) -> None:
+        for slot, member in enumerate(_host(carried["member"])):
+            if member != EMPTY and int(member) not in self.logs.outcomes:
+                self._end(int(member), status, step, slot, carried, generation)
+
+    def _report(self, population: Population, step: int, carried: Carried, clock: "_Clock") -> None:
+        """A line in the log of each member that trains, and one for the person watching."""
+        member, window = _host(carried["member"]), jax.tree.map(_host, carried["window"])
+        training, settings = self._training(carried), self.experiment
+        rate, eta = clock.measure(step, settings, len(training))
+        for slot, one in enumerate(member):
+            if int(one) not in training:
+                continue
+            means = core.window_means({name: x[slot] for name, x in window.items()})
+            record = {"step": step, "images": step * settings.batch_size, "images_per_second": round(rate, 1), **means}
+            self.logs.report(int(one), record | self._evaluate(step, carried, slot, population.mesh))
+        ended = [outcome.status for outcome in self.logs.outcomes.values()]
+        counts = f"{len(training)} training, {ended.count(PRUNED)} pruned, {ended.count(DIVERGED)} diverged"
+        best = self._best(training)
+        whole = f"{rate * len(training):,.0f} images/s  ETA {duration(eta)}"
+        self.say(f"step {step:,}/{settings.steps:,}  images {step * settings.batch_size:,}  {counts}  {whole}{best}")
+
+    def _best(self, training: Sequence[int]) -> str:
+        scores = self._scores(training)
+        if not scores:
+            return ""
+        best = max(scores, key=lambda member: scores[member])
+        name = self.experiment.best_metric
+        return f"  best {name} {self.logs.last[best][name]:.4g} of member {best}"
+
+    def _scores(self, members: Sequence[int]) -> dict[int, float]:
+        """The objective's last values, more is better."""
+        name, sign = self.experiment.best_metric, -1.0 if self.experiment.best() == "min" else 1.0
+        return {x: sign * self.logs.last[x][name] for x in members if name and name in self.logs.last[x]}
+
+    def _evaluate(self, step: int, carried: Carried, slot: int, mesh: Mesh) -> dict[str, float]:
+        """Metrics of a member's samples, where they are due; the same as in a run of its own."""
+        settings, judge = self.experiment, self.evaluator
+        if judge is None or (step < settings.steps and step % settings.evaluate_every):
+            return {}
+        seed = self.members[int(_host(carried["member"])[slot])].seed
+        state = meshes.put_replicated(programs.member_state(carried, slot, mesh), judge.mesh)
+        with jax.set_mesh(judge.mesh):
+            values = judge(runtime.stream_samples(settings, state, seed))
+        return {f"{EVALUATED}{name}": value for name, value in values.items()}
+
+    def _decide(self, population: Population, step: int, carried: Carried, generation: int) -> Carried:
+        """Does what the search wants."""
+        assert self.search is not None
+        member, training = [int(x) for x in _host(carried["member"])], self._training(carried)
+        known = {name: _host(x).copy() for name, x in core.get_hparams(carried["state"]).items()}
+        slots = {one: slot for slot, one in enumerate(member)}
+        varied = self.members[0].hparams
+        hparams = {one: {name: float(known[name][slots[one]]) for name in varied} for one in training}
+        scores = self._scores(training)
+        if set(scores) != set(training):
+            raise InvalidInputError(
+                f"{self.experiment.best_metric!r} has no value at step {step:,}, where the search decides"
+            )
+        decision = self.search.decide(step, scores, hparams)
+        self.logs.decision(
+            {"step": step, "images": step * self.experiment.batch_size, "scores": scores} | dataclasses.asdict(decision)
+        )
+        sources = list(range(len(member)))
+        for child, parent in decision.copies.items():
+            sources[slots[child]] = slots[parent]
+            for values in known.values():
+                values[slots[child]] = values[slots[parent]]
+        for one, changes in decision.hparams.items():
+            for name, value in changes.items():
+                known[name][slots[one]] = value
+        alive = _host(carried["alive"]) & ~np.isin(member, list(decision.pruned))
+        changed = carried
+        if decision.copies or decision.hparams:
+            changed = programs.rearranged(carried, sources, population.mesh, known, keys=False)
+        frozen = np.where(_host(carried["alive"]) & ~alive, step, _host(carried["frozen_at"])).astype(np.int32)
+        carried = changed | {
+            "alive": _placed(alive, carried["alive"]), "frozen_at": _placed(frozen, carried["frozen_at"]),
+            "member": carried["member"], "decided": _placed(np.int32(step), carried["decided"]),
+        }  # fmt: skip
+        self._note_ended(carried, generation)
+        return carried
+
+
+@dataclasses.dataclass
+class _Clock:
+    """How fast it goes."""
+
+    step: int
+    time: float
+
+    def measure(self, step: int, experiment: runtime.Experiment, members: int) -> tuple[float, float]:
+        """Images per second of each member since the last report, and the seconds left."""
+        now = time.monotonic()
+        rate = (step - self.step) * experiment.batch_size / (now - self.time)
+        self.step, self.time = step, now
+        return rate, (experiment.steps - step) * experiment.batch_size / rate
+
+
+def _host(x: jax.Array) -> np.ndarray:
+    """The whole of a small array, in every process."""
+    if x.is_fully_addressable or x.is_fully_replicated:
+        return np.asarray(x)
+    return np.asarray(multihost_utils.process_allgather(x, tiled=True))
+
+
+def _placed(host: Any, like: jax.Array | jax.ShapeDtypeStruct) -> jax.Array:
+    host = np.asarray(host)
+    return jax.make_array_from_callback(host.shape, like.sharding, lambda index: host[index])
+
+
+def _zeros(window: PyTree) -> PyTree:
+    return jax.tree.map(lambda x: jax.jit(jnp.zeros_like, out_shardings=x.sharding)(x), window)

@@ -1,0 +1,360 @@
+"""A population compiled: every member's own parameters, data order and hyperparameters, in one program.
+
+Members lie on the mesh axis `trial`. Each device runs its own (`jax.shard_map`), several of them by `jax.vmap`, so
+that no value of one member can reach another, and nothing is sent between devices. They share the iteration, so that
+what happens every k-th iteration stays a condition, which `vmap` would otherwise turn into doing both.
+"""
+
+import dataclasses
+import functools
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+
+from gan_jax import core
+from gan_jax.core.sharding import TRIAL_AXIS
+from gan_jax.data import Source
+from gan_jax.runtime import Experiment
+from gan_jax.runtime.checkpoint import path_name
+from gan_jax.types import InvalidInputError
+
+Carried = dict[str, PyTree]  # see `Population.init`
+EMPTY = -1  # the id of a slot without a member
+_SHARED = ("state.step", "decided")  # what all members have in common
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """What a member has of its own.
+
+    Attributes:
+      seed: of parameters, latents and data order, as `Experiment.seed`.
+      hparams: by the names of `core.get_hparams`; what is not named is as the game has it.
+    """
+
+    seed: int
+    hparams: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """What a population carries.
+
+    Attributes:
+      init: makes it at step 0: `state` and `window`, stacked but for the step; for each slot `member` (its id, or
+        `EMPTY`), `alive` (whether it trains), and for those that don't `frozen_at` (the iteration that their state is
+        of) and `diverged`; and `decided`, the iteration at which a search decided last.
+      abstract: shapes, dtypes and shardings.
+      axes: for each leaf 0 where it is stacked, None where all members share it.
+    """
+
+    init: Callable[[], Carried]
+    abstract: Carried
+    axes: PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class Population:
+    """A program for so many slots.
+
+    Attributes:
+      run: `(carried, data, inputs) -> carried`, `length` iterations; donates nothing, since a member that diverges
+        keeps what it had before them.
+      data: constant arrays, on the devices.
+      stream: from a start step on, what each dispatch is sent.
+      mesh: of the axis `trial`.
+      length: iterations of one dispatch.
+      compile_seconds: what compiling took.
+      text: the compiled program, for those who look for collectives.
+    """
+
+    run: Callable[..., Carried]
+    data: PyTree
+    stream: Callable[[int], Iterator[PyTree]]
+    mesh: Mesh
+    length: int
+    compile_seconds: float
+    text: Callable[[], str | None]
+
+
+def make_trial_mesh(members: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """As many devices as there are members, or all, on the axis `trial`."""
+    devices = (jax.devices() if devices is None else devices)[: max(members, 1)]
+    return jax.make_mesh((len(devices),), (TRIAL_AXIS,), (AxisType.Auto,), devices=devices)
+
+
+def num_slots(members: int, mesh: Mesh) -> int:
+    """As many on each device as on any other."""
+    return math.ceil(members / mesh.size) * mesh.size
+
+
+def check_members(experiment: Experiment, source: Source, members: Sequence[Member]) -> None:
+    """Refuses hyperparameters that the game has not.
+
+    Raises:
+      InvalidInputError: for no member, a name that is unknown or not of all members, or a value that is no number.
+    """
+    if not members:
+        raise InvalidInputError("a population needs one member or more")
+    if experiment.fsdp != 1:
+        raise InvalidInputError(f"fsdp={experiment.fsdp}: members of a population are not split; expected 1")
+    known = jax.eval_shape(lambda: core.get_hparams(_init(experiment, source, jax.random.key(0))))
+    names = set(members[0].hparams)
+    for index, member in enumerate(members):
+        if set(member.hparams) != names:
+            raise InvalidInputError(
+                f"member {index} sets {sorted(member.hparams)}, and member 0 sets {sorted(names)}: all set the same"
+            )
+        for name, value in member.hparams.items():
+            if name not in known:
+                raise InvalidInputError(
+                    f"member {index}: {name!r} cannot vary in a population: this game's runtime hyperparameters are "
+                    f"{', '.join(sorted(known))}; shapes, batch size, critic steps and the like need a program each: "
+                    "train those as trials of a study"
+                )
+            if not np.isfinite(value):
+                raise InvalidInputError(f"member {index}: {name}={value}: expected a number")
+
+
+def _init(experiment: Experiment, source: Source, key: jax.Array) -> core.GANState:
+    zeros = {name: jnp.zeros((experiment.batch_size, *x.shape), x.dtype) for name, x in source.spec.items()}
+    return experiment.game.init(key, zeros)
+
+
+def _per_member(tree: PyTree) -> PyTree:
+    """For each leaf of what is carried: 0 where it is stacked, None for the iteration, which all share."""
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: None if path_name(path) in _SHARED else 0, tree)
+
+
+def _spec(axis: int | None) -> PartitionSpec:
+    return PartitionSpec() if axis is None else PartitionSpec(TRIAL_AXIS)
+
+
+def _is_none(x: Any) -> bool:
+    return x is None
+
+
+def _specs(axes: PyTree) -> PyTree:
+    return jax.tree.map(_spec, axes, is_leaf=_is_none)
+
+
+def build_start(
+    experiment: Experiment, source: Source, members: Sequence[Member], slots: Sequence[int], mesh: Mesh
+) -> Start:
+    """How members begin.
+
+    Args:
+      experiment: of all members, but for what `members` says.
+      source: its data.
+      members: all there are, by id.
+      slots: the ids of those in this program; `EMPTY` where there is none.
+      mesh: from `make_trial_mesh`.
+
+    Returns:
+      The start.
+    """
+    game, rule, size = experiment.game, experiment.update_rule, experiment.batch_size
+    draws, held = core.num_draws(game, rule), [members[max(slot, 0)] for slot in slots]
+    batches = {name: jax.ShapeDtypeStruct((draws, size, *x.shape), x.dtype) for name, x in source.spec.items()}
+    ids = np.asarray(slots, np.int32)
+    values = {name: np.asarray([x.hparams[name] for x in held], np.float32) for name in held[0].hparams}
+    keys = jnp.stack([jax.random.key(member.seed) for member in held])
+
+    def begin(key: jax.Array, values: dict[str, jax.Array]) -> Carried:
+        state = core.set_hparams(_init(experiment, source, key), values)
+        return {"state": state, "window": core.empty_window(game, state, batches, rule)}
+
+    def init(keys: jax.Array, values: dict[str, jax.Array]) -> Carried:
+        one = jax.eval_shape(begin, keys[0], jax.tree.map(lambda x: x[0], values))
+        made = jax.vmap(begin, out_axes=_per_member(one))(keys, values)
+        nothing = jnp.zeros(len(ids), jnp.int32)
+        facts = {"member": jnp.asarray(ids), "alive": jnp.asarray(ids != EMPTY), "frozen_at": nothing}
+        return made | facts | {"diverged": nothing > 0, "decided": jnp.int32(0)}
+
+    shapes = jax.eval_shape(init, keys, values)
+    axes = _per_member(shapes)
+    shardings = jax.tree.map(lambda axis: NamedSharding(mesh, _spec(axis)), axes, is_leaf=_is_none)
+    abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
+    made = jax.jit(init, out_shardings=shardings)
+    return Start(lambda: made(keys, values), abstract, axes)
+
+
+def build_population(
+    experiment: Experiment,
+    source: Source,
+    members: Sequence[Member],
+    slots: Sequence[int],
+    mesh: Mesh,
+    start: Start,
+    step: int = 0,
+) -> Population:
+    """Compiles a population.
+
+    Args:
+      experiment: as for `build_start`, like the next four.
+      source: what seeds don't change of it is on the devices once.
+      members: see there.
+      slots: see there.
+      mesh: see there.
+      start: from `build_start`.
+      step: the iteration to continue from; see `Experiment.dispatch_length`.
+
+    Returns:
+      The program.
+    """
+    game, rule, length = experiment.game, experiment.update_rule, experiment.dispatch_length(step)
+    size, draws = experiment.batch_size, core.num_draws(game, rule)
+    feeds = [source.feed(members[max(slot, 0)].seed, draws, size, np.arange(size)) for slot in slots]
+    data, data_axes = _stack_data([feed.data for feed in feeds], mesh)
+    inputs_of_one = feeds[0].sent(length)
+    stacked = NamedSharding(mesh, _spec(0))
+    inputs = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((len(slots), *x.shape), x.dtype, sharding=stacked), inputs_of_one
+    )
+    carried_specs, data_specs = _specs(start.axes), _specs(data_axes)
+    mapped = jax.shard_map(
+        _advance(core.make_scan(game, feeds[0].fetch, length, rule), start.axes, data_axes),
+        mesh=mesh,
+        in_specs=(carried_specs, data_specs, jax.tree.map(lambda x: _spec(0), inputs_of_one)),
+        out_specs=carried_specs,
+        check_vma=False,
+    )
+    began = time.monotonic()
+    compiled = jax.jit(mapped).lower(start.abstract, data, inputs).compile()
+    seconds = time.monotonic() - began
+
+    def stream(step: int) -> Iterator[PyTree]:
+        streams = {slot: feeds[slot].stream(step, length) for slot in _local_slots(mesh, len(slots))}
+        while True:
+            yield _put_stacked({slot: next(each) for slot, each in streams.items()}, len(slots), mesh)
+
+    return Population(compiled, data, stream, mesh, length, seconds, compiled.as_text)
+
+
+def _advance(scan: Callable[..., Any], axes: PyTree, data_axes: PyTree) -> Callable[..., Carried]:
+    """A dispatch of the members of one device: those that are not finite after it stay as they were before."""
+
+    def advance(carried: Carried, data: PyTree, inputs: PyTree) -> Carried:
+        both = axes["state"], axes["window"]
+        state, window = jax.vmap(scan, in_axes=(*both, data_axes, 0), out_axes=both)(
+            carried["state"], carried["window"], data, inputs
+        )
+        well = jax.vmap(_finite, in_axes=both)(state, window)
+        alive, lost = carried["alive"] & well, carried["alive"] & ~well
+        chosen = jax.tree.map(
+            lambda axis, new, old: new if axis is None else _select(alive, new, old),
+            both, (state, window), (carried["state"], carried["window"]), is_leaf=_is_none,
+        )  # fmt: skip
+        at = jnp.where(lost, carried["state"].step, carried["frozen_at"])
+        facts = {"alive": alive, "frozen_at": at, "diverged": carried["diverged"] | lost}
+        return carried | facts | {"state": chosen[0], "window": chosen[1]}
+
+    return advance
+
+
+def _finite(state: core.GANState, window: core.Window) -> jax.Array:
+    """Whether everything of a member is."""
+    leaves = [x for x in jax.tree.leaves((state, window)) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.stack([jnp.all(jnp.isfinite(x)) for x in leaves]).all()
+
+
+def _select(alive: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
+    """The new of those alive, the old of the others."""
+    return jnp.where(alive.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
+
+
+def _stack_data(parts: Sequence[PyTree], mesh: Mesh) -> tuple[PyTree, PyTree]:
+    """Each slot's constants, stacked where slots differ, once where all have the same object; and which is which."""
+    leaves = [jax.tree.leaves(part) for part in parts]
+    structure = jax.tree.structure(parts[0])
+    stacked, axes = [], []
+    for same in zip(*leaves, strict=True):
+        is_key = jnp.issubdtype(same[0].dtype, jax.dtypes.prng_key)
+        shared = not is_key and all(leaf is same[0] for leaf in same)
+        axes.append(None if shared else 0)
+        sharding = NamedSharding(mesh, _spec(axes[-1]))
+        if shared:
+            stacked.append(_put(np.asarray(same[0]), sharding))
+        elif is_key:
+            data = np.stack([np.asarray(jax.random.key_data(key)) for key in same])
+            stacked.append(jax.random.wrap_key_data(_put(data, sharding), impl=jax.random.key_impl(same[0])))
+        else:
+            stacked.append(_put(np.stack([np.asarray(x) for x in same]), sharding))
+    return jax.tree.unflatten(structure, stacked), jax.tree.unflatten(structure, axes) if axes else None
+
+
+def _put(host: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+
+def _local_slots(mesh: Mesh, slots: int) -> list[int]:
+    """Those whose members train on a device of this process."""
+    per, here = slots // mesh.size, jax.process_index()
+    return [i for i in range(slots) if mesh.devices.flat[i // per].process_index == here]
+
+
+def _put_stacked(parts: dict[int, PyTree], slots: int, mesh: Mesh) -> PyTree:
+    """What each slot of this process is sent, as one array over all devices."""
+    sharding = NamedSharding(mesh, _spec(0))
+
+    def put(*leaves: np.ndarray) -> jax.Array:
+        rows = dict(zip(parts, leaves, strict=True))
+
+        def part(index: Any) -> np.ndarray:
+            return np.stack([rows[i] for i in range(slots)[index[0]]])
+
+        return jax.make_array_from_callback((slots, *leaves[0].shape), sharding, part)
+
+    return jax.tree.map(put, *parts.values())
+
+
+def member_state(carried: Carried, slot: int, mesh: Mesh) -> core.GANState:
+    """A member's state as a run of its own has it, whole on every device of the population; all processes call it."""
+    return _taking(mesh)(carried["state"], carried["alive"], carried["frozen_at"], jnp.int32(slot))
+
+
+@functools.lru_cache(maxsize=8)
+def _taking(mesh: Mesh) -> Callable[..., core.GANState]:
+    def take(state: core.GANState, alive: jax.Array, frozen_at: jax.Array, slot: jax.Array) -> core.GANState:
+        axes = _per_member({"state": state})["state"]
+        one = jax.tree.map(lambda axis, x: x if axis is None else x[slot], axes, state, is_leaf=_is_none)
+        return one.replace(step=jnp.where(alive[slot], state.step, frozen_at[slot]))
+
+    return jax.jit(take, out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+
+def rearranged(
+    carried: Carried, sources: Sequence[int], mesh: Mesh, hparams: Mapping[str, np.ndarray], *, keys: bool
+) -> Carried:
+    """What is carried, with slots filled from others.
+
+    Args:
+      carried: on the mesh of the old slots.
+      sources: for each new slot the one that it is filled from.
+      mesh: of the new slots.
+      hparams: by name, of each new slot.
+      keys: whether the root keys go along; without, there must be as many slots as before.
+
+    Returns:
+      It, on `mesh`.
+    """
+    before = carried["alive"].sharding.mesh
+    index = jnp.asarray(sources, jnp.int32)
+
+    def take(carried: Carried, index: jax.Array, hparams: dict[str, jax.Array]) -> Carried:
+        axes = _per_member(carried)
+        new = jax.tree.map(lambda axis, x: x if axis is None else x[index], axes, carried, is_leaf=_is_none)
+        state = jax.vmap(core.set_hparams, in_axes=(axes["state"], 0), out_axes=axes["state"])(new["state"], hparams)
+        return new | {"state": state if keys else state.replace(key=carried["state"].key)}
+
+    shapes = jax.eval_shape(take, carried, index, dict(hparams))
+    shardings = jax.tree.map(lambda axis: NamedSharding(mesh, _spec(axis)), _per_member(shapes), is_leaf=_is_none)
+    placed = shardings if mesh == before else NamedSharding(before, PartitionSpec())
+    return jax.device_put(jax.jit(take, out_shardings=placed)(carried, index, dict(hparams)), shardings)

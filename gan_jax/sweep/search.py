@@ -1,0 +1,108 @@
+"""What becomes of the members of a population: successive halving, and population-based training.
+
+Both decide from scores and hyperparameters alone, so that a population that is stopped and continued decides the same.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from gan_jax.sweep.population import Decision
+from gan_jax.types import InvalidInputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Halving:
+    """Successive halving: at rungs of `first`, `first * eta`, `first * eta**2`, ... iterations, one in `eta` goes on.
+
+    Jamieson and Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter Optimization", arXiv:1502.07943,
+    2015; the rungs are those of ASHA (Li et al., "A System for Massively Parallel Hyperparameter Tuning",
+    arXiv:1810.05934, 2018), which decides without waiting for others; members of a population come to a rung together,
+    so there is nobody to wait for.
+
+    Attributes:
+      first: iterations of the first rung.
+      eta: of the members at a rung, the best `max(1, n // eta)` go on.
+    """
+
+    first: int
+    eta: int = 3
+
+    def __post_init__(self) -> None:
+        if self.first < 1 or self.eta < 2:
+            raise InvalidInputError(f"first={self.first}, eta={self.eta}: expected first >= 1 and eta >= 2")
+
+    def due(self, step: int) -> bool:
+        """At a rung."""
+        rung = self.first
+        while rung < step:
+            rung *= self.eta
+        return rung == step
+
+    def rungs(self, steps: int) -> list[int]:
+        """Those below so many iterations."""
+        return [step for step in (self.first * self.eta**i for i in range(64)) if step < steps]
+
+    def decide(self, step: int, scores: Mapping[int, float], hparams: Mapping[int, Mapping[str, float]]) -> Decision:
+        """Prunes all but the best; of equals those of lower id stay."""
+        del step, hparams
+        ranking = sorted(scores, key=lambda member: (-scores[member], member))
+        return Decision(pruned=sorted(ranking[max(1, len(ranking) // self.eta) :]))
+
+
+@dataclasses.dataclass(frozen=True)
+class PopulationBased:
+    """Population-based training: at intervals the worst members become copies of the best, with other hyperparameters.
+
+    A copy takes networks, optimisers, averages and hyperparameters together, and keeps its own data order and noise.
+    Then each of its hyperparameters is multiplied or divided by `factor`, or with probability `resample` by a power of
+    it drawn uniformly from [-4, 4], and kept within `bounds`.
+
+    Jaderberg et al., "Population Based Training of Neural Networks", arXiv:1711.09846, 2017: truncation selection, with
+    factors of 1.2 and 0.8. A factor and its inverse have no drift.
+
+    Attributes:
+      every: iterations between decisions.
+      seed: of the draws.
+      share: of the members that are replaced, and of those that are copied.
+      factor: above 1.
+      resample: probability, for each hyperparameter.
+      bounds: least and most by name; without, a hyperparameter may become any positive number.
+    """
+
+    every: int
+    seed: int = 0
+    share: float = 0.2
+    factor: float = 1.25
+    resample: float = 0.0
+    bounds: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or not 0 < self.share <= 0.5 or self.factor <= 1 or not 0 <= self.resample <= 1:
+            raise InvalidInputError(
+                f"every={self.every}, share={self.share}, factor={self.factor}, resample={self.resample}: expected "
+                "every >= 1, share above 0 and up to 0.5, factor > 1, resample from 0 to 1"
+            )
+
+    def due(self, step: int) -> bool:
+        """At every interval."""
+        return step % self.every == 0
+
+    def decide(self, step: int, scores: Mapping[int, float], hparams: Mapping[int, Mapping[str, float]]) -> Decision:
+        """The worst become copies of some of the best."""
+        ranking = sorted(scores, key=lambda member: (-scores[member], member))
+        count = min(math.ceil(self.share * len(ranking)), len(ranking) // 2)
+        random = np.random.default_rng([self.seed, step])
+        copies = {child: int(random.choice(ranking[:count])) for child in ranking[len(ranking) - count :]}
+        changed = {
+            child: {name: self._explored(name, value, random) for name, value in sorted(hparams[parent].items())}
+            for child, parent in copies.items()
+        }
+        return Decision(copies=copies, hparams=changed)
+
+    def _explored(self, name: str, value: float, random: np.random.Generator) -> float:
+        power = random.choice([-1.0, 1.0]) if random.uniform() >= self.resample else random.uniform(-4, 4)
+        least, most = self.bounds.get(name, (0.0, math.inf))
+        return float(np.clip(value * self.factor**power, least, most))

@@ -1,0 +1,153 @@
+"""What a sweep varies: for each key of a config, the values or the distribution that it takes.
+
+An experiment file's `sweep()` returns such a space: `{'rate': LogUniform(1e-4, 1e-2), 'seed': Choice([0, 1])}`.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gan_jax.types import InvalidInputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """One of some values, which need not be numbers.
+
+    Attributes:
+      values: to choose from.
+    """
+
+    values: Sequence[Any]
+
+    def __post_init__(self) -> None:
+        if not len(self.values):
+            raise InvalidInputError("Choice: expected one value or more")
+
+    def at(self, share: float) -> Any:
+        """The value at a share of [0, 1) of the way."""
+        return self.values[int(share * len(self.values))]
+
+    def grid(self, size: int) -> list[Any]:
+        """All values."""
+        del size
+        return list(self.values)
+
+
+@dataclasses.dataclass(frozen=True)
+class Uniform:
+    """Any number from `low` to `high`, both included; an integer where both are integers."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise InvalidInputError(f"{self}: expected two numbers, low < high")
+
+    @property
+    def whole(self) -> bool:
+        """Whether the numbers are integers."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+    def at(self, share: float) -> float:
+        """The value at a share of [0, 1) of the way."""
+        if self.whole:
+            return int(self.low + math.floor(share * (self.high - self.low + 1)))
+        return self.low + share * (self.high - self.low)
+
+    def grid(self, size: int) -> list[float]:
+        """So many values, evenly."""
+        values = np.linspace(self.low, self.high, size)
+        return sorted({round(float(x)) for x in values}) if self.whole else [float(x) for x in values]
+
+
+@dataclasses.dataclass(frozen=True)
+class LogUniform:
+    """Any positive number from `low` to `high`, both included, evenly in its logarithm."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low < self.high < math.inf:
+            raise InvalidInputError(f"{self}: expected two positive numbers, low < high")
+
+    def at(self, share: float) -> float:
+        """The value at a share of [0, 1) of the way."""
+        return float(self.low * (self.high / self.low) ** share)
+
+    def grid(self, size: int) -> list[float]:
+        """So many values, evenly in their logarithms."""
+        return [float(x) for x in np.geomspace(self.low, self.high, size)]
+
+
+Distribution = Choice | Uniform | LogUniform
+Space = Mapping[str, Distribution]
+Point = dict[str, Any]
+
+
+def grid(space: Space, size: int = 3) -> list[Point]:
+    """Every combination.
+
+    Args:
+      space: what varies; the last key varies fastest.
+      size: values of each distribution that is not a `Choice`.
+
+    Returns:
+      The points.
+    """
+    values = [distribution.grid(size) for distribution in space.values()]
+    return [dict(zip(space, point, strict=True)) for point in itertools.product(*values)]
+
+
+def random(space: Space, count: int, seed: int = 0) -> list[Point]:
+    """Independent draws: the first n are the same however many are drawn.
+
+    Args:
+      space: what varies.
+      count: how many.
+      seed: of the draws.
+
+    Returns:
+      The points.
+    """
+    return [
+        {name: distribution.at(share) for (name, distribution), share in zip(space.items(), shares, strict=True)}
+        for shares in (np.random.default_rng([seed, index]).uniform(size=len(space)) for index in range(count))
+    ]
+
+
+def parse(text: str) -> dict[str, Distribution]:
+    """A space from a flag: `learning_rate=log(1e-4,1e-2);gamma=uniform(0,1);seed=0,1,2`.
+
+    Raises:
+      InvalidInputError: for anything else.
+    """
+    space: dict[str, Distribution] = {}
+    for part in filter(None, (part.strip() for part in text.split(";"))):
+        name, _, values = part.partition("=")
+        kinds: dict[str, type[Uniform] | type[LogUniform]] = {"uniform(": Uniform, "log(": LogUniform}
+        kind = next((kind for kind in kinds if values.startswith(kind) and values.endswith(")")), "")
+        listed = [_value(x.strip()) for x in values[len(kind) : -1 if kind else None].split(",") if x.strip()]
+        try:
+            space[name.strip()] = kinds[kind](*listed) if kind else Choice(listed)
+        except (TypeError, InvalidInputError) as error:
+            raise InvalidInputError(
+                f"space {part!r}: {error}; expected KEY=VALUE,VALUE or KEY=uniform(LOW,HIGH) or KEY=log(LOW,HIGH), "
+                "separated by semicolons"
+            ) from error
+    return space
+
+
+def _value(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False}.get(text.lower(), text)
