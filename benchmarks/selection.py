@@ -6,7 +6,8 @@ use MNIST's test images, which the discriminator has not seen. Draws the table a
 against diversity (recall), for each choice.
 
 python -m benchmarks.selection --data_dir=DIR    what results/selection.jsonl lacks, then table and picture
-python -m benchmarks.selection --table           table and picture from the lines there are
+python -m benchmarks.selection --table           the table alone, from the lines there are
+python -m benchmarks.selection --write           table and picture from the lines there are, into docs/
 """
 
 import pathlib
@@ -21,7 +22,7 @@ import jax
 import numpy as np
 from absl import app, flags
 
-from benchmarks.measure import RESULTS, bootstrap, record, recorded, spread, table
+from benchmarks.measure import RESULTS, bootstrap, put, record, recorded, spread, table
 from experiments.launch import cache_directory
 from experiments.workdir import Run
 from gan_jax import data, runtime
@@ -30,8 +31,9 @@ _DATA = flags.DEFINE_string("data_dir", "", "where TFDS prepared mnist")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/selection", "of the trained run")
 _SEEDS = flags.DEFINE_integer("seeds", 5, "of latents, for each choice", lower_bound=1)
 _TABLE = flags.DEFINE_bool("table", False, "run nothing, and show what is recorded")
+_WRITE = flags.DEFINE_bool("write", False, "run nothing, and put table and picture into docs/")
 _CONFIG = "experiments/configs/dcgan_mnist.py"
-_PICTURE = RESULTS.parents[1] / "docs" / "images" / "selection.png"
+_DOCS = RESULTS.parents[1] / "docs"
 _METRICS = ("fcd10k", "prdc_classifier10k")
 _COLUMNS = {
     "fcd10k": "FCD, 10,000",
@@ -130,11 +132,12 @@ def picture(path: pathlib.Path) -> None:
 def main(argv: Sequence[str]) -> None:
     """See the module."""
     del argv
-    if not _TABLE.value:
+    if not (_TABLE.value or _WRITE.value):
         run_all()
     print(summary())
-    picture(_PICTURE)
-    print(f"picture in {_PICTURE}")
+    if not _TABLE.value:
+        put(_DOCS / "evaluation.md", "selection --write", summary())
+        picture(_DOCS / "images" / "selection.png")
 
 
 if __name__ == "__main__":

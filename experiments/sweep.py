@@ -129,9 +129,8 @@ def population(
     if best is not None:
         say(f"best {settings.best_metric}: {rows[best][settings.best_metric]:.6g}, trial {best}, {dict(wanted[best])}")
     statuses = [outcome.status for outcome in outcomes]
-    say(
-        f"{len(rows)} trials: {', '.join(f'{statuses.count(x)} {x}' for x in sorted(set(statuses)))}; results in {workdir / 'results.csv'}"
-    )
+    counts = ", ".join(f"{statuses.count(x)} {x}" for x in sorted(set(statuses)))
+    say(f"{len(rows)} trials: {counts}; results in {workdir / 'results.csv'}")
     return commands.STOPPED if "stopped" in statuses else commands.DONE
 
 
