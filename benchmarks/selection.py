@@ -2,8 +2,7 @@
 
 Trains `experiments/configs/dcgan_mnist.py` in --workdir, or takes the run that is there, and evaluates the samples of
 every choice under several seeds of latents by `fcd10k` and `prdc_classifier10k`. Calibration and the chains' starts
-use MNIST's test images, which the discriminator has not seen. Draws the table as a picture too: fidelity (precision)
-against diversity (recall), for each choice.
+use MNIST's test images, which the discriminator has not seen. Draws the table as a picture too.
 
 python -m benchmarks.selection --data_dir=DIR    what results/selection.jsonl lacks, then table and picture
 python -m benchmarks.selection --table           the table alone, from the lines there are
@@ -106,26 +105,28 @@ def summary() -> str:
 
 
 def picture(path: pathlib.Path) -> None:
-    """Precision against recall, and FCD beside."""
+    """Distance, precision and recall of every way, with the intervals over seeds."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import
 
-    figure = Figure(figsize=(13, 5), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure = Figure(figsize=(13, 4.5), layout="constrained")
+    panels = figure.subplots(1, 3, sharey=True)
     ways = [way for way in _WAYS if of(way)["fcd10k"]]
     colors = {"truncation": "C1", "top": "C2", "reject": "C3", "mh": "C4", "all samples": "C0"}
-    for index, way in enumerate(ways):
-        color = colors[next(name for name in colors if way.startswith(name))]
-        values = {name: statistics.mean(x) for name, x in of(way).items()}
-        x, y = values["prdc_classifier10k_recall"], values["prdc_classifier10k_precision"]
-        left.scatter(x, y, color=color)
-        left.annotate(way, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=9)
-        low, high = bootstrap(of(way)["fcd10k"])
-        right.barh(index, values["fcd10k"], color=color, xerr=[[values["fcd10k"] - low], [high - values["fcd10k"]]])
-    left.set_xlabel("recall (diversity)")
-    left.set_ylabel("precision (fidelity)")
-    right.set_yticks(range(len(ways)), ways)
-    right.invert_yaxis()
-    right.set_xlabel("FCD of 10,000 samples (less is better)")
+    shown = ("fcd10k", "prdc_classifier10k_precision", "prdc_classifier10k_recall")
+    for axis, name in zip(panels, shown, strict=True):
+        for index, way in enumerate(ways):
+            values = of(way)[name]
+            (low, high), mean = bootstrap(values), statistics.mean(values)
+            color = colors[next(kind for kind in colors if way.startswith(kind))]
+            axis.errorbar(mean, index, xerr=[[mean - low], [high - mean]], fmt="o", color=color, capsize=3)
+        axis.axvline(statistics.mean(of("all samples")[name]), color="C0", linewidth=0.8, linestyle=":")
+        axis.set_xlabel(_COLUMNS[name])
+        axis.grid(axis="y", alpha=0.3)
+    panels[0].set_xscale("log")
+    panels[0].xaxis.set_major_formatter("{x:g}")
+    panels[0].xaxis.set_minor_formatter("{x:g}")
+    panels[0].set_yticks(range(len(ways)), ways)
+    panels[0].invert_yaxis()
     figure.savefig(path, dpi=100)
 
 
