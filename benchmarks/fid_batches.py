@@ -1,15 +1,18 @@
 """Whether FID depends on batch size or number of devices: Inception with the random weights of the golden files.
 
 The weights are those of `tests/golden/random_weights.py`, so that nothing need be downloaded. The same generated images
-go through the network in batches of 7, 64 and 500, on one device and on eight (CPUs: simulated); the largest relative
-difference of the distance from that of batches of 64 on one device is what counts. With fewer images than features the
-covariance is singular, where a distance is most sensitive to rounding.
+go through the network in batches of 7, 64 and 500, on one device and on eight (CPUs: simulated), each in a process of
+its own (a batch of 500 on one CPU device takes 18 GB); the largest relative difference of the distance from that of
+batches of 64 on one device is what counts. With fewer images than features the covariance is singular, where a distance
+is most sensitive to rounding.
 
 python -m benchmarks.fid_batches               appends to results/fid_batches.jsonl
 python -m benchmarks.fid_batches --count=3000  more images than features
 """
 
-import time
+import subprocess
+import sys
+import tempfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,32 +27,43 @@ from tests.golden import random_weights
 
 _COUNT = flags.DEFINE_integer("count", 500, "images on each side", lower_bound=2)
 _SIZE = flags.DEFINE_integer("size", 32, "pixels of their side", lower_bound=8)
+_PASS = flags.DEFINE_list("one_pass", [], "FILE,IMAGES,DEVICES,BATCH: write features of these images, and end")
 _DEVICES, _BATCHES = (1, 8), (7, 64, 500)
+
+
+def write_features(file: str, name: str, devices: int, batch_size: int) -> None:
+    """Of the images of that name."""
+    network = networks.inception()
+    params = network.prepare(random_weights.tensors(network.file.used))
+    extractor = networks.Extractor(network.apply, params, {})
+    images = random_weights.images(name, _COUNT.value, _SIZE.value, _SIZE.value)
+    mesh = runtime.make_mesh(jax.devices()[:devices])
+    found = networks.extract({name: extractor}, [images], len(images), mesh=mesh, batch_size=batch_size)
+    np.save(file, found[name].features)
 
 
 def main(argv: Sequence[str]) -> None:
     """See the module."""
     del argv
-    network = networks.inception()
-    params = network.prepare(random_weights.tensors(network.file.used))
-    extractor = networks.Extractor(network.apply, params, {})
-    real, fake = (random_weights.images(name, _COUNT.value, _SIZE.value, _SIZE.value) for name in ("real", "fake"))
-    fake = (fake * 0.8).astype(np.uint8)
+    if _PASS.value:
+        file, name, devices, batch_size = _PASS.value
+        write_features(file, name, int(devices), int(batch_size))
+        return
+    values: dict[tuple[int, int], float] = {}
+    with tempfile.TemporaryDirectory() as room:
 
-    def moments(images: np.ndarray, devices: int, batch_size: int) -> metrics.Moments:
-        mesh = runtime.make_mesh(jax.devices()[:devices])
-        found = networks.extract({"inception": extractor}, [images], len(images), mesh=mesh, batch_size=batch_size)
-        return metrics.moments(found["inception"].features)
+        def moments(name: str, devices: int, batch_size: int) -> metrics.Moments:
+            file = f"{room}/features.npy"
+            options = [f"--count={_COUNT.value}", f"--size={_SIZE.value}"]
+            one_pass = f"--one_pass={file},{name},{devices},{batch_size}"
+            subprocess.run([sys.executable, "-m", "benchmarks.fid_batches", *options, one_pass], check=True)
+            return metrics.moments(np.load(file))
 
-    reference, values, began = moments(real, 1, 64), {}, time.monotonic()
-    for devices in (count for count in _DEVICES if count <= jax.device_count()):
-        for batch_size in _BATCHES:
-            distance = metrics.frechet_distance(reference, moments(fake, devices, batch_size))
-            values[devices, batch_size] = distance
-            print(
-                f"{devices} devices, batches of {batch_size}: {distance!r}, {time.monotonic() - began:.0f} s",
-                flush=True,
-            )
+        reference = moments("real", 1, 64)
+        for devices in _DEVICES:
+            for batch_size in _BATCHES:
+                values[devices, batch_size] = metrics.frechet_distance(reference, moments("fake", devices, batch_size))
+                print(f"{devices} devices, batches of {batch_size}: {values[devices, batch_size]!r}", flush=True)
     first = values[1, 64]
     rows: list[list[Any]] = [["devices", "batch", "distance", "relative difference"]]
     rows += [[*key, repr(value), f"{abs(value / first - 1):.1e}"] for key, value in values.items()]
