@@ -46,8 +46,8 @@ def main(argv: Sequence[str]) -> None:
     """See the module."""
     del argv
     if _PASS.value:
-        file, name, devices, batch_size = _PASS.value
-        write_features(file, name, int(devices), int(batch_size))
+        file, name, *numbers = _PASS.value
+        write_features(file, name, *map(int, numbers))
         return
     values: dict[tuple[int, int], float] = {}
     with tempfile.TemporaryDirectory() as room:

@@ -30,7 +30,7 @@ from experiments import launch, trials
 from experiments import workdir as workdirs
 from experiments.launch import say
 from gan_jax import sweep
-from gan_jax.runtime import signals
+from gan_jax.runtime import hosts, signals
 from gan_jax.sweep import space as spaces
 from gan_jax.types import InvalidInputError
 
@@ -107,8 +107,7 @@ def population(
     module: Any, path: pathlib.Path, wanted: Sequence[spaces.Point], workdir: pathlib.Path, watchdog: Any, stop: Any
 ) -> int:
     """All trials as one program."""
-    config = flags.FLAGS.config
-    made = trials.as_members(module, config, wanted)
+    made = trials.as_members(module, flags.FLAGS.config, wanted)
     for key, names in made.names.items():
         if names:
             say(f"{key} decides {', '.join(names)}")
@@ -118,27 +117,67 @@ def population(
         settings, made.members, workdir, search=chosen, say=say, stop=stop, watchdog=watchdog,
         evaluation_cache=launch.cache_directory() / "evaluation",
     )  # fmt: skip
-    rows = [
-        {"trial": outcome.member, **point, "status": outcome.status, "step": outcome.step, "images": outcome.images,
-         **{name: value for name, value in outcome.hparams.items() if name in made.members[0].hparams},
-         **{name: value for name, value in outcome.metrics.items() if name not in ("step", "images")}}
-        for outcome, point in zip(outcomes, wanted, strict=True)
-    ]  # fmt: skip
-    sweep.write_table(workdir, rows)
+    rows = [row(outcome, point, made) for outcome, point in zip(outcomes, wanted, strict=True)]
     best = sweep.best(rows, settings.best_metric, settings.best())
+    statuses = [outcome.status for outcome in outcomes]
+    if hosts.is_primary():
+        sweep.write_table(workdir, rows)
+        if "stopped" not in statuses:
+            export(module, path, made, outcomes, wanted, workdir, best)
     if best is not None:
         say(f"best {settings.best_metric}: {rows[best][settings.best_metric]:.6g}, trial {best}, {dict(wanted[best])}")
-    statuses = [outcome.status for outcome in outcomes]
     counts = ", ".join(f"{statuses.count(x)} {x}" for x in sorted(set(statuses)))
     say(f"{len(rows)} trials: {counts}; results in {workdir / 'results.csv'}")
     return commands.STOPPED if "stopped" in statuses else commands.DONE
+
+
+def row(outcome: sweep.Outcome, point: spaces.Point, made: trials.Members) -> dict[str, Any]:
+    """What the table says of a trial."""
+    varied = {name: value for name, value in outcome.hparams.items() if name in made.members[0].hparams}
+    metrics = {name: value for name, value in outcome.metrics.items() if name not in ("step", "images")}
+    facts = {"status": outcome.status, "step": outcome.step, "images": outcome.images}
+    return {"trial": outcome.member, **point, **facts, **varied, **metrics}
+
+
+def export(
+    module: Any,
+    path: pathlib.Path,
+    made: trials.Members,
+    outcomes: Sequence[sweep.Outcome],
+    wanted: Sequence[spaces.Point],
+    workdir: pathlib.Path,
+    best: int | None,
+) -> None:
+    """Makes ordinary runs of the trials that --export names."""
+    known = [outcome.member for outcome in outcomes if outcome.step > 0]
+    if _EXPORT.value == "all":
+        chosen = known
+    elif _EXPORT.value in ("best", "none"):
+        chosen = [best] if _EXPORT.value == "best" and best in known else []
+    else:
+        words = [word.strip() for word in _EXPORT.value.split(",")]
+        unknown = [word for word in words if not word.isdigit() or int(word) not in known]
+        if unknown:
+            raise InvalidInputError(f"--export={_EXPORT.value}: expected best, all, none, or some of {known}")
+        chosen = [int(word) for word in words]
+    there = {index: (trials.directory(workdir, index) / "checkpoints").glob("[0-9]*") for index in chosen}
+    chosen = [x for x in chosen if max((int(path.name) for path in there[x]), default=0) < outcomes[x].step]
+    configs = {index: trials.configured(flags.FLAGS.config, wanted[index]) for index in chosen}
+    for index, config in configs.items():
+        workdirs.claim(trials.directory(workdir, index), path, config)
+    sweep.export(
+        made.experiment, made.experiment.open_source(), made.members, [outcomes[index] for index in chosen], workdir,
+        lambda index: trials.directory(workdir, index), lambda index: module.build(configs[index]),
+    )  # fmt: skip
+    for index in chosen:
+        say(f"trial {index} is a run of its own in {trials.directory(workdir, index)}")
 
 
 def local(path: pathlib.Path, wanted: Sequence[spaces.Point], workdir: pathlib.Path, stop: Any) -> int:
     """One trial after the other, each a process of its own."""
     rows, failed = [], 0
     for index, point in enumerate(wanted):
-        directory = workdir / "trials" / f"{index:05d}"
+        directory = trials.directory(workdir, index)
         result = directory / "result.json"
         if not result.exists() or json.loads(result.read_text())["status"] == "stopped":
             words = trials.command(path, overridden() | point, directory)
@@ -167,7 +206,7 @@ def main(argv: Sequence[str]) -> int:
     workdir = pathlib.Path(_WORKDIR.value)
     if _PRINT.value:
         for index, point in enumerate(wanted):
-            print(trials.shown(trials.command(path, overridden() | point, workdir / "trials" / f"{index:05d}")))
+            print(trials.shown(trials.command(path, overridden() | point, trials.directory(workdir, index))))
         return commands.DONE
     if _ENGINE.value == "population" and "device_count" not in os.environ.get("XLA_FLAGS", ""):
         jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))  # a member's products use one core

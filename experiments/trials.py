@@ -37,6 +37,11 @@ def configured(config: ml_collections.ConfigDict, point: Point) -> ml_collection
     return made
 
 
+def directory(workdir: pathlib.Path, trial: int) -> pathlib.Path:
+    """The workdir of a trial in that of its sweep."""
+    return workdir / "trials" / f"{trial:05d}"
+
+
 def command(path: pathlib.Path, overrides: Mapping[str, Any], workdir: pathlib.Path) -> list[str]:
     """The command that runs a trial alone."""
     options = [f"--config.{key}={_text(value)}" for key, value in overrides.items()]

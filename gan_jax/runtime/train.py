@@ -96,7 +96,7 @@ def train(
         say(source.summary())
         checkpointer = stack.enter_context(_checkpointer(experiment, workdir))
         stack.enter_context(jax.set_mesh(mesh))
-        hosts.decide("data", lambda: _note_data(source, workdir, bool(checkpointer.steps())), watchdog.patience)
+        hosts.decide("data", lambda: note_data(source, workdir, bool(checkpointer.steps())), watchdog.patience)
         hosts.agree("data", {"fingerprint": source.fingerprint()}, watchdog.patience)
         start = build_start(experiment, source.spec, mesh)
         watchdog.beat("preparing metrics of samples")
@@ -232,8 +232,12 @@ def _telling(workdir: pathlib.Path) -> Iterator[None]:
         raise
 
 
-def _note_data(source: Source, workdir: pathlib.Path, resuming: bool) -> None:
-    """Keeps what the data are, for sampling without them; refuses to go on with others."""
+def note_data(source: Source, workdir: pathlib.Path, resuming: bool) -> None:
+    """Keeps what the data are, for sampling without them; refuses to go on with others.
+
+    Raises:
+      InvalidInputError: if a run that is continued had other data.
+    """
     record = workdir / "data.json"
     facts = {
         "spec": {name: {"shape": list(x.shape), "dtype": str(x.dtype)} for name, x in source.spec.items()},

@@ -1,5 +1,6 @@
 """Many runs as one: populations in one compiled program, and searches over them."""
 
+from gan_jax.sweep.export import export
 from gan_jax.sweep.logs import Outcome
 from gan_jax.sweep.population import Decision, Search, train_population
 from gan_jax.sweep.program import Member
@@ -14,6 +15,7 @@ __all__ = [
     "PopulationBased",
     "Search",
     "best",
+    "export",
     "train_population",
     "write_table",
 ]

@@ -24,6 +24,7 @@ class Outcome:
       hparams: at the end.
       metrics: the last line of its log.
       generation: which of `population/` has its state.
+      state_sha256: of that, as of a run of its own.
     """
 
     member: int
@@ -34,6 +35,7 @@ class Outcome:
     hparams: dict[str, float]
     metrics: dict[str, Any]
     generation: int
+    state_sha256: str
 
 
 class Logs:

@@ -112,6 +112,16 @@ def train_population(
         return _Trainer(experiment, members, workdir, source, search, say, stop, watchdog, chosen, logs, judge).train()
 
 
+def generation_directory(workdir: pathlib.Path, number: int) -> pathlib.Path:
+    """Where checkpoints are of the population that was packed so many times."""
+    return workdir / "population" / f"{number:03d}"
+
+
+def about(experiment: runtime.Experiment) -> dict[str, Any]:
+    """What a population's checkpoints are of, beside their arrays."""
+    return {key: value for key, value in experiment.about().items() if key != "seed"}
+
+
 def _note_members(members: Sequence[Member], workdir: pathlib.Path, watchdog: Watchdog) -> None:
     """Refuses to go on with other members than those that the workdir began with."""
     path = workdir / "members.json"
@@ -183,14 +193,9 @@ class _Trainer:
         self._finish(status, step, carried, generation)
         return [self.logs.outcomes[member] for member in range(len(self.members))]
 
-    def _generation(self, number: int) -> pathlib.Path:
-        return self.workdir / "population" / f"{number:03d}"
-
     def _checkpointer(self, generation: int) -> runtime.Checkpointer:
-        about = {key: value for key, value in self.experiment.about().items() if key != "seed"}
-        return runtime.Checkpointer(
-            self._generation(generation), keep_last=1, every=self.experiment.checkpoint_every, about=about
-        )
+        home, every = generation_directory(self.workdir, generation), self.experiment.checkpoint_every
+        return runtime.Checkpointer(home, keep_last=1, every=every, about=about(self.experiment))
 
     def _newest(self) -> tuple[int, list[int], int]:
         """The newest generation that has a whole checkpoint, its slots, and the step; or all members at step 0."""
@@ -219,8 +224,9 @@ class _Trainer:
 
     def _note_slots(self, generation: int, slots: list[int]) -> None:
         if hosts.is_primary():
-            self._generation(generation).mkdir(parents=True, exist_ok=True)
-            write_json(self._generation(generation) / "slots.json", slots)
+            home = generation_directory(self.workdir, generation)
+            home.mkdir(parents=True, exist_ok=True)
+            write_json(home / "slots.json", slots)
 
     def _compile(self, slots: list[int], step: int) -> tuple[programs.Start, Population]:
         self.watchdog.beat("compiling")
@@ -301,7 +307,8 @@ class _Trainer:
     def _end(self, member: int, status: str, step: int, slot: int, carried: Carried, generation: int) -> None:
         values = {name: float(_host(x)[slot]) for name, x in core.get_hparams(carried["state"]).items()}
         images, seed = step * self.experiment.batch_size, self.members[member].seed
-        self.logs.end(Outcome(member, status, step, images, seed, values, self.logs.last[member], generation))
+        digest = runtime.state_sha256(programs.member_state(carried, slot, carried["alive"].sharding.mesh))
+        self.logs.end(Outcome(member, status, step, images, seed, values, self.logs.last[member], generation, digest))
 
     def _finish(self, status: str, step: int, carried: Carried, generation: int) -> None:
         for slot, member in enumerate(_host(carried["member"])):

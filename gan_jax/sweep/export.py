@@ -1,0 +1,63 @@
+"""A member of a population as a run of its own, which can be sampled, evaluated and continued like any other."""
+
+import json
+import pathlib
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gan_jax import runtime
+from gan_jax.data import Source
+from gan_jax.runtime.train import note_data
+from gan_jax.sweep import program as programs
+from gan_jax.sweep.logs import Outcome
+from gan_jax.sweep.population import about, generation_directory
+from gan_jax.sweep.program import Member
+from gan_jax.types import InvalidInputError
+
+
+def export(
+    experiment: runtime.Experiment,
+    source: Source,
+    members: Sequence[Member],
+    outcomes: Sequence[Outcome],
+    workdir: pathlib.Path,
+    directory: Callable[[int], pathlib.Path],
+    own: Callable[[int], runtime.Experiment],
+) -> None:
+    """Writes the last states of members as checkpoints of ordinary runs.
+
+    Args:
+      experiment: of all members, as they were trained.
+      source: its data.
+      members: as they were trained, by id.
+      outcomes: of those that are wanted, from `train_population`.
+      workdir: of the population.
+      directory: the workdir that a member's run gets `checkpoints/` and `data.json` in.
+      own: the experiment that a member is when it runs alone.
+
+    Raises:
+      InvalidInputError: for a member that has no state but its first, or checkpoints that cannot be read.
+    """
+    early = [outcome.member for outcome in outcomes if outcome.step == 0]
+    if early:
+        raise InvalidInputError(f"members {early} diverged in their first iterations: there is nothing to export")
+    for generation in sorted({outcome.generation for outcome in outcomes}):
+        home = generation_directory(workdir, generation)
+        slots, mesh = json.loads((home / "slots.json").read_text()), programs.make_trial_mesh(1, jax.local_devices())
+        start = programs.build_start(experiment, source, members, slots, mesh)
+        with runtime.Checkpointer(home, keep_last=1, about=about(experiment), read_only=True) as checkpointer:
+            carried = checkpointer.restore(max(checkpointer.steps(), default=0), start.abstract)
+        for outcome in (one for one in outcomes if one.generation == generation):
+            slot, alone = slots.index(outcome.member), own(outcome.member)
+            window = jax.tree.map(lambda x, slot=slot: x[slot], carried["window"])
+            tree = {"state": programs.member_state(carried, slot, mesh), "window": window, "rollbacks": jnp.int32(0)}
+            if int(np.asarray(tree["state"].step)) != outcome.step:
+                raise InvalidInputError(f"{home} has member {outcome.member} at another step than {outcome.step}")
+            target = directory(outcome.member)
+            with runtime.Checkpointer(target / "checkpoints", keep_last=1, about=alone.about()) as written:
+                written.save(outcome.step, tree)
+                written.wait()
+            note_data(source, target, False)
