@@ -8,9 +8,10 @@
 --search=pbt prunes or changes them on the way, by config.best_metric. --engine=local runs one after the other. The same
 command continues a sweep. --print_commands prints each trial's own command, for SLURM arrays, JobSets or agents.
 
-In the workdir: results.jsonl and results.csv with a row for each trial, trials/NNNNN with the log, the result and,
-after --export=best, --export=all or --export=3,7, the checkpoint of a trial: an ordinary workdir. Exit codes are those
-of experiments.train.
+In the workdir: results.jsonl and results.csv with a row for each trial; members/NNNNN with the log and the result of a
+member of a population; trials/NNNNN, a run as experiments.train makes it: all with --engine=local, and of a population
+those that --export names (best, all, none, or 3,7), with their last checkpoint, to be sampled, evaluated or continued.
+Exit codes are those of experiments.train.
 """
 
 import json
@@ -122,8 +123,9 @@ def population(
     statuses = [outcome.status for outcome in outcomes]
     if hosts.is_primary():
         sweep.write_table(workdir, rows)
-        if "stopped" not in statuses:
-            export(module, path, made, outcomes, wanted, workdir, best)
+    if "stopped" not in statuses:
+        chosen = hosts.decide("export", lambda: to_export(outcomes, workdir, best), watchdog.patience)
+        export(module, path, made, outcomes, wanted, workdir, chosen)
     if best is not None:
         say(f"best {settings.best_metric}: {rows[best][settings.best_metric]:.6g}, trial {best}, {dict(wanted[best])}")
     counts = ", ".join(f"{statuses.count(x)} {x}" for x in sorted(set(statuses)))
@@ -139,6 +141,29 @@ def row(outcome: sweep.Outcome, point: spaces.Point, made: trials.Members) -> di
     return {"trial": outcome.member, **point, **facts, **varied, **metrics}
 
 
+def to_export(outcomes: Sequence[sweep.Outcome], workdir: pathlib.Path, best: int | None) -> list[int]:
+    """The trials that --export names and that are not runs of their own yet, or were when they had done less."""
+    known = [outcome.member for outcome in outcomes if outcome.step > 0]
+    if _EXPORT.value in ("best", "none"):
+        chosen = [best] if _EXPORT.value == "best" and best is not None else []
+    elif _EXPORT.value == "all":
+        chosen = known
+    else:
+        words = [word.strip() for word in _EXPORT.value.split(",")]
+        if unknown := [word for word in words if not word.isdigit() or int(word) not in known]:
+            raise InvalidInputError(
+                f"--export={_EXPORT.value}: {', '.join(unknown)} is no trial that has a state; expected best, all, "
+                f"none, or some of {', '.join(map(str, known))}"
+            )
+        chosen = [int(word) for word in words]
+
+    def done(index: int) -> int:
+        kept = (trials.directory(workdir, index) / "checkpoints").glob("[0-9]*")
+        return max((int(path.name) for path in kept if path.name.isdigit()), default=0)
+
+    return [index for index in chosen if done(index) < outcomes[index].step]
+
+
 def export(
     module: Any,
     path: pathlib.Path,
@@ -146,25 +171,13 @@ def export(
     outcomes: Sequence[sweep.Outcome],
     wanted: Sequence[spaces.Point],
     workdir: pathlib.Path,
-    best: int | None,
+    chosen: Sequence[int],
 ) -> None:
-    """Makes ordinary runs of the trials that --export names."""
-    known = [outcome.member for outcome in outcomes if outcome.step > 0]
-    if _EXPORT.value == "all":
-        chosen = known
-    elif _EXPORT.value in ("best", "none"):
-        chosen = [best] if _EXPORT.value == "best" and best in known else []
-    else:
-        words = [word.strip() for word in _EXPORT.value.split(",")]
-        unknown = [word for word in words if not word.isdigit() or int(word) not in known]
-        if unknown:
-            raise InvalidInputError(f"--export={_EXPORT.value}: expected best, all, none, or some of {known}")
-        chosen = [int(word) for word in words]
-    there = {index: (trials.directory(workdir, index) / "checkpoints").glob("[0-9]*") for index in chosen}
-    chosen = [x for x in chosen if max((int(path.name) for path in there[x]), default=0) < outcomes[x].step]
+    """Makes ordinary runs of trials."""
     configs = {index: trials.configured(flags.FLAGS.config, wanted[index]) for index in chosen}
     for index, config in configs.items():
-        workdirs.claim(trials.directory(workdir, index), path, config)
+        if hosts.is_primary():
+            workdirs.claim(trials.directory(workdir, index), path, config)
     sweep.export(
         made.experiment, made.experiment.open_source(), made.members, [outcomes[index] for index in chosen], workdir,
         lambda index: trials.directory(workdir, index), lambda index: module.build(configs[index]),

@@ -18,14 +18,15 @@ def _injected(opt_state: Any) -> dict[str, Array]:
     return {name: value for _, hyperparams in found for name, value in hyperparams.items()}
 
 
-def get_hparams(state: GANState) -> dict[str, Float[Array, ""]]:
+def get_hparams(state: GANState) -> dict[str, Float[Array, "*members"]]:
     """Every runtime hyperparameter: `state.hparams`, and the optimisers' as `player/name`.
 
     Args:
-      state: the state of a game.
+      state: the state of a game, or of a population.
 
     Returns:
-      A flat dict of scalars, such as `{'r1_weight': ..., 'generator/learning_rate': ...}`.
+      A flat dict of scalars, such as `{'r1_weight': ..., 'generator/learning_rate': ...}`; of a population, arrays of
+      one for each member.
     """
     optimizers = {
         f"{player}/{name}": value

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PyTree
 
 from gan_jax.core.phase import Window
@@ -109,7 +110,7 @@ def empty_window(game: Game, state: PyTree, batches: PyTree, rule: UpdateRule = 
     return {name: jnp.zeros(shape.shape, shape.dtype) for name, shape in shapes.items()}
 
 
-def window_means(window: Window) -> dict[str, float]:
+def window_means(window: Window | dict[str, np.ndarray]) -> dict[str, float]:
     """The mean of every metric in a window, as Python floats; a phase that never ran has no entry."""
     values = jax.device_get(window)
     return {name: float(total / count) for name, (total, count) in values.items() if count > 0}

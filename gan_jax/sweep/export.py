@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 from collections.abc import Callable, Sequence
 
 import jax
@@ -10,12 +11,15 @@ import numpy as np
 
 from gan_jax import runtime
 from gan_jax.data import Source
+from gan_jax.runtime import hosts
 from gan_jax.runtime.train import note_data
 from gan_jax.sweep import program as programs
-from gan_jax.sweep.logs import Outcome
+from gan_jax.sweep.logs import Logs, Outcome
 from gan_jax.sweep.population import about, generation_directory
 from gan_jax.sweep.program import Member
 from gan_jax.types import InvalidInputError
+
+_LOG = "metrics.jsonl"
 
 
 def export(
@@ -27,7 +31,7 @@ def export(
     directory: Callable[[int], pathlib.Path],
     own: Callable[[int], runtime.Experiment],
 ) -> None:
-    """Writes the last states of members as checkpoints of ordinary runs.
+    """Writes the last states of members as checkpoints of ordinary runs; every process of a run calls it.
 
     Args:
       experiment: of all members, as they were trained.
@@ -35,7 +39,7 @@ def export(
       members: as they were trained, by id.
       outcomes: of those that are wanted, from `train_population`.
       workdir: of the population.
-      directory: the workdir that a member's run gets `checkpoints/` and `data.json` in.
+      directory: the workdir that a member's run gets its checkpoint, its log and `data.json` in.
       own: the experiment that a member is when it runs alone.
 
     Raises:
@@ -46,7 +50,7 @@ def export(
         raise InvalidInputError(f"members {early} diverged in their first iterations: there is nothing to export")
     for generation in sorted({outcome.generation for outcome in outcomes}):
         home = generation_directory(workdir, generation)
-        slots, mesh = json.loads((home / "slots.json").read_text()), programs.make_trial_mesh(1, jax.local_devices())
+        slots, mesh = json.loads((home / "slots.json").read_text()), programs.make_trial_mesh(1)
         start = programs.build_start(experiment, source, members, slots, mesh)
         with runtime.Checkpointer(home, keep_last=1, about=about(experiment), read_only=True) as checkpointer:
             carried = checkpointer.restore(max(checkpointer.steps(), default=0), start.abstract)
@@ -60,4 +64,6 @@ def export(
             with runtime.Checkpointer(target / "checkpoints", keep_last=1, about=alone.about()) as written:
                 written.save(outcome.step, tree)
                 written.wait()
-            note_data(source, target, False)
+            if hosts.is_primary():
+                note_data(source, target, False)
+                shutil.copyfile(Logs(workdir, 0, writes=False).directory(outcome.member) / _LOG, target / _LOG)

@@ -1,4 +1,4 @@
-"""Where members' numbers go: a log and a result for each, in directories that look like those of runs."""
+"""Where members' numbers go: a log and a result for each."""
 
 import dataclasses
 import json
@@ -53,7 +53,16 @@ class Logs:
 
     def directory(self, member: int) -> pathlib.Path:
         """Of a member."""
-        return self.workdir / "trials" / f"{member:05d}"
+        return self.workdir / "members" / f"{member:05d}"
+
+    def finished(self, steps: int) -> list[Outcome] | None:
+        """The results of a population that has come to its end after so many iterations; else None."""
+        paths = [self.directory(member) / "result.json" for member in self.last]
+        if not all(path.exists() for path in paths):
+            return None
+        found = [Outcome(**json.loads(path.read_text())) for path in paths]
+        ended = all(one.status in (PRUNED, DIVERGED) or (one.status, one.step) == (DONE, steps) for one in found)
+        return found if ended else None
 
     def recall(self, step: int, generation: int) -> None:
         """Continues after a step of a generation: what came later is taken back."""

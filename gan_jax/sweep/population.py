@@ -2,7 +2,7 @@
 
 In `workdir`: `population/000/` holds checkpoints of all members at once; after a repacking, when fewer go on,
 `population/001/` and so on hold those of the smaller program, and the last checkpoint before stays for good, so that
-the state of every member can be had. `trials/00000/` has the log of member 0, and how it ended.
+the state of every member can be had. `members/00000/` has the log of member 0, and how it ended.
 """
 
 import contextlib
@@ -81,7 +81,7 @@ def train_population(
       experiment: of all members; its seed is not used, and there are no rollbacks. Its `best_metric` is what members
         are compared by.
       members: what each has of its own.
-      workdir: gets `population/`, `trials/`, `members.json` and `decisions.jsonl`.
+      workdir: gets `population/`, `members/`, `members.json` and `decisions.jsonl`.
       search: may prune and change members; none by default.
       say: gets the messages for the person watching.
       stop: asks for a stop; by default SIGTERM and SIGINT do.
@@ -107,6 +107,9 @@ def train_population(
             )
         _note_members(members, workdir, watchdog)
         logs = Logs(workdir, len(members), writes=hosts.is_primary())
+        if hosts.decide("results", lambda: logs.finished(experiment.steps) is not None, watchdog.patience):
+            say(f"this population has come to its end before: {workdir / 'members'}")
+            return logs.finished(experiment.steps) or []
         judge = _evaluator(experiment, source, evaluation_cache or workdir / "evaluation", say, watchdog)
         chosen = tuple(jax.devices() if devices is None else devices)
         return _Trainer(experiment, members, workdir, source, search, say, stop, watchdog, chosen, logs, judge).train()

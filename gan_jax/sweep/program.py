@@ -85,8 +85,9 @@ class Population:
 
 
 def make_trial_mesh(members: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """As many devices as there are members, or all, on the axis `trial`."""
-    devices = (jax.devices() if devices is None else devices)[: max(members, 1)]
+    """As many devices as there are members, on the axis `trial`; all, where there are fewer or several processes."""
+    devices = list(jax.devices() if devices is None else devices)
+    devices = devices if jax.process_count() > 1 else devices[: max(members, 1)]
     return jax.make_mesh((len(devices),), (TRIAL_AXIS,), (AxisType.Auto,), devices=devices)
 
 
@@ -172,8 +173,8 @@ def build_start(
         return {"state": state, "window": core.empty_window(game, state, batches, rule)}
 
     def init(keys: jax.Array, values: dict[str, jax.Array]) -> Carried:
-        one = jax.eval_shape(begin, keys[0], jax.tree.map(lambda x: x[0], values))
-        made = jax.vmap(begin, out_axes=_per_member(one))(keys, values)
+        made = jax.vmap(begin)(keys, values)
+        made = jax.tree.map(lambda axis, x: x[0] if axis is None else x, _per_member(made), made, is_leaf=_is_none)
         nothing = jnp.zeros(len(ids), jnp.int32)
         facts = {"member": jnp.asarray(ids), "alive": jnp.asarray(ids != EMPTY), "frozen_at": nothing}
         return made | facts | {"diverged": nothing > 0, "decided": jnp.int32(0)}

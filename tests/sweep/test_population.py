@@ -1,0 +1,274 @@
+"""Populations: members equal runs of their own, don't notice each other, and survive a stop."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from gan_jax import core, data, gans, losses, nets, runtime, sweep
+from gan_jax.runtime.program import build_program, build_start
+from gan_jax.runtime.signals import StopRequest
+from gan_jax.sweep import program as programs
+from gan_jax.types import InvalidInputError
+from tests.conformance.games import GAMES, REAL
+
+RING = data.ring()
+RATES = ("generator/learning_rate", "discriminator/learning_rate")
+
+
+def sgd():
+    return optax.inject_hyperparams(optax.sgd)(learning_rate=0.05)
+
+
+def ring_game(**options):
+    options = {"generator_optimizer": sgd(), "discriminator_optimizer": sgd()} | options
+    return gans.adversarial(
+        nets.from_linen(nets.MLPGenerator((2,), (16,), bounded=False)),
+        nets.from_linen(nets.MLPDiscriminator((16,))),
+        core.normal(2),
+        loss=losses.relativistic_pairing,
+        penalties=(gans.r1(0.1, every=2), gans.r2(0.1)),
+        ema_halflife_images=500.0,
+        **options,
+    )
+
+
+GAME = ring_game()
+
+
+def experiment(game=GAME, source=RING, **options):
+    options = {
+        "batch_size": 16, "steps": 40, "steps_per_dispatch": 5, "report_every": 10, "checkpoint_every": 10,
+        "sample_every": 0, "seed": 0, "metrics": "mixture", "evaluate_every": 10, "best_metric": "eval/mixture_kl",
+    } | options  # fmt: skip
+    return runtime.Experiment(game=game, source=lambda: source, preview=runtime.scatter, **options)
+
+
+PLAIN = {"metrics": "", "evaluate_every": 0, "best_metric": ""}
+
+
+def rates(*values, seeds=None):
+    return [
+        sweep.Member(index if seeds is None else seeds[index], dict.fromkeys(RATES, value))
+        for index, value in enumerate(values)
+    ]
+
+
+def train(run, members, workdir, *, devices=2, stop_at=None, **options):
+    """Outcomes, and what was said; `stop_at` asks for a stop when this is said."""
+    said, stop = [], StopRequest()
+
+    def say(message):
+        said.append(message)
+        if stop_at is not None and message.startswith(f"step {stop_at}/"):
+            stop.signal = 15
+
+    options = {"devices": jax.devices()[:devices], "say": say, "stop": stop} | options
+    return sweep.train_population(run, members, workdir, **options), said
+
+
+def alone(run, member):
+    """The state of the run of its own, on one device."""
+    run, mesh = dataclasses.replace(run, seed=member.seed), runtime.make_mesh(jax.devices()[:1])
+    source = run.open_source()
+    with jax.set_mesh(mesh):
+        start = build_start(run, source.spec, mesh)
+        program, carried = build_program(run, source, mesh, start), start.init()
+        state = core.set_hparams(carried["state"], member.hparams)
+        state = jax.device_put(state, jax.tree.map(lambda x: x.sharding, start.abstract["state"]))
+        window, stream = carried["window"], program.stream(0)
+        for _ in range(run.steps // program.length):
+            state, window = program.run(state, window, program.data, next(stream))
+    return state, core.window_means(window)
+
+
+def final_states(run, members, workdir, outcomes):
+    """Of the newest checkpoints."""
+    found = {}
+
+    def keep(member):
+        found[member] = workdir / "runs" / str(member)
+        return found[member]
+
+    sweep.export(run, run.open_source(), members, outcomes, workdir, keep,
+                 lambda member: dataclasses.replace(run, seed=members[member].seed))  # fmt: skip
+    return found
+
+
+def test_a_member_is_the_run_that_it_would_be_alone():
+    """200 steps of SGD with lazy penalties, averages, data order and rates of their own."""
+    run = experiment(steps=200, report_every=200, checkpoint_every=200, **PLAIN)
+    members = rates(0.01, 0.05, 0.2, seeds=[0, 7, 2**31])
+    population, _ = population_after(run, members, run.steps)
+    for slot, member in enumerate(members):
+        state, means = alone(run, member)
+        mine = programs.member_state(population, slot, population["alive"].sharding.mesh)
+        assert mine.step == 200 and jax.tree.structure(mine) == jax.tree.structure(state)
+        assert np.array_equal(*(np.asarray(jax.random.key_data(x.key)) for x in (mine, state)))
+        for ours, theirs in zip(jax.tree.leaves((mine.players, mine.ema)), jax.tree.leaves((state.players, state.ema)),
+                                strict=True):  # fmt: skip
+            np.testing.assert_allclose(np.asarray(ours), np.asarray(theirs), rtol=1e-5, atol=1e-5)
+        window = core.window_means(jax.tree.map(lambda x, slot=slot: x[slot], population["window"]))
+        assert window == pytest.approx(means, rel=1e-4, abs=1e-5)
+
+
+def population_after(run, members, steps, devices=2):
+    source = run.open_source()
+    mesh = programs.make_trial_mesh(len(members), jax.devices()[:devices])
+    slots = list(range(len(members)))
+    slots += [programs.EMPTY] * (programs.num_slots(len(members), mesh) - len(members))
+    start = programs.build_start(run, source, members, slots, mesh)
+    made = programs.build_population(run, source, members, slots, mesh, start)
+    carried, stream = start.init(), made.stream(0)
+    for _ in range(steps // made.length):
+        carried = made.run(carried, made.data, next(stream))
+    return carried, made
+
+
+def test_nothing_is_sent_between_members_and_lazy_phases_stay_conditions():
+    run = experiment(**PLAIN)
+    _, made = population_after(run, rates(*[0.01] * 8), 0, devices=8)
+    text = made.text()
+    sent = [
+        word
+        for word in ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter")
+        if word in text
+    ]
+    assert made.mesh.size == 8 and not sent
+    assert "conditional(" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["adversarial", "cyclegan", "dcgan", "stylegan2", "wgan_gp"])
+def test_games_of_all_kinds_train_as_members(name):
+    make, source = GAMES[name]
+    run = experiment(make(), source, batch_size=8, steps=2, steps_per_dispatch=1, report_every=2, checkpoint_every=2,
+                     sample_inputs=lambda: None, **PLAIN)  # fmt: skip
+    carried, _ = population_after(run, [sweep.Member(seed) for seed in range(2)], 2)
+    assert np.asarray(carried["alive"]).all()
+    hashes = {
+        runtime.state_sha256(programs.member_state(carried, slot, carried["alive"].sharding.mesh)) for slot in (0, 1)
+    }
+    assert len(hashes) == 2
+
+
+def test_a_diverging_member_is_frozen_and_the_others_do_not_notice(tmp_path):
+    """Bit for bit what they are without it, though the program has a member less."""
+    run, good = experiment(), rates(0.01, 0.05, 0.02, seeds=[0, 1, 3])
+    members = [*good[:2], sweep.Member(2, dict.fromkeys(RATES, 1e30)), good[2]]
+    outcomes, said = train(run, members, tmp_path / "with")
+    without, _ = train(run, good, tmp_path / "without")
+    assert [x.status for x in outcomes] == ["done", "done", "diverged", "done"]
+    assert [outcomes[i].state_sha256 for i in (0, 1, 3)] == [x.state_sha256 for x in without]
+    lost = outcomes[2]
+    assert lost.step == 0 and any("member 2 is not finite" in message for message in said)
+    assert json.loads((tmp_path / "with/members/00002/result.json").read_text())["status"] == "diverged"
+    losses_of = [json.loads(line) for line in (tmp_path / "with/members/00003/metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in losses_of] == [10, 20, 30, 40] and "eval/mixture_kl" in losses_of[-1]
+
+
+SEARCHES = {
+    "none": (None, (0.01, 0.02, 0.05)),
+    "halving": (sweep.Halving(10, 2), (0.01, 0.02, 0.05, 1e30, 0.1, 0.2)),
+    "pbt": (sweep.PopulationBased(10, share=0.4), (0.01, 0.02, 0.05, 0.1)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SEARCHES)
+def test_stopping_and_continuing_changes_nothing(name, tmp_path):
+    search, values = SEARCHES[name]
+    run, members = experiment(), rates(*values)
+    whole, said = train(run, members, tmp_path / "whole", search=search)
+    halves = tmp_path / "halves"
+    for stop_at in (10, 20, 30):
+        stopped, _ = train(run, members, halves, search=search, stop_at=stop_at)
+        assert any(x.status == "stopped" for x in stopped)
+    again, _ = train(run, members, halves, search=search)
+    assert [dataclasses.replace(x, metrics={}) for x in again] == [dataclasses.replace(x, metrics={}) for x in whole]
+    for one in range(len(members)):
+        kept = [
+            [
+                {k: v for k, v in json.loads(line).items() if k != "images_per_second"}
+                for line in file.read_text().splitlines()
+            ]
+            for file in (x / "members" / f"{one:05d}" / "metrics.jsonl" for x in (tmp_path / "whole", halves))
+            if file.exists()
+        ]
+        assert len(kept) in (0, 2) and (not kept or kept[0] == kept[1])
+    if search is not None:
+        decisions = [(x / "decisions.jsonl").read_text() for x in (tmp_path / "whole", halves)]
+        assert decisions[0] == decisions[1] and decisions[0].count("\n") == (2 if name == "halving" else 3)
+    if name == "halving":
+        assert [x.status for x in whole].count("done") == 1 and whole[3].status == "diverged"
+        assert sum("packing" in message for message in said) == 2
+
+
+@pytest.mark.slow
+def test_every_member_can_be_had_as_a_run_of_its_own(tmp_path):
+    """Those that were pruned too; and a run that continues is the member that goes on."""
+    run, members = experiment(), rates(0.01, 0.02, 0.05, 0.1)
+    outcomes, _ = train(run, members, tmp_path, search=sweep.Halving(20, 2))
+    where = final_states(run, members, tmp_path, outcomes)
+    assert sorted(x.step for x in outcomes) == [20, 20, 40, 40]
+    for outcome in outcomes:
+        own, mesh = dataclasses.replace(run, seed=outcome.seed), runtime.make_mesh(jax.devices()[:1])
+        with jax.set_mesh(mesh), runtime.Checkpointer(where[outcome.member] / "checkpoints", keep_last=1,
+                                                      about=own.about()) as checkpointer:  # fmt: skip
+            step, carried = checkpointer.restore_latest(build_start(own, RING.spec, mesh).abstract)
+        assert (step, runtime.state_sha256(carried["state"])) == (outcome.step, outcome.state_sha256)
+    shorter, _ = train(dataclasses.replace(run, steps=20), members, tmp_path / "short")
+    pruned = next(x for x in outcomes if x.status == "pruned")
+    assert shorter[pruned.member].state_sha256 == pruned.state_sha256
+
+
+def test_copies_take_everything_but_their_own_noise(tmp_path):
+    run = experiment(steps=20)
+    members = rates(0.01, 0.05)
+
+    class Swap:
+        def due(self, step):
+            return step == 10
+
+        def decide(self, step, scores, hparams):
+            assert set(scores) == {0, 1} and hparams[1] == pytest.approx(dict.fromkeys(RATES, 0.05))
+            return sweep.Decision(copies={1: 0}, hparams={1: {RATES[0]: 0.03}})
+
+    outcomes, _ = train(run, members, tmp_path, search=Swap())
+    values = outcomes[1].hparams
+    assert values[RATES[0]] == pytest.approx(0.03) and values[RATES[1]] == pytest.approx(0.01)
+    assert outcomes[0].hparams[RATES[0]] == pytest.approx(0.01)
+    short, _ = train(dataclasses.replace(run, steps=10), members, tmp_path / "short")
+    assert outcomes[0].state_sha256 != outcomes[1].state_sha256 != short[1].state_sha256
+
+
+def test_what_a_population_refuses(tmp_path):
+    def refused(match, run=None, members=None, **options):
+        with pytest.raises(InvalidInputError, match=match):
+            train(run or experiment(), members or rates(0.01), tmp_path / str(len(match)), **options)
+
+    refused("'width' cannot vary in a population: this game's runtime hyperparameters are discriminator/learning_rate",
+            members=[sweep.Member(0, {"width": 3.0})])  # fmt: skip
+    refused("member 1 sets", members=[sweep.Member(0), *rates(0.1)])
+    refused("expected a number", members=rates(float("nan")))
+    refused("best_metric is empty", run=experiment(**PLAIN), search=sweep.Halving(10))
+    refused("fsdp=2", run=experiment(fsdp=2))
+    refused("expected one of ", run=experiment(best_metric="eval/fid"))
+    refused("has no value at step 5", run=experiment(report_every=5, evaluate_every=10, checkpoint_every=10),
+            members=rates(0.1, 0.2), search=sweep.Halving(5))  # fmt: skip
+    train(experiment(steps=10), rates(0.01), tmp_path / "one", devices=1)
+    with pytest.raises(InvalidInputError, match="has other members"):
+        train(experiment(steps=10), rates(0.02), tmp_path / "one", devices=1)
+    with pytest.raises(InvalidInputError, match="one member or more"):
+        train(experiment(), [], tmp_path / "none")
+
+
+def test_data_that_all_members_share_are_kept_once():
+    run = experiment(GAMES["vanilla"][0](), REAL, batch_size=8, **PLAIN)
+    _, made = population_after(run, [sweep.Member(seed) for seed in range(4)], 0)
+    assert [x.shape for x in jax.tree.leaves(made.data)] == [REAL.arrays["real"].shape]
+    first, second = np.asarray(next(made.stream(0)))[:2]
+    assert (first != second).any(), "each has an order of its own"

@@ -1,0 +1,82 @@
+"""What searches decide, and the spaces that they search: functions of their arguments."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from gan_jax import sweep
+from gan_jax.sweep import space as spaces
+from gan_jax.sweep.report import best, write_table
+from gan_jax.types import InvalidInputError
+
+
+def test_rungs_of_halving():
+    halving = sweep.Halving(10, 3)
+    assert [step for step in range(1, 300) if halving.due(step)] == halving.rungs(300) == [10, 30, 90, 270]
+    for n, kept in ((9, 3), (10, 3), (3, 1), (2, 1), (1, 1)):
+        scores = {member: float(-member) for member in range(n)}
+        assert halving.decide(10, scores, {}).pruned == list(range(kept, n))
+    assert sweep.Halving(1, 2).decide(1, {4: 1.0, 7: 1.0, 5: 0.0, 2: 1.0}, {}).pruned == [5, 7], "of equals the first"
+    with pytest.raises(InvalidInputError, match="eta=1"):
+        sweep.Halving(1, 1)
+
+
+def test_population_based_training_copies_the_best_over_the_worst():
+    scores = {member: float(member) for member in range(10)}
+    hparams = {member: {"a": 1.0 + member, "b": 0.5} for member in range(10)}
+    search = sweep.PopulationBased(5, seed=3, share=0.2, factor=2.0, bounds={"b": (0.3, 0.9)})
+    made = search.decide(10, scores, hparams)
+    assert not made.pruned and set(made.copies) == {0, 1} and set(made.copies.values()) <= {8, 9}
+    for child, parent in made.copies.items():
+        assert made.hparams[child]["a"] / hparams[parent]["a"] in (0.5, 2.0) and made.hparams[child]["b"] in (0.3, 0.9)
+    assert made == search.decide(10, scores, hparams) and search.due(10) and not search.due(11)
+    assert len({str(search.decide(step, scores, hparams)) for step in range(0, 100, 5)}) > 10
+    one = search.decide(5, {0: 1.0}, {0: {"a": 1.0}})
+    assert not one.copies, "nobody to copy"
+    free = sweep.PopulationBased(5, factor=1.5, resample=1.0)
+    powers = [
+        np.log(free.decide(step, scores, hparams).hparams[0]["b"] / 0.5) / np.log(1.5) for step in range(0, 1000, 5)
+    ]
+    assert min(powers) > -4 and max(powers) < 4 and len(set(powers)) > 150
+    for wrong in ({"share": 0.6}, {"factor": 1.0}, {"resample": 2.0}, {"every": 0}):
+        with pytest.raises(InvalidInputError, match="expected every >= 1"):
+            sweep.PopulationBased(**({"every": 5} | wrong))
+
+
+def test_grids_are_products_and_random_points_do_not_depend_on_how_many():
+    space = {"a": spaces.LogUniform(1e-4, 1e-2), "b": spaces.Choice(["x", "y"]), "n": spaces.Uniform(1, 3)}
+    grid = spaces.grid(space, 3)
+    assert len(grid) == 18 and [point["n"] for point in grid[:3]] == [1, 2, 3]
+    assert sorted({point["a"] for point in grid}) == pytest.approx([1e-4, 1e-3, 1e-2])
+    many = spaces.random(space, 200, seed=1)
+    assert many[:50] == spaces.random(space, 50, seed=1) != spaces.random(space, 50, seed=2)
+    assert {point["b"] for point in many} == {"x", "y"} and {point["n"] for point in many} == {1, 2, 3}
+    logs = np.log10([point["a"] for point in many])
+    assert logs.min() >= -4 and logs.max() <= -2 and abs(logs.mean() + 3) < 0.15
+    assert all(isinstance(point["n"], int) for point in many)
+
+
+def test_spaces_from_flags():
+    parsed = spaces.parse("lr=log(1e-4,1e-2); gamma=uniform(0,1.5);seed=0,1;rule=alternating,simultaneous;on=true")
+    assert parsed["lr"] == spaces.LogUniform(1e-4, 1e-2) and parsed["gamma"] == spaces.Uniform(0, 1.5)
+    assert [parsed[x].values for x in ("seed", "rule", "on")] == [[0, 1], ["alternating", "simultaneous"], [True]]
+    for wrong in ("lr=log(1e-2,1e-4)", "lr=log(0,1)", "lr=uniform(1)", "lr="):
+        with pytest.raises(InvalidInputError, match="expected KEY=VALUE"):
+            spaces.parse(wrong)
+
+
+def test_the_best_has_gone_furthest_and_the_tables_hold_every_row(tmp_path):
+    rows = [
+        {"trial": 0, "status": "done", "images": 10, "m": 2.0},
+        {"trial": 1, "status": "pruned", "images": 5, "m": 0.0},
+        {"trial": 2, "status": "diverged", "images": 10, "m": 0.0},
+        {"trial": 3, "status": "done", "images": 10, "m": 1.0, "extra": 7},
+        {"trial": 4, "status": "done", "images": 10, "m": float("nan")},
+    ]
+    assert best(rows, "m", "min") == 3 and best(rows, "m", "max") == 0 and best(rows, "other", "max") is None
+    write_table(tmp_path, rows)
+    lines = (tmp_path / "results.csv").read_text().splitlines()
+    assert lines[0] == "trial,status,images,m,extra" and lines[4] == "3,done,10,1.0,7" and len(lines) == 6
+    assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 5
+    assert all(a != b for a, b in itertools.pairwise(lines))
