@@ -5,17 +5,16 @@ import pathlib
 import shutil
 from collections.abc import Callable, Sequence
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from gan_jax import runtime
 from gan_jax.data import Source
 from gan_jax.runtime import hosts
+from gan_jax.runtime import mesh as meshes
 from gan_jax.runtime.train import note_data
 from gan_jax.sweep import program as programs
 from gan_jax.sweep.logs import Logs, Outcome
-from gan_jax.sweep.population import about, generation_directory
+from gan_jax.sweep.population import about, generation_directory, on_host
 from gan_jax.sweep.program import Member
 from gan_jax.types import InvalidInputError
 
@@ -56,8 +55,11 @@ def export(
             carried = checkpointer.restore(max(checkpointer.steps(), default=0), start.abstract)
         for outcome in (one for one in outcomes if one.generation == generation):
             slot, alone = slots.index(outcome.member), own(outcome.member)
-            window = jax.tree.map(lambda x, slot=slot: x[slot], carried["window"])
-            tree = {"state": programs.member_state(carried, slot, mesh), "window": window, "rollbacks": jnp.int32(0)}
+            rest = {
+                "window": {name: on_host(x)[slot] for name, x in carried["window"].items()},
+                "rollbacks": np.int32(0),
+            }
+            tree = {"state": programs.member_state(carried, slot, mesh)} | meshes.put_replicated(rest, mesh)
             if int(np.asarray(tree["state"].step)) != outcome.step:
                 raise InvalidInputError(f"{home} has member {outcome.member} at another step than {outcome.step}")
             target = directory(outcome.member)

@@ -8,6 +8,7 @@ the state of every member can be had. `members/00000/` has the log of member 0, 
 import contextlib
 import dataclasses
 import json
+import math
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -245,9 +246,9 @@ class _Trainer:
 
     def _packed(self, carried: Carried, slots: list[int], start: programs.Start, mesh: Mesh) -> Carried:
         """What is carried, of the members in these slots alone."""
-        where = {int(member): slot for slot, member in enumerate(_host(carried["member"])) if member != EMPTY}
+        where = {int(member): slot for slot, member in enumerate(on_host(carried["member"])) if member != EMPTY}
         sources = [where.get(member, 0) for member in slots]
-        values = {name: _host(x)[sources] for name, x in core.get_hparams(carried["state"]).items()}
+        values = {name: on_host(x)[sources] for name, x in core.get_hparams(carried["state"]).items()}
         packed = programs.rearranged(carried, sources, mesh, values, keys=True)
         facts = {"member": np.asarray(slots, np.int32), "alive": np.asarray(slots) != EMPTY}
         return packed | {name: _placed(x, start.abstract[name]) for name, x in facts.items()}
@@ -291,15 +292,15 @@ class _Trainer:
 
     def _training(self, carried: Carried) -> list[int]:
         """Members that train, by slot."""
-        member, alive = _host(carried["member"]), _host(carried["alive"])
+        member, alive = on_host(carried["member"]), on_host(carried["alive"])
         return [int(x) for x, lives in zip(member, alive, strict=True) if lives]
 
     def _fewer_would_do(self, carried: Carried) -> bool:
-        return 2 * len(self._filled(self._training(carried))) <= len(_host(carried["member"]))
+        return 2 * len(self._filled(self._training(carried))) <= len(on_host(carried["member"]))
 
     def _note_ended(self, carried: Carried, generation: int) -> None:
         """Tells of those that don't train any more, and why."""
-        member, alive, diverged, at = (_host(carried[x]) for x in ("member", "alive", "diverged", "frozen_at"))
+        member, alive, diverged, at = (on_host(carried[x]) for x in ("member", "alive", "diverged", "frozen_at"))
         for slot, one in enumerate(member):
             if one != EMPTY and not alive[slot] and int(one) not in self.logs.outcomes:
                 status = DIVERGED if diverged[slot] else PRUNED
@@ -308,19 +309,19 @@ class _Trainer:
                 self._end(int(one), status, int(at[slot]), slot, carried, generation)
 
     def _end(self, member: int, status: str, step: int, slot: int, carried: Carried, generation: int) -> None:
-        values = {name: float(_host(x)[slot]) for name, x in core.get_hparams(carried["state"]).items()}
+        values = {name: float(on_host(x)[slot]) for name, x in core.get_hparams(carried["state"]).items()}
         images, seed = step * self.experiment.batch_size, self.members[member].seed
         digest = runtime.state_sha256(programs.member_state(carried, slot, carried["alive"].sharding.mesh))
         self.logs.end(Outcome(member, status, step, images, seed, values, self.logs.last[member], generation, digest))
 
     def _finish(self, status: str, step: int, carried: Carried, generation: int) -> None:
-        for slot, member in enumerate(_host(carried["member"])):
+        for slot, member in enumerate(on_host(carried["member"])):
             if member != EMPTY and int(member) not in self.logs.outcomes:
                 self._end(int(member), status, step, slot, carried, generation)
 
     def _report(self, population: Population, step: int, carried: Carried, clock: "_Clock") -> None:
         """A line in the log of each member that trains, and one for the person watching."""
-        member, window = _host(carried["member"]), jax.tree.map(_host, carried["window"])
+        member, window = on_host(carried["member"]), jax.tree.map(on_host, carried["window"])
         training, settings = self._training(carried), self.experiment
         rate, eta = clock.measure(step, settings, len(training))
         for slot, one in enumerate(member):
@@ -344,16 +345,17 @@ class _Trainer:
         return f"  best {name} {self.logs.last[best][name]:.4g} of member {best}"
 
     def _scores(self, members: Sequence[int]) -> dict[int, float]:
-        """The objective's last values, more is better."""
+        """The objective's last values, more is better; least where one is not finite, such as KL of no modes."""
         name, sign = self.experiment.best_metric, -1.0 if self.experiment.best() == "min" else 1.0
-        return {x: sign * self.logs.last[x][name] for x in members if name and name in self.logs.last[x]}
+        values = {x: sign * self.logs.last[x][name] for x in members if name and name in self.logs.last[x]}
+        return {x: value if math.isfinite(value) else -math.inf for x, value in values.items()}
 
     def _evaluate(self, step: int, carried: Carried, slot: int, mesh: Mesh) -> dict[str, float]:
         """Metrics of a member's samples, where they are due; the same as in a run of its own."""
         settings, judge = self.experiment, self.evaluator
         if judge is None or (step < settings.steps and step % settings.evaluate_every):
             return {}
-        seed = self.members[int(_host(carried["member"])[slot])].seed
+        seed = self.members[int(on_host(carried["member"])[slot])].seed
         state = meshes.put_replicated(programs.member_state(carried, slot, mesh), judge.mesh)
         with jax.set_mesh(judge.mesh):
             values = judge(runtime.stream_samples(settings, state, seed))
@@ -362,8 +364,8 @@ class _Trainer:
     def _decide(self, population: Population, step: int, carried: Carried, generation: int) -> Carried:
         """Does what the search wants."""
         assert self.search is not None
-        member, training = [int(x) for x in _host(carried["member"])], self._training(carried)
-        known = {name: _host(x).copy() for name, x in core.get_hparams(carried["state"]).items()}
+        member, training = [int(x) for x in on_host(carried["member"])], self._training(carried)
+        known = {name: on_host(x).copy() for name, x in core.get_hparams(carried["state"]).items()}
         slots = {one: slot for slot, one in enumerate(member)}
         varied = self.members[0].hparams
         hparams = {one: {name: float(known[name][slots[one]]) for name in varied} for one in training}
@@ -384,11 +386,11 @@ class _Trainer:
         for one, changes in decision.hparams.items():
             for name, value in changes.items():
                 known[name][slots[one]] = value
-        alive = _host(carried["alive"]) & ~np.isin(member, list(decision.pruned))
+        alive = on_host(carried["alive"]) & ~np.isin(member, list(decision.pruned))
         changed = carried
         if decision.copies or decision.hparams:
             changed = programs.rearranged(carried, sources, population.mesh, known, keys=False)
-        frozen = np.where(_host(carried["alive"]) & ~alive, step, _host(carried["frozen_at"])).astype(np.int32)
+        frozen = np.where(on_host(carried["alive"]) & ~alive, step, on_host(carried["frozen_at"])).astype(np.int32)
         carried = changed | {
             "alive": _placed(alive, carried["alive"]), "frozen_at": _placed(frozen, carried["frozen_at"]),
             "member": carried["member"], "decided": _placed(np.int32(step), carried["decided"]),
@@ -412,7 +414,7 @@ class _Clock:
         return rate, (experiment.steps - step) * experiment.batch_size / rate
 
 
-def _host(x: jax.Array) -> np.ndarray:
+def on_host(x: jax.Array) -> np.ndarray:
     """The whole of a small array, in every process."""
     if x.is_fully_addressable or x.is_fully_replicated:
         return np.asarray(x)

@@ -1,0 +1,35 @@
+"""A population over two processes: the same as over two devices of one, also when members are pruned or diverge."""
+
+import json
+
+import pytest
+
+from tests.experiments.commands import run, run_together
+from tests.experiments.test_sweep import FLAGS, table, without_times
+
+
+def hashes(workdir):
+    paths = sorted(workdir.glob("members/*/result.json"))
+    return [[json.loads(path.read_text())[name] for name in ("status", "step", "state_sha256")] for path in paths]
+
+
+@pytest.mark.slow
+def test_two_processes_train_a_population_as_one(tmp_path):
+    flags = [flag.replace("steps=400", "steps=240") for flag in FLAGS]
+    flags += [
+        "--space=learning_rate=5e-4,2e-3,1e30;seed=0,1",
+        "--search=halving",
+        "--eta=2",
+        f"--first_rung={80 * 256}",
+    ]
+    outputs = run_together(f"--workdir={tmp_path / 'two'}", *flags, "--step_timeout=100", command="sweep")
+    run("sweep", f"--workdir={tmp_path / 'one'}", *flags, XLA_FLAGS="--xla_force_host_platform_device_count=2")
+    assert "2 diverged" in outputs[0] and not [line for line in outputs[1].splitlines() if line.startswith("step")]
+    found, alone = hashes(tmp_path / "two"), hashes(tmp_path / "one")
+    # One process packs the last member into a program for one device; two keep a device each, and round otherwise.
+    assert [x[: 2 if x[0] == "done" else 3] for x in found] == [x[: 2 if x[0] == "done" else 3] for x in alone]
+    assert sorted(status for status, *_ in found) == ["diverged", "diverged", "done", "pruned", "pruned", "pruned"]
+    for two, one in zip(*(without_times(table(tmp_path / x)) for x in ("two", "one")), strict=True):
+        assert two == one or two["status"] == one["status"] == "done"
+    [best] = (tmp_path / "two" / "trials").iterdir()
+    run("sample", f"--workdir={best}", f"--out={tmp_path / 'samples.png'}")
