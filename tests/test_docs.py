@@ -34,7 +34,9 @@ def test_the_tables_name_every_loss_and_penalty():
 def test_every_flag_in_the_documentation_is_there():
     """In README and docs, whichever launcher the command stands behind; those of the benchmarks by their sources."""
     absl_exit_code = 1
-    told = "".join(run(command, "--helpfull", code=absl_exit_code) for command in ("train", "sample", "evaluate"))
+    told = "".join(
+        run(command, "--helpfull", code=absl_exit_code) for command in ("train", "sample", "evaluate", "sweep")
+    )
     known = set(re.findall(r"--(?:\[no\])?(\w+)", told))
     sources = "".join(path.read_text() for path in (ROOT / "benchmarks").glob("*.py"))
     known |= set(re.findall(r"flags\.DEFINE_\w+\(\s*\"(\w+)\"", sources))
@@ -42,7 +44,7 @@ def test_every_flag_in_the_documentation_is_there():
     keys = {"key", *(key for path in configs for key in load_module(path).get_config())}  # the first: any key
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         text = page.read_text()
-        commands = re.findall(r"experiments\.(?:train|sample|evaluate)((?:[^`\n]|\\\n)*)", text)
+        commands = re.findall(r"experiments\.(?:train|sample|evaluate|sweep)((?:[^`\n]|\\\n)*)", text)
         written = {name for command in commands for name in re.findall(r"--([\w.]+)", command)}
         written |= set(re.findall(r"`--([\w.]+)(?:=[^`]*)?`", text)) - {"signal", "worker", "xla_gpu_deterministic_ops"}
         for name in written:

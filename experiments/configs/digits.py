@@ -8,6 +8,7 @@ import ml_collections
 from experiments.settings import MEMORY, network, run_config, run_settings
 from gan_jax import core, data, gans, nets
 from gan_jax.runtime import Experiment, image_grid
+from gan_jax.sweep.space import LogUniform, Space
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -26,6 +27,10 @@ def get_config() -> ml_collections.ConfigDict:
         ema_halflife_images=10_000.0,
         dtype="float32",
     )
+
+
+def sweep() -> Space:
+    return {"learning_rate": LogUniform(5e-5, 5e-3), "r1_gamma": LogUniform(0.002, 2.0)}
 
 
 def build(config: ml_collections.ConfigDict) -> Experiment:

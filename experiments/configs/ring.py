@@ -11,6 +11,7 @@ import ml_collections
 from experiments.settings import run_config, run_settings
 from gan_jax import core, data, gans, losses, nets
 from gan_jax.runtime import Experiment, scatter
+from gan_jax.sweep.space import LogUniform, Space
 from gan_jax.types import InvalidInputError
 
 
@@ -30,6 +31,10 @@ def get_config() -> ml_collections.ConfigDict:
         ema_halflife_images=20_000.0,
         update_rule="alternating",
     )
+
+
+def sweep() -> Space:
+    return {"learning_rate": LogUniform(2e-4, 5e-3), "gamma": LogUniform(0.002, 0.2)}
 
 
 _RULES = {
