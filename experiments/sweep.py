@@ -5,13 +5,15 @@
 --grid_size values of every distribution) or random draws (--points=random --num_trials=N).
 
 --engine=population trains all trials as members of one compiled program, on all devices; --search=halving or
---search=pbt prunes or changes them on the way, by config.best_metric. --engine=local runs one after the other. The same
+--search=pbt prunes or changes them on the way, by config.best_metric. --engine=study makes this process a worker of a
+study of --num_trials, of which any number may be started with this command, on any machine that sees the workdir:
+--sampler says what to try next, --pruner what to end early. --engine=local runs one trial after the other. The same
 command continues a sweep. --print_commands prints each trial's own command, for SLURM arrays, JobSets or agents.
 
 In the workdir: results.jsonl and results.csv with a row for each trial; members/NNNNN with the log and the result of a
-member of a population; trials/NNNNN, a run as experiments.train makes it: all with --engine=local, and of a population
-those that --export names (best, all, none, or 3,7), with their last checkpoint, to be sampled, evaluated or continued.
-Exit codes are those of experiments.train.
+member of a population; trials/NNNNN, runs as experiments.train makes them: every trial of --engine=study and local,
+and of a population those that --export names (best, all, none, or 3,7), with their last checkpoint, to be sampled,
+evaluated or continued. Exit codes are those of experiments.train.
 """
 
 import json
@@ -27,7 +29,7 @@ import ml_collections
 from absl import flags
 
 from experiments import flags as commands
-from experiments import launch, trials
+from experiments import launch, trials, worker
 from experiments import workdir as workdirs
 from experiments.launch import say
 from gan_jax import sweep
@@ -36,11 +38,16 @@ from gan_jax.sweep import space as spaces
 from gan_jax.types import InvalidInputError
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "directory of the sweep")
-_ENGINE = flags.DEFINE_enum("engine", "population", ["population", "local"], "what runs the trials")
+_ENGINE = flags.DEFINE_enum("engine", "population", ["population", "study", "local"], "what runs the trials")
+_STORAGE = flags.DEFINE_string("storage", "", "of a study: a database's URL; a journal in the workdir by default")
+_SAMPLER = flags.DEFINE_enum("sampler", "tpe", ["tpe", "random", "grid", "qmc"], "of a study: what to try next")
+_PRUNER = flags.DEFINE_enum(
+    "pruner", "none", ["none", "median", "asha", "hyperband"], "of a study: which trials to end early"
+)
 _SPACE = flags.DEFINE_string("space", "", "what varies, in place of the config's sweep()")
 _POINTS = flags.DEFINE_enum("points", "grid", ["grid", "random"], "which trials of the space")
 _GRID_SIZE = flags.DEFINE_integer("grid_size", 3, "values of each distribution in a grid", lower_bound=1)
-_NUM_TRIALS = flags.DEFINE_integer("num_trials", 16, "random draws", lower_bound=1)
+_NUM_TRIALS = flags.DEFINE_integer("num_trials", 16, "random draws, or trials of a study", lower_bound=1)
 _SWEEP_SEED = flags.DEFINE_integer("sweep_seed", 0, "of random draws and of the search", lower_bound=0)
 _SEARCH = flags.DEFINE_enum("search", "none", ["none", "halving", "pbt"], "what a population does on the way")
 _FIRST_RUNG = flags.DEFINE_integer(
@@ -56,14 +63,18 @@ _EXPORT = flags.DEFINE_string(
 _PRINT = flags.DEFINE_bool("print_commands", False, "print the command of each trial, and run nothing")
 
 
+def space_of(module: Any) -> spaces.Space:
+    """What varies."""
+    if _SPACE.value:
+        return spaces.parse(_SPACE.value)
+    if hasattr(module, "sweep"):
+        return module.sweep()
+    raise InvalidInputError("this config has no sweep(): say what varies by --space='learning_rate=log(1e-4,1e-2)'")
+
+
 def points(module: Any) -> list[spaces.Point]:
     """The trials that the flags ask for."""
-    if _SPACE.value:
-        space = spaces.parse(_SPACE.value)
-    elif hasattr(module, "sweep"):
-        space = module.sweep()
-    else:
-        raise InvalidInputError("this config has no sweep(): say what varies by --space='learning_rate=log(1e-4,1e-2)'")
+    space = space_of(module)
     if _POINTS.value == "grid":
         return spaces.grid(space, _GRID_SIZE.value)
     return spaces.random(space, _NUM_TRIALS.value, _SWEEP_SEED.value)
@@ -186,6 +197,29 @@ def export(
         say(f"trial {index} is a run of its own in {trials.directory(workdir, index)}")
 
 
+def study(module: Any, path: pathlib.Path, workdir: pathlib.Path, watchdog: Any, stop: signals.StopRequest) -> int:
+    """Takes trials of a study, which other workers share, until there are none left."""
+    config, space = flags.FLAGS.config, space_of(module)
+    settings = module.build(config)
+    if not settings.best_metric:
+        raise InvalidInputError(
+            "config.best_metric is empty: a study goes by it, such as --config.best_metric=eval/fcd2k"
+        )
+    shared = None
+    if hosts.is_primary():
+        try:
+            from gan_jax.sweep.study import Study  # noqa: PLC0415 - an optional dependency
+        except ImportError as error:
+            raise InvalidInputError(f"--engine=study needs optuna ({error}): pip install -e '.[sweep]'") from error
+        workdir.mkdir(parents=True, exist_ok=True)
+        shared = Study(
+            workdir, space, facts=worker.facts(path, config, space), num_trials=_NUM_TRIALS.value,
+            mode=settings.best(), storage=_STORAGE.value, sampler=_SAMPLER.value, pruner=_PRUNER.value,
+            grid_size=_GRID_SIZE.value, seed=_SWEEP_SEED.value,
+        )  # fmt: skip
+    return worker.Worker(module, path, config, workdir, shared, settings.best_metric, watchdog, stop).run()
+
+
 def local(path: pathlib.Path, wanted: Sequence[spaces.Point], workdir: pathlib.Path, stop: Any) -> int:
     """One trial after the other, each a process of its own."""
     rows, failed = [], 0
@@ -226,6 +260,8 @@ def main(argv: Sequence[str]) -> int:
     with launch.launched() as watchdog, signals.stop_signals() as stop:
         others = {flag.name: flag.value for flag in (_ENGINE, _SPACE, _POINTS, _SEARCH)}
         launch.agree(workdirs.versions(), config.to_dict(), path, others, watchdog.patience)
+        if _ENGINE.value == "study":
+            return study(module, path, workdir, watchdog, stop)
         launch.claim(workdir, lambda: claim(workdir, path, config, wanted), watchdog.patience)
         if _ENGINE.value == "local":
             return local(path, wanted, workdir, stop)

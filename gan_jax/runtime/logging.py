@@ -6,6 +6,7 @@ import os
 import pathlib
 import secrets
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,15 +23,20 @@ def write_json(path: pathlib.Path, value: Any) -> None:
     os.replace(temporary, path)
 
 
+Watch = Callable[[dict[str, Any]], None]  # gets each line of a log, once it is written
+
+
 class Silent:
     """The logger of the processes that don't log: every one but the first."""
 
-    def __init__(self) -> None:
+    def __init__(self, watch: Watch = lambda record: None) -> None:
         self.last: dict[str, Any] = {}
+        self._watch = watch
 
     def report(self, record: dict[str, Any]) -> None:
         """Remembers the line."""
         self.last = record
+        self._watch(record)
 
     def picture(self, picture: Image.Image, step: int) -> pathlib.Path:
         """Saves nothing."""
@@ -47,7 +53,15 @@ class Logger(Silent):
     On resume, lines after the restored step are taken back: those iterations run, and are logged, again.
     """
 
-    def __init__(self, workdir: pathlib.Path, step: int, *, wandb_project: str = "", config: Any = None) -> None:
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        step: int,
+        *,
+        wandb_project: str = "",
+        config: Any = None,
+        watch: Watch = lambda record: None,
+    ) -> None:
         """Opens the logs of a run.
 
         Args:
@@ -55,7 +69,9 @@ class Logger(Silent):
           step: the step that the run continues from.
           wandb_project: Weights & Biases project to log to; empty for none.
           config: logged to Weights & Biases.
+          watch: gets each line.
         """
+        super().__init__(watch)
         self._path = workdir / "metrics.jsonl"
         self._samples = workdir / "samples"
         self._samples.mkdir(exist_ok=True)
@@ -81,8 +97,7 @@ class Logger(Silent):
         return kept[-1] if kept else {}
 
     def report(self, record: dict[str, Any]) -> None:
-        """One line of the log, on disk when this returns."""
-        self.last = record
+        """One line of the log, on disk when it is shown to who watches."""
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -92,6 +107,7 @@ class Logger(Silent):
         self._board.flush()
         if self._wandb is not None:
             self._wandb.log(record)
+        super().report(record)
 
     def picture(self, picture: Image.Image, step: int) -> pathlib.Path:
         """Saves a grid of samples as `samples/step_*.png`."""

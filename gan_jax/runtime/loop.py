@@ -73,7 +73,7 @@ class Loop:
             self.watchdog.beat(f"running up to step {step:,}")
             carried = carried | {"state": state, "window": window}
             last = step >= settings.steps
-            stopping = hosts.preempted() | self.vote.cast(self.stop.signal is not None)
+            stopping = hosts.preempted() | self.vote.cast(self.stop.asked)
             if last or step % settings.report_every == 0:
                 due.append(self.report(step, state, window, pace, self.evaluate(step, state)))
                 carried["window"] = window = empty

@@ -10,14 +10,25 @@ from typing import Any
 
 @dataclasses.dataclass
 class StopRequest:
-    """The signal that asked for a stop, if one did."""
+    """Who asked for a stop, if somebody did.
+
+    Attributes:
+      signal: the one that did.
+      reason: of anybody else, such as a search that has seen enough.
+    """
 
     signal: int | None = None
+    reason: str = ""
+
+    @property
+    def asked(self) -> bool:
+        """Whether to stop."""
+        return self.signal is not None or bool(self.reason)
 
     @property
     def name(self) -> str:
-        """Such as SIGTERM; where this process got no signal, another one did."""
-        return (
+        """Such as SIGTERM; where nobody asked in this process, it was in another one."""
+        return self.reason or (
             "a preemption notice, or a signal to another process"
             if self.signal is None
             else signal.Signals(self.signal).name

@@ -17,7 +17,7 @@ from gan_jax.runtime import mesh as meshes
 from gan_jax.runtime.checkpoint import Checkpointer, state_sha256
 from gan_jax.runtime.evaluation import Evaluator
 from gan_jax.runtime.experiment import EVALUATED, Experiment
-from gan_jax.runtime.logging import Logger, Silent, write_json
+from gan_jax.runtime.logging import Logger, Silent, Watch, write_json
 from gan_jax.runtime.loop import DIVERGED, DONE, Loop
 from gan_jax.runtime.program import Carried, Start, build_start, compile_program
 from gan_jax.runtime.rollback import Rollbacks
@@ -62,6 +62,7 @@ def train(
     wandb_project: str = "",
     config: Any = None,
     evaluation_cache: pathlib.Path | None = None,
+    watch: Watch = lambda record: None,
 ) -> Result:
     """Trains an experiment to its end, from the newest checkpoint in `workdir` if there is one.
 
@@ -77,6 +78,7 @@ def train(
       wandb_project: see `Logger`.
       config: see `Logger`.
       evaluation_cache: directory of what metrics of samples need, see `Evaluator`; `workdir/evaluation` by default.
+      watch: gets each line of the log, in every process; it may ask for a stop through `stop`.
 
     Returns:
       How it ended.
@@ -128,7 +130,7 @@ def train(
             return *ended, loop.diverged
 
         while True:
-            with contextlib.closing(_logger(workdir, step, wandb_project, config)) as logger:
+            with contextlib.closing(_logger(workdir, step, wandb_project, config, watch)) as logger:
                 if step < experiment.steps:
                     status, step, carried, diverged = advance(step, carried, logger)
             result = _result(experiment, status, step, carried, logger, checkpointer)
@@ -208,10 +210,10 @@ def _checkpointer(experiment: Experiment, workdir: pathlib.Path) -> Checkpointer
     )
 
 
-def _logger(workdir: pathlib.Path, step: int, wandb_project: str, config: Any) -> Silent:
+def _logger(workdir: pathlib.Path, step: int, wandb_project: str, config: Any, watch: Watch) -> Silent:
     if not hosts.is_primary():
-        return Silent()
-    return Logger(workdir, step, wandb_project=wandb_project, config=config)
+        return Silent(watch)
+    return Logger(workdir, step, wandb_project=wandb_project, config=config, watch=watch)
 
 
 @contextlib.contextmanager

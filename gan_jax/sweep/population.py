@@ -271,7 +271,7 @@ class _Trainer:
             checkpointer.check()
             self.watchdog.beat(f"running up to step {step:,}")
             last = step >= settings.steps
-            stopping = hosts.preempted() | vote.cast(self.stop.signal is not None)
+            stopping = hosts.preempted() | vote.cast(self.stop.asked)
             if last or step % settings.report_every == 0:
                 self._note_ended(carried, generation)
                 self._report(population, step, carried, clock)

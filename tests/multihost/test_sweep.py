@@ -33,3 +33,14 @@ def test_two_processes_train_a_population_as_one(tmp_path):
         assert two == one or two["status"] == one["status"] == "done"
     [best] = (tmp_path / "two" / "trials").iterdir()
     run("sample", f"--workdir={best}", f"--out={tmp_path / 'samples.png'}")
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_worker_of_a_study(tmp_path):
+    """Also when a trial is pruned, or diverges: all processes hear of it, and none waits for ever."""
+    flags = [flag.replace("steps=400", "steps=160") for flag in FLAGS]
+    flags += ["--engine=study", "--sampler=grid", "--space=learning_rate=2e-3,1e-3,1e-7,1e30", "--pruner=asha"]
+    outputs = run_together(f"--workdir={tmp_path}", *flags, "--step_timeout=100", command="sweep")
+    assert [row["status"] for row in table(tmp_path)] == ["done", "done", "pruned", "diverged"]
+    assert "no more trials" in outputs[0] and "trial" not in outputs[1]
+    assert json.loads((tmp_path / "trials/00002/result.json").read_text())["status"] == "pruned"

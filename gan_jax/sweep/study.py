@@ -1,0 +1,249 @@
+"""A study that workers on any number of machines share: Optuna keeps the trials, and says what to try and to stop.
+
+Optuna is asked and told (Akiba et al., "Optuna: A Next-generation Hyperparameter Optimization Framework",
+arXiv:1907.10902, 2019); its storage is a journal on a disk that all workers see, or a database. Who works on a trial
+holds a lock on a file of it for as long as the process lives. So a trial whose worker is gone can be told from one that
+is worked on, and the next worker that is free goes on with it from its checkpoint.
+
+Only one process of a worker has a `Study`.
+"""
+
+import contextlib
+import fcntl
+import json
+import math
+import pathlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from gan_jax.sweep.logs import DIVERGED, DONE, PRUNED, RUNNING
+from gan_jax.sweep.space import Choice, Distribution, LogUniform, Point, Space, grid
+from gan_jax.types import InvalidInputError
+
+FAILED = "failed"
+SAMPLERS, PRUNERS = ("tpe", "random", "grid", "qmc"), ("none", "median", "asha", "hyperband")
+_ATTEMPTS = 3  # at a trial without any progress, before it counts as failed
+
+
+class Taken(NamedTuple):
+    """A trial to work on.
+
+    Attributes:
+      number: of the trial.
+      point: of the space.
+      continued: whether another worker had begun it.
+    """
+
+    number: int
+    point: Point
+    continued: bool
+
+
+class Study:
+    """The worker's side of a study."""
+
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        space: Space,
+        *,
+        facts: dict[str, Any],
+        num_trials: int,
+        mode: str,
+        storage: str = "",
+        sampler: str = "tpe",
+        pruner: str = "none",
+        grid_size: int = 3,
+        seed: int = 0,
+    ) -> None:
+        """Opens a study, or makes it.
+
+        Args:
+          workdir: of the sweep, which all workers see; gets `study.journal` and `claims/`.
+          space: what varies.
+          facts: what all workers must have in common, as JSON.
+          num_trials: so many are begun, by all workers together; of a grid all are.
+          mode: whether the `min` or the `max` of the values is best.
+          storage: a database's URL, as SQLAlchemy has it; empty for the journal.
+          sampler: one of `SAMPLERS`; `grid` takes all combinations.
+          pruner: one of `PRUNERS`, in units of the steps that are reported.
+          grid_size: values of every distribution in a grid.
+          seed: of the sampler. With one worker, trials are a function of it.
+
+        Raises:
+          InvalidInputError: for a storage that cannot be opened, or a study of another space.
+        """
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._workdir, self._num_trials = workdir, num_trials
+        self._sampler, self._seed, self._worst = sampler, seed, math.inf if mode == "min" else -math.inf
+        (workdir / "claims").mkdir(parents=True, exist_ok=True)
+        kept: Any = storage or JournalStorage(JournalFileBackend(str(workdir / "study.journal")))
+        try:
+            self._study = optuna.create_study(
+                storage=kept,
+                study_name=workdir.name if storage else "sweep",
+                direction="minimize" if mode == "min" else "maximize",
+                pruner=_pruner(pruner),
+                load_if_exists=True,
+            )
+        except Exception as error:  # whatever the database's driver raises
+            raise InvalidInputError(f"storage {storage!r} cannot be opened: {type(error).__name__}: {error}") from error
+        self._distributions = {name: _distribution(x, grid_size, sampler == "grid") for name, x in space.items()}
+        told = json.loads(json.dumps(facts | {"space": {name: repr(x) for name, x in self._distributions.items()}}))
+        with self._alone():
+            before = self._study.user_attrs.get("facts", told)
+            changed = [f"{x}: {before.get(x)} there, {told.get(x)} now" for x in told if before.get(x) != told.get(x)]
+            if changed:
+                raise InvalidInputError(
+                    f"the study in {str(workdir)!r} is of something else:\n  " + "\n  ".join(changed) + "\n"
+                    "go on with that, or use another workdir"
+                )
+            self._study.set_user_attr("facts", told)
+            if sampler == "grid":
+                self._num_trials = 0  # none but those that wait
+                for point in grid(space, grid_size) if not self._study.get_trials(deepcopy=False) else []:
+                    self._study.enqueue_trial(point)
+        self._claims: dict[int, Any] = {}
+
+    def take(self) -> Taken | None:
+        """A trial that another worker has left, or a new one; None if there are neither. The caller has its claim."""
+        with self._alone():
+            for trial in self._study.get_trials(states=(TrialState.RUNNING,)):
+                if self._claim(trial.number):
+                    if self._worth_trying(trial.number):
+                        return Taken(trial.number, dict(trial.params), True)
+                    self.tell(trial.number, FAILED, None)
+            begun = len(self._study.get_trials(deepcopy=False))
+            if begun >= self._num_trials and not self._study.get_trials(states=(TrialState.WAITING,)):
+                return None
+            self._study.sampler = self._make_sampler(begun)
+            new = self._study.ask(self._distributions)
+            if not self._claim(new.number):
+                raise InvalidInputError(
+                    f"trial {new.number} is new, and its claim is held: does another study use {self._workdir}?"
+                )
+            return Taken(new.number, dict(new.params), False)
+
+    def report(self, number: int, step: int, value: float) -> bool:
+        """An intermediate value of a trial, the worst where it is not finite; returns whether to prune it."""
+        trial = self._trial(number)
+        if step not in self._frozen(number).intermediate_values:
+            trial.report(value if math.isfinite(value) else self._worst, step)
+        return trial.should_prune()
+
+    def tell(self, number: int, status: str, value: float | None) -> None:
+        """How a trial ended, once; lets go of it.
+
+        A pruned or diverged trial counts as pruned, which samplers rank below all that are done; a failed one is
+        ignored by them.
+
+        Raises:
+          InvalidInputError: for a trial that this worker has not taken, or has told already.
+        """
+        if number not in self._claims:
+            raise InvalidInputError(f"trial {number} is not this worker's, to be told how it ended")
+        states = {DONE: TrialState.COMPLETE, PRUNED: TrialState.PRUNED, DIVERGED: TrialState.PRUNED}
+        known = value is not None and math.isfinite(value)
+        state = states.get(status, TrialState.FAIL)
+        if state == TrialState.COMPLETE and not known:
+            state = TrialState.PRUNED
+        self._trial(number).set_user_attr("status", status)
+        self._study.tell(number, value if state == TrialState.COMPLETE else None, state)
+        self._release(number)
+
+    def rows(self, metric: str) -> list[dict[str, Any]]:
+        """A row for each trial; those that are not told yet are `running`."""
+        found = []
+        for trial in self._study.get_trials():
+            reported = trial.intermediate_values
+            last = reported[max(reported)] if reported else None
+            value = last if trial.value is None else trial.value
+            row = {"trial": trial.number, **trial.params, "status": trial.user_attrs.get("status", RUNNING)}
+            found.append(row | {"images": max(reported, default=0)} | ({} if value is None else {metric: value}))
+        return found
+
+    @property
+    def num_trials(self) -> int:
+        """How many there will be."""
+        return max(self._num_trials, len(self._study.get_trials(deepcopy=False)))
+
+    def best(self) -> tuple[int, float] | None:
+        """The trial with the best value of those that are done, and the value; None without one."""
+        done = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if not done:
+            return None
+        trial = self._study.best_trial
+        return trial.number, float(trial.value or 0.0)
+
+    def _frozen(self, number: int) -> optuna.trial.FrozenTrial:
+        return self._study.get_trials()[number]
+
+    def _trial(self, number: int) -> optuna.Trial:
+        return optuna.Trial(self._study, self._frozen(number)._trial_id)
+
+    def _worth_trying(self, number: int) -> bool:
+        """Counts attempts that got no further than the one before."""
+        frozen = self._frozen(number)
+        reached = max(frozen.intermediate_values, default=0)
+        attempts, before = frozen.user_attrs.get("attempts", [1, 0])
+        attempts = 1 if reached > before else attempts + 1
+        self._trial(number).set_user_attr("attempts", [attempts, reached])
+        return attempts <= _ATTEMPTS
+
+    def _make_sampler(self, begun: int) -> optuna.samplers.BaseSampler:
+        seed = (self._seed * 1_000_003 + begun) % 2**31  # workers take turns, so trials don't repeat each other
+        if self._sampler == "qmc":
+            return optuna.samplers.QMCSampler(seed=self._seed)
+        if self._sampler in ("random", "grid"):
+            return optuna.samplers.RandomSampler(seed=seed)
+        return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One worker at a time."""
+        with (self._workdir / "claims" / "study.lock").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _claim(self, number: int) -> bool:
+        file = (self._workdir / "claims" / f"{number:05d}.lock").open("a")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return False
+        self._claims[number] = file
+        return True
+
+    def close(self) -> None:
+        """Lets go of all trials, as the end of the process does."""
+        for number in list(self._claims):
+            self._release(number)
+
+    def _release(self, number: int) -> None:
+        self._claims.pop(number).close()
+
+
+def _distribution(x: Distribution, size: int, in_grid: bool) -> optuna.distributions.BaseDistribution:
+    if isinstance(x, Choice) or in_grid:
+        return optuna.distributions.CategoricalDistribution(x.grid(size))
+    if isinstance(x, LogUniform):
+        return optuna.distributions.FloatDistribution(x.low, x.high, log=True)
+    if x.whole:
+        return optuna.distributions.IntDistribution(int(x.low), int(x.high))
+    return optuna.distributions.FloatDistribution(x.low, x.high)
+
+
+def _pruner(name: str) -> optuna.pruners.BasePruner:
+    made: dict[str, Any] = {
+        "none": optuna.pruners.NopPruner,
+        "median": optuna.pruners.MedianPruner,
+        "asha": optuna.pruners.SuccessiveHalvingPruner,
+        "hyperband": optuna.pruners.HyperbandPruner,
+    }
+    return made[name]()
