@@ -10,10 +10,11 @@ study of --num_trials, of which any number may be started with this command, on 
 --sampler says what to try next, --pruner what to end early. --engine=local runs one trial after the other. The same
 command continues a sweep. --print_commands prints each trial's own command, for SLURM arrays, JobSets or agents.
 
-In the workdir: results.jsonl and results.csv with a row for each trial; members/NNNNN with the log and the result of a
-member of a population; trials/NNNNN, runs as experiments.train makes them: every trial of --engine=study and local,
-and of a population those that --export names (best, all, none, or 3,7), with their last checkpoint, to be sampled,
-evaluated or continued. Exit codes are those of experiments.train.
+In the workdir: results.jsonl and results.csv with a row for each trial; pictures (sweep.png: every key against
+config.best_metric; curves.png; lineage.png of pbt); members/NNNNN with the log and the result of a member of a
+population; trials/NNNNN, runs as experiments.train makes them: every trial of --engine=study and local, and of a
+population those that --export names (best, all, none, or 3,7), with their last checkpoint, to be sampled, evaluated or
+continued. Exit codes are those of experiments.train.
 """
 
 import json
@@ -133,7 +134,7 @@ def population(
     best = sweep.best(rows, settings.best_metric, settings.best())
     statuses = [outcome.status for outcome in outcomes]
     if hosts.is_primary():
-        sweep.write_table(workdir, rows)
+        trials.show(workdir, rows, list(wanted[0]), settings.best_metric, settings.best())
     if "stopped" not in statuses:
         chosen = hosts.decide("export", lambda: to_export(outcomes, workdir, best), watchdog.patience)
         export(module, path, made, outcomes, wanted, workdir, chosen)
@@ -217,10 +218,10 @@ def study(module: Any, path: pathlib.Path, workdir: pathlib.Path, watchdog: Any,
             mode=settings.best(), storage=_STORAGE.value, sampler=_SAMPLER.value, pruner=_PRUNER.value,
             grid_size=_GRID_SIZE.value, seed=_SWEEP_SEED.value,
         )  # fmt: skip
-    return worker.Worker(module, path, config, workdir, shared, settings.best_metric, watchdog, stop).run()
+    return worker.Worker(module, path, config, workdir, shared, settings, watchdog, stop).run()
 
 
-def local(path: pathlib.Path, wanted: Sequence[spaces.Point], workdir: pathlib.Path, stop: Any) -> int:
+def local(module: Any, path: pathlib.Path, wanted: Sequence[spaces.Point], workdir: pathlib.Path, stop: Any) -> int:
     """One trial after the other, each a process of its own."""
     rows, failed = [], 0
     for index, point in enumerate(wanted):
@@ -238,6 +239,8 @@ def local(path: pathlib.Path, wanted: Sequence[spaces.Point], workdir: pathlib.P
             metrics = {name: value for name, value in found["metrics"].items() if name not in ("step", "images")}
             rows.append({"trial": index, **point, **{x: found[x] for x in ("status", "step", "images")}, **metrics})
             sweep.write_table(workdir, rows)
+    settings = module.build(flags.FLAGS.config)
+    trials.show(workdir, rows, list(wanted[0]), settings.best_metric, settings.best())
     say(f"{len(rows)} trials, {failed} failed; results in {workdir / 'results.csv'}")
     return commands.BAD_INPUT if failed else commands.DONE
 
@@ -264,7 +267,7 @@ def main(argv: Sequence[str]) -> int:
             return study(module, path, workdir, watchdog, stop)
         launch.claim(workdir, lambda: claim(workdir, path, config, wanted), watchdog.patience)
         if _ENGINE.value == "local":
-            return local(path, wanted, workdir, stop)
+            return local(module, path, wanted, workdir, stop)
         return population(module, path, wanted, workdir, watchdog, stop)
 
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
+from experiments import launch
 from gan_jax import core, runtime, sweep
 from gan_jax.data import Source
 from gan_jax.types import InvalidInputError
@@ -55,6 +56,13 @@ def shown(words: Sequence[str]) -> str:
 
 def _text(value: Any) -> str:
     return repr(value) if isinstance(value, float) else str(value)
+
+
+def show(workdir: pathlib.Path, rows: Sequence[Mapping[str, Any]], keys: Sequence[str], metric: str, mode: str) -> None:
+    """Writes the table of a sweep and its pictures, and says where they are."""
+    sweep.write_table(workdir, rows)
+    made = sweep.draw(workdir, rows, keys, metric, mode) if metric else []
+    launch.say(f"results in {', '.join(str(path) for path in (workdir / 'results.csv', *made))}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -37,7 +37,7 @@ class Worker:
       config: as resolved from file and flags.
       workdir: of the study.
       study: in the first process.
-      metric: of the log, which the study goes by.
+      settings: the experiment as the config has it, by whose `best_metric` the study goes.
       watchdog: of this process.
       stop: asks for a stop, by a signal or by the study.
     """
@@ -47,7 +47,7 @@ class Worker:
     config: ml_collections.ConfigDict
     workdir: pathlib.Path
     study: Any
-    metric: str
+    settings: runtime.Experiment
     watchdog: runtime.Watchdog
     stop: signals.StopRequest
 
@@ -56,7 +56,8 @@ class Worker:
         while not self.stop.asked:
             taken = hosts.decide("trial", lambda: self.study.take(), self.watchdog.patience)
             if taken is None:
-                say(f"there are no more trials to take; results in {self.workdir / 'results.csv'}")
+                say("there are no more trials to take")
+                hosts.decide("pictures", self.show, self.watchdog.patience)
                 return commands.DONE
             number, point, continued = taken
             say(f"trial {number}{', which another worker has left' if continued else ''}: {point}")
@@ -77,9 +78,9 @@ class Worker:
             return "failed", None
 
         def watch(record: dict[str, Any]) -> None:
-            if self.metric not in record:
+            if self.settings.best_metric not in record:
                 return
-            values.append(float(record[self.metric]))
+            values.append(float(record[self.settings.best_metric]))
             if self.study is not None and self.study.report(number, record["images"], values[-1]):
                 self.stop.reason = "the study, which prunes this trial"
 
@@ -91,7 +92,13 @@ class Worker:
         pruned = hosts.decide("pruned", lambda: bool(self.stop.reason), self.watchdog.patience)
         self.stop.reason = ""
         status = "pruned" if pruned and result.status == STOPPED else result.status
-        return status, values[-1] if values else result.metrics.get(self.metric)
+        return status, values[-1] if values else result.metrics.get(self.settings.best_metric)
+
+    def show(self) -> None:
+        """Table and pictures of what there is so far."""
+        rows = self.study.rows(self.settings.best_metric)
+        keys = [key for key in rows[0] if key in self.config] if rows else []
+        trials.show(self.workdir, rows, keys, self.settings.best_metric, self.settings.best())
 
     def tell(self, number: int, status: str, value: float | None) -> None:
         """Tells the study and the person, and writes the table and, of a pruned trial, its result again."""
@@ -99,9 +106,9 @@ class Worker:
         if status == "pruned":
             workdirs.write_json(record, json.loads(record.read_text()) | {"status": status})
         self.study.tell(number, status, value)
-        rows = self.study.rows(self.metric)
+        rows = self.study.rows(self.settings.best_metric)
         sweep.write_table(self.workdir, rows)
         told, best = [row["status"] for row in rows], self.study.best()
         counts = ", ".join(f"{told.count(x)} {x}" for x in sorted(set(told)))
-        shown = "" if best is None else f"; best {self.metric} {best[1]:.6g}, trial {best[0]}"
-        say(f"trial {number} {status}, {self.metric} {value}; {counts} of {self.study.num_trials}{shown}")
+        shown = "" if best is None else f"; best {self.settings.best_metric} {best[1]:.6g}, trial {best[0]}"
+        say(f"trial {number} {status}, {self.settings.best_metric} {value}; {counts} of {self.study.num_trials}{shown}")

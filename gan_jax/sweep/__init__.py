@@ -2,6 +2,7 @@
 
 from gan_jax.sweep.export import export
 from gan_jax.sweep.logs import Outcome
+from gan_jax.sweep.pictures import draw
 from gan_jax.sweep.population import Decision, Search, train_population
 from gan_jax.sweep.program import Member
 from gan_jax.sweep.report import best, write_table
@@ -15,6 +16,7 @@ __all__ = [
     "PopulationBased",
     "Search",
     "best",
+    "draw",
     "export",
     "train_population",
     "write_table",

@@ -1,9 +1,11 @@
 """What searches decide, and the spaces that they search: functions of their arguments."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from gan_jax import sweep
 from gan_jax.sweep import space as spaces
@@ -80,3 +82,28 @@ def test_the_best_has_gone_furthest_and_the_tables_hold_every_row(tmp_path):
     assert lines[0] == "trial,status,images,m,extra" and lines[4] == "3,done,10,1.0,7" and len(lines) == 6
     assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 5
     assert all(a != b for a, b in itertools.pairwise(lines))
+
+
+def test_pictures_show_what_there_is(tmp_path):
+    statuses = ["done", "done", "pruned", "diverged"]
+    rows = [
+        {"trial": i, "rate": 10.0**-i, "kind": "ab"[i % 2], "same": 1, "status": status, "images": 20}
+        | ({} if status == "diverged" else {"m": 1.0 + i})
+        for i, status in enumerate(statuses)
+    ]
+    for i in range(3):
+        (tmp_path / "members" / f"{i:05d}").mkdir(parents=True)
+        lines = [{"step": step, "images": 10 * step, "m": 2.0 + i - step / 2} for step in (1, 2)]
+        (tmp_path / "members" / f"{i:05d}" / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    assert sweep.draw(tmp_path / "nothing", rows[3:], ["rate"], "m", "min") == []
+    made = sweep.draw(tmp_path, rows, ["rate", "kind", "same"], "m", "min")
+    decisions = [
+        {"step": 1, "images": 10, "pruned": [2], "copies": {}},
+        {"step": 1, "images": 10, "pruned": [], "copies": {"0": 1}},
+    ]
+    (tmp_path / "decisions.jsonl").write_text("".join(json.dumps(x) + "\n" for x in decisions))
+    after = sweep.draw(tmp_path, rows, ["rate", "kind", "same"], "m", "min")
+    assert [path.name for path in after] == ["sweep.png", "curves.png", "lineage.png"] and after[:2] == made
+    for path in after:
+        with Image.open(path) as picture:
+            assert picture.width >= 800 and len(picture.convert("L").getcolors()) > 20

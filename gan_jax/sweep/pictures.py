@@ -1,0 +1,161 @@
+"""What a sweep found, as pictures: parallel coordinates, the metric against each key, curves with rungs, lineage."""
+
+import math
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gan_jax.sweep.logs import DIVERGED, read_lines
+
+Row = Mapping[str, Any]
+_MARKERS = {"done": "o", "pruned": "v", "diverged": "x", "failed": "x"}
+
+
+def draw(workdir: pathlib.Path, rows: Sequence[Row], keys: Sequence[str], metric: str, mode: str) -> list[pathlib.Path]:
+    """Draws what there is to see of a sweep.
+
+    Args:
+      workdir: of the sweep; gets `sweep.png`, `curves.png` and, after population-based training, `lineage.png`.
+      rows: of its table.
+      keys: what varies.
+      metric: that it goes by.
+      mode: whether the `min` or the `max` of it is best.
+
+    Returns:
+      The pictures.
+    """
+    from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import
+
+    known = [row for row in rows if math.isfinite(row.get(metric, math.nan)) and row["status"] != DIVERGED]
+    keys = [key for key in keys if len({str(row[key]) for row in rows}) > 1]
+    made = []
+    if known and keys:
+        figure = Figure(figsize=(max(8.0, 3.2 * len(keys)), 8.0), layout="constrained")
+        grid = figure.add_gridspec(2, len(keys))
+        _parallel(figure.add_subplot(grid[0, :]), known, keys, metric, mode)
+        for index, key in enumerate(keys):
+            _against(figure.add_subplot(grid[1, index]), rows, known, key, metric)
+        made.append(_save(figure, workdir / "sweep.png"))
+    decisions = read_lines(workdir / "decisions.jsonl")
+    logs = {row["trial"]: _log(workdir, row["trial"]) for row in rows}
+    if any(metric in line for log in logs.values() for line in log):
+        figure = Figure(figsize=(9, 5), layout="constrained")
+        _curves(figure.add_subplot(), logs, rows, decisions, metric)
+        made.append(_save(figure, workdir / "curves.png"))
+    if any(decision["copies"] for decision in decisions):
+        figure = Figure(figsize=(10, 1.5 + 0.3 * len(rows)), layout="constrained")
+        _lineage(figure, logs, decisions, metric)
+        made.append(_save(figure, workdir / "lineage.png"))
+    return made
+
+
+def _save(figure: Any, path: pathlib.Path) -> pathlib.Path:
+    temporary = path.with_suffix(".tmp")
+    figure.savefig(temporary, dpi=100, format="png")
+    os.replace(temporary, path)
+    return path
+
+
+def _log(workdir: pathlib.Path, trial: int) -> list[dict[str, Any]]:
+    member, own = (workdir / kind / f"{trial:05d}" / "metrics.jsonl" for kind in ("members", "trials"))
+    return read_lines(member if member.exists() else own)
+
+
+def _is_log(values: Sequence[Any]) -> bool:
+    """Whether numbers span so much that their logarithms are what to look at."""
+    numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in values)
+    return numbers and min(values) > 0 and max(values) / min(values) > 20
+
+
+def _places(values: Sequence[Any]) -> tuple[np.ndarray, list[str]]:
+    """Where values lie between 0 and 1 on an axis, and what its lower and its upper end are."""
+    if not all(isinstance(x, int | float) and not isinstance(x, bool) for x in values):
+        words = sorted({str(x) for x in values})
+        return np.array([words.index(str(x)) / max(1, len(words) - 1) for x in values]), [words[0], words[-1]]
+    numbers = np.log(values) if _is_log(values) else np.asarray(values, float)
+    low, high = float(np.min(numbers)), float(np.max(numbers))
+    return (numbers - low) / ((high - low) or 1.0), [f"{min(values):.3g}", f"{max(values):.3g}"]
+
+
+def _parallel(axes: Any, rows: Sequence[Row], keys: Sequence[str], metric: str, mode: str) -> None:
+    from matplotlib import colormaps  # noqa: PLC0415 - slow to import
+
+    columns = [*keys, metric]
+    found = [_places([row[name] for row in rows]) for name in columns]
+    quality = found[-1][0] if mode == "max" else 1 - found[-1][0]
+    for index in np.argsort(quality):
+        heights = [places[index] for places, _ in found]
+        style = "-" if rows[index]["status"] == "done" else ":"
+        axes.plot(range(len(columns)), heights, style, color=colormaps["viridis"](quality[index]), alpha=0.8)
+    for x, (_, (low, high)) in enumerate(found):
+        axes.axvline(x, color="black", linewidth=0.5)
+        axes.annotate(low, (x, 0), xytext=(0, -12), textcoords="offset points", ha="center", fontsize=8)
+        axes.annotate(high, (x, 1), xytext=(0, 5), textcoords="offset points", ha="center", fontsize=8)
+    axes.set_xticks(range(len(columns)), columns)
+    axes.tick_params(axis="x", pad=14)
+    axes.set_yticks([])
+    axes.set_title("trials; the best in yellow, pruned ones dotted", fontsize=10)
+
+
+def _against(axes: Any, rows: Sequence[Row], known: Sequence[Row], key: str, metric: str) -> None:
+    for status, marker in _MARKERS.items():
+        some = [row for row in known if row["status"] == status]
+        if some:
+            axes.scatter([row[key] for row in some], [row[metric] for row in some], marker=marker, label=status)
+    lost = [row[key] for row in rows if row["status"] == DIVERGED]
+    if lost:  # they have no value: on the upper edge
+        axes.scatter(lost, [1.0] * len(lost), marker="x", color="red", label=DIVERGED, clip_on=False,
+                     transform=axes.get_xaxis_transform())  # fmt: skip
+    if _is_log([row[key] for row in rows]):
+        axes.set_xscale("log")
+    axes.set_xlabel(key)
+    axes.set_ylabel(metric)
+    axes.legend(fontsize=7)
+
+
+def _curves(
+    axes: Any, logs: Mapping[int, Sequence[Row]], rows: Sequence[Row], decisions: Sequence[Row], metric: str
+) -> None:
+    for row in rows:
+        lines = [line for line in logs[row["trial"]] if metric in line]
+        if lines:
+            images, values = [line["images"] for line in lines], [line[metric] for line in lines]
+            axes.plot(images, values, color="C0" if row["status"] == "done" else "0.7", linewidth=0.9)
+            axes.scatter(images[-1], values[-1], marker=_MARKERS.get(row["status"], "o"), s=18,
+                         color="C0" if row["status"] == "done" else "0.5", zorder=3)  # fmt: skip
+    left = len(rows)
+    for decision in decisions:
+        if decision["pruned"]:
+            left -= len(decision["pruned"])
+            axes.axvline(decision["images"], color="C3", linewidth=0.8, linestyle=":")
+            axes.annotate(f"{left} left", (decision["images"], 1.0), xycoords=("data", "axes fraction"), fontsize=8,
+                          xytext=(2, -10), textcoords="offset points", color="C3")  # fmt: skip
+    values = [line[metric] for log in logs.values() for line in log if math.isfinite(line.get(metric, math.nan))]
+    if values and _is_log(values):
+        axes.set_yscale("log")
+    axes.set_xlabel("images")
+    axes.set_ylabel(metric)
+
+
+def _lineage(figure: Any, logs: Mapping[int, Sequence[Row]], decisions: Sequence[Row], metric: str) -> None:
+    """A line for each member, coloured by the metric, and an arrow wherever one became a copy of another."""
+    axes = figure.add_subplot()
+    points = [
+        (line["images"], member, line[metric])
+        for member, log in logs.items()
+        for line in log
+        if math.isfinite(line.get(metric, math.nan))
+    ]
+    images, members, values = (np.array(x) for x in zip(*points, strict=True))
+    figure.colorbar(axes.scatter(images, members, c=values, s=30, zorder=3), ax=axes, label=metric)
+    for decision in decisions:
+        for child, parent in decision["copies"].items():
+            axes.annotate("", (decision["images"], int(child)), (decision["images"], parent), zorder=2,
+                          arrowprops={"arrowstyle": "->", "color": "C3", "alpha": 0.7})  # fmt: skip
+    axes.hlines(sorted(logs), 0, images.max(), color="0.85", zorder=1)
+    axes.set_xlabel("images")
+    axes.set_ylabel("member")
+    axes.yaxis.get_major_locator().set_params(integer=True)
