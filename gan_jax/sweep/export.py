@@ -49,7 +49,8 @@ def export(
         raise InvalidInputError(f"members {early} diverged in their first iterations: there is nothing to export")
     for generation in sorted({outcome.generation for outcome in outcomes}):
         home = generation_directory(workdir, generation)
-        slots, mesh = json.loads((home / "slots.json").read_text()), programs.make_trial_mesh(1)
+        slots = json.loads((home / "slots.json").read_text())
+        mesh = programs.make_trial_mesh(1, slots=len(slots))
         start = programs.build_start(experiment, source, members, slots, mesh)
         with runtime.Checkpointer(home, keep_last=1, about=about(experiment), read_only=True) as checkpointer:
             carried = checkpointer.restore(max(checkpointer.steps(), default=0), start.abstract)

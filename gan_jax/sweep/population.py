@@ -7,6 +7,7 @@ the state of every member can be had. `members/00000/` has the log of member 0, 
 
 import contextlib
 import dataclasses
+import functools
 import json
 import math
 import pathlib
@@ -204,18 +205,18 @@ class _Trainer:
     def _newest(self) -> tuple[int, list[int], int]:
         """The newest generation that has a whole checkpoint, its slots, and the step; or all members at step 0."""
 
-        def look() -> tuple[int, list[int], int] | None:
-            for directory in sorted((self.workdir / "population").glob("[0-9]*"), reverse=True):
-                with self._checkpointer(int(directory.name)) as checkpointer:
-                    step = checkpointer.newest(self.say)
-                if step is not None:
-                    return int(directory.name), json.loads((directory / "slots.json").read_text()), step
-            return None
+        def generations() -> list[int]:
+            kept = (self.workdir / "population").glob("[0-9]*")
+            return sorted((int(directory.name) for directory in kept), reverse=True)
 
-        found = hosts.decide("population", look, self.watchdog.patience)
-        if found is not None:
-            self.say(f"continuing from the checkpoint of step {found[2]:,}")
-            return found[0], found[1], found[2]
+        patience = self.watchdog.patience
+        for number in hosts.decide("population", generations, patience):
+            with self._checkpointer(number) as checkpointer:
+                step = hosts.decide("checkpoint", functools.partial(checkpointer.newest, self.say), patience)
+            if step is not None:
+                self.say(f"continuing from the checkpoint of step {step:,}")
+                slots = json.loads((generation_directory(self.workdir, number) / "slots.json").read_text())
+                return number, slots, step
         slots = self._filled(list(range(len(self.members))))
         self._note_slots(0, slots)
         return 0, slots, 0
@@ -235,7 +236,7 @@ class _Trainer:
     def _compile(self, slots: list[int], step: int) -> tuple[programs.Start, Population]:
         self.watchdog.beat("compiling")
         count = sum(slot != EMPTY for slot in slots)
-        mesh = self._mesh(count)
+        mesh = programs.make_trial_mesh(count, self.devices, slots=len(slots))
         self.say(f"compiling {count} members for {mesh.size} device{'s' if mesh.size > 1 else ''} ...")
         start = programs.build_start(self.experiment, self.source, self.members, slots, mesh)
         made = programs.build_population(self.experiment, self.source, self.members, slots, mesh, start, step)

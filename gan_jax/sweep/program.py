@@ -27,7 +27,7 @@ from gan_jax.types import InvalidInputError
 
 Carried = dict[str, PyTree]  # see `Population.init`
 EMPTY = -1  # the id of a slot without a member
-_SHARED = ("state.step", "decided")  # what all members have in common
+_SHARED = "state.step"  # what all members have in common
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Start:
     Attributes:
       init: makes it at step 0: `state` and `window`, stacked but for the step; for each slot `member` (its id, or
         `EMPTY`), `alive` (whether it trains), and for those that don't `frozen_at` (the iteration that their state is
-        of) and `diverged`; and `decided`, the iteration at which a search decided last.
+        of) and `diverged`.
       abstract: shapes, dtypes and shardings.
       axes: for each leaf 0 where it is stacked, None where all members share it.
     """
@@ -84,10 +84,30 @@ class Population:
     text: Callable[[], str | None]
 
 
-def make_trial_mesh(members: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """As many devices as there are members, on the axis `trial`; all, where there are fewer or several processes."""
+def make_trial_mesh(members: int, devices: Sequence[jax.Device] | None = None, *, slots: int = 0) -> Mesh:
+    """Devices on the axis `trial`.
+
+    Args:
+      members: no more devices than these, in a process alone; several processes take all they have.
+      devices: those there are; all by default.
+      slots: a number that the devices must divide, such as that of a checkpoint; 0 for any.
+
+    Returns:
+      The mesh.
+
+    Raises:
+      InvalidInputError: where the devices of several processes don't divide `slots`.
+    """
     devices = list(jax.devices() if devices is None else devices)
-    devices = devices if jax.process_count() > 1 else devices[: max(members, 1)]
+    if jax.process_count() > 1:
+        if slots % len(devices):
+            raise InvalidInputError(
+                f"a population of {slots} slots cannot be continued on {len(devices)} devices of several processes: "
+                f"expected a number that divides {slots}"
+            )
+    else:
+        most = min(len(devices), max(members, 1))
+        devices = devices[: max(n for n in range(1, most + 1) if slots % n == 0)]
     return jax.make_mesh((len(devices),), (TRIAL_AXIS,), (AxisType.Auto,), devices=devices)
 
 
@@ -131,7 +151,7 @@ def _init(experiment: Experiment, source: Source, key: jax.Array) -> core.GANSta
 
 def _per_member(tree: PyTree) -> PyTree:
     """For each leaf of what is carried: 0 where it is stacked, None for the iteration, which all share."""
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: None if path_name(path) in _SHARED else 0, tree)
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: None if path_name(path) == _SHARED else 0, tree)
 
 
 def _spec(axis: int | None) -> PartitionSpec:
@@ -177,7 +197,7 @@ def build_start(
         made = jax.tree.map(lambda axis, x: x[0] if axis is None else x, _per_member(made), made, is_leaf=_is_none)
         nothing = jnp.zeros(len(ids), jnp.int32)
         facts = {"member": jnp.asarray(ids), "alive": jnp.asarray(ids != EMPTY), "frozen_at": nothing}
-        return made | facts | {"diverged": nothing > 0, "decided": jnp.int32(0)}
+        return made | facts | {"diverged": nothing > 0}
 
     shapes = jax.eval_shape(init, keys, values)
     axes = _per_member(shapes)

@@ -22,9 +22,14 @@ def test_two_processes_train_a_population_as_one(tmp_path):
         "--eta=2",
         f"--first_rung={80 * 256}",
     ]
+    shorter = [flag.replace("steps=240", "steps=120") for flag in flags]
+    run_together(f"--workdir={tmp_path / 'two'}", *shorter, "--step_timeout=100", "--export=none", command="sweep")
     outputs = run_together(f"--workdir={tmp_path / 'two'}", *flags, "--step_timeout=100", command="sweep")
+    assert "continuing from the checkpoint of step 120" in outputs[0]
     run("sweep", f"--workdir={tmp_path / 'one'}", *flags, XLA_FLAGS="--xla_force_host_platform_device_count=2")
-    assert "2 diverged" in outputs[0] and not [line for line in outputs[1].splitlines() if line.startswith("step")]
+    assert "3 pruned, 2 diverged" in outputs[0] and not [
+        line for line in outputs[1].splitlines() if line.startswith("step")
+    ]
     found, alone = hashes(tmp_path / "two"), hashes(tmp_path / "one")
     # One process packs the last member into a program for one device; two keep a device each, and round otherwise.
     assert [x[: 2 if x[0] == "done" else 3] for x in found] == [x[: 2 if x[0] == "done" else 3] for x in alone]

@@ -272,3 +272,15 @@ def test_data_that_all_members_share_are_kept_once():
     assert [x.shape for x in jax.tree.leaves(made.data)] == [REAL.arrays["real"].shape]
     first, second = np.asarray(next(made.stream(0)))[:2]
     assert (first != second).any(), "each has an order of its own"
+
+
+def test_a_population_goes_on_on_another_number_of_devices(tmp_path):
+    """Up to rounding: six slots on three devices, then on two, then on three of four, since four don't divide them."""
+    members = rates(*[0.01 * (1 + i) for i in range(6)])
+    for steps, devices in ((10, 3), (20, 2), (30, 4)):
+        outcomes, said = train(experiment(steps=steps), members, tmp_path, devices=devices)
+        assert [x.step for x in outcomes] == [steps] * 6
+    assert any("6 members for 3 devices" in message for message in said)
+    whole, _ = train(experiment(steps=30), members, tmp_path / "whole", devices=6)
+    for one, other in zip(outcomes, whole, strict=True):
+        assert one.metrics["generator/loss"] == pytest.approx(other.metrics["generator/loss"], rel=1e-4)
