@@ -394,7 +394,7 @@ class _Trainer:
         frozen = np.where(on_host(carried["alive"]) & ~alive, step, on_host(carried["frozen_at"])).astype(np.int32)
         carried = changed | {
             "alive": _placed(alive, carried["alive"]), "frozen_at": _placed(frozen, carried["frozen_at"]),
-            "member": carried["member"], "decided": _placed(np.int32(step), carried["decided"]),
+            "member": carried["member"],
         }  # fmt: skip
         self._note_ended(carried, generation)
         return carried
