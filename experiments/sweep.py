@@ -105,7 +105,7 @@ def overridden() -> dict[str, Any]:
 def claim(
     workdir: pathlib.Path, path: pathlib.Path, config: ml_collections.ConfigDict, wanted: Sequence[spaces.Point]
 ) -> None:
-    """Takes the workdir, or refuses one of another sweep; makes each trial's directory."""
+    """Takes the workdir, or refuses one of another sweep."""
     workdirs.claim(workdir, path, config)
     record = workdir / "points.json"
     now = json.loads(json.dumps(list(wanted)))
@@ -136,12 +136,12 @@ def population(
     if hosts.is_primary():
         trials.show(workdir, rows, list(wanted[0]), settings.best_metric, settings.best())
     if "stopped" not in statuses:
-        chosen = hosts.decide("export", lambda: to_export(outcomes, workdir, best), watchdog.patience)
-        export(module, path, made, outcomes, wanted, workdir, chosen)
+        wished = hosts.decide("export", lambda: to_export(outcomes, workdir, best), watchdog.patience)
+        export(module, path, made, outcomes, wanted, workdir, wished)
     if best is not None:
         say(f"best {settings.best_metric}: {rows[best][settings.best_metric]:.6g}, trial {best}, {dict(wanted[best])}")
     counts = ", ".join(f"{statuses.count(x)} {x}" for x in sorted(set(statuses)))
-    say(f"{len(rows)} trials: {counts}; results in {workdir / 'results.csv'}")
+    say(f"{len(rows)} trials: {counts}")
     return commands.STOPPED if "stopped" in statuses else commands.DONE
 
 
@@ -241,7 +241,7 @@ def local(module: Any, path: pathlib.Path, wanted: Sequence[spaces.Point], workd
             sweep.write_table(workdir, rows)
     settings = module.build(flags.FLAGS.config)
     trials.show(workdir, rows, list(wanted[0]), settings.best_metric, settings.best())
-    say(f"{len(rows)} trials, {failed} failed; results in {workdir / 'results.csv'}")
+    say(f"{len(rows)} trials, {failed} failed")
     return commands.BAD_INPUT if failed else commands.DONE
 
 

@@ -15,6 +15,7 @@ import ml_collections
 from experiments import launch
 from gan_jax import core, runtime, sweep
 from gan_jax.data import Source
+from gan_jax.runtime.program import abstract_batches, init_state
 from gan_jax.types import InvalidInputError
 
 Point = Mapping[str, Any]
@@ -157,29 +158,22 @@ class _Built:
     def __init__(self, module: Any, config: ml_collections.ConfigDict) -> None:
         self.experiment: runtime.Experiment = module.build(config)
 
-    def _start(self, source: Source, key: jax.Array) -> core.GANState:
-        size = self.experiment.batch_size
-        return self.experiment.game.init(
-            key, {name: jnp.zeros((size, *x.shape), x.dtype) for name, x in source.spec.items()}
-        )
+    def _start(self, source: Source) -> core.GANState:
+        return init_state(self.experiment, source.spec, jax.random.key(0))
 
     def values(self, source: Source) -> dict[str, float]:
         """Every runtime hyperparameter."""
-        found = jax.jit(lambda: core.get_hparams(self._start(source, jax.random.key(0))))()
+        found = jax.jit(lambda: core.get_hparams(self._start(source)))()
         return {name: float(value) for name, value in found.items()}
 
     def traced(self, source: Source) -> str:
         """The step, as text, with the shapes of its state."""
-        experiment, rule = self.experiment, self.experiment.update_rule
-        draws = core.num_draws(experiment.game, rule)
-        state = jax.eval_shape(lambda: self._start(source, jax.random.key(0)))
-        batches = {
-            name: jax.ShapeDtypeStruct((draws, experiment.batch_size, *x.shape), x.dtype)
-            for name, x in source.spec.items()
-        }
-        step = jax.make_jaxpr(core.make_step(experiment.game, rule))(state, batches)
-        constants = [float(jnp.sum(jnp.abs(x))) for x in step.consts if jnp.issubdtype(x.dtype, jnp.floating)]
-        return f"{_ADDRESS.sub('', str(step))}\n{constants}"
+        experiment = self.experiment
+        state = jax.eval_shape(lambda: self._start(source))
+        step = core.make_step(experiment.game, experiment.update_rule)
+        traced = jax.make_jaxpr(step)(state, abstract_batches(experiment, source.spec))
+        constants = [float(jnp.sum(jnp.abs(x))) for x in traced.consts if jnp.issubdtype(x.dtype, jnp.floating)]
+        return f"{_ADDRESS.sub('', str(traced))}\n{constants}"
 
     def check_schedule(self, other: "_Built", point: Point) -> None:
         """Refuses a trial whose schedule differs."""

@@ -58,6 +58,18 @@ class Program:
     memory: Any
 
 
+def init_state(experiment: Experiment, spec: Spec, key: jax.Array) -> GANState:
+    """The game's state at step 0, for data of a spec."""
+    size = experiment.batch_size
+    return experiment.game.init(key, {name: jnp.zeros((size, *x.shape), x.dtype) for name, x in spec.items()})
+
+
+def abstract_batches(experiment: Experiment, spec: Spec) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and dtypes of what one iteration takes, `[draws, batch, ...]`."""
+    draws, size = num_draws(experiment.game, experiment.update_rule), experiment.batch_size
+    return {name: jax.ShapeDtypeStruct((draws, size, *x.shape), x.dtype) for name, x in spec.items()}
+
+
 def build_start(experiment: Experiment, spec: Spec, mesh: Mesh) -> Start:
     """How to begin an experiment; call it with `jax.set_mesh(mesh)` in force.
 
@@ -70,13 +82,11 @@ def build_start(experiment: Experiment, spec: Spec, mesh: Mesh) -> Start:
       The start.
     """
     meshes.check_batch_size(experiment.batch_size, mesh)
-    game, rule, size = experiment.game, experiment.update_rule, experiment.batch_size
-    draws = num_draws(game, rule)
-    batches = {name: jax.ShapeDtypeStruct((draws, size, *x.shape), x.dtype) for name, x in spec.items()}
 
     def init(key: jax.Array) -> Carried:
-        state = game.init(key, {name: jnp.zeros((size, *x.shape), x.dtype) for name, x in spec.items()})
-        return {"state": state, "window": empty_window(game, state, batches, rule), "rollbacks": jnp.int32(0)}
+        state = init_state(experiment, spec, key)
+        window = empty_window(experiment.game, state, abstract_batches(experiment, spec), experiment.update_rule)
+        return {"state": state, "window": window, "rollbacks": jnp.int32(0)}
 
     key = meshes.put_replicated(jax.random.key(experiment.seed), mesh)
     compiled, shapes = jax.jit(init).lower(key).compile(), jax.eval_shape(init, key)

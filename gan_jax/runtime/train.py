@@ -102,7 +102,7 @@ def train(
         hosts.agree("data", {"fingerprint": source.fingerprint()}, watchdog.patience)
         start = build_start(experiment, source.spec, mesh)
         watchdog.beat("preparing metrics of samples")
-        evaluator = _evaluator(experiment, source, mesh, evaluation_cache or workdir / "evaluation", say, watchdog)
+        evaluator = make_evaluator(experiment, source, mesh, evaluation_cache or workdir / "evaluation", say, watchdog)
         if evaluator:
             _note_protocol(evaluator.records, workdir, bool(checkpointer.steps()), watchdog)
         evaluated = {f"{EVALUATED}{name}" for name in evaluator.values} if evaluator else set()
@@ -161,7 +161,7 @@ def _result(
     )
 
 
-def _evaluator(
+def make_evaluator(
     experiment: Experiment,
     source: Source,
     mesh: Mesh,
@@ -169,6 +169,7 @@ def _evaluator(
     say: Callable[[str], None],
     watchdog: Watchdog,
 ) -> Evaluator | None:
+    """What computes the metrics that the experiment wants; call it with `jax.set_mesh(mesh)` in force."""
     wanted = experiment.wanted_metrics()
     if not wanted:
         return None

@@ -29,6 +29,7 @@ from gan_jax.runtime import mesh as meshes
 from gan_jax.runtime.experiment import EVALUATED
 from gan_jax.runtime.logging import duration, write_json
 from gan_jax.runtime.signals import StopRequest, stop_signals
+from gan_jax.runtime.train import make_evaluator
 from gan_jax.runtime.watchdog import Watchdog
 from gan_jax.sweep import program as programs
 from gan_jax.sweep.logs import DIVERGED, DONE, PRUNED, RUNNING, STOPPED, Logs, Outcome
@@ -112,7 +113,9 @@ def train_population(
         if hosts.decide("results", lambda: logs.finished(experiment.steps) is not None, watchdog.patience):
             say(f"this population has come to its end before: {workdir / 'members'}")
             return logs.finished(experiment.steps) or []
-        judge = _evaluator(experiment, source, evaluation_cache or workdir / "evaluation", say, watchdog)
+        mesh, cache = runtime.make_mesh(), evaluation_cache or workdir / "evaluation"
+        with jax.set_mesh(mesh):
+            judge = make_evaluator(experiment, source, mesh, cache, say, watchdog)
         chosen = tuple(jax.devices() if devices is None else devices)
         return _Trainer(experiment, members, workdir, source, search, say, stop, watchdog, chosen, logs, judge).train()
 
@@ -141,19 +144,6 @@ def _note_members(members: Sequence[Member], workdir: pathlib.Path, watchdog: Wa
 
     if not hosts.decide("members", note, watchdog.patience):
         raise InvalidInputError(f"{path} has other members: go on with those, or choose another workdir")
-
-
-def _evaluator(
-    experiment: runtime.Experiment, source: Source, cache: pathlib.Path, say: Callable[[str], None], watchdog: Watchdog
-) -> runtime.Evaluator | None:
-    wanted = experiment.wanted_metrics()
-    if not wanted:
-        return None
-    reference, mesh = source if experiment.reference is None else experiment.reference(), runtime.make_mesh()
-    with jax.set_mesh(mesh):
-        return runtime.Evaluator(
-            wanted, reference, mesh, cache, say=say, beat=watchdog.beat, patience=watchdog.patience
-        )
 
 
 @dataclasses.dataclass
@@ -324,7 +314,7 @@ class _Trainer:
         """A line in the log of each member that trains, and one for the person watching."""
         member, window = on_host(carried["member"]), jax.tree.map(on_host, carried["window"])
         training, settings = self._training(carried), self.experiment
-        rate, eta = clock.measure(step, settings, len(training))
+        rate, eta = clock.measure(step, settings)
         for slot, one in enumerate(member):
             if int(one) not in training:
                 continue
@@ -358,6 +348,7 @@ class _Trainer:
             return {}
         seed = self.members[int(on_host(carried["member"])[slot])].seed
         state = meshes.put_replicated(programs.member_state(carried, slot, mesh), judge.mesh)
+        judge.seed = seed
         with jax.set_mesh(judge.mesh):
             values = judge(runtime.stream_samples(settings, state, seed))
         return {f"{EVALUATED}{name}": value for name, value in values.items()}
@@ -393,9 +384,10 @@ class _Trainer:
             changed = programs.rearranged(carried, sources, population.mesh, known, keys=False)
         frozen = np.where(on_host(carried["alive"]) & ~alive, step, on_host(carried["frozen_at"])).astype(np.int32)
         carried = changed | {
-            "alive": _placed(alive, carried["alive"]), "frozen_at": _placed(frozen, carried["frozen_at"]),
+            "alive": _placed(alive, carried["alive"]),
+            "frozen_at": _placed(frozen, carried["frozen_at"]),
             "member": carried["member"],
-        }  # fmt: skip
+        }
         self._note_ended(carried, generation)
         return carried
 
@@ -407,7 +399,7 @@ class _Clock:
     step: int
     time: float
 
-    def measure(self, step: int, experiment: runtime.Experiment, members: int) -> tuple[float, float]:
+    def measure(self, step: int, experiment: runtime.Experiment) -> tuple[float, float]:
         """Images per second of each member since the last report, and the seconds left."""
         now = time.monotonic()
         rate = (step - self.step) * experiment.batch_size / (now - self.time)

@@ -23,6 +23,7 @@ from gan_jax.core.sharding import TRIAL_AXIS
 from gan_jax.data import Source
 from gan_jax.runtime import Experiment
 from gan_jax.runtime.checkpoint import path_name
+from gan_jax.runtime.program import abstract_batches, init_state
 from gan_jax.types import InvalidInputError
 
 Carried = dict[str, PyTree]  # see `Population.init`
@@ -126,7 +127,7 @@ def check_members(experiment: Experiment, source: Source, members: Sequence[Memb
         raise InvalidInputError("a population needs one member or more")
     if experiment.fsdp != 1:
         raise InvalidInputError(f"fsdp={experiment.fsdp}: members of a population are not split; expected 1")
-    known = jax.eval_shape(lambda: core.get_hparams(_init(experiment, source, jax.random.key(0))))
+    known = jax.eval_shape(lambda: core.get_hparams(init_state(experiment, source.spec, jax.random.key(0))))
     names = set(members[0].hparams)
     for index, member in enumerate(members):
         if set(member.hparams) != names:
@@ -142,11 +143,6 @@ def check_members(experiment: Experiment, source: Source, members: Sequence[Memb
                 )
             if not np.isfinite(value):
                 raise InvalidInputError(f"member {index}: {name}={value}: expected a number")
-
-
-def _init(experiment: Experiment, source: Source, key: jax.Array) -> core.GANState:
-    zeros = {name: jnp.zeros((experiment.batch_size, *x.shape), x.dtype) for name, x in source.spec.items()}
-    return experiment.game.init(key, zeros)
 
 
 def _per_member(tree: PyTree) -> PyTree:
@@ -181,16 +177,14 @@ def build_start(
     Returns:
       The start.
     """
-    game, rule, size = experiment.game, experiment.update_rule, experiment.batch_size
-    draws, held = core.num_draws(game, rule), [members[max(slot, 0)] for slot in slots]
-    batches = {name: jax.ShapeDtypeStruct((draws, size, *x.shape), x.dtype) for name, x in source.spec.items()}
+    held, batches = [members[max(slot, 0)] for slot in slots], abstract_batches(experiment, source.spec)
     ids = np.asarray(slots, np.int32)
     values = {name: np.asarray([x.hparams[name] for x in held], np.float32) for name in held[0].hparams}
     keys = jnp.stack([jax.random.key(member.seed) for member in held])
 
     def begin(key: jax.Array, values: dict[str, jax.Array]) -> Carried:
-        state = core.set_hparams(_init(experiment, source, key), values)
-        return {"state": state, "window": core.empty_window(game, state, batches, rule)}
+        state = core.set_hparams(init_state(experiment, source.spec, key), values)
+        return {"state": state, "window": core.empty_window(experiment.game, state, batches, experiment.update_rule)}
 
     def init(keys: jax.Array, values: dict[str, jax.Array]) -> Carried:
         made = jax.vmap(begin)(keys, values)
