@@ -7,14 +7,16 @@
 --engine=population trains all trials as members of one compiled program, on all devices; --search=halving or
 --search=pbt prunes or changes them on the way, by config.best_metric. --engine=study makes this process a worker of a
 study of --num_trials, of which any number may be started with this command, on any machine that sees the workdir:
---sampler says what to try next, --pruner what to end early. --engine=local runs one trial after the other. The same
+--sampler says what to try next, --pruner what to end early; with --population=P it takes P trials at a time, as the
+members of one program. --engine=local runs one trial after the other. The same
 command continues a sweep. --print_commands prints each trial's own command, for SLURM arrays, JobSets or agents.
 
 In the workdir: results.jsonl and results.csv with a row for each trial; pictures (sweep.png: every key against
 config.best_metric; curves.png; lineage.png of pbt); members/NNNNN with the log and the result of a member of a
 population; trials/NNNNN, runs as experiments.train makes them: every trial of --engine=study and local, and of a
 population those that --export names (best, all, none, or 3,7), with their last checkpoint, to be sampled, evaluated or
-continued. Exit codes are those of experiments.train.
+continued; populations/NNNNN, a sweep of its own for every population of a study. Exit codes are those of
+experiments.train.
 """
 
 import json
@@ -30,10 +32,11 @@ import ml_collections
 from absl import flags
 
 from experiments import flags as commands
-from experiments import launch, trials, worker
+from experiments import launch, populations, trials, worker
 from experiments import workdir as workdirs
 from experiments.launch import say
-from gan_jax import sweep
+from experiments.populations import Job
+from gan_jax import runtime, sweep
 from gan_jax.runtime import hosts, signals
 from gan_jax.sweep import space as spaces
 from gan_jax.types import InvalidInputError
@@ -45,6 +48,9 @@ _SAMPLER = flags.DEFINE_enum("sampler", "tpe", ["tpe", "random", "grid", "qmc"],
 _PRUNER = flags.DEFINE_enum(
     "pruner", "none", ["none", "median", "asha", "hyperband"], "of a study: which trials to end early"
 )
+_POPULATION = flags.DEFINE_integer(
+    "population", 0, "of a study: take so many trials at a time, as one compiled program", lower_bound=0
+)
 _SPACE = flags.DEFINE_string("space", "", "what varies, in place of the config's sweep()")
 _POINTS = flags.DEFINE_enum("points", "grid", ["grid", "random"], "which trials of the space")
 _GRID_SIZE = flags.DEFINE_integer("grid_size", 3, "values of each distribution in a grid", lower_bound=1)
@@ -52,9 +58,9 @@ _NUM_TRIALS = flags.DEFINE_integer("num_trials", 16, "random draws, or trials of
 _SWEEP_SEED = flags.DEFINE_integer("sweep_seed", 0, "of random draws and of the search", lower_bound=0)
 _SEARCH = flags.DEFINE_enum("search", "none", ["none", "halving", "pbt"], "what a population does on the way")
 _FIRST_RUNG = flags.DEFINE_integer(
-    "first_rung", 0, "of halving, in images; a 27th of the run by default", lower_bound=0
+    "first_rung", 0, "of halving, asha and hyperband, in images; a 27th of the run by default", lower_bound=0
 )
-_ETA = flags.DEFINE_integer("eta", 3, "of halving: one in so many goes on at each rung", lower_bound=2)
+_ETA = flags.DEFINE_integer("eta", 3, "of the same: one in so many goes on at each rung", lower_bound=2)
 _PBT_IMAGES = flags.DEFINE_integer(
     "pbt_images", 0, "between decisions of pbt; a tenth of the run by default", lower_bound=0
 )
@@ -62,6 +68,24 @@ _EXPORT = flags.DEFINE_string(
     "export", "best", "whose checkpoints become ordinary runs: best, all, none, or ids by commas"
 )
 _PRINT = flags.DEFINE_bool("print_commands", False, "print the command of each trial, and run nothing")
+
+
+_ONLY = {  # of some engines
+    ("population",): (_SEARCH, _PBT_IMAGES),
+    ("study",): (_STORAGE, _SAMPLER, _PRUNER, _POPULATION),
+    ("population", "local"): (_POINTS,),
+    ("population", "study"): (_FIRST_RUNG, _ETA, _EXPORT),
+}
+
+
+def check_flags() -> None:
+    """Refuses flags that the engine would not heed."""
+    for engines, some in _ONLY.items():
+        for flag in some:
+            if flag.present and _ENGINE.value not in engines:
+                raise InvalidInputError(
+                    f"--{flag.name} is for --engine={' or '.join(engines)}; this is --engine={_ENGINE.value}"
+                )
 
 
 def space_of(module: Any) -> spaces.Space:
@@ -81,18 +105,19 @@ def points(module: Any) -> list[spaces.Point]:
     return spaces.random(space, _NUM_TRIALS.value, _SWEEP_SEED.value)
 
 
-def search(steps: int, batch_size: int, report_every: int, evaluate_every: int) -> sweep.Search | None:
-    """What the flags ask for, its images rounded up to iterations at which trials are compared."""
-    unit = evaluate_every or report_every
+def iterations(settings: runtime.Experiment, images: int, share: int) -> int:
+    """As many as give `images`, or a share of the run if that is 0; rounded up to where trials are compared."""
+    unit = settings.evaluate_every or settings.report_every
+    wanted = images / settings.batch_size if images else settings.steps / share
+    return max(unit, int(-(-wanted // unit) * unit))
 
-    def iterations(images: int, share: int) -> int:
-        wanted = images / batch_size if images else steps / share
-        return max(unit, int(-(-wanted // unit) * unit))
 
+def search(settings: runtime.Experiment) -> sweep.Search | None:
+    """What the flags ask for."""
     if _SEARCH.value == "halving":
-        return sweep.Halving(iterations(_FIRST_RUNG.value, 27), _ETA.value)
+        return sweep.Halving(iterations(settings, _FIRST_RUNG.value, 27), _ETA.value)
     if _SEARCH.value == "pbt":
-        return sweep.PopulationBased(iterations(_PBT_IMAGES.value, 10), _SWEEP_SEED.value)
+        return sweep.PopulationBased(iterations(settings, _PBT_IMAGES.value, 10), _SWEEP_SEED.value)
     return None
 
 
@@ -116,131 +141,59 @@ def claim(
     workdirs.write_json(record, now)
 
 
-def population(
-    module: Any, path: pathlib.Path, wanted: Sequence[spaces.Point], workdir: pathlib.Path, watchdog: Any, stop: Any
-) -> int:
+def population(job: Job, wanted: Sequence[spaces.Point]) -> int:
     """All trials as one program."""
-    made = trials.as_members(module, flags.FLAGS.config, wanted)
-    for key, names in made.names.items():
-        if names:
-            say(f"{key} decides {', '.join(names)}")
-    settings = made.experiment
-    chosen = search(settings.steps, settings.batch_size, settings.report_every, settings.evaluate_every)
-    outcomes = sweep.train_population(
-        settings, made.members, workdir, search=chosen, say=say, stop=stop, watchdog=watchdog,
-        evaluation_cache=launch.cache_directory() / "evaluation",
-    )  # fmt: skip
-    rows = [row(outcome, point, made) for outcome, point in zip(outcomes, wanted, strict=True)]
-    best = sweep.best(rows, settings.best_metric, settings.best())
-    statuses = [outcome.status for outcome in outcomes]
-    if hosts.is_primary():
-        trials.show(workdir, rows, list(wanted[0]), settings.best_metric, settings.best())
-    if "stopped" not in statuses:
-        wished = hosts.decide("export", lambda: to_export(outcomes, workdir, best), watchdog.patience)
-        export(module, path, made, outcomes, wanted, workdir, wished)
-    if best is not None:
-        say(f"best {settings.best_metric}: {rows[best][settings.best_metric]:.6g}, trial {best}, {dict(wanted[best])}")
-    counts = ", ".join(f"{statuses.count(x)} {x}" for x in sorted(set(statuses)))
-    say(f"{len(rows)} trials: {counts}")
-    return commands.STOPPED if "stopped" in statuses else commands.DONE
+    made = trials.as_members(job.module, job.config, wanted)
+    outcomes = populations.train(job, made, wanted, search(made.experiment))
+    return commands.STOPPED if "stopped" in [outcome.status for outcome in outcomes] else commands.DONE
 
 
-def row(outcome: sweep.Outcome, point: spaces.Point, made: trials.Members) -> dict[str, Any]:
-    """What the table says of a trial."""
-    varied = {name: value for name, value in outcome.hparams.items() if name in made.members[0].hparams}
-    metrics = {name: value for name, value in outcome.metrics.items() if name not in ("step", "images")}
-    facts = {"status": outcome.status, "step": outcome.step, "images": outcome.images}
-    return {"trial": outcome.member, **point, **facts, **varied, **metrics}
-
-
-def to_export(outcomes: Sequence[sweep.Outcome], workdir: pathlib.Path, best: int | None) -> list[int]:
-    """The trials that --export names and that are not runs of their own yet, or were when they had done less."""
-    known = [outcome.member for outcome in outcomes if outcome.step > 0]
-    if _EXPORT.value in ("best", "none"):
-        chosen = [best] if _EXPORT.value == "best" and best is not None else []
-    elif _EXPORT.value == "all":
-        chosen = known
-    else:
-        words = [word.strip() for word in _EXPORT.value.split(",")]
-        if unknown := [word for word in words if not word.isdigit() or int(word) not in known]:
-            raise InvalidInputError(
-                f"--export={_EXPORT.value}: {', '.join(unknown)} is no trial that has a state; expected best, all, "
-                f"none, or some of {', '.join(map(str, known))}"
-            )
-        chosen = [int(word) for word in words]
-
-    def done(index: int) -> int:
-        kept = (trials.directory(workdir, index) / "checkpoints").glob("[0-9]*")
-        return max((int(path.name) for path in kept if path.name.isdigit()), default=0)
-
-    return [index for index in chosen if done(index) < outcomes[index].step]
-
-
-def export(
-    module: Any,
-    path: pathlib.Path,
-    made: trials.Members,
-    outcomes: Sequence[sweep.Outcome],
-    wanted: Sequence[spaces.Point],
-    workdir: pathlib.Path,
-    chosen: Sequence[int],
-) -> None:
-    """Makes ordinary runs of trials."""
-    configs = {index: trials.configured(flags.FLAGS.config, wanted[index]) for index in chosen}
-    for index, config in configs.items():
-        if hosts.is_primary():
-            workdirs.claim(trials.directory(workdir, index), path, config)
-    sweep.export(
-        made.experiment, made.experiment.open_source(), made.members, [outcomes[index] for index in chosen], workdir,
-        lambda index: trials.directory(workdir, index), lambda index: module.build(configs[index]),
-    )  # fmt: skip
-    for index in chosen:
-        say(f"trial {index} is a run of its own in {trials.directory(workdir, index)}")
-
-
-def study(module: Any, path: pathlib.Path, workdir: pathlib.Path, watchdog: Any, stop: signals.StopRequest) -> int:
+def study(job: Job) -> int:
     """Takes trials of a study, which other workers share, until there are none left."""
-    config, space = flags.FLAGS.config, space_of(module)
-    settings = module.build(config)
+    config, space = job.config, space_of(job.module)
+    settings = job.module.build(config)
     if not settings.best_metric:
         raise InvalidInputError(
             "config.best_metric is empty: a study goes by it, such as --config.best_metric=eval/fcd2k"
         )
+    if _POPULATION.value:
+        trials.as_members(job.module, config, spaces.extremes(space))  # refuses what cannot vary before anything runs
     shared = None
     if hosts.is_primary():
         try:
             from gan_jax.sweep.study import Study  # noqa: PLC0415 - an optional dependency
         except ImportError as error:
             raise InvalidInputError(f"--engine=study needs optuna ({error}): pip install -e '.[sweep]'") from error
-        workdir.mkdir(parents=True, exist_ok=True)
+        job.workdir.mkdir(parents=True, exist_ok=True)
         shared = Study(
-            workdir, space, facts=worker.facts(path, config, space), num_trials=_NUM_TRIALS.value,
+            job.workdir, space, facts=worker.facts(job.path, config, space), num_trials=_NUM_TRIALS.value,
             mode=settings.best(), storage=_STORAGE.value, sampler=_SAMPLER.value, pruner=_PRUNER.value,
+            first_rung=iterations(settings, _FIRST_RUNG.value, 27) * settings.batch_size, eta=_ETA.value,
             grid_size=_GRID_SIZE.value, seed=_SWEEP_SEED.value,
         )  # fmt: skip
-    return worker.Worker(module, path, config, workdir, shared, settings, watchdog, stop).run()
+    return worker.Worker(job, shared, settings, _POPULATION.value).run()
 
 
-def local(module: Any, path: pathlib.Path, wanted: Sequence[spaces.Point], workdir: pathlib.Path, stop: Any) -> int:
+def local(job: Job, wanted: Sequence[spaces.Point]) -> int:
     """One trial after the other, each a process of its own."""
     rows, failed = [], 0
     for index, point in enumerate(wanted):
-        directory = trials.directory(workdir, index)
+        directory = trials.directory(job.workdir, index)
         result = directory / "result.json"
         if not result.exists() or json.loads(result.read_text())["status"] == "stopped":
-            words = trials.command(path, overridden() | point, directory)
+            words = trials.command(job.path, overridden() | point, directory)
             say(f"trial {index} of {len(wanted)}: {dict(point)}")
             process = subprocess.run([sys.executable, *words[1:]], env=os.environ, check=False)
-            if process.returncode == commands.STOPPED or stop.signal is not None:
+            if process.returncode == commands.STOPPED or job.stop.signal is not None:
                 return commands.STOPPED
             failed += process.returncode not in (commands.DONE, commands.DIVERGED)
         if result.exists():
             found = json.loads(result.read_text())
             metrics = {name: value for name, value in found["metrics"].items() if name not in ("step", "images")}
             rows.append({"trial": index, **point, **{x: found[x] for x in ("status", "step", "images")}, **metrics})
-            sweep.write_table(workdir, rows)
-    settings = module.build(flags.FLAGS.config)
-    trials.show(workdir, rows, list(wanted[0]), settings.best_metric, settings.best())
+            sweep.write_table(job.workdir, rows)
+    settings = job.module.build(job.config)
+    trials.show(job.workdir, rows, list(wanted[0]), settings.best_metric, settings.best())
     say(f"{len(rows)} trials, {failed} failed")
     return commands.BAD_INPUT if failed else commands.DONE
 
@@ -250,25 +203,25 @@ def main(argv: Sequence[str]) -> int:
     del argv
     config, path = flags.FLAGS.config, commands.config_path()
     module = workdirs.load_module(path)
-    wanted = points(module)
+    check_flags()
     if _WORKDIR.value is None:
         raise InvalidInputError("--workdir is missing: a directory for the sweep, such as --workdir=runs/sweep")
     workdir = pathlib.Path(_WORKDIR.value)
+    wanted = points(module) if _PRINT.value or _ENGINE.value != "study" else []
     if _PRINT.value:
         for index, point in enumerate(wanted):
             print(trials.shown(trials.command(path, overridden() | point, trials.directory(workdir, index))))
         return commands.DONE
-    if _ENGINE.value == "population" and "device_count" not in os.environ.get("XLA_FLAGS", ""):
+    if (_ENGINE.value == "population" or _POPULATION.value) and "device_count" not in os.environ.get("XLA_FLAGS", ""):
         jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))  # a member's products use one core
     with launch.launched() as watchdog, signals.stop_signals() as stop:
-        others = {flag.name: flag.value for flag in (_ENGINE, _SPACE, _POINTS, _SEARCH)}
+        others = {flag.name: flag.value for flag in (_ENGINE, _SPACE, _POINTS, _SEARCH, _POPULATION)}
         launch.agree(workdirs.versions(), config.to_dict(), path, others, watchdog.patience)
+        job = Job(module, path, config, workdir, watchdog, stop, _EXPORT.value)
         if _ENGINE.value == "study":
-            return study(module, path, workdir, watchdog, stop)
+            return study(job)
         launch.claim(workdir, lambda: claim(workdir, path, config, wanted), watchdog.patience)
-        if _ENGINE.value == "local":
-            return local(module, path, wanted, workdir, stop)
-        return population(module, path, wanted, workdir, watchdog, stop)
+        return local(job, wanted) if _ENGINE.value == "local" else population(job, wanted)
 
 
 if __name__ == "__main__":

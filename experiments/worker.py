@@ -1,21 +1,23 @@
-"""A worker of a study: takes a trial, trains it, tells how it ended, and takes another."""
+"""A worker of a study: takes a trial, or a population of them, trains it, tells how it ended, and takes more."""
 
 import dataclasses
 import functools
 import hashlib
 import json
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
 
 from experiments import flags as commands
-from experiments import launch, trials
+from experiments import launch, populations, trials
 from experiments import workdir as workdirs
 from experiments.launch import say
+from experiments.populations import Job
 from experiments.settings import FREE
 from gan_jax import runtime, sweep
-from gan_jax.runtime import hosts, signals
+from gan_jax.runtime import hosts
 from gan_jax.runtime.loop import STOPPED
 from gan_jax.sweep.space import Point, Space
 from gan_jax.types import InvalidInputError
@@ -32,47 +34,45 @@ class Worker:
     """One process, or all processes of a slice, of which only the first has the study.
 
     Attributes:
-      module: the experiment file.
-      path: of it.
-      config: as resolved from file and flags.
-      workdir: of the study.
+      job: what the study is of.
       study: in the first process.
       settings: the experiment as the config has it, by whose `best_metric` the study goes.
-      watchdog: of this process.
-      stop: asks for a stop, by a signal or by the study.
+      together: so many trials are taken at a time, as one population; 0 for one alone.
     """
 
-    module: Any
-    path: pathlib.Path
-    config: ml_collections.ConfigDict
-    workdir: pathlib.Path
+    job: Job
     study: Any
     settings: runtime.Experiment
-    watchdog: runtime.Watchdog
-    stop: signals.StopRequest
+    together: int = 0
 
     def run(self) -> int:
         """Until there is nothing left to take, or a signal comes; returns the exit code."""
-        while not self.stop.asked:
-            taken = hosts.decide("trial", lambda: self.study.take(), self.watchdog.patience)
+        patience = self.job.watchdog.patience
+        while not self.job.stop.asked:
+            taken = hosts.decide("trials", lambda: self.study.take(self.together), patience)
             if taken is None:
                 say("there are no more trials to take")
-                hosts.decide("pictures", self.show, self.watchdog.patience)
+                hosts.decide("pictures", self.show, patience)
                 return commands.DONE
-            number, point, continued = taken
-            say(f"trial {number}{', which another worker has left' if continued else ''}: {point}")
-            status, value = self.trial(number, point)
-            if status == STOPPED:
-                break  # it is still running for the study: whoever comes next goes on with it
-            hosts.decide("told", functools.partial(self.tell, number, status, value), self.watchdog.patience)
+            numbers, points, continued, together = taken
+            left = ", which another worker has left" if continued else ""
+            if together:
+                say(f"trials {numbers[0]} to {numbers[-1]} as one population{left}")
+                ends = self.population(numbers, points)
+            else:
+                say(f"trial {numbers[0]}{left}: {points[0]}")
+                ends = [self.trial(numbers[0], points[0])]
+            if STOPPED in [status for status, _ in ends]:
+                break  # still running for the study: whoever comes next goes on with it
+            hosts.decide("told", functools.partial(self.tell, numbers, ends), patience)
         return commands.STOPPED
 
     def trial(self, number: int, point: Point) -> tuple[str, float | None]:
         """Trains one to its end, or until it is pruned or stopped; returns which, and the metric's last value."""
-        directory, values = trials.directory(self.workdir, number), []
+        job, directory, values = self.job, trials.directory(self.job.workdir, number), []
         try:
-            config = trials.configured(self.config, point)
-            experiment = self.module.build(config)
+            config = trials.configured(job.config, point)
+            experiment = job.module.build(config)
         except InvalidInputError as error:
             say(f"trial {number} cannot be run: {error}")
             return "failed", None
@@ -82,33 +82,78 @@ class Worker:
                 return
             values.append(float(record[self.settings.best_metric]))
             if self.study is not None and self.study.report(number, record["images"], values[-1]):
-                self.stop.reason = "the study, which prunes this trial"
+                job.stop.reason = "the study, which prunes this trial"
 
-        launch.claim(directory, lambda: workdirs.claim(directory, self.path, config), self.watchdog.patience)
+        launch.claim(directory, lambda: workdirs.claim(directory, job.path, config), job.watchdog.patience)
         result = runtime.train(
-            experiment, directory, say=say, watchdog=self.watchdog, stop=self.stop, config=config.to_dict(),
+            experiment, directory, say=say, watchdog=job.watchdog, stop=job.stop, config=config.to_dict(),
             watch=watch, evaluation_cache=launch.cache_directory() / "evaluation",
         )  # fmt: skip
-        pruned = hosts.decide("pruned", lambda: bool(self.stop.reason), self.watchdog.patience)
-        self.stop.reason = ""
+        pruned = hosts.decide("pruned", lambda: bool(job.stop.reason), job.watchdog.patience)
+        job.stop.reason = ""
         status = "pruned" if pruned and result.status == STOPPED else result.status
+        record = directory / "result.json"
+        if status == "pruned" and self.study is not None:
+            workdirs.write_json(record, json.loads(record.read_text()) | {"status": status})
         return status, values[-1] if values else result.metrics.get(self.settings.best_metric)
+
+    def population(self, numbers: list[int], points: list[Point]) -> list[tuple[str, float | None]]:
+        """Trains several as one program, which the study prunes; returns of each what `trial` does."""
+        directory = self.job.workdir / "populations" / f"{numbers[0]:05d}"
+        job = dataclasses.replace(self.job, workdir=directory)
+        launch.claim(directory, lambda: workdirs.claim(directory, job.path, job.config), job.watchdog.patience)
+        made = trials.as_members(job.module, job.config, points)
+        outcomes = populations.train(job, made, points, _Pruner(self, numbers))
+        values = [outcome.metrics.get(self.settings.best_metric) for outcome in outcomes]
+        for number, outcome, value in zip(numbers, outcomes, values, strict=True):
+            if self.study is not None and outcome.status == "done" and value is not None:
+                self.study.report(number, outcome.images, value)  # after the last iteration no search is asked
+        return [(outcome.status, value) for outcome, value in zip(outcomes, values, strict=True)]
 
     def show(self) -> None:
         """Table and pictures of what there is so far."""
-        rows = self.study.rows(self.settings.best_metric)
-        keys = [key for key in rows[0] if key in self.config] if rows else []
-        trials.show(self.workdir, rows, keys, self.settings.best_metric, self.settings.best())
+        with self.study.alone():
+            rows = self.study.rows(self.settings.best_metric)
+            keys = [key for key in rows[0] if key in self.job.config] if rows else []
+            trials.show(self.job.workdir, rows, keys, self.settings.best_metric, self.settings.best())
 
-    def tell(self, number: int, status: str, value: float | None) -> None:
-        """Tells the study and the person, and writes the table and, of a pruned trial, its result again."""
-        record = trials.directory(self.workdir, number) / "result.json"
-        if status == "pruned":
-            workdirs.write_json(record, json.loads(record.read_text()) | {"status": status})
-        self.study.tell(number, status, value)
-        rows = self.study.rows(self.settings.best_metric)
-        sweep.write_table(self.workdir, rows)
+    def tell(self, numbers: list[int], ends: list[tuple[str, float | None]]) -> None:
+        """Tells the study how trials ended that were not told before, and the person, and writes the table."""
+        told_now = [x for x in zip(numbers, ends, strict=True) if self.study.holds(x[0])]
+        with self.study.alone():
+            for number, (status, value) in told_now:
+                self.study.tell(number, status, value)
+            rows = self.study.rows(self.settings.best_metric)
+            sweep.write_table(self.job.workdir, rows)
         told, best = [row["status"] for row in rows], self.study.best()
         counts = ", ".join(f"{told.count(x)} {x}" for x in sorted(set(told)))
         shown = "" if best is None else f"; best {self.settings.best_metric} {best[1]:.6g}, trial {best[0]}"
-        say(f"trial {number} {status}, {self.settings.best_metric} {value}; {counts} of {self.study.num_trials}{shown}")
+        for number, (status, value) in told_now:
+            say(f"trial {number} {status}, {self.settings.best_metric} {value}")
+        say(f"{counts} of {self.study.num_trials}{shown}")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pruner:
+    """The study's pruner as a search of a population: the members that it prunes end."""
+
+    worker: Worker
+    numbers: list[int]
+
+    def due(self, step: int) -> bool:
+        """Wherever members have new values."""
+        settings = self.worker.settings
+        return step % (settings.evaluate_every or settings.report_every) == 0
+
+    def decide(
+        self, step: int, scores: Mapping[int, float], hparams: Mapping[int, Mapping[str, float]]
+    ) -> sweep.Decision:
+        """Reports all, and asks."""
+        del hparams
+        settings, study = self.worker.settings, self.worker.study
+        images, sign = step * settings.batch_size, -1.0 if settings.best() == "min" else 1.0
+
+        def pruned() -> list[int]:
+            return [one for one, score in scores.items() if study.report(self.numbers[one], images, sign * score)]
+
+        return sweep.Decision(pruned=hosts.decide("pruned", pruned, self.worker.job.watchdog.patience))

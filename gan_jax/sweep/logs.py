@@ -17,14 +17,14 @@ class Outcome:
 
     Attributes:
       member: its id.
-      status: `done`, `pruned` by the search, `diverged`, or `stopped` with the population by a signal.
+      status: `done`, `pruned` by the search, `diverged`, `stopped` with the population by a signal, or `running`.
       step: iterations done; of a diverged member, those until its last finite state.
       images: iterations times batch size.
       seed: its own.
       hparams: at the end.
       metrics: the last line of its log.
       generation: which of `population/` has its state.
-      state_sha256: of that, as of a run of its own.
+      state_sha256: of that, as of a run of its own; empty of one that is running.
     """
 
     member: int

@@ -40,7 +40,7 @@ def draw(workdir: pathlib.Path, rows: Sequence[Row], keys: Sequence[str], metric
             _against(figure.add_subplot(grid[1, index]), rows, known, key, metric)
         made.append(_save(figure, workdir / "sweep.png"))
     decisions = read_lines(workdir / "decisions.jsonl")
-    logs = {row["trial"]: _log(workdir, row["trial"]) for row in rows}
+    logs = {row["trial"]: _log(workdir, row) for row in rows}
     if any(metric in line for log in logs.values() for line in log):
         figure = Figure(figsize=(9, 5), layout="constrained")
         _curves(figure.add_subplot(), logs, rows, decisions, metric)
@@ -59,7 +59,11 @@ def _save(figure: Any, path: pathlib.Path) -> pathlib.Path:
     return path
 
 
-def _log(workdir: pathlib.Path, trial: int) -> list[dict[str, Any]]:
+def _log(workdir: pathlib.Path, row: Row) -> list[dict[str, Any]]:
+    """Of a trial that was a member of a population, of this sweep or of a study, or a run of its own."""
+    first, trial = row.get("population"), row["trial"]
+    if first is not None:
+        return read_lines(workdir / f"populations/{first:05d}/members/{trial - first:05d}/metrics.jsonl")
     member, own = (workdir / kind / f"{trial:05d}" / "metrics.jsonl" for kind in ("members", "trials"))
     return read_lines(member if member.exists() else own)
 

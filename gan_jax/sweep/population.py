@@ -72,6 +72,7 @@ def train_population(
     stop: StopRequest | None = None,
     watchdog: Watchdog | None = None,
     devices: Sequence[jax.Device] | None = None,
+    watch: Callable[[list[Outcome]], None] = lambda outcomes: None,
     evaluation_cache: pathlib.Path | None = None,
 ) -> list[Outcome]:
     """Trains a population to its end, from the newest checkpoint in `workdir` if there is one.
@@ -90,6 +91,7 @@ def train_population(
       stop: asks for a stop; by default SIGTERM and SIGINT do.
       watchdog: ends the process when a dispatch does not end.
       devices: those to use; all by default.
+      watch: is called in the first process after every report, with how each member is; those that train are `running`.
       evaluation_cache: directory of what metrics of samples need; `workdir/evaluation` by default.
 
     Returns:
@@ -117,7 +119,9 @@ def train_population(
         with jax.set_mesh(mesh):
             judge = make_evaluator(experiment, source, mesh, cache, say, watchdog)
         chosen = tuple(jax.devices() if devices is None else devices)
-        return _Trainer(experiment, members, workdir, source, search, say, stop, watchdog, chosen, logs, judge).train()
+        return _Trainer(
+            experiment, members, workdir, source, search, say, stop, watchdog, chosen, logs, judge, watch
+        ).train()  # fmt: skip
 
 
 def generation_directory(workdir: pathlib.Path, number: int) -> pathlib.Path:
@@ -161,6 +165,7 @@ class _Trainer:
     devices: tuple[jax.Device, ...]
     logs: Logs
     evaluator: runtime.Evaluator | None
+    watch: Callable[[list[Outcome]], None]
 
     def train(self) -> list[Outcome]:
         """See `train_population`."""
@@ -266,6 +271,9 @@ class _Trainer:
             if last or step % settings.report_every == 0:
                 self._note_ended(carried, generation)
                 self._report(population, step, carried, clock)
+                outcomes = self.logs.outcomes | self._outcomes(step, carried, generation)
+                if hosts.is_primary():
+                    self.watch([outcomes[one] for one in sorted(outcomes)])
                 carried = carried | {"window": _zeros(carried["window"])}
             deciding = not last and self.search is not None and self.search.due(step)
             if deciding:
@@ -300,10 +308,20 @@ class _Trainer:
                 self._end(int(one), status, int(at[slot]), slot, carried, generation)
 
     def _end(self, member: int, status: str, step: int, slot: int, carried: Carried, generation: int) -> None:
-        values = {name: float(on_host(x)[slot]) for name, x in core.get_hparams(carried["state"]).items()}
-        images, seed = step * self.experiment.batch_size, self.members[member].seed
         digest = runtime.state_sha256(programs.member_state(carried, slot, carried["alive"].sharding.mesh))
-        self.logs.end(Outcome(member, status, step, images, seed, values, self.logs.last[member], generation, digest))
+        outcome = self._outcomes(step, carried, generation)[member]
+        self.logs.end(dataclasses.replace(outcome, status=status, state_sha256=digest))
+
+    def _outcomes(self, step: int, carried: Carried, generation: int) -> dict[int, Outcome]:
+        """Of the members in the slots that have not ended before, as they are."""
+        values = {name: on_host(x) for name, x in core.get_hparams(carried["state"]).items()}
+        found, images = {}, step * self.experiment.batch_size
+        for slot, one in enumerate(on_host(carried["member"])):
+            if one != EMPTY and int(one) not in self.logs.outcomes:
+                hparams = {name: float(x[slot]) for name, x in values.items()}
+                seed, last = self.members[one].seed, self.logs.last[int(one)]
+                found[int(one)] = Outcome(int(one), RUNNING, step, images, seed, hparams, last, generation, "")
+        return found
 
     def _finish(self, status: str, step: int, carried: Carried, generation: int) -> None:
         for slot, member in enumerate(on_host(carried["member"])):

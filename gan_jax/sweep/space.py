@@ -105,6 +105,20 @@ def grid(space: Space, size: int = 3) -> list[Point]:
     return [dict(zip(space, point, strict=True)) for point in itertools.product(*values)]
 
 
+def extremes(space: Space) -> list[Point]:
+    """Each key's extreme values, or all of a `Choice`, where the other keys have their first.
+
+    Args:
+      space: what varies.
+
+    Returns:
+      The points, of which the first has the first value of every key.
+    """
+    values = {name: distribution.grid(2) for name, distribution in space.items()}
+    first = {name: some[0] for name, some in values.items()}
+    return [first, *({**first, name: value} for name, some in values.items() for value in some[1:])]
+
+
 def random(space: Space, count: int, seed: int = 0) -> list[Point]:
     """Independent draws: the first n are the same however many are drawn.
 

@@ -27,21 +27,24 @@ from gan_jax.types import InvalidInputError
 
 FAILED = "failed"
 SAMPLERS, PRUNERS = ("tpe", "random", "grid", "qmc"), ("none", "median", "asha", "hyperband")
+_TOGETHER, _PRUNED_AT = "population", "pruned at"  # names of a trial's attributes
 _ATTEMPTS = 3  # at a trial without any progress, before it counts as failed
 
 
 class Taken(NamedTuple):
-    """A trial to work on.
+    """Trials to work on: one, or those of one population.
 
     Attributes:
-      number: of the trial.
-      point: of the space.
-      continued: whether another worker had begun it.
+      numbers: of the trials.
+      points: of the space.
+      continued: whether another worker had begun them.
+      together: whether they are the members of a population.
     """
 
-    number: int
-    point: Point
+    numbers: list[int]
+    points: list[Point]
     continued: bool
+    together: bool
 
 
 class Study:
@@ -58,6 +61,8 @@ class Study:
         storage: str = "",
         sampler: str = "tpe",
         pruner: str = "none",
+        first_rung: int = 1,
+        eta: int = 3,
         grid_size: int = 3,
         seed: int = 0,
     ) -> None:
@@ -72,6 +77,8 @@ class Study:
           storage: a database's URL, as SQLAlchemy has it; empty for the journal.
           sampler: one of `SAMPLERS`; `grid` takes all combinations.
           pruner: one of `PRUNERS`, in units of the steps that are reported.
+          first_rung: of `asha` and `hyperband`: the least steps that a trial makes.
+          eta: of those: one in so many goes on at each rung.
           grid_size: values of every distribution in a grid.
           seed: of the sampler. With one worker, trials are a function of it.
 
@@ -88,14 +95,14 @@ class Study:
                 storage=kept,
                 study_name=workdir.name if storage else "sweep",
                 direction="minimize" if mode == "min" else "maximize",
-                pruner=_pruner(pruner),
+                pruner=_pruner(pruner, first_rung, eta),
                 load_if_exists=True,
             )
         except Exception as error:  # whatever the database's driver raises
             raise InvalidInputError(f"storage {storage!r} cannot be opened: {type(error).__name__}: {error}") from error
         self._distributions = {name: _distribution(x, grid_size, sampler == "grid") for name, x in space.items()}
         told = json.loads(json.dumps(facts | {"space": {name: repr(x) for name, x in self._distributions.items()}}))
-        with self._alone():
+        with self.alone():
             before = self._study.user_attrs.get("facts", told)
             changed = [f"{x}: {before.get(x)} there, {told.get(x)} now" for x in told if before.get(x) != told.get(x)]
             if changed:
@@ -110,31 +117,56 @@ class Study:
                     self._study.enqueue_trial(point)
         self._claims: dict[int, Any] = {}
 
-    def take(self) -> Taken | None:
-        """A trial that another worker has left, or a new one; None if there are neither. The caller has its claim."""
-        with self._alone():
-            for trial in self._study.get_trials(states=(TrialState.RUNNING,)):
-                if self._claim(trial.number):
+    def take(self, together: int = 0) -> Taken | None:
+        """What another worker has left, or what is new; None if there is neither. The caller has the claims.
+
+        Args:
+          together: so many new trials as the members of one population, fewer where fewer are left; 0 for one alone.
+        """
+        with self.alone():
+            trials = self._study.get_trials()
+            for trial in trials:
+                if trial.state == TrialState.RUNNING and self._claim(trial.number):
+                    first = trial.user_attrs.get(_TOGETHER, trial.number)
+                    group = [x for x in trials if x.user_attrs.get(_TOGETHER, x.number) == first]
+                    left = [x.number for x in group if not x.state.is_finished()]
+                    claimed = all(number in self._claims or self._claim(number) for number in left)
+                    assert claimed, f"trials {left} are of one population, and some of them are held by another worker"
                     if self._worth_trying(trial.number):
-                        return Taken(trial.number, dict(trial.params), True)
-                    self.tell(trial.number, FAILED, None)
-            begun = len(self._study.get_trials(deepcopy=False))
-            if begun >= self._num_trials and not self._study.get_trials(states=(TrialState.WAITING,)):
-                return None
-            self._study.sampler = self._make_sampler(begun)
-            new = self._study.ask(self._distributions)
-            if not self._claim(new.number):
-                raise InvalidInputError(
-                    f"trial {new.number} is new, and its claim is held: does another study use {self._workdir}?"
-                )
-            return Taken(new.number, dict(new.params), False)
+                        points = [dict(x.params) for x in group]
+                        return Taken([x.number for x in group], points, True, _TOGETHER in trial.user_attrs)
+                    for number in left:
+                        self.tell(number, FAILED, None)
+            new: list[optuna.Trial] = []
+            while len(new) < max(1, together) and self._is_one_left():
+                self._study.sampler = self._make_sampler(len(self._study.get_trials(deepcopy=False)))
+                new.append(self._study.ask(self._distributions))
+                if not self._claim(new[-1].number):
+                    raise InvalidInputError(
+                        f"trial {new[-1].number} is new, and its claim is held: does another study use {self._workdir}?"
+                    )
+                if together:
+                    new[-1].set_user_attr(_TOGETHER, new[0].number)
+            points = [dict(trial.params) for trial in new]
+            return Taken([trial.number for trial in new], points, False, together > 0) if new else None
+
+    def _is_one_left(self) -> bool:
+        begun = self._study.get_trials(deepcopy=False)
+        waiting = any(trial.state == TrialState.WAITING for trial in begun)
+        return waiting or len(begun) < self._num_trials
 
     def report(self, number: int, step: int, value: float) -> bool:
-        """An intermediate value of a trial, the worst where it is not finite; returns whether to prune it."""
-        trial = self._trial(number)
-        if step not in self._frozen(number).intermediate_values:
-            trial.report(value if math.isfinite(value) else self._worst, step)
-        return trial.should_prune()
+        """An intermediate value of a trial, the worst where it is not finite; returns whether to prune it.
+
+        A trial that was pruned once, and was not told before its worker died, is pruned again.
+        """
+        trial, known = self._trial(number), self._frozen(number)
+        if step in known.intermediate_values or _PRUNED_AT in known.user_attrs:
+            return step >= known.user_attrs.get(_PRUNED_AT, math.inf)
+        trial.report(value if math.isfinite(value) else self._worst, step)
+        if prune := trial.should_prune():
+            trial.set_user_attr(_PRUNED_AT, step)
+        return prune
 
     def tell(self, number: int, status: str, value: float | None) -> None:
         """How a trial ended, once; lets go of it.
@@ -145,7 +177,7 @@ class Study:
         Raises:
           InvalidInputError: for a trial that this worker has not taken, or has told already.
         """
-        if number not in self._claims:
+        if not self.holds(number):
             raise InvalidInputError(f"trial {number} is not this worker's, to be told how it ended")
         states = {DONE: TrialState.COMPLETE, PRUNED: TrialState.PRUNED, DIVERGED: TrialState.PRUNED}
         known = value is not None and math.isfinite(value)
@@ -156,6 +188,10 @@ class Study:
         self._study.tell(number, value if state == TrialState.COMPLETE else None, state)
         self._release(number)
 
+    def holds(self, number: int) -> bool:
+        """Whether a trial is this worker's, to be told how it ended."""
+        return number in self._claims
+
     def rows(self, metric: str) -> list[dict[str, Any]]:
         """A row for each trial; those that are not told yet are `running`."""
         found = []
@@ -164,6 +200,8 @@ class Study:
             last = reported[max(reported)] if reported else None
             value = last if trial.value is None else trial.value
             row = {"trial": trial.number, **trial.params, "status": trial.user_attrs.get("status", RUNNING)}
+            if _TOGETHER in trial.user_attrs:
+                row[_TOGETHER] = trial.user_attrs[_TOGETHER]
             found.append(row | {"images": max(reported, default=0)} | ({} if value is None else {metric: value}))
         return found
 
@@ -204,8 +242,8 @@ class Study:
         return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """One worker at a time."""
+    def alone(self) -> Iterator[None]:
+        """One worker at a time: to take a trial, and to write what all workers write."""
         with (self._workdir / "claims" / "study.lock").open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
@@ -239,11 +277,9 @@ def _distribution(x: Distribution, size: int, in_grid: bool) -> optuna.distribut
     return optuna.distributions.FloatDistribution(x.low, x.high)
 
 
-def _pruner(name: str) -> optuna.pruners.BasePruner:
-    made: dict[str, Any] = {
-        "none": optuna.pruners.NopPruner,
-        "median": optuna.pruners.MedianPruner,
-        "asha": optuna.pruners.SuccessiveHalvingPruner,
-        "hyperband": optuna.pruners.HyperbandPruner,
-    }
-    return made[name]()
+def _pruner(name: str, first: int, eta: int) -> optuna.pruners.BasePruner:
+    if name == "asha":
+        return optuna.pruners.SuccessiveHalvingPruner(first, eta)
+    if name == "hyperband":
+        return optuna.pruners.HyperbandPruner(first, reduction_factor=eta)
+    return {"none": optuna.pruners.NopPruner, "median": optuna.pruners.MedianPruner}[name]()

@@ -33,9 +33,10 @@ def study():
 def test_trials_are_taken_once_and_end_once(tmp_path, study):
     one, two = study(tmp_path), study(tmp_path)
     taken = [who.take() for who in (one, two, one, two, one, two)]
-    assert [x.number for x in taken] == list(range(6)) and not any(x.continued for x in taken)
+    assert [x.numbers for x in taken] == [[number] for number in range(6)] and not any(x.continued for x in taken)
     assert one.take() is None and two.take() is None
-    assert len({str(x.point) for x in taken}) == 6 and {x.point["n"] for x in taken} <= {1, 2, 3}
+    points = [point for x in taken for point in x.points]
+    assert len({str(point) for point in points}) == 6 and {point["n"] for point in points} <= {1, 2, 3}
     one.tell(0, "done", 3.0)
     two.tell(1, "done", 1.0)
     one.tell(2, "diverged", None)
@@ -44,7 +45,7 @@ def test_trials_are_taken_once_and_end_once(tmp_path, study):
     with pytest.raises(InvalidInputError, match="trial 0 is not this worker's"):
         two.tell(0, "done", 0.0)
     assert [row["status"] for row in one.rows("m")] == ["done", "done", "diverged", "failed", "running", "running"]
-    assert study(tmp_path / "again").take().point == taken[0].point, "with one worker a function of the seed"
+    assert study(tmp_path / "again").take().points == points[:1], "with one worker a function of the seed"
 
 
 def test_what_a_dead_worker_leaves_is_taken_up_again_but_not_for_ever(tmp_path, study):
@@ -54,7 +55,7 @@ def test_what_a_dead_worker_leaves_is_taken_up_again_but_not_for_ever(tmp_path, 
     one.close()  # as the end of its process does
     for _ in range(1):
         two = study(tmp_path, num_trials=1)
-        assert two.take() == (0, taken.point, True)
+        assert two.take() == ([0], taken.points, True, False)
         two.close()
     for _ in range(2):
         three = study(tmp_path, num_trials=1)
@@ -69,10 +70,11 @@ def test_grids_are_taken_whole_and_pruners_are_asked(tmp_path, study):
     one = study(tmp_path, sampler="grid", grid_size=2, pruner="median")
     points = []
     while (taken := one.take()) is not None:
-        points.append(taken.point)
+        points += taken.points
+        [number] = taken.numbers
         values = [10.0 + len(points) * (1 if step < 3 else 0) for step in range(5)]
-        pruned = max(one.report(taken.number, step, value) for step, value in enumerate(values))
-        one.tell(taken.number, "pruned" if pruned else "done", values[-1])
+        pruned = max(one.report(number, step, value) for step, value in enumerate(values))
+        one.tell(number, "pruned" if pruned else "done", values[-1])
     assert points == spaces.grid(SPACE, 2) and len(points) == 8
     told = [row["status"] for row in one.rows("m")]
     assert told[:5] == ["done"] * 5 and set(told[5:]) == {"pruned"}, "after five, those above the median"
@@ -89,7 +91,25 @@ def test_another_study_is_refused(tmp_path, study):
 def test_a_database_will_do(tmp_path, study):
     url = f"sqlite:///{tmp_path / 'study.db'}"
     one, two = study(tmp_path / "a", storage=url), study(tmp_path / "a", storage=url)
-    assert [one.take().number, two.take().number] == [0, 1]
+    assert [one.take().numbers, two.take().numbers] == [[0], [1]]
+
+
+def test_a_population_is_taken_and_taken_up_again_together(tmp_path, study):
+    one, two = study(tmp_path, pruner="asha"), study(tmp_path)
+    taken = one.take(together=4)
+    assert taken.numbers == [0, 1, 2, 3] and taken.together and not taken.continued
+    rest = two.take(together=4)
+    assert rest.numbers == [4, 5] and two.take(together=4) is None, "no more than were asked for"
+    for number in taken.numbers:
+        one.report(number, 1, float(number))
+    pruned = [number for number in taken.numbers if one.report(number, 2, float(number))]
+    assert pruned
+    one.tell(3, "done", 3.0)
+    one.close()  # as the end of its process does, in the middle of telling
+    again = two.take()
+    assert again == (taken.numbers, taken.points, True, True), "by a worker that takes one at a time, too"
+    assert [number for number in taken.numbers if two.holds(number)] == [0, 1, 2]
+    assert all(two.report(number, 3, 0.0) for number in pruned), "what was pruned stays pruned"
 
 
 STUDY = (
@@ -102,15 +122,16 @@ STUDY = (
 def test_four_workers_share_a_study_and_one_is_killed(tmp_path):
     """Every trial ends exactly once, and what the killed one was at is continued from its checkpoint."""
     flags = [*FLAGS, *STUDY, f"--workdir={tmp_path}"]
-    first = start("sweep", *flags)
-    when(first, lambda line: line.startswith("step 120/"))
-    first.kill()
-    finish(first)
-    workers = [start("sweep", *flags) for _ in range(3)]
-    ends = [finish(worker) for worker in workers]
+    workers = [start("sweep", *flags) for _ in range(4)]
+    first = when(workers[0], lambda line: line.startswith("step 120/"))
+    workers[0].kill()
+    first += finish(workers[0])[1]
+    ends = [finish(worker) for worker in workers[1:]]
     assert [code for code, _ in ends] == [0, 0, 0], ends
+    left = [line.split()[1].strip(":") for line in first.splitlines() if line.startswith("trial ")][-1]
     said = "".join(output for _, output in ends)
-    assert "trial 0, which another worker has left" in said and "continuing from the checkpoint of step" in said
+    assert f"trial {left}, which another worker has left" in said and "continuing from the checkpoint of step" in said
+    said += first
     storage = optuna.storages.JournalStorage(
         optuna.storages.journal.JournalFileBackend(str(tmp_path / "study.journal"))
     )
@@ -132,3 +153,33 @@ def test_four_workers_share_a_study_and_one_is_killed(tmp_path):
         assert [line["step"] for line in logged] == list(range(40, 401, 40))
     assert "no more trials" in run("sweep", *flags)
     assert "is of something else" in run("sweep", *flags, "--config.gamma=0.5", code=2)
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("sweep")
+def test_a_study_of_populations_is_killed_and_continued(tmp_path):
+    """Trials are taken three at a time; a killed population goes on; its best is a run that can be sampled."""
+    flags = [flag.replace("steps=400", "steps=200") for flag in FLAGS]
+    flags += [*STUDY, "--num_trials=5", "--population=3", "--pruner=median", f"--workdir={tmp_path}"]
+    assert "width=32 changes the program" in run("sweep", *flags, "--space=width=16,32", code=2)
+    assert not (tmp_path / "study.journal").exists(), "refused before anything runs"
+    first = start("sweep", *flags)
+    when(first, lambda line: line.startswith("step 120/"))
+    first.kill()
+    finish(first)
+    said = run("sweep", *flags)
+    assert "trials 0 to 2 as one population, which another worker has left" in said
+    assert "continuing from the checkpoint of step" in said and "trials 3 to 4 as one population" in said
+    rows = table(tmp_path)
+    assert [row["population"] for row in rows] == ["0", "0", "0", "3", "3"]
+    assert {row["status"] for row in rows} <= {"done", "pruned"} and rows[0]["status"] == "done"
+    for row in rows:
+        number, first = int(row["trial"]), int(row["population"])
+        home = tmp_path / "populations" / f"{first:05d}"
+        ended = result(home / "members" / f"{number - first:05d}")
+        assert ended["status"] == row["status"] and ended["metrics"]["eval/mixture_kl"] == float(row["eval/mixture_kl"])
+        assert [ended["images"]] == [int(row["images"])]
+    [best] = (tmp_path / "populations/00003/trials").iterdir()
+    run("sample", f"--workdir={best}", f"--out={tmp_path / 'samples.png'}")
+    assert (tmp_path / "curves.png").exists() and (tmp_path / "sweep.png").exists()
+    assert "is for --engine=population; this is --engine=study" in run("sweep", *flags, "--search=pbt", code=2)

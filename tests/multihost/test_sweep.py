@@ -41,11 +41,19 @@ def test_two_processes_train_a_population_as_one(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_are_one_worker_of_a_study(tmp_path):
+@pytest.mark.parametrize("together", [0, 4])
+def test_two_processes_are_one_worker_of_a_study(tmp_path, together):
     """Also when a trial is pruned, or diverges: all processes hear of it, and none waits for ever."""
     flags = [flag.replace("steps=400", "steps=160") for flag in FLAGS]
-    flags += ["--engine=study", "--sampler=grid", "--space=learning_rate=2e-3,1e-3,1e-7,1e30", "--pruner=asha"]
+    flags += [
+        "--engine=study",
+        "--sampler=grid",
+        "--space=learning_rate=2e-3,1e-3,1e-7,1e30",
+        "--pruner=asha",
+        f"--population={together}",
+    ]
     outputs = run_together(f"--workdir={tmp_path}", *flags, "--step_timeout=100", command="sweep")
-    assert [row["status"] for row in table(tmp_path)] == ["done", "done", "pruned", "diverged"]
+    assert [row["status"] for row in table(tmp_path)] == ["done", "pruned", "pruned", "diverged"]
     assert "no more trials" in outputs[0] and "trial" not in outputs[1]
-    assert json.loads((tmp_path / "trials/00002/result.json").read_text())["status"] == "pruned"
+    pruned = "populations/00000/members/00002" if together else "trials/00002"
+    assert json.loads((tmp_path / pruned / "result.json").read_text())["status"] == "pruned"

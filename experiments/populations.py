@@ -1,0 +1,118 @@
+"""Trials as the members of one population: their training, their table, and those that become runs of their own."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import ml_collections
+
+from experiments import launch, trials
+from experiments import workdir as workdirs
+from experiments.launch import say
+from gan_jax import runtime, sweep
+from gan_jax.runtime import hosts, signals
+from gan_jax.sweep.space import Point
+from gan_jax.types import InvalidInputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What a sweep is of, and what its process runs with.
+
+    Attributes:
+      module: the experiment file.
+      path: of it.
+      config: as resolved from file and flags.
+      workdir: of the sweep.
+      watchdog: of this process.
+      stop: asks for a stop, by a signal or by a study.
+      wish: the members that become runs of their own: `best`, `all`, `none`, or ids by commas.
+    """
+
+    module: Any
+    path: pathlib.Path
+    config: ml_collections.ConfigDict
+    workdir: pathlib.Path
+    watchdog: runtime.Watchdog
+    stop: signals.StopRequest
+    wish: str = "best"
+
+
+def train(job: Job, made: trials.Members, points: Sequence[Point], search: sweep.Search | None) -> list[sweep.Outcome]:
+    """Trains all trials as one program, keeps their table up to date, draws it and exports what is wished."""
+    for key, names in made.names.items():
+        if names:
+            say(f"{key} decides {', '.join(names)}")
+    settings = made.experiment
+
+    def rows(outcomes: Sequence[sweep.Outcome]) -> list[dict[str, Any]]:
+        return [_row(outcome, points[outcome.member], made) for outcome in outcomes]
+
+    outcomes = sweep.train_population(
+        settings, made.members, job.workdir, search=search, say=say, stop=job.stop, watchdog=job.watchdog,
+        watch=lambda so_far: sweep.write_table(job.workdir, rows(so_far)),
+        evaluation_cache=launch.cache_directory() / "evaluation",
+    )  # fmt: skip
+    found, statuses = rows(outcomes), [outcome.status for outcome in outcomes]
+    best = sweep.best(found, settings.best_metric, settings.best())
+    if hosts.is_primary():
+        trials.show(job.workdir, found, list(points[0]), settings.best_metric, settings.best())
+    if "stopped" not in statuses:
+        chosen = hosts.decide("export", lambda: _to_export(job, outcomes, best), job.watchdog.patience)
+        _export(job, made, outcomes, points, chosen)
+    if best is not None:
+        say(f"best {settings.best_metric}: {found[best][settings.best_metric]:.6g}, trial {best}, {dict(points[best])}")
+    say(f"{len(found)} trials: {', '.join(f'{statuses.count(x)} {x}' for x in sorted(set(statuses)))}")
+    return outcomes
+
+
+def _row(outcome: sweep.Outcome, point: Point, made: trials.Members) -> dict[str, Any]:
+    """What the table says of a trial."""
+    varied = {name: value for name, value in outcome.hparams.items() if name in made.members[0].hparams}
+    metrics = {name: value for name, value in outcome.metrics.items() if name not in ("step", "images")}
+    facts = {"status": outcome.status, "step": outcome.step, "images": outcome.images}
+    return {"trial": outcome.member, **point, **facts, **varied, **metrics}
+
+
+def _to_export(job: Job, outcomes: Sequence[sweep.Outcome], best: int | None) -> list[int]:
+    """The trials that are wished for and are not runs of their own yet, or were when they had done less."""
+    known = [outcome.member for outcome in outcomes if outcome.step > 0]
+    if job.wish in ("best", "none"):
+        chosen = [best] if job.wish == "best" and best is not None else []
+    elif job.wish == "all":
+        chosen = known
+    else:
+        words = [word.strip() for word in job.wish.split(",")]
+        if unknown := [word for word in words if not word.isdigit() or int(word) not in known]:
+            raise InvalidInputError(
+                f"--export={job.wish}: {', '.join(unknown)} is no trial that has a state; expected best, all, none, "
+                f"or some of {', '.join(map(str, known))}"
+            )
+        chosen = [int(word) for word in words]
+
+    def done(index: int) -> int:
+        kept = (trials.directory(job.workdir, index) / "checkpoints").glob("[0-9]*")
+        return max((int(path.name) for path in kept if path.name.isdigit()), default=0)
+
+    return [index for index in chosen if done(index) < outcomes[index].step]
+
+
+def _export(
+    job: Job,
+    made: trials.Members,
+    outcomes: Sequence[sweep.Outcome],
+    points: Sequence[Point],
+    chosen: Sequence[int],
+) -> None:
+    """Makes ordinary runs of trials."""
+    configs = {index: trials.configured(job.config, points[index]) for index in chosen}
+    for index, config in configs.items():
+        if hosts.is_primary():
+            workdirs.claim(trials.directory(job.workdir, index), job.path, config)
+    sweep.export(
+        made.experiment, made.experiment.open_source(), made.members, [outcomes[index] for index in chosen],
+        job.workdir, lambda index: trials.directory(job.workdir, index), lambda index: job.module.build(configs[index]),
+    )  # fmt: skip
+    for index in chosen:
+        say(f"trial {index} is a run of its own in {trials.directory(job.workdir, index)}")
