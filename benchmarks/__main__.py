@@ -97,7 +97,7 @@ def population_accelerated(lines: list[Line]) -> tuple[str, str, bool]:
 
 
 def _race(lines: list[Line], goal: float) -> tuple[str, str, bool]:
-    found = [line for line in lines if "race" in line]
+    found = [line for line in lines if "race" in line and line.get("game", "ring") == "ring"]
     if not found:
         raise KeyError("race")
     seconds = found[-1]["seconds"]["together"][0]

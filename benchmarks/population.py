@@ -4,12 +4,13 @@ Members lie on all devices (on CPUs: one for each core), each with parameters of
 kernels of their own. The ring (three layers of 128, batch 256) and the digits (DCGAN at width 32, batch 32) run with 1,
 2, 4, ... members, as `gan_jax.sweep` compiles them.
 
-And a race, all start-up and compiling included: 16 ring GANs of 5,000 steps (`experiments/configs/ring.py`) as one
-population, by `experiments.sweep`, against 16 runs of `experiments.train`, one after the other, which find the program
-that the first of them has compiled.
+And races, all start-up and compiling included: 16 ring GANs of 5,000 steps (`experiments/configs/ring.py`, as it is
+and small, with layers of 32 and batches of 64) as one population, by `experiments.sweep`, against 16 runs of
+`experiments.train`, one after the other, which find the program that the first of them has compiled. The population
+runs twice: compiling its program, and finding it.
 
 python -m benchmarks.population            appends to results/population.jsonl
-python -m benchmarks.population --race=0   without the race
+python -m benchmarks.population --races=   without the races
 python -m benchmarks.population --alone=4  time only four runs one by one: the first, which compiles, and three of those
                                            that find its program, whose mean counts for all others
 """
@@ -36,7 +37,8 @@ from gan_jax.types import Game
 
 _MEMBERS = flags.DEFINE_list("members", ["1", "2", "4", "8", "16", "32", "64"], "sizes of the population")
 _CASES = flags.DEFINE_list("cases", ["ring", "digits"], "which games")
-_RACE = flags.DEFINE_integer("race", 16, "members of the race; 0 for none", lower_bound=0)
+_RACES = flags.DEFINE_list("races", ["ring", "small ring"], "of which games")
+_RACE = flags.DEFINE_integer("race", 16, "members of a race", lower_bound=1)
 _STEPS = flags.DEFINE_integer("steps", 5000, "of the race", lower_bound=50)
 _ALONE = flags.DEFINE_integer("alone", 0, "how many of the race's single runs are timed; 0 for all", lower_bound=0)
 
@@ -79,17 +81,23 @@ def population(name: str, game: Game, members: int) -> Callable[[], None]:
     return run
 
 
-def race(members: int, steps: int, alone: int) -> dict[str, list[float]]:
-    """Seconds of each process: `together` of the one with all members, `one by one` of each with a member."""
+GAMES = {"ring": [], "small ring": ["--config.width=32", "--config.batch_size=64"]}  # of the races
+
+
+def race(game: str, members: int, steps: int, alone: int) -> dict[str, list[float]]:
+    """Seconds of each process: `together` of those with all members, `one by one` of each with a member."""
     settings = [
         "--config=experiments/configs/ring.py", f"--config.steps={steps}", f"--config.checkpoint_every={steps}",
-        f"--config.report_every={steps // 5}", "--config.sample_every=0",
+        f"--config.report_every={steps // 5}", "--config.sample_every=0", *GAMES[game],
     ]  # fmt: skip
     seeds = ",".join(map(str, range(members)))
     taken: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as room:
-        words = ["experiments.sweep", f"--space=seed={seeds}", "--export=none", f"--workdir={room}/together"]
-        taken["together"] = [seconds_of_process([*words, *settings], f"{room}/cache_together")]
+        words = ["experiments.sweep", f"--space=seed={seeds}", "--export=none", *settings]
+        taken["together"] = [
+            seconds_of_process([*words, f"--workdir={room}/{name}"], f"{room}/cache_together")
+            for name in ("compiling", "compiled before")
+        ]
         taken["one by one"] = [
             seconds_of_process(
                 ["experiments.train", f"--workdir={room}/{seed}", f"--config.seed={seed}", *settings], f"{room}/cache"
@@ -110,18 +118,24 @@ def seconds_of_process(words: Sequence[str], cache: str) -> float:
 def main(argv: Sequence[str]) -> None:
     """See the module."""
     del argv
-    if _RACE.value:
-        taken = race(_RACE.value, _STEPS.value, _ALONE.value)
+    for game in _RACES.value:
+        taken = race(game, _RACE.value, _STEPS.value, _ALONE.value)
         first, *others = taken["one by one"]  # the first compiles
-        one_by_one = first + (_RACE.value - 1) * statistics.mean(others or [first])
-        faster = one_by_one / sum(taken["together"])
-        record("population", {"race": _RACE.value, "steps": _STEPS.value, "seconds": taken, "ratio": faster})
-        print(f"{_RACE.value} ring GANs as one population: {faster:.2f} times as fast as one by one", flush=True)
+        compiled = statistics.mean(others or [first])
+        compiling, found = taken["together"]
+        faster = (first + (_RACE.value - 1) * compiled) / compiling
+        warm = _RACE.value * compiled / found
+        record("population", {
+            "race": _RACE.value, "game": game, "steps": _STEPS.value, "seconds": taken, "ratio": faster,
+            "ratio_compiled_before": warm,
+        })  # fmt: skip
+        print(f"{_RACE.value} of {game} as one population: {faster:.2f} times as fast as one by one; {warm:.2f} times "
+              "where both find their programs compiled", flush=True)  # fmt: skip
     rows: list[list[Any]] = [["case", "members", "ms per member and step", "times as fast as one"]]
     for name in _CASES.value:
-        game, length = CASES[name][0](), CASES[name][3]
+        one, length = CASES[name][0](), CASES[name][3]
         sizes = [int(members) for members in _MEMBERS.value]
-        runs = {str(size): population(name, game, size) for size in sizes}
+        runs = {str(size): population(name, one, size) for size in sizes}
         taken = in_turn(runs, rounds=5, seconds=0.3)
         per = {size: statistics.median(taken[str(size)]) / length / size * 1e3 for size in sizes}
         for size, value in per.items():

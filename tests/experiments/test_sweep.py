@@ -72,6 +72,31 @@ def test_killed_and_continued_a_search_ends_the_same_and_its_best_is_a_run(tmp_p
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("sweep")
+def test_killed_and_continued_population_based_training_ends_the_same(tmp_path):
+    flags = [flag.replace("steps=400", "steps=240") for flag in FLAGS]
+    flags += [SPACE, "--search=pbt", f"--pbt_images={80 * 256}", "--export=none"]
+    run("sweep", f"--workdir={tmp_path / 'whole'}", *flags)
+    process = start("sweep", f"--workdir={tmp_path / 'killed'}", *flags)
+    when(process, lambda line: line.startswith("step 120/"))
+    process.kill()
+    finish(process)
+    run("sweep", f"--workdir={tmp_path / 'killed'}", *flags)
+    whole, killed = (without_times(table(tmp_path / name)) for name in ("whole", "killed"))
+    assert killed == whole
+    hashes = [
+        [json.loads(path.read_text())["state_sha256"] for path in sorted(x.glob("members/*/result.json"))]
+        for x in (tmp_path / "whole", tmp_path / "killed")
+    ]
+    assert hashes[0] == hashes[1]
+    decisions = [json.loads(line) for line in (tmp_path / "killed" / "decisions.jsonl").read_text().splitlines()]
+    assert [decision["step"] for decision in decisions] == [80, 160] and all(x["copies"] for x in decisions)
+    rates = {row["generator/learning_rate"] for row in killed}
+    assert len(rates) > 2, "copies explore"
+    assert (tmp_path / "killed" / "lineage.png").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("sweep")
 def test_trials_one_by_one_are_the_printed_commands(tmp_path):
     space = "--space=update_rule=alternating,simultaneous"
     flags = [flag.replace("400", "40") for flag in FLAGS]
