@@ -1,6 +1,7 @@
 """Trials as the members of one population: their training, their table, and those that become runs of their own."""
 
 import dataclasses
+import math
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -56,13 +57,21 @@ def train(job: Job, made: trials.Members, points: Sequence[Point], search: sweep
     )  # fmt: skip
     found, statuses = rows(outcomes), [outcome.status for outcome in outcomes]
     best = sweep.best(found, settings.best_metric, settings.best())
+    varied = list(made.members[0].hparams)
+    changed = any(
+        not math.isclose(outcome.hparams[name], made.members[outcome.member].hparams[name], rel_tol=1e-6)
+        for outcome in outcomes
+        for name in varied
+    )
+    keys = varied if changed else list(points[0])  # a search moved what the trials began with
     if hosts.is_primary():
-        trials.show(job.workdir, found, list(points[0]), settings.best_metric, settings.best())
+        trials.show(job.workdir, found, keys, settings.best_metric, settings.best())
     if "stopped" not in statuses:
         chosen = hosts.decide("export", lambda: _to_export(job, outcomes, best), job.watchdog.patience)
         _export(job, made, outcomes, points, chosen)
     if best is not None:
-        say(f"best {settings.best_metric}: {found[best][settings.best_metric]:.6g}, trial {best}, {dict(points[best])}")
+        values = {key: found[best][key] for key in keys}
+        say(f"best {settings.best_metric}: {found[best][settings.best_metric]:.6g}, trial {best}, {values}")
     say(f"{len(found)} trials: {', '.join(f'{statuses.count(x)} {x}' for x in sorted(set(statuses)))}")
     return outcomes
 

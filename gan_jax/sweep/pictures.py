@@ -71,7 +71,7 @@ def _log(workdir: pathlib.Path, row: Row) -> list[dict[str, Any]]:
 def _is_log(values: Sequence[Any]) -> bool:
     """Whether numbers span so much that their logarithms are what to look at."""
     numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in values)
-    return numbers and min(values) > 0 and max(values) / min(values) > 20
+    return numbers and min(values) > 0 and max(values) / min(values) > 10
 
 
 def _places(values: Sequence[Any]) -> tuple[np.ndarray, list[str]]:
@@ -99,9 +99,11 @@ def _parallel(axes: Any, rows: Sequence[Row], keys: Sequence[str], metric: str, 
         axes.annotate(low, (x, 0), xytext=(0, -12), textcoords="offset points", ha="center", fontsize=8)
         axes.annotate(high, (x, 1), xytext=(0, 5), textcoords="offset points", ha="center", fontsize=8)
     axes.set_xticks(range(len(columns)), columns)
-    axes.tick_params(axis="x", pad=14)
+    axes.set_xlim(-0.25, len(columns) - 0.75)
+    axes.tick_params(axis="x", pad=10, length=0)
     axes.set_yticks([])
-    axes.set_title("trials; the best in yellow, pruned ones dotted", fontsize=10)
+    axes.spines[:].set_visible(False)
+    axes.set_title("trials; the best in yellow, pruned ones dotted", fontsize=10, pad=14)
 
 
 def _against(axes: Any, rows: Sequence[Row], known: Sequence[Row], key: str, metric: str) -> None:
