@@ -109,6 +109,7 @@ def adversarial(
     augment: Augmentation | None = None,
     critic_steps: int = 1,
     num_classes: int | None = None,
+    latent_scale: float | None = None,
     ema_halflife_images: float | None = None,
     ema_rampup: float = 0.05,
 ) -> Game:
@@ -125,6 +126,7 @@ def adversarial(
       augment: of all that the discriminator sees.
       critic_steps: discriminator updates per generator update, each with new data.
       num_classes: for a conditional game.
+      latent_scale: latents are that many times those of the prior, in sampling too; None leaves them as they are.
       ema_halflife_images: of the averaged generator that `sample` uses; None samples from the generator itself.
       ema_rampup: see `core.ema`.
 
@@ -140,9 +142,12 @@ def adversarial(
     def inputs(x: Array, batch: Batch) -> tuple[Array, ...]:
         return (x, batch["label"]) if num_classes is not None else (x,)
 
+    def scaled(z: Array, state: GANState) -> Array:
+        return z if latent_scale is None else state.hparams["latent_scale"] * z
+
     def generate(params: PyTree, state: GANState, batch: Batch, key: PRNGKey) -> tuple[Array, PyTree]:
         latent_key, network_key = jax.random.split(key)
-        z = core.constrain_batch(prior.sample(latent_key, batch["real"].shape[0]))
+        z = scaled(core.constrain_batch(prior.sample(latent_key, batch["real"].shape[0])), state)
         model_state = state.players["generator"].model_state
         return generator.apply(params, model_state, *inputs(z, batch), train=True, key=network_key)
 
@@ -217,6 +222,7 @@ def adversarial(
             ),
         }
         hparams = {f"{penalty.name}_weight": penalty.weight for penalty in penalties}
+        hparams |= {} if latent_scale is None else {"latent_scale": latent_scale}
         aux: dict[str, PyTree] = {}
         if augment is not None:
             _add_augmentation(augment, batch["real"].shape[0] * critic_steps, hparams, aux)
@@ -236,7 +242,7 @@ def adversarial(
         truncation: float | None = None,
     ) -> Array:
         latent_key, label_key, network_key = jax.random.split(key, 3)
-        z = prior.sample(latent_key, n, truncation) if inputs is None else inputs
+        z = scaled(prior.sample(latent_key, n, truncation) if inputs is None else inputs, state)
         conditions = sampled_labels(label, label_key, z.shape[0], num_classes)
         params, model_state = sampling_weights(state, "generator")
         return generator.apply(params, model_state, z, *conditions, train=False, key=network_key)[0]

@@ -101,6 +101,21 @@ def test_samples_come_from_the_average():
     np.testing.assert_allclose(plain.sample(after, KEY, 4), Z @ after.players["generator"].params["kernel"], rtol=1e-5)
 
 
+def test_the_scale_of_latents_is_data():
+    doubled, plain = game(latent_scale=2.0), game()
+    before, after, _ = run(doubled)
+    kernel = after.players["generator"].params["kernel"]
+    np.testing.assert_allclose(doubled.sample(after, KEY, 4), 2 * Z @ kernel, rtol=1e-5)
+    np.testing.assert_allclose(doubled.sample(after, KEY, 4, inputs=Z), 2 * Z @ kernel, rtol=1e-5)
+    one = core.set_hparams(before, {"latent_scale": 1.0})
+    batches = {"real": X[None]}
+    scaled, unscaled = (core.make_step(doubled)(one, batches)[0], run(plain)[1])
+    for name in ("generator", "discriminator"):
+        ours, theirs = (x.players[name].params["kernel"] for x in (scaled, unscaled))
+        assert jnp.array_equal(ours, theirs), "by one, they are as they were"
+        assert not jnp.allclose(ours, after.players[name].params["kernel"]), "training has them scaled too"
+
+
 def test_several_critic_steps_see_new_batches():
     steps = game(loss=losses.wasserstein, critic_steps=3, generator_optimizer=optax.sgd(0.0))
     state = steps.init(KEY, {"real": X})

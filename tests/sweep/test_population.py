@@ -99,9 +99,13 @@ def final_states(run, members, workdir, outcomes):
 
 
 def test_a_member_is_the_run_that_it_would_be_alone():
-    """200 steps of SGD with lazy penalties, averages, data order and rates of their own."""
-    run = experiment(steps=200, report_every=200, checkpoint_every=200, **PLAIN)
-    members = rates(0.01, 0.05, 0.2, seeds=[0, 7, 2**31])
+    """200 steps of SGD with lazy penalties, data order, rates, scales of latents, weights and averages of their own."""
+    run = experiment(ring_game(latent_scale=1.0), steps=200, report_every=200, checkpoint_every=200, **PLAIN)
+    members = [
+        sweep.Member(seed, {**dict.fromkeys(RATES, rate), "latent_scale": scale, "r2_weight": weight,
+                            "ema_halflife_images": 5000 * rate})
+        for seed, rate, scale, weight in ((0, 0.01, 1.0, 0.05), (7, 0.05, 0.5, 0.1), (2**31, 0.2, 2.0, 0.0))
+    ]  # fmt: skip
     population, _ = population_after(run, members, run.steps)
     for slot, member in enumerate(members):
         state, means = alone(run, member)
