@@ -62,6 +62,17 @@ def say(message: str) -> None:
         print(message, flush=True)
 
 
+def passed_on() -> list[str]:
+    """Flags of this process that one of its own that it starts is to have too."""
+    some = (_STEP_TIMEOUT, _REQUIRE_PLATFORM, _DETERMINISTIC, _COMPILATION_CACHE)
+    return [flags.FLAGS[flag.name].serialize() for flag in some if flag.present]
+
+
+def is_one_of_several() -> bool:
+    """Whether the flags say so."""
+    return bool(_COORDINATOR.value) or (_NUM_PROCESSES.value or 1) > 1
+
+
 @contextlib.contextmanager
 def launched() -> Iterator[runtime.Watchdog]:
     """Joins the other processes, if there are any; yields the watchdog of this one."""

@@ -41,7 +41,7 @@ class Job:
 
 
 def train(job: Job, made: trials.Members, points: Sequence[Point], search: sweep.Search | None) -> list[sweep.Outcome]:
-    """Trains all trials as one program, keeps their table up to date, draws it and exports what is wished."""
+    """Trains all trials as one program, keeps their table up to date, and draws it."""
     for key, names in made.names.items():
         if names:
             say(f"{key} decides {', '.join(names)}")
@@ -66,13 +66,10 @@ def train(job: Job, made: trials.Members, points: Sequence[Point], search: sweep
     keys = varied if changed else list(points[0])  # a search moved what the trials began with
     if hosts.is_primary():
         trials.show(job.workdir, found, keys, settings.best_metric, settings.best())
-    if "stopped" not in statuses:
-        chosen = hosts.decide("export", lambda: _to_export(job, outcomes, best), job.watchdog.patience)
-        _export(job, made, outcomes, points, chosen)
     if best is not None:
         values = {key: found[best][key] for key in keys}
-        say(f"best {settings.best_metric}: {found[best][settings.best_metric]:.6g}, trial {best}, {values}")
-    say(f"{len(found)} trials: {', '.join(f'{statuses.count(x)} {x}' for x in sorted(set(statuses)))}")
+        say(f"best {settings.best_metric}: {found[best][settings.best_metric]:.6g}, member {best}, {values}")
+    say(f"{len(found)} members: {', '.join(f'{statuses.count(x)} {x}' for x in sorted(set(statuses)))}")
     return outcomes
 
 
@@ -84,21 +81,29 @@ def _row(outcome: sweep.Outcome, point: Point, made: trials.Members) -> dict[str
     return {"trial": outcome.member, **point, **facts, **varied, **metrics}
 
 
-def _to_export(job: Job, outcomes: Sequence[sweep.Outcome], best: int | None) -> list[int]:
+def wished(wish: str, members: Sequence[int]) -> list[int]:
+    """The members that are wished for by name; all or none where no name is.
+
+    Raises:
+      InvalidInputError: for one that is not among them.
+    """
+    if wish in ("best", "none", "all"):
+        return list(members) if wish == "all" else []
+    words = [word.strip() for word in wish.split(",")]
+    if unknown := [word for word in words if not word.isdigit() or int(word) not in members]:
+        raise InvalidInputError(
+            f"--export={wish}: {', '.join(unknown)} is no trial that has a state; expected best, all, none, or some of "
+            f"{', '.join(map(str, members))}"
+        )
+    return [int(word) for word in words]
+
+
+def _to_export(job: Job, outcomes: Sequence[sweep.Outcome], settings: runtime.Experiment) -> list[int]:
     """The trials that are wished for and are not runs of their own yet, or were when they had done less."""
+    rows = [{"status": one.status, "images": one.images, **one.metrics} for one in outcomes]
+    best = sweep.best(rows, settings.best_metric, settings.best()) if job.wish == "best" else None
     known = [outcome.member for outcome in outcomes if outcome.step > 0]
-    if job.wish in ("best", "none"):
-        chosen = [best] if job.wish == "best" and best is not None else []
-    elif job.wish == "all":
-        chosen = known
-    else:
-        words = [word.strip() for word in job.wish.split(",")]
-        if unknown := [word for word in words if not word.isdigit() or int(word) not in known]:
-            raise InvalidInputError(
-                f"--export={job.wish}: {', '.join(unknown)} is no trial that has a state; expected best, all, none, "
-                f"or some of {', '.join(map(str, known))}"
-            )
-        chosen = [int(word) for word in words]
+    chosen = wished(job.wish, known) if best is None else [best]
 
     def done(index: int) -> int:
         kept = (trials.directory(job.workdir, index) / "checkpoints").glob("[0-9]*")
@@ -107,14 +112,9 @@ def _to_export(job: Job, outcomes: Sequence[sweep.Outcome], best: int | None) ->
     return [index for index in chosen if done(index) < outcomes[index].step]
 
 
-def _export(
-    job: Job,
-    made: trials.Members,
-    outcomes: Sequence[sweep.Outcome],
-    points: Sequence[Point],
-    chosen: Sequence[int],
-) -> None:
-    """Makes ordinary runs of trials."""
+def export(job: Job, made: trials.Members, outcomes: Sequence[sweep.Outcome], points: Sequence[Point]) -> None:
+    """Makes ordinary runs of the trials that are wished for."""
+    chosen = hosts.decide("export", lambda: _to_export(job, outcomes, made.experiment), job.watchdog.patience)
     configs = {index: trials.configured(job.config, points[index]) for index in chosen}
     for index, config in configs.items():
         if hosts.is_primary():
@@ -124,4 +124,5 @@ def _export(
         job.workdir, lambda index: trials.directory(job.workdir, index), lambda index: job.module.build(configs[index]),
     )  # fmt: skip
     for index in chosen:
-        say(f"trial {index} is a run of its own in {trials.directory(job.workdir, index)}")
+        workdirs.release(trials.directory(job.workdir, index))
+        say(f"member {index} is a run of its own in {trials.directory(job.workdir, index)}")

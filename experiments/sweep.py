@@ -19,16 +19,19 @@ continued; populations/NNNNN, a sweep of its own for every population of a study
 experiments.train.
 """
 
+import dataclasses
+import hashlib
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import jax
-import ml_collections
 from absl import flags
 
 from experiments import flags as commands
@@ -36,6 +39,7 @@ from experiments import launch, populations, trials, worker
 from experiments import workdir as workdirs
 from experiments.launch import say
 from experiments.populations import Job
+from experiments.settings import FREE
 from gan_jax import runtime, sweep
 from gan_jax.runtime import hosts, signals
 from gan_jax.sweep import space as spaces
@@ -70,6 +74,10 @@ _EXPORT = flags.DEFINE_string(
 _PRINT = flags.DEFINE_bool("print_commands", False, "print the command of each trial, and run nothing")
 
 
+_SHARED = (
+    _ENGINE, _STORAGE, _SAMPLER, _PRUNER, _POPULATION, _SPACE, _POINTS, _GRID_SIZE, _NUM_TRIALS, _SWEEP_SEED, _SEARCH,
+    _FIRST_RUNG, _ETA, _PBT_IMAGES, _EXPORT,
+)  # fmt: skip
 _ONLY = {  # of some engines
     ("population",): (_SEARCH, _PBT_IMAGES),
     ("study",): (_STORAGE, _SAMPLER, _PRUNER, _POPULATION),
@@ -86,6 +94,11 @@ def check_flags() -> None:
                 raise InvalidInputError(
                     f"--{flag.name} is for --engine={' or '.join(engines)}; this is --engine={_ENGINE.value}"
                 )
+    if _NUM_TRIALS.present and _ENGINE.value != "study" and _POINTS.value == "grid":
+        raise InvalidInputError("--num_trials is for --points=random, or --engine=study; a grid has --grid_size")
+    rungs = _SEARCH.value == "halving" or _PRUNER.value in ("asha", "hyperband")
+    if (_FIRST_RUNG.present or _ETA.present) and not rungs:
+        raise InvalidInputError("--first_rung and --eta are for --search=halving, --pruner=asha and --pruner=hyperband")
 
 
 def space_of(module: Any) -> spaces.Space:
@@ -127,25 +140,52 @@ def overridden() -> dict[str, Any]:
     return {key: flags.FLAGS.config[key] for key in given}
 
 
-def claim(
-    workdir: pathlib.Path, path: pathlib.Path, config: ml_collections.ConfigDict, wanted: Sequence[spaces.Point]
-) -> None:
-    """Takes the workdir, or refuses one of another sweep."""
-    workdirs.claim(workdir, path, config)
-    record = workdir / "points.json"
-    now = json.loads(json.dumps(list(wanted)))
-    if record.exists() and json.loads(record.read_text()) != now:
-        raise InvalidInputError(
-            f"{record} has other trials than this command asks for: continue with its flags, or use another --workdir"
-        )
+def claim(job: Job, wanted: Sequence[spaces.Point], chosen: sweep.Search | None) -> None:
+    """Takes the workdir, or refuses one of another sweep, once that has begun."""
+    record, config = job.workdir / "sweep.json", job.config.to_dict()
+    free = set(FREE) - ({"metrics", "evaluate_every", "best_metric", "best_mode"} if chosen else set())
+    now = {
+        "config": {key: value for key, value in config.items() if key not in free},
+        "experiment file": hashlib.sha256(job.path.read_bytes()).hexdigest(),
+        "search": repr(chosen),
+        "trials": list(wanted),
+    }
+    now = json.loads(json.dumps(now))
+    begun = [*job.workdir.glob("population/*/[0-9]*"), *job.workdir.glob("trials/*/checkpoints/[0-9]*")]
+    if record.exists() and begun:
+        before = workdirs.read_json(record)
+        flat = [x | x["config"] | {f"trial {i}": point for i, point in enumerate(x["trials"])} for x in (before, now)]
+        changed = [
+            f"{key}: {flat[0].get(key, 'absent')!r} there, {flat[1].get(key, 'absent')!r} now"
+            for key in sorted(flat[0].keys() | flat[1].keys())
+            if key not in ("config", "trials") and flat[0].get(key) != flat[1].get(key)
+        ]
+        if changed:
+            raise InvalidInputError(
+                f"workdir {str(job.workdir)!r} has another sweep:\n  " + "\n  ".join(changed[:20]) + "\n"
+                "continue that with its own flags, or use another --workdir"
+            )
     workdirs.write_json(record, now)
 
 
 def population(job: Job, wanted: Sequence[spaces.Point]) -> int:
     """All trials as one program."""
     made = trials.as_members(job.module, job.config, wanted)
-    outcomes = populations.train(job, made, wanted, search(made.experiment))
-    return commands.STOPPED if "stopped" in [outcome.status for outcome in outcomes] else commands.DONE
+    populations.wished(job.wish, range(len(wanted)))  # refuses what is not there before anything runs
+    chosen = search(made.experiment)
+    if isinstance(chosen, sweep.PopulationBased):
+        chosen = dataclasses.replace(chosen, bounds=trials.bounds(job.module, job.config, space_of(job.module)))
+
+    def take() -> None:
+        workdirs.claim(job.workdir, job.path, job.config)
+        claim(job, wanted, chosen)
+
+    launch.claim(job.workdir, take, job.watchdog.patience)
+    outcomes = populations.train(job, made, wanted, chosen)
+    if "stopped" in [outcome.status for outcome in outcomes]:
+        return commands.STOPPED
+    populations.export(job, made, outcomes, wanted)
+    return commands.DONE
 
 
 def study(job: Job) -> int:
@@ -156,6 +196,8 @@ def study(job: Job) -> int:
         raise InvalidInputError(
             "config.best_metric is empty: a study goes by it, such as --config.best_metric=eval/fcd2k"
         )
+    if job.wish not in ("best", "all", "none"):
+        raise InvalidInputError(f"--export={job.wish}: of a study's populations expected best, all or none")
     if _POPULATION.value:
         trials.as_members(job.module, config, spaces.extremes(space))  # refuses what cannot vary before anything runs
     shared = None
@@ -165,28 +207,38 @@ def study(job: Job) -> int:
         except ImportError as error:
             raise InvalidInputError(f"--engine=study needs optuna ({error}): pip install -e '.[sweep]'") from error
         job.workdir.mkdir(parents=True, exist_ok=True)
+        first = iterations(settings, _FIRST_RUNG.value, 27) * settings.batch_size
+        pruned = {"pruner": _PRUNER.value, "mode": settings.best()}
+        pruned |= {"first_rung": first, "eta": _ETA.value} if _PRUNER.value in ("asha", "hyperband") else {}
         shared = Study(
-            job.workdir, space, facts=worker.facts(job.path, config, space), num_trials=_NUM_TRIALS.value,
+            job.workdir, space, facts=worker.facts(job.path, config, space) | pruned, num_trials=_NUM_TRIALS.value,
             mode=settings.best(), storage=_STORAGE.value, sampler=_SAMPLER.value, pruner=_PRUNER.value,
-            first_rung=iterations(settings, _FIRST_RUNG.value, 27) * settings.batch_size, eta=_ETA.value,
+            first_rung=first, last=settings.steps * settings.batch_size, eta=_ETA.value,
             grid_size=_GRID_SIZE.value, seed=_SWEEP_SEED.value,
         )  # fmt: skip
     return worker.Worker(job, shared, settings, _POPULATION.value).run()
 
 
 def local(job: Job, wanted: Sequence[spaces.Point]) -> int:
-    """One trial after the other, each a process of its own."""
-    rows, failed = [], 0
+    """One trial after the other, each a process of its own; this one leaves the devices to them."""
+    try:
+        job.workdir.mkdir(parents=True, exist_ok=True)
+        workdirs.lock(job.workdir)
+        claim(job, wanted, None)
+    except OSError as error:
+        raise InvalidInputError(f"workdir {str(job.workdir)!r} cannot be written: {error}") from error
+    rows, failed, ran, began = [], 0, 0, time.monotonic()
     for index, point in enumerate(wanted):
         directory = trials.directory(job.workdir, index)
         result = directory / "result.json"
         if not result.exists() or json.loads(result.read_text())["status"] == "stopped":
-            words = trials.command(job.path, overridden() | point, directory)
-            say(f"trial {index} of {len(wanted)}: {dict(point)}")
-            process = subprocess.run([sys.executable, *words[1:]], env=os.environ, check=False)
-            if process.returncode == commands.STOPPED or job.stop.signal is not None:
+            words = trials.command(job.path, overridden() | point, directory) + launch.passed_on()
+            left = f", ETA {runtime.duration((time.monotonic() - began) / ran * (len(wanted) - index))}" if ran else ""
+            say(f"trial {index} of {len(wanted)}: {dict(point)}; {failed} failed{left}")
+            code = _run(words, job.stop)
+            if code == commands.STOPPED or job.stop.asked:
                 return commands.STOPPED
-            failed += process.returncode not in (commands.DONE, commands.DIVERGED)
+            failed, ran = failed + (code not in (commands.DONE, commands.DIVERGED)), ran + 1
         if result.exists():
             found = json.loads(result.read_text())
             metrics = {name: value for name, value in found["metrics"].items() if name not in ("step", "images")}
@@ -194,8 +246,24 @@ def local(job: Job, wanted: Sequence[spaces.Point]) -> int:
             sweep.write_table(job.workdir, rows)
     settings = job.module.build(job.config)
     trials.show(job.workdir, rows, list(wanted[0]), settings.best_metric, settings.best())
-    say(f"{len(rows)} trials, {failed} failed")
+    best = sweep.best(rows, settings.best_metric, settings.best()) if settings.best_metric else None
+    row = {} if best is None else rows[best]
+    shown = f"; best {settings.best_metric} {row[settings.best_metric]:.6g}, trial {row['trial']}" if row else ""
+    say(f"{len(rows)} trials, {failed} failed{shown}")
     return commands.BAD_INPUT if failed else commands.DONE
+
+
+def _run(words: Sequence[str], stop: signals.StopRequest) -> int:
+    """A process, which is told to stop when this one is."""
+    process = subprocess.Popen([sys.executable, *words[1:]])
+    told = False
+    while True:
+        try:
+            return process.wait(timeout=0.5)
+        except subprocess.TimeoutExpired:
+            if stop.signal == signal.SIGTERM and not told:  # SIGINT comes from a terminal, to both
+                process.send_signal(signal.SIGTERM)
+                told = True
 
 
 def main(argv: Sequence[str]) -> int:
@@ -210,18 +278,22 @@ def main(argv: Sequence[str]) -> int:
     wanted = points(module) if _PRINT.value or _ENGINE.value != "study" else []
     if _PRINT.value:
         for index, point in enumerate(wanted):
-            print(trials.shown(trials.command(path, overridden() | point, trials.directory(workdir, index))))
+            words = trials.command(path, overridden() | point, trials.directory(workdir, index))
+            print(trials.shown(words + launch.passed_on()))
         return commands.DONE
+    if _ENGINE.value == "local":
+        if launch.is_one_of_several():
+            raise InvalidInputError("--engine=local is for one process; several share the trials of --engine=study")
+        with signals.stop_signals() as stop:
+            return local(Job(module, path, config, workdir, runtime.Watchdog(), stop), wanted)
     if (_ENGINE.value == "population" or _POPULATION.value) and "device_count" not in os.environ.get("XLA_FLAGS", ""):
         jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))  # a member's products use one core
     with launch.launched() as watchdog, signals.stop_signals() as stop:
-        others = {flag.name: flag.value for flag in (_ENGINE, _SPACE, _POINTS, _SEARCH, _POPULATION)}
-        launch.agree(workdirs.versions(), config.to_dict(), path, others, watchdog.patience)
+        launch.agree(
+            workdirs.versions(), config.to_dict(), path, {flag.name: flag.value for flag in _SHARED}, watchdog.patience
+        )
         job = Job(module, path, config, workdir, watchdog, stop, _EXPORT.value)
-        if _ENGINE.value == "study":
-            return study(job)
-        launch.claim(workdir, lambda: claim(workdir, path, config, wanted), watchdog.patience)
-        return local(job, wanted) if _ENGINE.value == "local" else population(job, wanted)
+        return study(job) if _ENGINE.value == "study" else population(job, wanted)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from experiments import launch
 from gan_jax import core, runtime, sweep
 from gan_jax.data import Source
 from gan_jax.runtime.program import abstract_batches, init_state
+from gan_jax.sweep.space import Space, extremes
 from gan_jax.types import InvalidInputError
 
 Point = Mapping[str, Any]
@@ -128,6 +129,12 @@ def as_members(module: Any, config: ml_collections.ConfigDict, points: Sequence[
         [sweep.Member(seed, {name: values[name] for name in varied}) for seed, values in members],
         names,
     )
+
+
+def bounds(module: Any, config: ml_collections.ConfigDict, space: Space) -> dict[str, tuple[float, float]]:
+    """The least and the most that a space makes of each runtime hyperparameter that it decides."""
+    held = [member.hparams for member in as_members(module, config, extremes(space)).members]
+    return {name: (min(x[name] for x in held), max(x[name] for x in held)) for name in held[0]}
 
 
 def _extremes(points: Sequence[Point], key: str) -> list[Point]:

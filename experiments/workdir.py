@@ -67,11 +67,11 @@ def versions() -> dict[str, str]:
     return found
 
 
-_locks: list[Any] = []  # held until the process ends, however it ends
+_locks: dict[pathlib.Path, Any] = {}  # held until the process ends, however it ends
 
 
-def _lock(workdir: pathlib.Path) -> None:
-    """Keeps other runs out of a workdir for as long as this process lives."""
+def lock(workdir: pathlib.Path) -> None:
+    """Keeps other runs out of a workdir for as long as this process lives, or until it is released."""
     file = (workdir / "lock").open("a+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -84,7 +84,13 @@ def _lock(workdir: pathlib.Path) -> None:
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
     file.flush()
-    _locks.append(file)
+    _locks[workdir] = file
+
+
+def release(workdir: pathlib.Path) -> None:
+    """Lets others have a workdir that this process has locked."""
+    if workdir in _locks:
+        _locks.pop(workdir).close()
 
 
 def claim(
@@ -111,7 +117,7 @@ def claim(
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        _lock(workdir)
+        lock(workdir)
     except OSError as error:
         raise InvalidInputError(f"workdir {str(workdir)!r} cannot be written: {error}") from error
     resolved = json.loads(config.to_json_best_effort())

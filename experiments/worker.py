@@ -22,10 +22,14 @@ from gan_jax.runtime.loop import STOPPED
 from gan_jax.sweep.space import Point, Space
 from gan_jax.types import InvalidInputError
 
+_COMPARED = ("steps", "report_every", "metrics", "evaluate_every", "best_metric", "best_mode")  # trials, by these
+_REFUSALS = 3  # in a row, after which it is not for the trials that they cannot be run
+
 
 def facts(path: pathlib.Path, config: ml_collections.ConfigDict, space: Space) -> dict[str, Any]:
-    """What all workers of a study must have in common."""
-    shared = {key: value for key, value in config.to_dict().items() if key not in FREE and key not in space}
+    """What all workers of a study must have in common, beside its pruner."""
+    free = {*FREE, *space} - set(_COMPARED)
+    shared = {key: value for key, value in config.to_dict().items() if key not in free}
     return {"config": shared, "experiment file": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
@@ -47,21 +51,29 @@ class Worker:
 
     def run(self) -> int:
         """Until there is nothing left to take, or a signal comes; returns the exit code."""
-        patience = self.job.watchdog.patience
-        while not self.job.stop.asked:
-            taken = hosts.decide("trials", lambda: self.study.take(self.together), patience)
+        patience, refused = self.job.watchdog.patience, 0
+        while not hosts.any_of("stop", self.job.stop.asked, patience):
+            taken = hosts.decide("trials", lambda: self.study.take(self.together, self.saved), patience)
             if taken is None:
                 say("there are no more trials to take")
                 hosts.decide("pictures", self.show, patience)
                 return commands.DONE
             numbers, points, continued, together = taken
             left = ", which another worker has left" if continued else ""
-            if together:
-                say(f"trials {numbers[0]} to {numbers[-1]} as one population{left}")
-                ends = self.population(numbers, points)
-            else:
-                say(f"trial {numbers[0]}{left}: {points[0]}")
-                ends = [self.trial(numbers[0], points[0])]
+            try:
+                if together:
+                    say(f"trials {numbers[0]} to {numbers[-1]} as one population{left}")
+                    ends = self.population(numbers, points)
+                else:
+                    say(f"trial {numbers[0]}{left}: {points[0]}")
+                    ends = [self.trial(numbers[0], points[0])]
+                refused = 0
+            except InvalidInputError as error:
+                refused += 1
+                if hosts.client() is not None or refused >= _REFUSALS:
+                    raise  # not all processes may have met it; or it is not for the trial, as with a full disk
+                say(f"trial {numbers[0]} cannot be run: {error}")
+                ends = [("failed", None)] * len(numbers)
             if STOPPED in [status for status, _ in ends]:
                 break  # still running for the study: whoever comes next goes on with it
             hosts.decide("told", functools.partial(self.tell, numbers, ends), patience)
@@ -70,12 +82,8 @@ class Worker:
     def trial(self, number: int, point: Point) -> tuple[str, float | None]:
         """Trains one to its end, or until it is pruned or stopped; returns which, and the metric's last value."""
         job, directory, values = self.job, trials.directory(self.job.workdir, number), []
-        try:
-            config = trials.configured(job.config, point)
-            experiment = job.module.build(config)
-        except InvalidInputError as error:
-            say(f"trial {number} cannot be run: {error}")
-            return "failed", None
+        config = trials.configured(job.config, point)
+        experiment = job.module.build(config)
 
         def watch(record: dict[str, Any]) -> None:
             if self.settings.best_metric not in record:
@@ -93,6 +101,7 @@ class Worker:
         job.stop.reason = ""
         status = "pruned" if pruned and result.status == STOPPED else result.status
         record = directory / "result.json"
+        workdirs.release(directory)
         if status == "pruned" and self.study is not None:
             workdirs.write_json(record, json.loads(record.read_text()) | {"status": status})
         return status, values[-1] if values else result.metrics.get(self.settings.best_metric)
@@ -104,11 +113,22 @@ class Worker:
         launch.claim(directory, lambda: workdirs.claim(directory, job.path, job.config), job.watchdog.patience)
         made = trials.as_members(job.module, job.config, points)
         outcomes = populations.train(job, made, points, _Pruner(self, numbers))
+        workdirs.release(directory)
         values = [outcome.metrics.get(self.settings.best_metric) for outcome in outcomes]
         for number, outcome, value in zip(numbers, outcomes, values, strict=True):
             if self.study is not None and outcome.status == "done" and value is not None:
                 self.study.report(number, outcome.images, value)  # after the last iteration no search is asked
-        return [(outcome.status, value) for outcome, value in zip(outcomes, values, strict=True)]
+        ends = [(outcome.status, value) for outcome, value in zip(outcomes, values, strict=True)]
+        if STOPPED not in [status for status, _ in ends]:
+            hosts.decide("told", functools.partial(self.tell, numbers, ends), job.watchdog.patience)
+            populations.export(job, made, outcomes, points)
+        return ends
+
+    def saved(self, first: int, together: bool) -> int:
+        """The step of the newest checkpoint of a trial, or of the population that begins with it."""
+        home = self.job.workdir / "populations" / f"{first:05d}" / "population"
+        kept = home.glob("*/*") if together else (trials.directory(self.job.workdir, first) / "checkpoints").glob("*")
+        return max((int(path.name) for path in kept if path.name.isdigit()), default=0)
 
     def show(self) -> None:
         """Table and pictures of what there is so far."""
@@ -128,6 +148,10 @@ class Worker:
         told, best = [row["status"] for row in rows], self.study.best()
         counts = ", ".join(f"{told.count(x)} {x}" for x in sorted(set(told)))
         shown = "" if best is None else f"; best {self.settings.best_metric} {best[1]:.6g}, trial {best[0]}"
+        if not told_now:
+            return
+        left = self.study.seconds_left()
+        shown += "" if left is None else f"; ETA {runtime.duration(left)}"
         for number, (status, value) in told_now:
             say(f"trial {number} {status}, {self.settings.best_metric} {value}")
         say(f"{counts} of {self.study.num_trials}{shown}")

@@ -291,6 +291,15 @@ def decide(topic: str, choose: Callable[[], Any], timeout: float) -> Any:
     return read(turn, 0, timeout)
 
 
+def any_of(topic: str, yes: bool, timeout: float) -> bool:
+    """Whether any process says yes; each waits for all, `timeout` seconds at most."""
+    if client() is None:
+        return yes
+    turn = _turn(topic)
+    tell(turn, yes)
+    return any(read(turn, other, timeout) for other in range(rank()[1]))
+
+
 def told_by_another(error: BaseException) -> bool:
     """Whether an error is what a collective or the coordination service raises when another process has ended."""
     if isinstance(error, LostProcessError) or "Gloo" in str(error):

@@ -71,7 +71,7 @@ class Logs:
             kept = [line for line in lines if line["step"] <= step]
             self.last[member] = kept[-1] if kept else {}
             result = self.directory(member) / "result.json"
-            found = Outcome(**json.loads(result.read_text())) if result.exists() else None
+            found = _read_outcome(result)
             if found is not None and found.status in (PRUNED, DIVERGED) and found.generation < generation:
                 self.outcomes[member] = found
             if self._writes:
@@ -113,6 +113,13 @@ def read_lines(path: pathlib.Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _read_outcome(path: pathlib.Path) -> Outcome | None:
+    try:
+        return Outcome(**json.loads(path.read_text()))
+    except FileNotFoundError:  # or taken back by process 0 at this very moment
+        return None
 
 
 def _rewrite(path: pathlib.Path, lines: list[dict[str, Any]], kept: list[dict[str, Any]]) -> None:

@@ -279,6 +279,7 @@ class _Trainer:
             if deciding:
                 carried = self._decide(population, step, carried, generation)
             if last or stopping or deciding or step % settings.checkpoint_every == 0:
+                self._note_ended(carried, generation)
                 checkpointer.save(step, carried)
                 if not last and self._fewer_would_do(carried) and not stopping:
                     return (RUNNING if self._training(carried) else DONE), step, carried

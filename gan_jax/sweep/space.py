@@ -6,7 +6,7 @@ An experiment file's `sweep()` returns such a space: `{'rate': LogUniform(1e-4, 
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -136,8 +136,15 @@ def random(space: Space, count: int, seed: int = 0) -> list[Point]:
     ]
 
 
+_KINDS: dict[str, Callable[..., Uniform | LogUniform]] = {
+    "uniform(": lambda low, high: Uniform(float(low), float(high)),
+    "log(": LogUniform,
+    "int(": lambda low, high: Uniform(int(low), int(high)),
+}
+
+
 def parse(text: str) -> dict[str, Distribution]:
-    """A space from a flag: `learning_rate=log(1e-4,1e-2);gamma=uniform(0,1);seed=0,1,2`.
+    """A space from a flag: `learning_rate=log(1e-4,1e-2);gamma=uniform(0,1);latents=int(2,8);seed=0,1,2`.
 
     Raises:
       InvalidInputError: for anything else.
@@ -145,15 +152,14 @@ def parse(text: str) -> dict[str, Distribution]:
     space: dict[str, Distribution] = {}
     for part in filter(None, (part.strip() for part in text.split(";"))):
         name, _, values = part.partition("=")
-        kinds: dict[str, type[Uniform] | type[LogUniform]] = {"uniform(": Uniform, "log(": LogUniform}
-        kind = next((kind for kind in kinds if values.startswith(kind) and values.endswith(")")), "")
+        kind = next((kind for kind in _KINDS if values.startswith(kind) and values.endswith(")")), "")
         listed = [_value(x.strip()) for x in values[len(kind) : -1 if kind else None].split(",") if x.strip()]
         try:
-            space[name.strip()] = kinds[kind](*listed) if kind else Choice(listed)
-        except (TypeError, InvalidInputError) as error:
+            space[name.strip()] = _KINDS[kind](*listed) if kind else Choice(listed)
+        except (TypeError, ValueError, InvalidInputError) as error:
             raise InvalidInputError(
-                f"space {part!r}: {error}; expected KEY=VALUE,VALUE or KEY=uniform(LOW,HIGH) or KEY=log(LOW,HIGH), "
-                "separated by semicolons"
+                f"space {part!r}: {error}; expected KEY=VALUE,VALUE or KEY=uniform(LOW,HIGH) or KEY=log(LOW,HIGH) "
+                "or KEY=int(LOW,HIGH), separated by semicolons"
             ) from error
     return space
 

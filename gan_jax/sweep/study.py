@@ -9,18 +9,21 @@ Only one process of a worker has a `Study`.
 """
 
 import contextlib
+import datetime
 import fcntl
 import json
 import math
 import pathlib
-from collections.abc import Iterator
+import secrets
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
+from gan_jax.runtime.logging import write_json
 from gan_jax.sweep.logs import DIVERGED, DONE, PRUNED, RUNNING
 from gan_jax.sweep.space import Choice, Distribution, LogUniform, Point, Space, grid
 from gan_jax.types import InvalidInputError
@@ -62,6 +65,7 @@ class Study:
         sampler: str = "tpe",
         pruner: str = "none",
         first_rung: int = 1,
+        last: int = 1,
         eta: int = 3,
         grid_size: int = 3,
         seed: int = 0,
@@ -78,6 +82,7 @@ class Study:
           sampler: one of `SAMPLERS`; `grid` takes all combinations.
           pruner: one of `PRUNERS`, in units of the steps that are reported.
           first_rung: of `asha` and `hyperband`: the least steps that a trial makes.
+          last: of `hyperband`: the most.
           eta: of those: one in so many goes on at each rung.
           grid_size: values of every distribution in a grid.
           seed: of the sampler. With one worker, trials are a function of it.
@@ -93,9 +98,9 @@ class Study:
         try:
             self._study = optuna.create_study(
                 storage=kept,
-                study_name=workdir.name if storage else "sweep",
+                study_name=self._name() if storage else "sweep",
                 direction="minimize" if mode == "min" else "maximize",
-                pruner=_pruner(pruner, first_rung, eta),
+                pruner=_pruner(pruner, first_rung, last, eta),
                 load_if_exists=True,
             )
         except Exception as error:  # whatever the database's driver raises
@@ -113,30 +118,39 @@ class Study:
             self._study.set_user_attr("facts", told)
             if sampler == "grid":
                 self._num_trials = 0  # none but those that wait
-                for point in grid(space, grid_size) if not self._study.get_trials(deepcopy=False) else []:
+                for point in grid(space, grid_size)[len(self._study.get_trials(deepcopy=False)) :]:
                     self._study.enqueue_trial(point)
         self._claims: dict[int, Any] = {}
 
-    def take(self, together: int = 0) -> Taken | None:
+    def _name(self) -> str:
+        """One for each workdir, whatever else is in the database."""
+        path = self._workdir / "study.json"
+        with self.alone():
+            if not path.exists():
+                write_json(path, {"study_name": f"{self._workdir.name}-{secrets.token_hex(4)}"})
+            return str(json.loads(path.read_text())["study_name"])
+
+    def take(self, together: int = 0, saved: Callable[[int, bool], int] = lambda first, together: 0) -> Taken | None:
         """What another worker has left, or what is new; None if there is neither. The caller has the claims.
 
         Args:
           together: so many new trials as the members of one population, fewer where fewer are left; 0 for one alone.
+          saved: of a trial, or of the population that begins with it: the step of the newest checkpoint.
         """
         with self.alone():
             trials = self._study.get_trials()
+            groups: dict[int, list[FrozenTrial]] = {}
             for trial in trials:
-                if trial.state == TrialState.RUNNING and self._claim(trial.number):
-                    first = trial.user_attrs.get(_TOGETHER, trial.number)
-                    group = [x for x in trials if x.user_attrs.get(_TOGETHER, x.number) == first]
-                    left = [x.number for x in group if not x.state.is_finished()]
-                    claimed = all(number in self._claims or self._claim(number) for number in left)
-                    assert claimed, f"trials {left} are of one population, and some of them are held by another worker"
-                    if self._worth_trying(trial.number):
-                        points = [dict(x.params) for x in group]
-                        return Taken([x.number for x in group], points, True, _TOGETHER in trial.user_attrs)
-                    for number in left:
-                        self.tell(number, FAILED, None)
+                groups.setdefault(trial.user_attrs.get(_TOGETHER, trial.number), []).append(trial)
+            for first, group in groups.items():
+                left = [x.number for x in group if x.state == TrialState.RUNNING]
+                if not left or not self._claim_all(left):
+                    continue
+                whole = _TOGETHER in group[0].user_attrs
+                if self._worth_trying(left[0], max(saved(first, whole), *(_reported(x) for x in group))):
+                    return Taken([x.number for x in group], [self._point(x) for x in group], True, whole)
+                for number in left:
+                    self.tell(number, FAILED, None)
             new: list[optuna.Trial] = []
             while len(new) < max(1, together) and self._is_one_left():
                 self._study.sampler = self._make_sampler(len(self._study.get_trials(deepcopy=False)))
@@ -149,6 +163,25 @@ class Study:
                     new[-1].set_user_attr(_TOGETHER, new[0].number)
             points = [dict(trial.params) for trial in new]
             return Taken([trial.number for trial in new], points, False, together > 0) if new else None
+
+    def _claim_all(self, numbers: list[int]) -> bool:
+        """All or none: of a worker that is just dying, some are still held."""
+        claimed = [number for number in numbers if self._claim(number)]
+        if len(claimed) < len(numbers):
+            for number in claimed:
+                self._release(number)
+        return len(claimed) == len(numbers)
+
+    def _point(self, trial: FrozenTrial) -> Point:
+        """Of a trial that was asked for; what its worker died before it was told is made up for."""
+        if missing := self._distributions.keys() - trial.params.keys():
+            self._study.sampler = self._make_sampler(trial.number)
+            asked = self._trial(trial.number)
+            for name in self._distributions:
+                if name in missing:
+                    _suggest(asked, name, self._distributions[name])
+            return dict(asked.params)
+        return dict(trial.params)
 
     def _is_one_left(self) -> bool:
         begun = self._study.get_trials(deepcopy=False)
@@ -199,7 +232,11 @@ class Study:
             reported = trial.intermediate_values
             last = reported[max(reported)] if reported else None
             value = last if trial.value is None else trial.value
-            row = {"trial": trial.number, **trial.params, "status": trial.user_attrs.get("status", RUNNING)}
+            row: dict[str, Any] = {
+                "trial": trial.number,
+                **trial.params,
+                "status": trial.user_attrs.get("status", RUNNING),
+            }
             if _TOGETHER in trial.user_attrs:
                 row[_TOGETHER] = trial.user_attrs[_TOGETHER]
             found.append(row | {"images": max(reported, default=0)} | ({} if value is None else {metric: value}))
@@ -218,17 +255,24 @@ class Study:
         trial = self._study.best_trial
         return trial.number, float(trial.value or 0.0)
 
-    def _frozen(self, number: int) -> optuna.trial.FrozenTrial:
-        return self._study.get_trials()[number]
+    def seconds_left(self) -> float | None:
+        """At the pace so far, until all have ended; None before the first has."""
+        trials = self._study.get_trials(deepcopy=False)
+        ended = sum(trial.state.is_finished() for trial in trials)
+        began = [trial.datetime_start for trial in trials if trial.datetime_start is not None]
+        if not ended:
+            return None
+        return (datetime.datetime.now() - min(began)).total_seconds() / ended * (self.num_trials - ended)
+
+    def _frozen(self, number: int) -> FrozenTrial:
+        return self._study.get_trials(deepcopy=False)[number]
 
     def _trial(self, number: int) -> optuna.Trial:
         return optuna.Trial(self._study, self._frozen(number)._trial_id)
 
-    def _worth_trying(self, number: int) -> bool:
+    def _worth_trying(self, number: int, reached: int) -> bool:
         """Counts attempts that got no further than the one before."""
-        frozen = self._frozen(number)
-        reached = max(frozen.intermediate_values, default=0)
-        attempts, before = frozen.user_attrs.get("attempts", [1, 0])
+        attempts, before = self._frozen(number).user_attrs.get("attempts", [1, 0])
         attempts = 1 if reached > before else attempts + 1
         self._trial(number).set_user_attr("attempts", [attempts, reached])
         return attempts <= _ATTEMPTS
@@ -277,9 +321,23 @@ def _distribution(x: Distribution, size: int, in_grid: bool) -> optuna.distribut
     return optuna.distributions.FloatDistribution(x.low, x.high)
 
 
-def _pruner(name: str, first: int, eta: int) -> optuna.pruners.BasePruner:
+def _reported(trial: FrozenTrial) -> int:
+    return max(trial.intermediate_values, default=0)
+
+
+def _suggest(trial: optuna.Trial, name: str, distribution: optuna.distributions.BaseDistribution) -> None:
+    if isinstance(distribution, optuna.distributions.CategoricalDistribution):
+        trial.suggest_categorical(name, distribution.choices)
+    elif isinstance(distribution, optuna.distributions.IntDistribution):
+        trial.suggest_int(name, distribution.low, distribution.high)
+    else:
+        assert isinstance(distribution, optuna.distributions.FloatDistribution)
+        trial.suggest_float(name, distribution.low, distribution.high, log=distribution.log)
+
+
+def _pruner(name: str, first: int, last: int, eta: int) -> optuna.pruners.BasePruner:
     if name == "asha":
         return optuna.pruners.SuccessiveHalvingPruner(first, eta)
     if name == "hyperband":
-        return optuna.pruners.HyperbandPruner(first, reduction_factor=eta)
+        return optuna.pruners.HyperbandPruner(first, max(first, last), eta)
     return {"none": optuna.pruners.NopPruner, "median": optuna.pruners.MedianPruner}[name]()

@@ -25,9 +25,13 @@ def study():
         opened.append(Study(workdir, SPACE, **options))
         return opened[-1]
 
+    def close():
+        for one in opened:
+            one.close()
+
+    make.close = close
     yield make
-    for one in opened:
-        one.close()
+    close()
 
 
 def test_trials_are_taken_once_and_end_once(tmp_path, study):
@@ -66,6 +70,58 @@ def test_what_a_dead_worker_leaves_is_taken_up_again_but_not_for_ever(tmp_path, 
     assert [row["status"] for row in last.rows("m")] == ["failed"]
 
 
+def test_a_population_that_comes_further_is_taken_up_every_time(tmp_path, study):
+    """Whichever of its members reports, or if checkpoints alone tell; after three attempts in vain all have failed."""
+    taken = study(tmp_path, num_trials=3).take(together=2)
+    for images in range(5):
+        study.close()
+        one = study(tmp_path)
+        assert one.take() == (taken.numbers, taken.points, True, True)
+        one.report(1, images + 1, 1.0)  # and never trial 0
+    for step in range(1, 5):
+        study.close()
+        assert study(tmp_path).take(saved=lambda first, together, step=step: 1000 * step).continued
+    for _ in range(2):
+        study.close()
+        assert study(tmp_path).take(saved=lambda first, together: 4000).continued
+    study.close()
+    last = study(tmp_path, num_trials=3)
+    assert last.take(saved=lambda first, together: 4000).numbers == [2], "and the next is taken"
+    assert [row["status"] for row in last.rows("m")] == ["failed", "failed", "running"]
+
+
+def test_a_worker_may_die_while_it_asks(tmp_path, study, monkeypatch):
+    """A trial whose values were not drawn yet has them drawn; the rest of a grid is still enqueued."""
+    one = study(tmp_path / "random")
+    one._study.ask()  # what Optuna does first
+    again = study(tmp_path / "random").take()
+    assert again.numbers == [0] and again.continued and again.points[0].keys() == SPACE.keys()
+    enqueue, points = optuna.Study.enqueue_trial, []
+
+    def dies(self, point):
+        if len(points) == 3:
+            raise KeyboardInterrupt
+        points.append(point)
+        enqueue(self, point)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(optuna.Study, "enqueue_trial", dies)
+        study(tmp_path / "grid", sampler="grid", grid_size=2)
+    two = study(tmp_path / "grid", sampler="grid", grid_size=2)
+    found = []
+    while (taken := two.take()) is not None:
+        found += taken.points
+        two.tell(taken.numbers[0], "done", 0.0)
+    assert found == spaces.grid(SPACE, 2)
+
+
+def test_of_a_population_all_claims_are_had_or_none(tmp_path, study):
+    one, two = study(tmp_path), study(tmp_path)
+    one.take(together=3)
+    one._release(0)  # a process that is ending lets go of one after the other
+    assert two.take().numbers == [3] and not two.holds(0)
+
+
 def test_grids_are_taken_whole_and_pruners_are_asked(tmp_path, study):
     one = study(tmp_path, sampler="grid", grid_size=2, pruner="median")
     points = []
@@ -92,6 +148,8 @@ def test_a_database_will_do(tmp_path, study):
     url = f"sqlite:///{tmp_path / 'study.db'}"
     one, two = study(tmp_path / "a", storage=url), study(tmp_path / "a", storage=url)
     assert [one.take().numbers, two.take().numbers] == [[0], [1]]
+    (tmp_path / "other").mkdir()
+    assert study(tmp_path / "other" / "a", storage=url).take().numbers == [0], "another sweep of the same name"
 
 
 def test_a_population_is_taken_and_taken_up_again_together(tmp_path, study):
@@ -153,6 +211,7 @@ def test_four_workers_share_a_study_and_one_is_killed(tmp_path):
         assert [line["step"] for line in logged] == list(range(40, 401, 40))
     assert "no more trials" in run("sweep", *flags)
     assert "is of something else" in run("sweep", *flags, "--config.gamma=0.5", code=2)
+    assert "best_metric" in run("sweep", *flags, "--config.best_metric=eval/mixture_high_quality", code=2)
 
 
 @pytest.mark.slow

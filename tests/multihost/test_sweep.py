@@ -1,10 +1,11 @@
 """A population over two processes: the same as over two devices of one, also when members are pruned or diverge."""
 
 import json
+import signal
 
 import pytest
 
-from tests.experiments.commands import run, run_together
+from tests.experiments.commands import finish, run, run_together, together, when
 from tests.experiments.test_sweep import FLAGS, table, without_times
 
 
@@ -57,3 +58,20 @@ def test_two_processes_are_one_worker_of_a_study(tmp_path, together):
     assert "no more trials" in outputs[0] and "trial" not in outputs[1]
     pruned = "populations/00000/members/00002" if together else "trials/00002"
     assert json.loads((tmp_path / pruned / "result.json").read_text())["status"] == "pruned"
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_between_trials_ends_the_worker(tmp_path):
+    """No process may begin a trial that another one does not."""
+    flags = [flag.replace("steps=400", "steps=80") for flag in FLAGS]
+    flags += ["--engine=study", "--sampler=random", "--space=learning_rate=log(1e-4,1e-2)", "--num_trials=50"]
+    processes = together(f"--workdir={tmp_path}", *flags, "--step_timeout=100", command="sweep")
+    try:
+        when(processes[0], lambda line: line.startswith("trial 0 done"))
+        processes[1].send_signal(signal.SIGTERM)
+        ends = [finish(process) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [code for code, _ in ends] == [75, 75], ends
+    assert table(tmp_path)[0]["status"] == "done"

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -245,8 +246,34 @@ def test_copies_take_everything_but_their_own_noise(tmp_path):
     values = outcomes[1].hparams
     assert values[RATES[0]] == pytest.approx(0.03) and values[RATES[1]] == pytest.approx(0.01)
     assert outcomes[0].hparams[RATES[0]] == pytest.approx(0.01)
-    short, _ = train(dataclasses.replace(run, steps=10), members, tmp_path / "short")
-    assert outcomes[0].state_sha256 != outcomes[1].state_sha256 != short[1].state_sha256
+    assert outcomes[0].state_sha256 != outcomes[1].state_sha256, "from there on they differ"
+
+    run = dataclasses.replace(run, report_every=5)
+    stopped, _ = train(run, members, tmp_path / "stopped", search=Swap(), stop_at=5)
+    assert [x.step for x in stopped] == [10, 10], "right after the decision"
+    where = final_states(run, members, tmp_path / "stopped", stopped)
+    states, mesh = [], runtime.make_mesh(jax.devices()[:1])
+    for member in (0, 1):
+        own = dataclasses.replace(run, seed=members[member].seed)
+        with jax.set_mesh(mesh), runtime.Checkpointer(where[member] / "checkpoints", keep_last=1,
+                                                      about=own.about()) as checkpointer:  # fmt: skip
+            states.append(checkpointer.restore_latest(build_start(own, RING.spec, mesh).abstract)[1]["state"])
+    parent, child = states
+    assert not jnp.array_equal(jax.random.key_data(parent.key), jax.random.key_data(child.key)), "its own noise"
+    parent = core.set_hparams(parent, {RATES[0]: 0.03})
+    for part in ("players", "ema", "aux", "hparams"):
+        ours, theirs = (jax.tree.leaves(getattr(state, part)) for state in (child, parent))
+        assert ours and all(jnp.array_equal(a, b) for a, b in zip(ours, theirs, strict=True)), part
+
+
+def test_what_diverges_between_reports_is_told_too(tmp_path):
+    """At a checkpoint, with and without others that go on, and where the population is packed there."""
+    run = experiment(steps=80, report_every=40, checkpoint_every=20, **PLAIN)
+    outcomes, said = train(run, rates(0.01, 1e30, 1e30, 1e30), tmp_path / "some")
+    assert [x.status for x in outcomes] == ["done", "diverged", "diverged", "diverged"]
+    assert any("packing" in message for message in said) and outcomes[0].step == 80
+    outcomes, _ = train(run, rates(1e30, 1e30), tmp_path / "all")
+    assert [x.status for x in outcomes] == ["diverged", "diverged"]
 
 
 def test_what_a_population_refuses(tmp_path):

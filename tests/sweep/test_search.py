@@ -63,7 +63,10 @@ def test_spaces_from_flags():
     parsed = spaces.parse("lr=log(1e-4,1e-2); gamma=uniform(0,1.5);seed=0,1;rule=alternating,simultaneous;on=true")
     assert parsed["lr"] == spaces.LogUniform(1e-4, 1e-2) and parsed["gamma"] == spaces.Uniform(0, 1.5)
     assert [parsed[x].values for x in ("seed", "rule", "on")] == [[0, 1], ["alternating", "simultaneous"], [True]]
-    for wrong in ("lr=log(1e-2,1e-4)", "lr=log(0,1)", "lr=uniform(1)", "lr="):
+    whole = spaces.parse("rate=uniform(0,1);n=int(1,4)")
+    assert not whole["rate"].whole and whole["n"] == spaces.Uniform(1, 4) and whole["n"].whole
+    assert spaces.extremes(whole) == [{"rate": 0.0, "n": 1}, {"rate": 1.0, "n": 1}, {"rate": 0.0, "n": 4}]
+    for wrong in ("lr=int(a,b)", "lr=log(1e-2,1e-4)", "lr=log(0,1)", "lr=uniform(1)", "lr="):
         with pytest.raises(InvalidInputError, match="expected KEY=VALUE"):
             spaces.parse(wrong)
 
