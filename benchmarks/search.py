@@ -113,8 +113,8 @@ def run(name: str, method: str, seed: int) -> dict[str, Any]:
     return {
         "case": name, "method": method, "seed": seed, "setup": case._asdict(), "members": len(rows),
         "ended": {status: sum(row["status"] == status for row in rows) for status in ("done", "pruned", "diverged")},
-        "images": sum(int(row["images"]) for row in rows), "best": float(best[case.metric]), "again": again, "row": best,
-        "curve": curve, "seconds": round(time.monotonic() - began, 1),
+        "images": sum(int(row["images"]) for row in rows), "best": float(best[case.metric]), "again": again,
+        "row": best, "curve": curve, "seconds": round(time.monotonic() - began, 1),
     }  # fmt: skip
 
 
