@@ -1,43 +1,19 @@
 """Trials as the members of one population: their training, their table, and those that become runs of their own."""
 
-import dataclasses
 import math
-import pathlib
 from collections.abc import Sequence
 from typing import Any
-
-import ml_collections
 
 from experiments import launch, trials
 from experiments import workdir as workdirs
 from experiments.launch import say
+from experiments.trials import Job
 from gan_jax import runtime, sweep
-from gan_jax.runtime import hosts, signals
+from gan_jax.runtime import hosts
 from gan_jax.sweep.space import Point
 from gan_jax.types import InvalidInputError
 
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """What a sweep is of, and what its process runs with.
-
-    Attributes:
-      module: the experiment file.
-      path: of it.
-      config: as resolved from file and flags.
-      workdir: of the sweep.
-      watchdog: of this process.
-      stop: asks for a stop, by a signal or by a study.
-      wish: the members that become runs of their own: `best`, `all`, `none`, or ids by commas.
-    """
-
-    module: Any
-    path: pathlib.Path
-    config: ml_collections.ConfigDict
-    workdir: pathlib.Path
-    watchdog: runtime.Watchdog
-    stop: signals.StopRequest
-    wish: str = "best"
+SAVED = ("population/*/*", "trials/*/checkpoints/*")  # where a sweep keeps its checkpoints
 
 
 def train(job: Job, made: trials.Members, points: Sequence[Point], search: sweep.Search | None) -> list[sweep.Outcome]:

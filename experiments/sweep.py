@@ -8,8 +8,8 @@
 --search=pbt prunes or changes them on the way, by config.best_metric. --engine=study makes this process a worker of a
 study of --num_trials, of which any number may be started with this command, on any machine that sees the workdir:
 --sampler says what to try next, --pruner what to end early; with --population=P it takes P trials at a time, as the
-members of one program. --engine=local runs one trial after the other. The same
-command continues a sweep. --print_commands prints each trial's own command, for SLURM arrays, JobSets or agents.
+members of one program. --engine=local runs one trial after the other. The same command continues a sweep.
+--print_commands prints each trial's own command, for SLURM arrays, JobSets or agents.
 
 In the workdir: results.jsonl and results.csv with a row for each trial; pictures (sweep.png: every key against
 config.best_metric; curves.png; lineage.png of pbt); members/NNNNN with the log and the result of a member of a
@@ -20,7 +20,6 @@ experiments.train.
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 import pathlib
@@ -38,8 +37,7 @@ from experiments import flags as commands
 from experiments import launch, populations, trials, worker
 from experiments import workdir as workdirs
 from experiments.launch import say
-from experiments.populations import Job
-from experiments.settings import FREE
+from experiments.trials import Job
 from gan_jax import runtime, sweep
 from gan_jax.runtime import hosts, signals
 from gan_jax.sweep import space as spaces
@@ -142,29 +140,25 @@ def overridden() -> dict[str, Any]:
 
 def claim(job: Job, wanted: Sequence[spaces.Point], chosen: sweep.Search | None) -> None:
     """Takes the workdir, or refuses one of another sweep, once that has begun."""
-    record, config = job.workdir / "sweep.json", job.config.to_dict()
-    free = set(FREE) - ({"metrics", "evaluate_every", "best_metric", "best_mode"} if chosen else set())
-    now = {
-        "config": {key: value for key, value in config.items() if key not in free},
-        "experiment file": hashlib.sha256(job.path.read_bytes()).hexdigest(),
-        "search": repr(chosen),
-        "trials": list(wanted),
-    }
+    record, settings = job.workdir / "sweep.json", job.module.build(job.config)
+    by = [settings.best_metric, settings.best(), settings.evaluate_every or settings.report_every]
+    now = {"search": repr(chosen), "by": by if chosen else None, "trials": list(wanted)}
     now = json.loads(json.dumps(now))
-    begun = [*job.workdir.glob("population/*/[0-9]*"), *job.workdir.glob("trials/*/checkpoints/[0-9]*")]
-    if record.exists() and begun:
-        before = workdirs.read_json(record)
-        flat = [x | x["config"] | {f"trial {i}": point for i, point in enumerate(x["trials"])} for x in (before, now)]
+    if record.exists() and workdirs.has_begun(job.workdir, populations.SAVED):
+        flat = [
+            x | {f"trial {i}": point for i, point in enumerate(x["trials"])} for x in (workdirs.read_json(record), now)
+        ]
         changed = [
             f"{key}: {flat[0].get(key, 'absent')!r} there, {flat[1].get(key, 'absent')!r} now"
-            for key in sorted(flat[0].keys() | flat[1].keys())
-            if key not in ("config", "trials") and flat[0].get(key) != flat[1].get(key)
+            for key in flat[0] | flat[1]
+            if key != "trials" and flat[0].get(key) != flat[1].get(key)
         ]
         if changed:
             raise InvalidInputError(
                 f"workdir {str(job.workdir)!r} has another sweep:\n  " + "\n  ".join(changed[:20]) + "\n"
                 "continue that with its own flags, or use another --workdir"
             )
+    workdirs.claim(job.workdir, job.path, job.config, saved=populations.SAVED)
     workdirs.write_json(record, now)
 
 
@@ -175,12 +169,7 @@ def population(job: Job, wanted: Sequence[spaces.Point]) -> int:
     chosen = search(made.experiment)
     if isinstance(chosen, sweep.PopulationBased):
         chosen = dataclasses.replace(chosen, bounds=trials.bounds(job.module, job.config, space_of(job.module)))
-
-    def take() -> None:
-        workdirs.claim(job.workdir, job.path, job.config)
-        claim(job, wanted, chosen)
-
-    launch.claim(job.workdir, take, job.watchdog.patience)
+    launch.claim(job.workdir, lambda: claim(job, wanted, chosen), job.watchdog.patience)
     outcomes = populations.train(job, made, wanted, chosen)
     if "stopped" in [outcome.status for outcome in outcomes]:
         return commands.STOPPED
@@ -221,12 +210,7 @@ def study(job: Job) -> int:
 
 def local(job: Job, wanted: Sequence[spaces.Point]) -> int:
     """One trial after the other, each a process of its own; this one leaves the devices to them."""
-    try:
-        job.workdir.mkdir(parents=True, exist_ok=True)
-        workdirs.lock(job.workdir)
-        claim(job, wanted, None)
-    except OSError as error:
-        raise InvalidInputError(f"workdir {str(job.workdir)!r} cannot be written: {error}") from error
+    claim(job, wanted, None)
     rows, failed, ran, began = [], 0, 0, time.monotonic()
     for index, point in enumerate(wanted):
         directory = trials.directory(job.workdir, index)
@@ -284,6 +268,7 @@ def main(argv: Sequence[str]) -> int:
     if _ENGINE.value == "local":
         if launch.is_one_of_several():
             raise InvalidInputError("--engine=local is for one process; several share the trials of --engine=study")
+        jax.config.update("jax_platforms", "cpu")  # a TPU is for one process, and the trials are others
         with signals.stop_signals() as stop:
             return local(Job(module, path, config, workdir, runtime.Watchdog(), stop), wanted)
     if (_ENGINE.value == "population" or _POPULATION.value) and "device_count" not in os.environ.get("XLA_FLAGS", ""):

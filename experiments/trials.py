@@ -15,12 +15,36 @@ import ml_collections
 from experiments import launch
 from gan_jax import core, runtime, sweep
 from gan_jax.data import Source
+from gan_jax.runtime import signals
 from gan_jax.runtime.program import abstract_batches, init_state
 from gan_jax.sweep.space import Space, extremes
 from gan_jax.types import InvalidInputError
 
 Point = Mapping[str, Any]
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What a sweep is of, and what its process runs with.
+
+    Attributes:
+      module: the experiment file.
+      path: of it.
+      config: as resolved from file and flags.
+      workdir: of the sweep.
+      watchdog: of this process.
+      stop: asks for a stop, by a signal or by a study.
+      wish: the members that become runs of their own: `best`, `all`, `none`, or ids by commas.
+    """
+
+    module: Any
+    path: pathlib.Path
+    config: ml_collections.ConfigDict
+    workdir: pathlib.Path
+    watchdog: runtime.Watchdog
+    stop: signals.StopRequest
+    wish: str = "best"
 
 
 def configured(config: ml_collections.ConfigDict, point: Point) -> ml_collections.ConfigDict:

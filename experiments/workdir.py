@@ -13,7 +13,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -93,12 +93,21 @@ def release(workdir: pathlib.Path) -> None:
         _locks.pop(workdir).close()
 
 
+SAVED = ("checkpoints/*",)  # where a run keeps its checkpoints
+
+
+def has_begun(workdir: pathlib.Path, saved: Sequence[str] = SAVED) -> bool:
+    """Whether anything is saved: until then, another try may correct its flags."""
+    return any(path.name.isdigit() for pattern in saved for path in workdir.glob(pattern))
+
+
 def claim(
     workdir: pathlib.Path,
     module_path: pathlib.Path,
     config: ml_collections.ConfigDict,
     *,
     init_from: dict[str, Any] | None = None,
+    saved: Sequence[str] = SAVED,
 ) -> None:
     """Makes a workdir this run's own, or checks that it is: writes `config.json` and a copy of the experiment file.
 
@@ -110,6 +119,7 @@ def claim(
       module_path: the experiment file.
       config: as resolved from file and flags.
       init_from: whose networks the run begins with.
+      saved: patterns of its checkpoints.
 
     Raises:
       InvalidInputError: if the workdir was made by another config (the message lists the differences), is in use by
@@ -122,8 +132,8 @@ def claim(
         raise InvalidInputError(f"workdir {str(workdir)!r} cannot be written: {error}") from error
     resolved = json.loads(config.to_json_best_effort())
     record = workdir / "config.json"
-    started = any(path.name.isdigit() for path in (workdir / "checkpoints").glob("*"))
-    if record.exists() and started:  # until something is saved, another try may correct its flags
+    started = has_begun(workdir, saved)
+    if record.exists() and started:
         begun = read_json(record)
         earlier = begun["config"]
         if init_from not in (None, begun.get("init_from")):

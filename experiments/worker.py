@@ -5,7 +5,7 @@ import functools
 import hashlib
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ml_collections
@@ -14,8 +14,8 @@ from experiments import flags as commands
 from experiments import launch, populations, trials
 from experiments import workdir as workdirs
 from experiments.launch import say
-from experiments.populations import Job
 from experiments.settings import FREE
+from experiments.trials import Job
 from gan_jax import runtime, sweep
 from gan_jax.runtime import hosts
 from gan_jax.runtime.loop import STOPPED
@@ -31,6 +31,10 @@ def facts(path: pathlib.Path, config: ml_collections.ConfigDict, space: Space) -
     free = {*FREE, *space} - set(_COMPARED)
     shared = {key: value for key, value in config.to_dict().items() if key not in free}
     return {"config": shared, "experiment file": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def _nothing() -> None:
+    pass
 
 
 @dataclasses.dataclass
@@ -59,11 +63,11 @@ class Worker:
                 hosts.decide("pictures", self.show, patience)
                 return commands.DONE
             numbers, points, continued, together = taken
-            left = ", which another worker has left" if continued else ""
+            left, after = ", which another worker has left" if continued else "", _nothing
             try:
                 if together:
                     say(f"trials {numbers[0]} to {numbers[-1]} as one population{left}")
-                    ends = self.population(numbers, points)
+                    ends, after = self.population(numbers, points)
                 else:
                     say(f"trial {numbers[0]}{left}: {points[0]}")
                     ends = [self.trial(numbers[0], points[0])]
@@ -77,6 +81,7 @@ class Worker:
             if STOPPED in [status for status, _ in ends]:
                 break  # still running for the study: whoever comes next goes on with it
             hosts.decide("told", functools.partial(self.tell, numbers, ends), patience)
+            after()
         return commands.STOPPED
 
     def trial(self, number: int, point: Point) -> tuple[str, float | None]:
@@ -106,11 +111,16 @@ class Worker:
             workdirs.write_json(record, json.loads(record.read_text()) | {"status": status})
         return status, values[-1] if values else result.metrics.get(self.settings.best_metric)
 
-    def population(self, numbers: list[int], points: list[Point]) -> list[tuple[str, float | None]]:
-        """Trains several as one program, which the study prunes; returns of each what `trial` does."""
+    def population(
+        self, numbers: list[int], points: list[Point]
+    ) -> tuple[list[tuple[str, float | None]], Callable[[], None]]:
+        """Trains several as one program, which the study prunes; returns of each what `trial` does, and what to do once
+        the study knows.
+        """
         directory = self.job.workdir / "populations" / f"{numbers[0]:05d}"
         job = dataclasses.replace(self.job, workdir=directory)
-        launch.claim(directory, lambda: workdirs.claim(directory, job.path, job.config), job.watchdog.patience)
+        take = functools.partial(workdirs.claim, directory, job.path, job.config, saved=populations.SAVED)
+        launch.claim(directory, take, job.watchdog.patience)
         made = trials.as_members(job.module, job.config, points)
         outcomes = populations.train(job, made, points, _Pruner(self, numbers))
         workdirs.release(directory)
@@ -119,10 +129,7 @@ class Worker:
             if self.study is not None and outcome.status == "done" and value is not None:
                 self.study.report(number, outcome.images, value)  # after the last iteration no search is asked
         ends = [(outcome.status, value) for outcome, value in zip(outcomes, values, strict=True)]
-        if STOPPED not in [status for status, _ in ends]:
-            hosts.decide("told", functools.partial(self.tell, numbers, ends), job.watchdog.patience)
-            populations.export(job, made, outcomes, points)
-        return ends
+        return ends, lambda: populations.export(job, made, outcomes, points)
 
     def saved(self, first: int, together: bool) -> int:
         """The step of the newest checkpoint of a trial, or of the population that begins with it."""
@@ -148,8 +155,6 @@ class Worker:
         told, best = [row["status"] for row in rows], self.study.best()
         counts = ", ".join(f"{told.count(x)} {x}" for x in sorted(set(told)))
         shown = "" if best is None else f"; best {self.settings.best_metric} {best[1]:.6g}, trial {best[0]}"
-        if not told_now:
-            return
         left = self.study.seconds_left()
         shown += "" if left is None else f"; ETA {runtime.duration(left)}"
         for number, (status, value) in told_now:

@@ -277,7 +277,7 @@ class _Trainer:
                 carried = carried | {"window": _zeros(carried["window"])}
             deciding = not last and self.search is not None and self.search.due(step)
             if deciding:
-                carried = self._decide(population, step, carried, generation)
+                carried = self._decide(population, step, carried)
             if last or stopping or deciding or step % settings.checkpoint_every == 0:
                 self._note_ended(carried, generation)
                 checkpointer.save(step, carried)
@@ -301,33 +301,39 @@ class _Trainer:
     def _note_ended(self, carried: Carried, generation: int) -> None:
         """Tells of those that don't train any more, and why."""
         member, alive, diverged, at = (on_host(carried[x]) for x in ("member", "alive", "diverged", "frozen_at"))
-        for slot, one in enumerate(member):
-            if one != EMPTY and not alive[slot] and int(one) not in self.logs.outcomes:
-                status = DIVERGED if diverged[slot] else PRUNED
+        ended = {int(one): slot for slot, one in enumerate(member) if one != EMPTY and not alive[slot]}
+        if ended.keys() <= self.logs.outcomes.keys():
+            return
+        for one, outcome in self._outcomes(0, carried, generation).items():
+            if one in ended:
+                slot = ended[one]
                 if diverged[slot]:
                     self.say(f"member {one} is not finite: frozen as it was at step {at[slot]:,}")
-                self._end(int(one), status, int(at[slot]), slot, carried, generation)
+                self._end(outcome, DIVERGED if diverged[slot] else PRUNED, slot, carried)
 
-    def _end(self, member: int, status: str, step: int, slot: int, carried: Carried, generation: int) -> None:
+    def _end(self, outcome: Outcome, status: str, slot: int, carried: Carried) -> None:
         digest = runtime.state_sha256(programs.member_state(carried, slot, carried["alive"].sharding.mesh))
-        outcome = self._outcomes(step, carried, generation)[member]
         self.logs.end(dataclasses.replace(outcome, status=status, state_sha256=digest))
 
     def _outcomes(self, step: int, carried: Carried, generation: int) -> dict[int, Outcome]:
-        """Of the members in the slots that have not ended before, as they are."""
+        """Of the members in the slots that have not ended before: at this step, or where they were frozen."""
         values = {name: on_host(x) for name, x in core.get_hparams(carried["state"]).items()}
-        found, images = {}, step * self.experiment.batch_size
-        for slot, one in enumerate(on_host(carried["member"])):
-            if one != EMPTY and int(one) not in self.logs.outcomes:
-                hparams = {name: float(x[slot]) for name, x in values.items()}
-                seed, last = self.members[one].seed, self.logs.last[int(one)]
-                found[int(one)] = Outcome(int(one), RUNNING, step, images, seed, hparams, last, generation, "")
+        member, alive, at = (on_host(carried[x]) for x in ("member", "alive", "frozen_at"))
+        found = {}
+        for slot, one in enumerate(member.tolist()):
+            if one != EMPTY and one not in self.logs.outcomes:
+                done, hparams = (
+                    step if alive[slot] else int(at[slot]),
+                    {name: float(x[slot]) for name, x in values.items()},
+                )
+                images, seed, last = done * self.experiment.batch_size, self.members[one].seed, self.logs.last[one]
+                found[one] = Outcome(one, RUNNING, done, images, seed, hparams, last, generation, "")
         return found
 
     def _finish(self, status: str, step: int, carried: Carried, generation: int) -> None:
-        for slot, member in enumerate(on_host(carried["member"])):
-            if member != EMPTY and int(member) not in self.logs.outcomes:
-                self._end(int(member), status, step, slot, carried, generation)
+        member = on_host(carried["member"]).tolist()
+        for one, outcome in self._outcomes(step, carried, generation).items():
+            self._end(outcome, status, member.index(one), carried)
 
     def _report(self, population: Population, step: int, carried: Carried, clock: "_Clock") -> None:
         """A line in the log of each member that trains, and one for the person watching."""
@@ -372,7 +378,7 @@ class _Trainer:
             values = judge(runtime.stream_samples(settings, state, seed))
         return {f"{EVALUATED}{name}": value for name, value in values.items()}
 
-    def _decide(self, population: Population, step: int, carried: Carried, generation: int) -> Carried:
+    def _decide(self, population: Population, step: int, carried: Carried) -> Carried:
         """Does what the search wants."""
         assert self.search is not None
         member, training = [int(x) for x in on_host(carried["member"])], self._training(carried)
@@ -407,7 +413,6 @@ class _Trainer:
             "frozen_at": _placed(frozen, carried["frozen_at"]),
             "member": carried["member"],
         }
-        self._note_ended(carried, generation)
         return carried
 
 
