@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import statistics
 import sys
 import time
@@ -108,9 +109,9 @@ def _cpuinfo() -> list[str]:
 
 
 def record(name: str, line: dict[str, Any], **more_versions: str) -> None:
-    """Appends a line to `results/{name}.jsonl` with the command, versions, commit and machine."""
+    """Appends a line to `results/{name}.jsonl`: with the command (absolute paths as DIR), versions, commit, machine."""
     RESULTS.mkdir(exist_ok=True)
-    command = " ".join([f"python -m benchmarks.{name}", *sys.argv[1:]])
+    command = " ".join([f"python -m benchmarks.{name}", *(re.sub("=/.*", "=DIR", word) for word in sys.argv[1:])])
     whole = {**line, "command": command, "versions": versions() | more_versions, "machine": machine()}
     with (RESULTS / f"{name}.jsonl").open("a") as file:
         file.write(json.dumps(whole, default=_plain) + "\n")

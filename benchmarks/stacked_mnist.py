@@ -255,9 +255,10 @@ def main(argv: Sequence[str]) -> None:
             for method in _ONLY.value or METHODS:
                 if not any(line["method"] == method and line["seed"] == seed for line in lines()):
                     measure(method, seed, source, test)
-    print(summary())
+    text = f"{summary()}\n\n{told()}"
+    print(text)
     if _WRITE.value:
-        put(_DOCS / "stacked_mnist.md", "stacked_mnist --write", f"{summary()}\n\n{told()}")
+        put(_DOCS / "stacked_mnist.md", "stacked_mnist --write", text)
         curves(_DOCS / "images" / "stacked_mnist.png")
 
 

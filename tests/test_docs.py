@@ -1,6 +1,8 @@
 """The programs in docs/losses.md run, its tables name what there is, and no page names a flag that is not."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -9,6 +11,8 @@ from gan_jax import losses, regularizers
 from tests.experiments.commands import ROOT, run
 
 TEXT = (ROOT / "docs" / "losses.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+WRITTEN = re.compile(r"<!-- written by python -m (\S+) --write -->\n(.*?)\n<!-- end of what is written -->", re.DOTALL)
 PROGRAMS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 
@@ -42,10 +46,20 @@ def test_every_flag_in_the_documentation_is_there():
     known |= set(re.findall(r"flags\.DEFINE_\w+\(\s*\"(\w+)\"", sources))
     configs = (ROOT / "experiments" / "configs").glob("[!_]*.py")
     keys = {"key", *(key for path in configs for key in load_module(path).get_config())}  # the first: any key
-    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+    for page in PAGES:
         text = page.read_text()
         commands = re.findall(r"experiments\.(?:train|sample|evaluate|sweep)((?:[^`\n]|\\\n)*)", text)
         written = {name for command in commands for name in re.findall(r"--([\w.]+)", command)}
         written |= set(re.findall(r"`--([\w.]+)(?:=[^`]*)?`", text)) - {"signal", "worker", "xla_gpu_deterministic_ops"}
         for name in written:
             assert name.removeprefix("config.") in keys if name.startswith("config.") else name in known, (page, name)
+
+
+@pytest.mark.slow
+def test_what_benchmarks_wrote_into_pages_is_what_their_results_say():
+    found = [match.groups() for page in PAGES for match in WRITTEN.finditer(page.read_text())]
+    assert len(found) >= 4
+    for module, text in found:
+        command = [sys.executable, "-m", module, "--table"]
+        printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+        assert text in printed, f"python -m {module} --write"
