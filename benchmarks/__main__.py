@@ -6,6 +6,7 @@ The table is made of the newest lines there. Needs the extra `bench`.
 python -m benchmarks                     all: about an hour on two cores
 python -m benchmarks --only=loop,steps   some
 python -m benchmarks --table             the table alone
+python -m benchmarks --write             the same, into docs/speed.md
 """
 
 import subprocess
@@ -16,11 +17,12 @@ from typing import Any, NamedTuple
 
 from absl import app, flags
 
-from benchmarks.measure import recorded, table
+from benchmarks.measure import RESULTS, put, recorded, table
 
 NAMES = ("convolutions", "steps", "loop", "startup", "phases", "population", "timeline")
 _ONLY = flags.DEFINE_list("only", list(NAMES), "which to run")
 _TABLE = flags.DEFINE_bool("table", False, "run nothing, and print the table of what is recorded")
+_WRITE = flags.DEFINE_bool("write", False, "run nothing, and put the table into docs/speed.md")
 Line = dict[str, Any]
 
 
@@ -147,13 +149,15 @@ def main(argv: Sequence[str]) -> None:
     if unknown:
         raise SystemExit(f"--only={','.join(sorted(unknown))}: expected some of {', '.join(NAMES)}")
     failed = []
-    for name in () if _TABLE.value else _ONLY.value:
+    for name in () if _TABLE.value or _WRITE.value else _ONLY.value:
         began = time.monotonic()
         print(f"--- benchmarks.{name}", flush=True)
         if subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=False).returncode:
             failed.append(name)
         print(f"--- took {time.monotonic() - began:.0f} s", flush=True)
     print(goals())
+    if _WRITE.value:
+        put(RESULTS.parents[1] / "docs" / "speed.md", "benchmarks", goals())
     if failed:
         raise SystemExit(f"failed: {', '.join(failed)}; see above")
 

@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> None:
         record("examples", facts | {"state_sha256": result["state_sha256"]})
     print(summary())
     if _WRITE.value:
-        put(_ROOT / "README.md", "examples --write", summary())
+        put(_ROOT / "README.md", "benchmarks.examples", summary())
 
 
 def summary() -> str:

@@ -139,9 +139,9 @@ def bootstrap(values: Sequence[float], draws: int = 10_000) -> tuple[float, floa
     return float(low), float(high)
 
 
-def put(page: pathlib.Path, name: str, text: str) -> None:
+def put(page: pathlib.Path, module: str, text: str) -> None:
     """Writes what a benchmark found into its place in a page, between two comments; what stood there is replaced."""
-    begin, end = f"<!-- written by python -m benchmarks.{name} -->", "<!-- end of what is written -->"
+    begin, end = f"<!-- written by python -m {module} --write -->", "<!-- end of what is written -->"
     before, rest = page.read_text().split(begin)
     page.write_text(f"{before}{begin}\n{text}\n{end}{rest.split(end, 1)[1]}")
 

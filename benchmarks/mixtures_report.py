@@ -142,7 +142,7 @@ def table(lines: Lines, long: Lines) -> str:
 
 def write(lines: Lines, long: Lines) -> None:
     """Puts the table into docs/mixtures.md, and draws docs/images/mixtures.png."""
-    put(DOCS / "mixtures.md", "mixtures --write", table(lines, long))
+    put(DOCS / "mixtures.md", "benchmarks.mixtures", table(lines, long))
     picture(lines, long, DOCS / "images" / "mixtures.png")
 
 

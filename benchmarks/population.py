@@ -13,6 +13,8 @@ python -m benchmarks.population            appends to results/population.jsonl
 python -m benchmarks.population --races=   without the races
 python -m benchmarks.population --alone=4  time only four runs one by one: the first, which compiles, and three of those
                                            that find its program, whose mean counts for all others
+python -m benchmarks.population --table    run nothing: what is recorded, as tables
+python -m benchmarks.population --write    the same into docs/speed.md, with a picture
 """
 
 import os
@@ -28,7 +30,7 @@ from typing import Any
 import jax
 from absl import app, flags
 
-from benchmarks.measure import in_turn, record, table
+from benchmarks.measure import RESULTS, in_turn, put, record, recorded, table
 from gan_jax import core, data, gans, nets, runtime
 from gan_jax.data import Source
 from gan_jax.sweep import Member
@@ -41,6 +43,8 @@ _RACES = flags.DEFINE_list("races", ["ring", "small ring"], "of which games")
 _RACE = flags.DEFINE_integer("race", 16, "members of a race", lower_bound=1)
 _STEPS = flags.DEFINE_integer("steps", 5000, "of the race", lower_bound=50)
 _ALONE = flags.DEFINE_integer("alone", 0, "how many of the race's single runs are timed; 0 for all", lower_bound=0)
+_TABLE = flags.DEFINE_bool("table", False, "run nothing, and show what is recorded")
+_WRITE = flags.DEFINE_bool("write", False, "run nothing, and put tables and a picture into docs/")
 
 
 def ring() -> Game:
@@ -115,35 +119,85 @@ def seconds_of_process(words: Sequence[str], cache: str) -> float:
     return time.perf_counter() - began
 
 
-def main(argv: Sequence[str]) -> None:
-    """See the module."""
-    del argv
+def measure_races() -> None:
+    """Records a line for each."""
     for game in _RACES.value:
         taken = race(game, _RACE.value, _STEPS.value, _ALONE.value)
         first, *others = taken["one by one"]  # the first compiles
         compiled = statistics.mean(others or [first])
         compiling, found = taken["together"]
-        faster = (first + (_RACE.value - 1) * compiled) / compiling
-        warm = _RACE.value * compiled / found
         record("population", {
-            "race": _RACE.value, "game": game, "steps": _STEPS.value, "seconds": taken, "ratio": faster,
-            "ratio_compiled_before": warm,
+            "race": _RACE.value, "game": game, "steps": _STEPS.value, "seconds": taken,
+            "ratio": (first + (_RACE.value - 1) * compiled) / compiling,
+            "ratio_compiled_before": _RACE.value * compiled / found,
         })  # fmt: skip
-        print(f"{_RACE.value} of {game} as one population: {faster:.2f} times as fast as one by one; {warm:.2f} times "
-              "where both find their programs compiled", flush=True)  # fmt: skip
-    rows: list[list[Any]] = [["case", "members", "ms per member and step", "times as fast as one"]]
+
+
+def measure_sizes() -> None:
+    """Records a line for each case and number of members."""
+    sizes = [int(members) for members in _MEMBERS.value]
     for name in _CASES.value:
-        one, length = CASES[name][0](), CASES[name][3]
-        sizes = [int(members) for members in _MEMBERS.value]
-        runs = {str(size): population(name, one, size) for size in sizes}
-        taken = in_turn(runs, rounds=5, seconds=0.3)
+        game, length = CASES[name][0](), CASES[name][3]
+        taken = in_turn({str(size): population(name, game, size) for size in sizes}, rounds=5, seconds=0.3)
         per = {size: statistics.median(taken[str(size)]) / length / size * 1e3 for size in sizes}
         for size, value in per.items():
-            faster = per[sizes[0]] / value
-            record("population", {"case": name, "members": size, "ms_per_member_step": value, "gain": faster})
-            rows.append([name, size, value, faster])
-            print(rows[-1], flush=True)
-    print(table(rows))
+            record("population", {
+                "case": name, "members": size, "ms_per_member_step": value, "gain": per[sizes[0]] / value,
+            })  # fmt: skip
+
+
+def summary() -> str:
+    """The last races and sizes of each device."""
+    races = {
+        (line["machine"]["device"], line["game"]): line for line in recorded("population") if "game" in line
+    }  # fmt: skip
+    rows: list[list[Any]] = [["device", "race of", "together", "times as fast as one by one", "all compiled before"]]
+    for (device, game), line in races.items():
+        seconds, before = line["seconds"]["together"][0], line.get("ratio_compiled_before")
+        told = "" if before is None else f"{before:.2f}"
+        rows.append([device, f"{line['race']} of {game}", f"{seconds:.0f} s", f"{line['ratio']:.2f}", told])
+    sizes: list[list[Any]] = [["device", "case", "members", "ms per member and step", "times as fast as one"]]
+    for (device, case, members), line in by_size().items():
+        sizes.append([device, case, members, f"{line['ms_per_member_step']:.3g}", f"{line['gain']:.2f}"])
+    return f"{table(rows)}\n\n{table(sizes)}"
+
+
+def by_size() -> dict[tuple[str, str, int], dict[str, Any]]:
+    """The last line of each device, case and number of members."""
+    return {
+        (line["machine"]["device"], line["case"], line["members"]): line
+        for line in recorded("population")
+        if "case" in line
+    }
+
+
+def picture(path: pathlib.Path) -> None:
+    """Milliseconds of a member's step against the number of members."""
+    from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    curves = by_size()
+    for device, case in dict.fromkeys(key[:2] for key in curves):
+        points = [(members, line) for (*curve, members), line in curves.items() if curve == [device, case]]
+        sizes, values = zip(*((members, line["ms_per_member_step"]) for members, line in points), strict=True)
+        axes.loglog(sizes, values, marker="o", label=f"{case}, {device}")
+    axes.set(xlabel="members", ylabel="ms per member and step", ylim=(None, None))
+    axes.legend()
+    figure.savefig(path, dpi=100)
+
+
+def main(argv: Sequence[str]) -> None:
+    """See the module."""
+    del argv
+    if not (_TABLE.value or _WRITE.value):
+        measure_races()
+        measure_sizes()
+    print(summary())
+    if _WRITE.value:
+        docs = RESULTS.parents[1] / "docs"
+        put(docs / "speed.md", "benchmarks.population", summary())
+        picture(docs / "images" / "population.png")
 
 
 if __name__ == "__main__":

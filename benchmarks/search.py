@@ -200,7 +200,7 @@ def main(argv: Sequence[str]) -> None:
                     print({key: line[key] for key in ("case", "method", "seed", "best", "seconds")}, flush=True)
     print(summary())
     if _WRITE.value:
-        put(_ROOT / "docs" / "sweeps.md", "search --write", summary())
+        put(_ROOT / "docs" / "sweeps.md", "benchmarks.search", summary())
         picture(_ROOT / "docs" / "images" / "search.png")
 
 

@@ -137,7 +137,7 @@ def main(argv: Sequence[str]) -> None:
         run_all()
     print(summary())
     if not _TABLE.value:
-        put(_DOCS / "evaluation.md", "selection --write", summary())
+        put(_DOCS / "evaluation.md", "benchmarks.selection", summary())
         picture(_DOCS / "images" / "selection.png")
 
 

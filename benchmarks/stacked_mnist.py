@@ -258,7 +258,7 @@ def main(argv: Sequence[str]) -> None:
     text = f"{summary()}\n\n{told()}"
     print(text)
     if _WRITE.value:
-        put(_DOCS / "stacked_mnist.md", "stacked_mnist --write", text)
+        put(_DOCS / "stacked_mnist.md", "benchmarks.stacked_mnist", text)
         curves(_DOCS / "images" / "stacked_mnist.png")
 
 
