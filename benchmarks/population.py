@@ -148,9 +148,8 @@ def measure_sizes() -> None:
 
 def summary() -> str:
     """The last races and sizes of each device."""
-    races = {
-        (line["machine"]["device"], line["game"]): line for line in recorded("population") if "game" in line
-    }  # fmt: skip
+    lines = [line for line in recorded("population") if "race" in line]
+    races = {(line["machine"]["device"], line.get("game", "ring")): line for line in lines}
     rows: list[list[Any]] = [["device", "race of", "together", "times as fast as one by one", "all compiled before"]]
     for (device, game), line in races.items():
         seconds, before = line["seconds"]["together"][0], line.get("ratio_compiled_before")
@@ -181,8 +180,8 @@ def picture(path: pathlib.Path) -> None:
     for device, case in dict.fromkeys(key[:2] for key in curves):
         points = [(members, line) for (*curve, members), line in curves.items() if curve == [device, case]]
         sizes, values = zip(*((members, line["ms_per_member_step"]) for members, line in points), strict=True)
-        axes.loglog(sizes, values, marker="o", label=f"{case}, {device}")
-    axes.set(xlabel="members", ylabel="ms per member and step", ylim=(None, None))
+        axes.semilogx(sizes, values, marker="o", label=f"{case}, {device}")
+    axes.set(xlabel="members", ylabel="ms per member and step", ylim=(0, None))
     axes.legend()
     figure.savefig(path, dpi=100)
 
