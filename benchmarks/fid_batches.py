@@ -2,12 +2,14 @@
 
 The weights are those of `tests/golden/random_weights.py`, so that nothing need be downloaded. The same generated images
 go through the network in batches of 7, 64 and 500, on one device and on eight (CPUs: simulated), each in a process of
-its own (a batch of 500 on one CPU device takes 18 GB); the largest relative difference of the distance from that of
-batches of 64 on one device is what counts. With fewer images than features the covariance is singular, where a distance
-is most sensitive to rounding.
+its own; the largest relative difference of the distance from that of batches of 64 on one device is what counts. With
+fewer images than features the covariance is singular, where a distance is most sensitive to rounding.
 
-python -m benchmarks.fid_batches               appends to results/fid_batches.jsonl
-python -m benchmarks.fid_batches --count=3000  more images than features
+On CPUs XLA's convolutions copy all patches: a batch of 500 takes more than 33 GB, one of 200 fits into 24 GB.
+
+python -m benchmarks.fid_batches                     appends to results/fid_batches.jsonl
+python -m benchmarks.fid_batches --count=3000        more images than features
+python -m benchmarks.fid_batches --batches=7,64,200  where memory is short
 """
 
 import subprocess
@@ -28,7 +30,8 @@ from tests.golden import random_weights
 _COUNT = flags.DEFINE_integer("count", 500, "images on each side", lower_bound=2)
 _SIZE = flags.DEFINE_integer("size", 32, "pixels of their side", lower_bound=8)
 _PASS = flags.DEFINE_list("one_pass", [], "FILE,IMAGES,DEVICES,BATCH: write features of these images, and end")
-_DEVICES, _BATCHES = (1, 8), (7, 64, 500)
+_BATCHES = flags.DEFINE_list("batches", ["7", "64", "500"], "sizes, of which 64 is what others are compared with")
+_DEVICES = (1, 8)
 
 
 def write_features(file: str, name: str, devices: int, batch_size: int) -> None:
@@ -61,7 +64,7 @@ def main(argv: Sequence[str]) -> None:
 
         reference = moments("real", 1, 64)
         for devices in _DEVICES:
-            for batch_size in _BATCHES:
+            for batch_size in map(int, _BATCHES.value):
                 values[devices, batch_size] = metrics.frechet_distance(reference, moments("fake", devices, batch_size))
                 print(f"{devices} devices, batches of {batch_size}: {values[devices, batch_size]!r}", flush=True)
     first = values[1, 64]

@@ -37,7 +37,10 @@ _TRUNCATION = flags.DEFINE_float("truncation", None, "see experiments.sample")
 _CHOOSE = flags.DEFINE_string(
     "choose", "", "samples by the discriminator: top:SHARE, reject:PERCENTILE or mh:PROPOSALS; empty for all"
 )
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "images at a time through the feature networks", lower_bound=1)
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", 64, "images at a time through the feature networks (on CPUs Inception takes some 70 MB for each)",
+    lower_bound=1,
+)  # fmt: skip
 _WEIGHTS = flags.DEFINE_string("feature_weights", None, "directory of published networks' weights; $GAN_JAX_WEIGHTS")
 _CACHE = flags.DEFINE_string("cache", None, "directory of classifiers and of features of data; ~/.cache/gan_jax")
 _NEIGHBOURS = flags.DEFINE_integer("neighbours", 0, "samples to draw beside their nearest images", lower_bound=0)

@@ -1,8 +1,9 @@
 """A population compiled: every member's own parameters, data order and hyperparameters, in one program.
 
-Members lie on the mesh axis `trial`. Each device runs its own (`jax.shard_map`), several of them by `jax.vmap`, so
-that no value of one member can reach another, and nothing is sent between devices. They share the iteration, so that
-what happens every k-th iteration stays a condition, which `vmap` would otherwise turn into doing both.
+Members lie on the mesh axis `trial`. Each device runs its own (`jax.shard_map`), several of them by `jax.vmap` (on
+CPUs as many as the caches hold), so that no value of one member can reach another, and nothing is sent between devices.
+They share the iteration, so that what happens every k-th iteration stays a condition, which `vmap` would otherwise turn
+into doing both.
 """
 
 import dataclasses
@@ -28,6 +29,7 @@ from gan_jax.types import InvalidInputError
 
 Carried = dict[str, PyTree]  # see `Population.init`
 EMPTY = -1  # the id of a slot without a member
+_CPU_BYTES = 2**21  # about what a core's caches hold beside the activations
 _SHARED = "state.step"  # what all members have in common
 
 
@@ -158,6 +160,12 @@ def _is_none(x: Any) -> bool:
     return x is None
 
 
+def _leaves(axes: PyTree, tree: PyTree) -> list[int | None]:
+    """The axis of each leaf of the tree; an axis may stand for all leaves of a part."""
+    repeated = jax.tree.map(lambda axis, part: [axis] * len(jax.tree.leaves(part)), axes, tree, is_leaf=_is_none)
+    return jax.tree.leaves(repeated, is_leaf=_is_none)
+
+
 def _specs(axes: PyTree) -> PyTree:
     return jax.tree.map(_spec, axes, is_leaf=_is_none)
 
@@ -234,8 +242,9 @@ def build_population(
         lambda x: jax.ShapeDtypeStruct((len(slots), *x.shape), x.dtype, sharding=stacked), inputs_of_one
     )
     carried_specs, data_specs = _specs(start.axes), _specs(data_axes)
+    scan = core.make_scan(game, feeds[0].fetch, length, rule)
     mapped = jax.shard_map(
-        _advance(core.make_scan(game, feeds[0].fetch, length, rule), start.axes, data_axes),
+        _advance(scan, start.axes, data_axes, _together(start, len(slots), mesh)),
         mesh=mesh,
         in_specs=(carried_specs, data_specs, jax.tree.map(lambda x: _spec(0), inputs_of_one)),
         out_specs=carried_specs,
@@ -253,14 +262,36 @@ def build_population(
     return Population(compiled, data, stream, mesh, length, seconds, compiled.as_text)
 
 
-def _advance(scan: Callable[..., Any], axes: PyTree, data_axes: PyTree) -> Callable[..., Carried]:
-    """A dispatch of the members of one device: those that are not finite after it stay as they were before."""
+def _together(start: Start, slots: int, mesh: Mesh) -> int:
+    """How many of a device's members take a dispatch side by side: on CPUs as many as the caches hold, elsewhere all.
+
+    The rest wait for the next turn. On CPUs more members at once gain nothing but for small ones, whose operations are
+    too short for a core: `docs/speed.md` has figures.
+    """
+    members = slots // mesh.size
+    if mesh.devices.flat[0].platform != "cpu":
+        return members
+    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(start.abstract["state"])) / slots
+    return max(n for n in range(1, members + 1) if members % n == 0 and (n == 1 or n * size <= _CPU_BYTES))
+
+
+def _advance(scan: Callable[..., Any], axes: PyTree, data_axes: PyTree, group: int) -> Callable[..., Carried]:
+    """A dispatch of one device's members, `group` at a time: those not finite after it stay as they were before."""
 
     def advance(carried: Carried, data: PyTree, inputs: PyTree) -> Carried:
         both = axes["state"], axes["window"]
-        state, window = jax.vmap(scan, in_axes=(*both, data_axes, 0), out_axes=both)(
-            carried["state"], carried["window"], data, inputs
-        )
+        args = carried["state"], carried["window"], data, inputs
+        leaves, structure = jax.tree.flatten(args)
+        shared = [axis is None for axis in _leaves((*both, data_axes, 0), args)]
+        own = [leaf for leaf, is_shared in zip(leaves, shared, strict=True) if not is_shared]
+
+        def advance_one(own: list[jax.Array]) -> PyTree:
+            rest = iter(own)
+            whole = [leaf if is_shared else next(rest) for leaf, is_shared in zip(leaves, shared, strict=True)]
+            return scan(*jax.tree.unflatten(structure, whole))
+
+        found = jax.lax.map(advance_one, own, batch_size=group)
+        state, window = jax.tree.map(lambda axis, x: x[0] if axis is None else x, both, found, is_leaf=_is_none)
         well = jax.vmap(_finite, in_axes=both)(state, window)
         alive, lost = carried["alive"] & well, carried["alive"] & ~well
         chosen = jax.tree.map(

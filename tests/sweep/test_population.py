@@ -99,8 +99,13 @@ def final_states(run, members, workdir, outcomes):
     return found
 
 
-def test_a_member_is_the_run_that_it_would_be_alone():
-    """200 steps of SGD with lazy penalties, data order, rates, scales of latents, weights and averages of their own."""
+@pytest.mark.parametrize("cache", [0, 2**21])
+def test_a_member_is_the_run_that_it_would_be_alone(cache, monkeypatch):
+    """200 steps of SGD with lazy penalties, data order, rates, scales of latents, weights and averages of their own.
+
+    One after the other where caches hold no two members of a device, and side by side where they do.
+    """
+    monkeypatch.setattr(programs, "_CPU_BYTES", cache)
     run = experiment(ring_game(latent_scale=1.0), steps=200, report_every=200, checkpoint_every=200, **PLAIN)
     members = [
         sweep.Member(seed, {**dict.fromkeys(RATES, rate), "latent_scale": scale, "r2_weight": weight,
