@@ -5,7 +5,7 @@ go through the network in batches of 7, 64 and 500, on one device and on eight (
 its own; the largest relative difference of the distance from that of batches of 64 on one device is what counts. With
 fewer images than features the covariance is singular, where a distance is most sensitive to rounding.
 
-On CPUs XLA's convolutions copy all patches: a batch of 500 takes more than 33 GB, one of 200 fits into 24 GB.
+On CPUs XLA's convolutions copy all patches: a batch of 500 does not fit into 24 GB, one of 200 does.
 
 python -m benchmarks.fid_batches                     appends to results/fid_batches.jsonl
 python -m benchmarks.fid_batches --count=3000        more images than features
