@@ -12,11 +12,11 @@ members of one program. --engine=local runs one trial after the other. The same 
 --print_commands prints each trial's own command, for SLURM arrays, JobSets or agents.
 
 In the workdir: results.jsonl and results.csv with a row for each trial; pictures (sweep.png: every key against
-config.best_metric; curves.png; lineage.png of pbt); members/NNNNN with the log and the result of a member of a
-population; trials/NNNNN, runs as experiments.train makes them: every trial of --engine=study and local, and of a
-population those that --export names (best, all, none, or 3,7), with their last checkpoint, to be sampled, evaluated or
-continued; populations/NNNNN, a sweep of its own for every population of a study. Exit codes are those of
-experiments.train.
+config.best_metric; curves.png: it and the trials left, against images; lineage.png of pbt); members/NNNNN with the log
+and the result of a member of a population; trials/NNNNN, runs as experiments.train makes them: every trial of
+--engine=study and local, and of a population those that --export names (best, all, none, or 3,7), with their last
+checkpoint, to be sampled, evaluated or continued; populations/NNNNN, a sweep of its own for every population of a
+study. Exit codes are those of experiments.train.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""What a sweep found, as pictures: parallel coordinates, the metric against each key, curves with rungs, lineage."""
+"""What a sweep found, as pictures: parallel coordinates, the metric against each key, curves and survival, lineage."""
 
 import math
 import os
@@ -42,8 +42,10 @@ def draw(workdir: pathlib.Path, rows: Sequence[Row], keys: Sequence[str], metric
     decisions = read_lines(workdir / "decisions.jsonl")
     logs = {row["trial"]: _log(workdir, row) for row in rows}
     if any(metric in line for log in logs.values() for line in log):
-        figure = Figure(figsize=(9, 5), layout="constrained")
-        _curves(figure.add_subplot(), logs, rows, decisions, metric)
+        figure = Figure(figsize=(9, 7), layout="constrained")
+        above, below = figure.subplots(2, sharex=True, height_ratios=[3, 1])
+        _curves(above, logs, rows, metric)
+        _survival(below, rows)
         made.append(_save(figure, workdir / "curves.png"))
     if any(decision["copies"] for decision in decisions):
         figure = Figure(figsize=(10, 1.5 + 0.3 * len(rows)), layout="constrained")
@@ -122,9 +124,7 @@ def _against(axes: Any, rows: Sequence[Row], known: Sequence[Row], key: str, met
     axes.legend(fontsize=7)
 
 
-def _curves(
-    axes: Any, logs: Mapping[int, Sequence[Row]], rows: Sequence[Row], decisions: Sequence[Row], metric: str
-) -> None:
+def _curves(axes: Any, logs: Mapping[int, Sequence[Row]], rows: Sequence[Row], metric: str) -> None:
     for row in rows:
         lines = [line for line in logs[row["trial"]] if metric in line]
         if lines:
@@ -132,18 +132,24 @@ def _curves(
             axes.plot(images, values, color="C0" if row["status"] == "done" else "0.7", linewidth=0.9)
             axes.scatter(images[-1], values[-1], marker=_MARKERS.get(row["status"], "o"), s=18,
                          color="C0" if row["status"] == "done" else "0.5", zorder=3)  # fmt: skip
-    left = len(rows)
-    for decision in decisions:
-        if decision["pruned"]:
-            left -= len(decision["pruned"])
-            axes.axvline(decision["images"], color="C3", linewidth=0.8, linestyle=":")
-            axes.annotate(f"{left} left", (decision["images"], 1.0), xycoords=("data", "axes fraction"), fontsize=8,
-                          xytext=(2, -10), textcoords="offset points", color="C3")  # fmt: skip
     values = [line[metric] for log in logs.values() for line in log if math.isfinite(line.get(metric, math.nan))]
     if values and _is_log(values):
         axes.set_yscale("log")
-    axes.set_xlabel("images")
     axes.set_ylabel(metric)
+
+
+def _survival(axes: Any, rows: Sequence[Row]) -> None:
+    """How many trials were not yet pruned, diverged or failed; those that have not ended count as going on."""
+    lost = sorted(row["images"] for row in rows if row["status"] in ("pruned", "diverged", "failed"))
+    axes.stairs(range(len(rows), len(rows) - len(lost) - 1, -1), [0, *lost, max(row["images"] for row in rows)],
+                baseline=None)  # fmt: skip
+    for images in sorted(set(lost)):
+        left = len(rows) - sum(x <= images for x in lost)
+        axes.annotate(f"{left}", (images, left), xytext=(3, 3), textcoords="offset points", fontsize=8)
+    axes.set_ylim(0, len(rows) * 1.1)
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.set_xlabel("images")
+    axes.set_ylabel("trials left")
 
 
 def _lineage(figure: Any, logs: Mapping[int, Sequence[Row]], decisions: Sequence[Row], metric: str) -> None:

@@ -99,7 +99,8 @@ def test_pictures_show_what_there_is(tmp_path):
         lines = [{"step": step, "images": 10 * step, "m": 2.0 + i - step / 2} for step in (1, 2)]
         (tmp_path / "members" / f"{i:05d}" / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
     assert sweep.draw(tmp_path / "nothing", rows[3:], ["rate"], "m", "min") == []
-    made = sweep.draw(tmp_path, rows, ["rate", "kind", "same"], "m", "min")
+    made = sweep.draw(tmp_path, [*rows[:2], rows[2] | {"images": 10}, rows[3]], ["rate", "kind", "same"], "m", "min")
+    earlier = made[1].read_bytes()
     decisions = [
         {"step": 1, "images": 10, "pruned": [2], "copies": {}},
         {"step": 1, "images": 10, "pruned": [], "copies": {"0": 1}},
@@ -107,6 +108,7 @@ def test_pictures_show_what_there_is(tmp_path):
     (tmp_path / "decisions.jsonl").write_text("".join(json.dumps(x) + "\n" for x in decisions))
     after = sweep.draw(tmp_path, rows, ["rate", "kind", "same"], "m", "min")
     assert [path.name for path in after] == ["sweep.png", "curves.png", "lineage.png"] and after[:2] == made
+    assert after[1].read_bytes() != earlier, "the picture does not say when a trial was pruned"
     for path in after:
         with Image.open(path) as picture:
             assert picture.width >= 800 and len(picture.convert("L").getcolors()) > 20
