@@ -214,7 +214,7 @@ def scores(samples: np.ndarray, mixture: data.Mixture) -> dict[str, list[Any]]:
     found = [
         metrics.mixture_coverage(points, mixture.centers, mixture.std)
         if np.isfinite(points).all()
-        else metrics.MixtureCoverage(0, float("nan"), 0.0)
+        else metrics.MixtureCoverage(0, float("nan"), 0.0, float("nan"))
         for points in samples
     ]
     return {

@@ -1,11 +1,13 @@
 """What a search costs beside a grid: halving and population-based training on the ring and on digits.
 
-For each seed three sweeps of the config's own `sweep()`, by `experiments.sweep`: a grid of 5 by 5 settings that all
-train to the end; successive halving of 27 random draws, of which a third goes on at two rungs; population-based
-training of 8 random draws. Halving and population-based training see 28% and 32% of the grid's images.
+For each seed three sweeps of learning rate and weight of the penalty, over four and five decades, by
+`experiments.sweep`: a grid of 5 by 5 settings that all train to the end; successive halving of 52 random draws, of
+which a fourth goes on at a 16th and at a fourth of the run; population-based training of 8 random draws, with the
+command's own interval. Halving and population-based training see 32% of the grid's images.
 
-Each is judged by its best member at the end. The value that made it the best of many is better than it will be again,
-the more so of 25; so that member is evaluated anew, with eight other seeds of latents, and the mean of those compared.
+What the grid has found is its best setting: that with the best mean over the seeds. Beside it stand the best run of
+the same seed's grid, and what the searches ended with. A value that made a run the best of many is better than it will
+be again, the more so of 25; so the best run of each sweep is evaluated anew, with eight other seeds of latents.
 
 A line has the best metric after every evaluation too, and the images that all members had seen by then.
 
@@ -26,12 +28,14 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from absl import app, flags
 
 from benchmarks.measure import RESULTS, put, record, recorded, spread, table
 from experiments.launch import cache_directory
 from experiments.workdir import Run
 from gan_jax import runtime
+from gan_jax.sweep import space as spaces
 from gan_jax.sweep.logs import read_lines
 
 _SEEDS = flags.DEFINE_integer("seeds", 5, "of each sweep", lower_bound=1)
@@ -45,49 +49,59 @@ class Case(NamedTuple):
     """What is searched.
 
     Attributes:
-      metric: that it goes by.
-      better: whether more or less of it is.
-      steps: of a whole run.
-      rung: iterations until the first rung.
-      interval: iterations between decisions of population-based training.
-      every: iterations between evaluations.
+      metric: that it goes by; less is better.
+      steps: of a whole run; a multiple of 16, as the first rung is a 16th.
       batch_size: of a member.
+      space: what varies.
       options: of the config, beside those.
     """
 
     metric: str
-    better: str
     steps: int
-    rung: int
-    interval: int
-    every: int
     batch_size: int
+    space: str
     options: tuple[str, ...] = ()
+
+    @property
+    def every(self) -> int:
+        """Iterations between evaluations."""
+        return self.steps // 16
+
+    def sweep(self, method: str) -> list[str]:
+        """Flags of a method."""
+        rung = self.steps // 16 * self.batch_size
+        return {
+            "grid": ["--points=grid", "--grid_size=5"],
+            "halving": ["--points=random", "--num_trials=52", "--search=halving", "--eta=4", f"--first_rung={rung}"],
+            "pbt": ["--points=random", "--num_trials=8", "--search=pbt"],
+        }[method]
 
     def flags(self) -> list[str]:
         """Of the command."""
         return [
-            f"--config.best_metric={self.metric}", f"--config.steps={self.steps}", "--config.steps_per_dispatch=50",
+            f"--space={self.space}", f"--config.best_metric={self.metric}", f"--config.steps={self.steps}",
             f"--config.report_every={self.every}", f"--config.evaluate_every={self.every}", "--config.sample_every=0",
-            f"--config.checkpoint_every={self.steps}", f"--config.batch_size={self.batch_size}", *self.options,
+            f"--config.checkpoint_every={self.steps}", f"--config.batch_size={self.batch_size}",
+            f"--config.steps_per_dispatch={self.every}", *self.options,
         ]  # fmt: skip
-
-    def methods(self) -> dict[str, list[str]]:
-        """Flags of each, by name."""
-        rung, interval = self.rung * self.batch_size, self.interval * self.batch_size
-        return {
-            "grid": ["--points=grid", "--grid_size=5"],
-            "halving": ["--points=random", "--num_trials=27", "--search=halving", f"--first_rung={rung}"],
-            "pbt": ["--points=random", "--num_trials=8", "--search=pbt", f"--pbt_images={interval}"],
-        }
 
 
 CASES = {
     "ring": Case(
-        "eval/mixture_high_quality", "max", 8100, 900, 300, 300, 128, ("--config.metrics=mixture", "--config.width=64")
+        "eval/mixture_js", 5600, 128, "learning_rate=log(1e-5,1e-1);gamma=log(1e-4,1e1)",
+        ("--config.metrics=mixture", "--config.width=64"),
     ),
-    "digits": Case("eval/fcd1k", "min", 1800, 200, 200, 200, 64, ("--config.metrics=fcd1k", "--config.width=32")),
-}
+    "digits": Case(
+        "eval/fcd1k", 5600, 64, "learning_rate=log(1e-5,1e-1);r1_gamma=log(1e-4,1e1)",
+        ("--config.metrics=fcd1k", "--config.width=32"),
+    ),
+}  # fmt: skip
+METHODS = ("grid", "halving", "pbt")
+
+
+def setup(name: str, method: str) -> dict[str, Any]:
+    """What makes lines comparable."""
+    return CASES[name]._asdict() | {"options": list(CASES[name].options), "sweep": CASES[name].sweep(method)}
 
 
 def run(name: str, method: str, seed: int) -> dict[str, Any]:
@@ -96,7 +110,7 @@ def run(name: str, method: str, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as room:
         words = [
             "experiments.sweep", f"--config=experiments/configs/{name}.py", f"--workdir={room}", "--export=best",
-            f"--config.seed={seed}", f"--sweep_seed={seed}", *case.flags(), *case.methods()[method],
+            f"--config.seed={seed}", f"--sweep_seed={seed}", *case.flags(), *case.sweep(method),
         ]  # fmt: skip
         subprocess.run([sys.executable, "-m", *words], env=os.environ, cwd=_ROOT, check=True)
         with (pathlib.Path(room) / "results.csv").open() as file:
@@ -104,19 +118,18 @@ def run(name: str, method: str, seed: int) -> dict[str, Any]:
         logs = [read_lines(pathlib.Path(room) / f"members/{index:05d}/metrics.jsonl") for index in range(len(rows))]
         [home] = (pathlib.Path(room) / "trials").iterdir()
         again = evaluate(home, case)
-    choose = min if case.better == "min" else max
-    ended = [row for row in rows if row["status"] == "done"]
-    best = choose(ended, key=lambda row: float(row[case.metric]))
+    keys = spaces.parse(case.space)
+    ends = [[*(float(row[key]) for key in keys), float(row[case.metric] or "inf")] for row in rows]
+    done = [end[-1] for row, end in zip(rows, ends, strict=True) if row["status"] == "done"]
     curve = []
     for step in range(case.every, case.steps + 1, case.every):
         images = sum(min(step * case.batch_size, int(row["images"])) for row in rows)
-        values = [line[case.metric] for log in logs for line in log if line["step"] == step]
-        curve.append([images, choose(values)])
+        curve.append([images, min(line[case.metric] for log in logs for line in log if line["step"] == step)])
     return {
-        "case": name, "method": method, "seed": seed, "setup": case._asdict(), "members": len(rows),
+        "case": name, "method": method, "seed": seed, "setup": setup(name, method), "members": len(rows),
         "ended": {status: sum(row["status"] == status for row in rows) for status in ("done", "pruned", "diverged")},
-        "images": sum(int(row["images"]) for row in rows), "best": float(best[case.metric]), "again": again,
-        "row": best, "curve": curve, "seconds": round(time.monotonic() - began, 1),
+        "images": sum(int(row["images"]) for row in rows), "best": min(done), "again": again, "ends": ends,
+        "curve": curve, "seconds": round(time.monotonic() - began, 1),
     }  # fmt: skip
 
 
@@ -138,32 +151,42 @@ def evaluate(home: pathlib.Path, case: Case) -> list[float]:
 
 def lines(name: str, method: str) -> dict[int, dict[str, Any]]:
     """What is recorded with these very settings, by seed."""
-    setup = CASES[name]._asdict() | {"options": list(CASES[name].options)}
-    found = [x for x in recorded("search") if (x["case"], x["method"], x["setup"]) == (name, method, setup)]
+    wanted = (name, method, setup(name, method))
+    found = [x for x in recorded("search") if (x["case"], x["method"], x["setup"]) == wanted]
     return {line["seed"]: line for line in found}
 
 
+def best_setting(grid: Sequence[dict[str, Any]]) -> tuple[list[float], float]:
+    """The setting of a grid that has the least mean over its seeds, and that."""
+    means = np.mean([[end[-1] for end in line["ends"]] for line in grid], axis=0)
+    return grid[0]["ends"][int(np.argmin(means))][:-1], float(means.min())
+
+
 def summary() -> str:
-    """The best of each method: means, with 95% bootstrap intervals over seeds, and how often the grid was reached."""
-    heads = ["config", "metric", "method", "members", "images of the grid's", "its best member", "the same, anew"]
-    rows: list[list[Any]] = [[*heads, "less that of the same seed's grid", "as good as the grid's"]]
+    """What each method ended with, with 95% bootstrap intervals over seeds, and how often it reached the grid."""
+    heads = ["config", "metric", "method", "members", "images of the grid's", "its best run at the end"]
+    rows: list[list[Any]] = [
+        [*heads, "as good as the grid's best setting", "as good as the best run of its seed's grid"]
+    ]
     for name, case in CASES.items():
-        grid = lines(name, "grid")
-        sign = 1 if case.better == "max" else -1
-        for method in case.methods():
-            found = lines(name, method)
-            if not found:
-                continue
-            both = sorted(found.keys() & grid.keys())
-            again = {seed: statistics.mean(line["again"]) for seed, line in found.items()}
-            differences = [again[seed] - statistics.mean(grid[seed]["again"]) for seed in both]
-            reached = sum(sign * difference >= 0 for difference in differences)
-            share = [found[seed]["images"] / grid[seed]["images"] for seed in both]
-            compared = [spread(differences, "+.2g"), f"{reached} of {len(both)} seeds"]
+        found = {method: lines(name, method) for method in METHODS}
+        seeds = sorted(set.intersection(*(set(x) for x in found.values())))
+        if not seeds:
+            continue
+        again = {method: [statistics.mean(x[seed]["again"]) for seed in seeds] for method, x in found.items()}
+        setting, goal = best_setting([found["grid"][seed] for seed in seeds])
+        for method in METHODS:
+            share = [found[method][seed]["images"] / found["grid"][seed]["images"] for seed in seeds]
+            won = [np.less_equal(again[method], others).sum() for others in (goal, again["grid"])]
+            reached = [f"{count} of {len(seeds)} seeds" for count in won]
+            if method == "grid":
+                named = ", ".join(
+                    f"{key} {value:.2g}" for key, value in zip(spaces.parse(case.space), setting, strict=True)
+                )
+                reached = [f"{goal:.3g} on average: {named}", ""]
             rows.append([
-                name, case.metric, method, next(iter(found.values()))["members"], spread(share, ".0%"),
-                spread([line["best"] for line in found.values()], ".3g"), spread(list(again.values()), ".3g"),
-                *(["", ""] if method == "grid" else compared),
+                name, case.metric, method, found[method][seeds[0]]["members"], spread(share, ".0%"),
+                spread(again[method], ".3g"), *reached,
             ])  # fmt: skip
     return table(rows)
 
@@ -174,13 +197,13 @@ def picture(path: pathlib.Path) -> None:
 
     figure = Figure(figsize=(11, 4), layout="constrained")
     for axes, (name, case) in zip(figure.subplots(1, len(CASES)), CASES.items(), strict=True):
-        for index, method in enumerate(case.methods()):
+        for index, method in enumerate(METHODS):
             for seed, line in sorted(lines(name, method).items()):
                 images, values = zip(*line["curve"], strict=True)
                 label = method if seed == 0 else None
                 axes.plot(images, values, color=f"C{index}", linewidth=1, alpha=0.8, marker=".", label=label)
         axes.set_xscale("log")
-        axes.set_yscale("log" if case.better == "min" else "linear")
+        axes.set_yscale("log")
         axes.set_xlabel("images, of all members")
         axes.set_ylabel(f"best {case.metric}")
         axes.set_title(name)
@@ -193,7 +216,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     for name in [] if _TABLE.value or _WRITE.value else _CASES.value:
         for seed in range(_SEEDS.value):
-            for method in CASES[name].methods():
+            for method in METHODS:
                 if seed not in lines(name, method):
                     line = run(name, method, seed)
                     record("search", line)

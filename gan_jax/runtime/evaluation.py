@@ -20,7 +20,9 @@ from gan_jax.runtime.logging import duration
 from gan_jax.types import InvalidInputError
 
 MIXTURE, MIXTURE_COUNT = "mixture", 2500
-_MIXTURE_DIRECTIONS = {f"{MIXTURE}_modes": "max", f"{MIXTURE}_kl": "min", f"{MIXTURE}_high_quality": "max"}
+_MIXTURE_DIRECTIONS = {
+    f"{MIXTURE}_modes": "max", f"{MIXTURE}_kl": "min", f"{MIXTURE}_high_quality": "max", f"{MIXTURE}_js": "min",
+}  # fmt: skip
 _HELD_OUT = 10  # every tenth example of the reference tests the classifier
 _PUBLISHED = {"inception": networks.inception, "dinov2": networks.dinov2, "clip": networks.clip}
 

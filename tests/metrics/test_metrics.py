@@ -5,9 +5,10 @@ import itertools
 import jax
 import numpy as np
 import pytest
+import scipy
 from jax.sharding import NamedSharding, PartitionSpec
 
-from gan_jax import metrics
+from gan_jax import data, metrics
 from gan_jax.metrics import blocks
 from gan_jax.types import InvalidInputError
 
@@ -216,9 +217,22 @@ def test_mixture_coverage():
     means = np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
     samples = np.array([[0.0, 2.9], [0.0, 3.1], [10.0, 1.0], [9.0, 0.0]])
     found = metrics.mixture_coverage(samples, means, 1.0)
-    assert found == (2, pytest.approx(np.log(3) + (1 / 3) * np.log(1 / 3) + (2 / 3) * np.log(2 / 3)), 0.75)
+    within = 1 - np.exp(-4.5)  # three standard deviations in the plane
+    js = scipy.spatial.distance.jensenshannon([1, 2, 0, 1], [within / 3, within / 3, within / 3, 1 - within]) ** 2
+    kl = np.log(3) + (1 / 3) * np.log(1 / 3) + (2 / 3) * np.log(2 / 3)
+    assert found == (2, pytest.approx(kl), 0.75, pytest.approx(js, rel=1e-6))
     nothing = metrics.mixture_coverage(samples + 100, means, 1.0)
-    assert nothing.modes == 0 and nothing.high_quality == 0 and np.isnan(nothing.kl)
+    assert nothing.modes == 0 and nothing.high_quality == 0 and np.isnan(nothing.kl) and 0.6 < nothing.js < np.log(2)
+
+
+def test_the_divergence_of_a_mixture_is_least_for_the_mixture():
+    """Where quality alone is fooled by one mode, and divergence over modes by points everywhere."""
+    random, ring = np.random.default_rng(0), data.ring()
+    drawn = ring.centers[random.integers(0, 8, 4000)] + ring.std * random.normal(size=(4000, 2))
+    one, everywhere = ring.centers[:1], random.uniform(-1.2, 1.2, (20_000, 2))
+    itself, collapsed, spread = (metrics.mixture_coverage(x, ring.centers, ring.std) for x in (drawn, one, everywhere))
+    assert collapsed.high_quality > itself.high_quality and spread.kl < 0.05
+    assert itself.js == pytest.approx(8 / (8 * 4000), abs=2e-3) and min(collapsed.js, spread.js) > 0.3
 
 
 # Refusals
