@@ -92,7 +92,7 @@ CASES = {
         ("--config.metrics=mixture", "--config.width=64"),
     ),
     "digits": Case(
-        "eval/fcd1k", 5600, 64, "learning_rate=log(1e-5,1e-1);r1_gamma=log(1e-4,1e1)",
+        "eval/fcd1k", 4000, 32, "learning_rate=log(1e-5,1e-1);r1_gamma=log(1e-4,1e1)",
         ("--config.metrics=fcd1k", "--config.width=32"),
     ),
 }  # fmt: skip
