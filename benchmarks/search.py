@@ -1,9 +1,9 @@
 """What a search costs beside a grid: halving and population-based training on the ring and on digits.
 
 For each seed three sweeps of learning rate and weight of the penalty, over four and five decades, by
-`experiments.sweep`: a grid of 5 by 5 settings that all train to the end; successive halving of 52 random draws, of
-which a fourth goes on at a 16th and at a fourth of the run; population-based training of 8 random draws, with the
-command's own interval. Halving and population-based training see 32% of the grid's images.
+`experiments.sweep`: a grid of 5 by 5 settings that all train to the end; successive halving of 52 quasi-random
+points, of which a fourth goes on at a 16th and at a fourth of the run; population-based training of 8 quasi-random
+points, with the command's own interval. Halving and population-based training see 32% of the grid's images.
 
 What the grid has found is its best setting: that with the best mean over the seeds. Beside it stand the best run of
 the same seed's grid, and what the searches ended with. A value that made a run the best of many is better than it will
@@ -72,8 +72,8 @@ class Case(NamedTuple):
         rung = self.steps // 16 * self.batch_size
         return {
             "grid": ["--points=grid", "--grid_size=5"],
-            "halving": ["--points=random", "--num_trials=52", "--search=halving", "--eta=4", f"--first_rung={rung}"],
-            "pbt": ["--points=random", "--num_trials=8", "--search=pbt"],
+            "halving": ["--points=qmc", "--num_trials=52", "--search=halving", "--eta=4", f"--first_rung={rung}"],
+            "pbt": ["--points=qmc", "--num_trials=8", "--search=pbt"],
         }[method]
 
     def flags(self) -> list[str]:

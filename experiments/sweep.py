@@ -2,7 +2,8 @@
 
 --config=FILE is an experiment file with `sweep()`, or --space says what varies:
 --space='learning_rate=log(1e-4,1e-2);gamma=0.01,0.1;seed=0,1,2'. Trials are all combinations (--points=grid, with
---grid_size values of every distribution) or random draws (--points=random --num_trials=N).
+--grid_size values of every distribution), random draws (--points=random --num_trials=N), or as many quasi-random
+points, which leave no gaps (--points=qmc).
 
 --engine=population trains all trials as members of one compiled program, on all devices; --search=halving or
 --search=pbt prunes or changes them on the way, by config.best_metric. --engine=study makes this process a worker of a
@@ -54,9 +55,11 @@ _POPULATION = flags.DEFINE_integer(
     "population", 0, "of a study: take so many trials at a time, as one compiled program", lower_bound=0
 )
 _SPACE = flags.DEFINE_string("space", "", "what varies, in place of the config's sweep()")
-_POINTS = flags.DEFINE_enum("points", "grid", ["grid", "random"], "which trials of the space")
+_POINTS = flags.DEFINE_enum(
+    "points", "grid", ["grid", "random", "qmc"], "which trials: all combinations, draws, or quasi-random"
+)
 _GRID_SIZE = flags.DEFINE_integer("grid_size", 3, "values of each distribution in a grid", lower_bound=1)
-_NUM_TRIALS = flags.DEFINE_integer("num_trials", 16, "random draws, or trials of a study", lower_bound=1)
+_NUM_TRIALS = flags.DEFINE_integer("num_trials", 16, "points of random and qmc, or trials of a study", lower_bound=1)
 _SWEEP_SEED = flags.DEFINE_integer("sweep_seed", 0, "of random draws and of the search", lower_bound=0)
 _SEARCH = flags.DEFINE_enum("search", "none", ["none", "halving", "pbt"], "what a population does on the way")
 _FIRST_RUNG = flags.DEFINE_integer(
@@ -93,7 +96,7 @@ def check_flags() -> None:
                     f"--{flag.name} is for --engine={' or '.join(engines)}; this is --engine={_ENGINE.value}"
                 )
     if _NUM_TRIALS.present and _ENGINE.value != "study" and _POINTS.value == "grid":
-        raise InvalidInputError("--num_trials is for --points=random, or --engine=study; a grid has --grid_size")
+        raise InvalidInputError("--num_trials is for --points=random or qmc, or --engine=study; a grid has --grid_size")
     rungs = _SEARCH.value == "halving" or _PRUNER.value in ("asha", "hyperband")
     if (_FIRST_RUNG.present or _ETA.present) and not rungs:
         raise InvalidInputError("--first_rung and --eta are for --search=halving, --pruner=asha and --pruner=hyperband")
@@ -113,7 +116,8 @@ def points(module: Any) -> list[spaces.Point]:
     space = space_of(module)
     if _POINTS.value == "grid":
         return spaces.grid(space, _GRID_SIZE.value)
-    return spaces.random(space, _NUM_TRIALS.value, _SWEEP_SEED.value)
+    draw = spaces.random if _POINTS.value == "random" else spaces.qmc
+    return draw(space, _NUM_TRIALS.value, _SWEEP_SEED.value)
 
 
 def iterations(settings: runtime.Experiment, images: int, share: int) -> int:

@@ -37,7 +37,7 @@ ROOMS = {
         "gan_jax.metrics",
     },
 }
-ROOMS["sweep"] = ROOMS["runtime"] | {"gan_jax.runtime", "optuna"}
+ROOMS["sweep"] = ROOMS["runtime"] | {"gan_jax.runtime", "optuna", "scipy"}
 FILES = sorted(
     path for part in ("gan_jax", "experiments", "benchmarks", "tests") for path in (ROOT / part).rglob("*.py")
 )

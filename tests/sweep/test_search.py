@@ -51,12 +51,22 @@ def test_grids_are_products_and_random_points_do_not_depend_on_how_many():
     grid = spaces.grid(space, 3)
     assert len(grid) == 18 and [point["n"] for point in grid[:3]] == [1, 2, 3]
     assert sorted({point["a"] for point in grid}) == pytest.approx([1e-4, 1e-3, 1e-2])
-    many = spaces.random(space, 200, seed=1)
-    assert many[:50] == spaces.random(space, 50, seed=1) != spaces.random(space, 50, seed=2)
-    assert {point["b"] for point in many} == {"x", "y"} and {point["n"] for point in many} == {1, 2, 3}
-    logs = np.log10([point["a"] for point in many])
-    assert logs.min() >= -4 and logs.max() <= -2 and abs(logs.mean() + 3) < 0.15
-    assert all(isinstance(point["n"], int) for point in many)
+    for draw in (spaces.random, spaces.qmc):
+        many = draw(space, 200, 1)
+        assert many[:50] == draw(space, 50, 1) != draw(space, 50, 2)
+        assert {point["b"] for point in many} == {"x", "y"} and {point["n"] for point in many} == {1, 2, 3}
+        logs = np.log10([point["a"] for point in many])
+        assert logs.min() >= -4 and logs.max() <= -2 and abs(logs.mean() + 3) < 0.15
+        assert all(isinstance(point["n"], int) for point in many)
+
+
+def test_quasi_random_points_leave_no_gaps():
+    def filled(points):  # how many eighths of a key's range have a point
+        return len({int(8 * point["a"]) for point in points})
+
+    space = {name: spaces.Uniform(0.0, 1.0) for name in "ab"}
+    assert all(filled(spaces.qmc(space, 8, seed)) == 8 for seed in range(20))
+    assert np.mean([filled(spaces.random(space, 8, seed)) for seed in range(20)]) < 6
 
 
 def test_spaces_from_flags():
