@@ -9,7 +9,8 @@ What the grid has found is its best setting: that with the best mean over the se
 the same seed's grid, and what the searches ended with. A value that made a run the best of many is better than it will
 be again, the more so of 25; so the best run of each sweep is evaluated anew, with eight other seeds of latents.
 
-A line has the best metric after every evaluation too, and the images that all members had seen by then.
+A line has how each run ended (infinite where it was pruned or diverged), the best value so far after every evaluation,
+and the images that all members had seen by then.
 
 python -m benchmarks.search            what results/search.jsonl lacks, then the table
 python -m benchmarks.search --table    the table alone, from the lines there are
@@ -17,6 +18,7 @@ python -m benchmarks.search --write    table and picture from the lines there ar
 """
 
 import csv
+import math
 import os
 import pathlib
 import statistics
@@ -119,16 +121,19 @@ def run(name: str, method: str, seed: int) -> dict[str, Any]:
         [home] = (pathlib.Path(room) / "trials").iterdir()
         again = evaluate(home, case)
     keys = spaces.parse(case.space)
-    ends = [[*(float(row[key]) for key in keys), float(row[case.metric] or "inf")] for row in rows]
-    done = [end[-1] for row, end in zip(rows, ends, strict=True) if row["status"] == "done"]
-    curve = []
+    values = [float(row[case.metric]) if row["status"] == "done" else math.inf for row in rows]
+    values = [value if math.isfinite(value) else math.inf for value in values]
+    curve, best = [], math.inf
     for step in range(case.every, case.steps + 1, case.every):
         images = sum(min(step * case.batch_size, int(row["images"])) for row in rows)
-        curve.append([images, min(line[case.metric] for log in logs for line in log if line["step"] == step)])
+        known = [line[case.metric] for log in logs for line in log if line["step"] == step]
+        best = min([best, *(value for value in known if math.isfinite(value))])
+        curve.append([images, best])
     return {
         "case": name, "method": method, "seed": seed, "setup": setup(name, method), "members": len(rows),
         "ended": {status: sum(row["status"] == status for row in rows) for status in ("done", "pruned", "diverged")},
-        "images": sum(int(row["images"]) for row in rows), "best": min(done), "again": again, "ends": ends,
+        "images": sum(int(row["images"]) for row in rows), "best": min(values), "again": again,
+        "ends": [[*(float(row[key]) for key in keys), value] for row, value in zip(rows, values, strict=True)],
         "curve": curve, "seconds": round(time.monotonic() - began, 1),
     }  # fmt: skip
 
@@ -156,8 +161,13 @@ def lines(name: str, method: str) -> dict[int, dict[str, Any]]:
     return {line["seed"]: line for line in found}
 
 
+def seeds(name: str) -> list[int]:
+    """Those that every method has been run with."""
+    return sorted(set.intersection(*(set(lines(name, method)) for method in METHODS)))
+
+
 def best_setting(grid: Sequence[dict[str, Any]]) -> tuple[list[float], float]:
-    """The setting of a grid that has the least mean over its seeds, and that."""
+    """The setting of a grid that has the least mean over its seeds, and that mean."""
     means = np.mean([[end[-1] for end in line["ends"]] for line in grid], axis=0)
     return grid[0]["ends"][int(np.argmin(means))][:-1], float(means.min())
 
@@ -170,44 +180,46 @@ def summary() -> str:
     ]
     for name, case in CASES.items():
         found = {method: lines(name, method) for method in METHODS}
-        seeds = sorted(set.intersection(*(set(x) for x in found.values())))
-        if not seeds:
+        known = seeds(name)
+        if not known:
             continue
-        again = {method: [statistics.mean(x[seed]["again"]) for seed in seeds] for method, x in found.items()}
-        setting, goal = best_setting([found["grid"][seed] for seed in seeds])
+        again = {method: [statistics.mean(x[seed]["again"]) for seed in known] for method, x in found.items()}
+        setting, goal = best_setting([found["grid"][seed] for seed in known])
         for method in METHODS:
-            share = [found[method][seed]["images"] / found["grid"][seed]["images"] for seed in seeds]
+            share = [found[method][seed]["images"] / found["grid"][seed]["images"] for seed in known]
             won = [np.less_equal(again[method], others).sum() for others in (goal, again["grid"])]
-            reached = [f"{count} of {len(seeds)} seeds" for count in won]
+            reached = [f"{count} of {len(known)} seeds" for count in won]
             if method == "grid":
                 named = ", ".join(
                     f"{key} {value:.2g}" for key, value in zip(spaces.parse(case.space), setting, strict=True)
                 )
                 reached = [f"{goal:.3g} on average: {named}", ""]
             rows.append([
-                name, case.metric, method, found[method][seeds[0]]["members"], spread(share, ".0%"),
+                name, case.metric, method, found[method][known[0]]["members"], spread(share, ".0%"),
                 spread(again[method], ".3g"), *reached,
             ])  # fmt: skip
     return table(rows)
 
 
 def picture(path: pathlib.Path) -> None:
-    """The best so far against the images that all members have seen, a line for each seed."""
+    """The best value so far against the images that all members have seen, a line for each seed."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import
 
     figure = Figure(figsize=(11, 4), layout="constrained")
     for axes, (name, case) in zip(figure.subplots(1, len(CASES)), CASES.items(), strict=True):
         for index, method in enumerate(METHODS):
-            for seed, line in sorted(lines(name, method).items()):
-                images, values = zip(*line["curve"], strict=True)
-                label = method if seed == 0 else None
-                axes.plot(images, values, color=f"C{index}", linewidth=1, alpha=0.8, marker=".", label=label)
+            for number, seed in enumerate(seeds(name)):
+                images, values = np.transpose(lines(name, method)[seed]["curve"])
+                label = method if number == 0 else None
+                best = np.minimum.accumulate(values)
+                axes.plot(images, best, color=f"C{index}", linewidth=1, alpha=0.8, marker=".", label=label)
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xlabel("images, of all members")
-        axes.set_ylabel(f"best {case.metric}")
+        axes.set_ylabel(f"best {case.metric} so far")
         axes.set_title(name)
-        axes.legend()
+        if seeds(name):
+            axes.legend()
     figure.savefig(path, dpi=100)
 
 

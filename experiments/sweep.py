@@ -3,7 +3,7 @@
 --config=FILE is an experiment file with `sweep()`, or --space says what varies:
 --space='learning_rate=log(1e-4,1e-2);gamma=0.01,0.1;seed=0,1,2'. Trials are all combinations (--points=grid, with
 --grid_size values of every distribution), random draws (--points=random --num_trials=N), or as many quasi-random
-points, which leave no gaps (--points=qmc).
+points, which are spread more evenly (--points=qmc).
 
 --engine=population trains all trials as members of one compiled program, on all devices; --search=halving or
 --search=pbt prunes or changes them on the way, by config.best_metric. --engine=study makes this process a worker of a
@@ -60,7 +60,7 @@ _POINTS = flags.DEFINE_enum(
 )
 _GRID_SIZE = flags.DEFINE_integer("grid_size", 3, "values of each distribution in a grid", lower_bound=1)
 _NUM_TRIALS = flags.DEFINE_integer("num_trials", 16, "points of random and qmc, or trials of a study", lower_bound=1)
-_SWEEP_SEED = flags.DEFINE_integer("sweep_seed", 0, "of random draws and of the search", lower_bound=0)
+_SWEEP_SEED = flags.DEFINE_integer("sweep_seed", 0, "of drawn points, a study's sampler, and pbt", lower_bound=0)
 _SEARCH = flags.DEFINE_enum("search", "none", ["none", "halving", "pbt"], "what a population does on the way")
 _FIRST_RUNG = flags.DEFINE_integer(
     "first_rung", 0, "of halving, asha and hyperband, in images; a 27th of the run by default", lower_bound=0
@@ -95,8 +95,21 @@ def check_flags() -> None:
                 raise InvalidInputError(
                     f"--{flag.name} is for --engine={' or '.join(engines)}; this is --engine={_ENGINE.value}"
                 )
-    if _NUM_TRIALS.present and _ENGINE.value != "study" and _POINTS.value == "grid":
+    in_study = _ENGINE.value == "study"
+    if _PRINT.value and (in_study or _SEARCH.value != "none"):
+        raise InvalidInputError(
+            "--print_commands is for trials that are known before and train to their ends: not for --engine=study or "
+            "--search"
+        )
+    drawn = in_study or _POINTS.value != "grid"
+    if _NUM_TRIALS.present and not drawn:
         raise InvalidInputError("--num_trials is for --points=random or qmc, or --engine=study; a grid has --grid_size")
+    if _GRID_SIZE.present and (_SAMPLER.value if in_study else _POINTS.value) != "grid":
+        raise InvalidInputError("--grid_size is for --points=grid, or --sampler=grid of a study")
+    if _SWEEP_SEED.present and not drawn and _SEARCH.value != "pbt":
+        raise InvalidInputError("--sweep_seed is for points that are drawn, samplers and --search=pbt")
+    if _PBT_IMAGES.present and _SEARCH.value != "pbt":
+        raise InvalidInputError("--pbt_images is for --search=pbt")
     rungs = _SEARCH.value == "halving" or _PRUNER.value in ("asha", "hyperband")
     if (_FIRST_RUNG.present or _ETA.present) and not rungs:
         raise InvalidInputError("--first_rung and --eta are for --search=halving, --pruner=asha and --pruner=hyperband")
@@ -231,7 +244,9 @@ def local(job: Job, wanted: Sequence[spaces.Point]) -> int:
             found = json.loads(result.read_text())
             metrics = {name: value for name, value in found["metrics"].items() if name not in ("step", "images")}
             rows.append({"trial": index, **point, **{x: found[x] for x in ("status", "step", "images")}, **metrics})
-            sweep.write_table(job.workdir, rows)
+        else:
+            rows.append({"trial": index, **point, "status": "failed", "step": 0, "images": 0})
+        sweep.write_table(job.workdir, rows)
     settings = job.module.build(job.config)
     trials.show(job.workdir, rows, list(wanted[0]), settings.best_metric, settings.best())
     best = sweep.best(rows, settings.best_metric, settings.best()) if settings.best_metric else None

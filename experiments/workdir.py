@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import shutil
 import socket
 import subprocess
@@ -123,8 +124,13 @@ def claim(
 
     Raises:
       InvalidInputError: if the workdir was made by another config (the message lists the differences), is in use by
-        another run, or cannot be written.
+        another run, is no directory but a bucket, or cannot be written.
     """
+    if re.match(r"[a-z0-9]+:/", str(workdir)):
+        raise InvalidInputError(
+            f"workdir {str(workdir)!r}: expected a directory, whose files can be locked and appended to, which buckets "
+            "can't: take NFS, such as Filestore, and copy the run to a bucket when it has ended"
+        )
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock(workdir)

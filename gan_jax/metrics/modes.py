@@ -29,8 +29,8 @@ class MixtureCoverage(NamedTuple):
       kl: KL(histogram over the nearest modes of the samples of high quality || equal shares), in nats; NaN if none is.
       high_quality: share of samples within three standard deviations of a mode.
       js: Jensen-Shannon divergence between the histogram over the modes, of samples of high quality, and all others,
-        and what the mixture itself has there; from 0 to log 2, in nats. The only one of the four that is best for
-        the mixture alone: missing modes make it worse, and so do samples between them.
+        and what the mixture itself has there; from 0 to log 2, in nats. Missing modes make it worse, and so do samples
+        between them; to the shape within three standard deviations it is blind. Of modes six or more apart.
     """
 
     modes: int
@@ -91,7 +91,8 @@ def mixture_coverage(
 ) -> MixtureCoverage:
     """Modes of a mixture of Gaussians that samples reach, and the share of samples of high quality.
 
-    JS(q, p) = KL(q || m) / 2 + KL(p || m) / 2 with m = (q + p) / 2; n samples of p itself have about k / (8 n).
+    JS(q, p) = KL(q || m) / 2 + KL(p || m) / 2 with m = (q + p) / 2; n samples of the mixture itself, which has k
+    modes, have about k / (8 n).
 
     Args:
       samples: points.

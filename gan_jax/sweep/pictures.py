@@ -12,6 +12,7 @@ from gan_jax.sweep.logs import DIVERGED, read_lines
 
 Row = Mapping[str, Any]
 _MARKERS = {"done": "o", "pruned": "v", "diverged": "x", "failed": "x"}
+_LOST = ("pruned", "diverged", "failed")
 
 
 def draw(workdir: pathlib.Path, rows: Sequence[Row], keys: Sequence[str], metric: str, mode: str) -> list[pathlib.Path]:
@@ -42,10 +43,14 @@ def draw(workdir: pathlib.Path, rows: Sequence[Row], keys: Sequence[str], metric
     decisions = read_lines(workdir / "decisions.jsonl")
     logs = {row["trial"]: _log(workdir, row) for row in rows}
     if any(metric in line for log in logs.values() for line in log):
-        figure = Figure(figsize=(9, 7), layout="constrained")
-        above, below = figure.subplots(2, sharex=True, height_ratios=[3, 1])
-        _curves(above, logs, rows, metric)
-        _survival(below, rows)
+        lost = sorted((row["images"], row["status"]) for row in rows if row["status"] in _LOST)
+        figure = Figure(figsize=(9, 7 if lost else 5), layout="constrained")
+        shape: dict[str, Any] = {"nrows": 2, "sharex": True, "height_ratios": [3, 1]} if lost else {}
+        panels = np.atleast_1d(figure.subplots(**shape))
+        _curves(panels[0], logs, rows, metric)
+        if lost:
+            survival(panels[1], lost, len(rows), max(row["images"] for row in rows))
+        panels[-1].set_xlabel("images")
         made.append(_save(figure, workdir / "curves.png"))
     if any(decision["copies"] for decision in decisions):
         figure = Figure(figsize=(10, 1.5 + 0.3 * len(rows)), layout="constrained")
@@ -138,18 +143,28 @@ def _curves(axes: Any, logs: Mapping[int, Sequence[Row]], rows: Sequence[Row], m
     axes.set_ylabel(metric)
 
 
-def _survival(axes: Any, rows: Sequence[Row]) -> None:
-    """How many trials were not yet pruned, diverged or failed; those that have not ended count as going on."""
-    lost = sorted(row["images"] for row in rows if row["status"] in ("pruned", "diverged", "failed"))
-    axes.stairs(range(len(rows), len(rows) - len(lost) - 1, -1), [0, *lost, max(row["images"] for row in rows)],
-                baseline=None)  # fmt: skip
-    for images in sorted(set(lost)):
-        left = len(rows) - sum(x <= images for x in lost)
-        axes.annotate(f"{left}", (images, left), xytext=(3, 3), textcoords="offset points", fontsize=8)
-    axes.set_ylim(0, len(rows) * 1.1)
+def survival(axes: Any, lost: Sequence[tuple[int, str]], trials: int, last: int) -> None:
+    """How many trials were left after so many images; those that have not ended count as going on.
+
+    Args:
+      axes: to draw in.
+      lost: images and status of each trial that did not train to its end, in order.
+      trials: that there are.
+      last: images of the longest.
+    """
+    left = range(trials, trials - len(lost) - 1, -1)
+    axes.stairs(left, [0, *(images for images, _ in lost), last], baseline=None, color="C3")
+    for status in _LOST:
+        found = [(images, left[i + 1]) for i, (images, why) in enumerate(lost) if why == status]
+        if found:
+            axes.scatter(*zip(*found, strict=True), marker=_MARKERS[status], s=12, color="0.5", label=status)
+    for images in sorted({images for images, _ in lost}):
+        after = trials - sum(x <= images for x, _ in lost)
+        axes.annotate(f"{after}", (images, after), xytext=(4, 3), textcoords="offset points", fontsize=8)
+    axes.set_ylim(0, trials * 1.1)
     axes.yaxis.get_major_locator().set_params(integer=True)
-    axes.set_xlabel("images")
     axes.set_ylabel("trials left")
+    axes.legend(fontsize=7)
 
 
 def _lineage(figure: Any, logs: Mapping[int, Sequence[Row]], decisions: Sequence[Row], metric: str) -> None:

@@ -280,7 +280,7 @@ class Study:
     def _make_sampler(self, begun: int) -> optuna.samplers.BaseSampler:
         seed = (self._seed * 1_000_003 + begun) % 2**31  # workers take turns, so trials don't repeat each other
         if self._sampler == "qmc":
-            return optuna.samplers.QMCSampler(seed=self._seed)
+            return optuna.samplers.QMCSampler(qmc_type="halton", scramble=True, seed=self._seed)
         if self._sampler in ("random", "grid"):
             return optuna.samplers.RandomSampler(seed=seed)
         return optuna.samplers.TPESampler(seed=seed, constant_liar=True)

@@ -129,6 +129,7 @@ def test_bad_input_is_told(tmp_path):
     assert "search: 'None' there" in refused(*b, "--search=pbt")
     assert "--num_trials is for --points=random" in refused(*b, "--num_trials=3")
     assert "--first_rung and --eta are for" in refused(*b, "--eta=2")
+    assert "--print_commands is for" in refused(*b, "--print_commands", "--search=halving")
     assert "is for --engine=study" in refused(*b, "--sampler=qmc")
     assert "--engine=local is for one process" in refused(*b, "--engine=local", "--num_processes=2")
 

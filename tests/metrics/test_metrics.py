@@ -232,7 +232,10 @@ def test_the_divergence_of_a_mixture_is_least_for_the_mixture():
     one, everywhere = ring.centers[:1], random.uniform(-1.2, 1.2, (20_000, 2))
     itself, collapsed, spread = (metrics.mixture_coverage(x, ring.centers, ring.std) for x in (drawn, one, everywhere))
     assert collapsed.high_quality > itself.high_quality and spread.kl < 0.05
-    assert itself.js == pytest.approx(8 / (8 * 4000), abs=2e-3) and min(collapsed.js, spread.js) > 0.3
+    assert min(collapsed.js, spread.js) > 0.3
+    parts = drawn.reshape(10, 400, 2)
+    own = np.mean([metrics.mixture_coverage(part, ring.centers, ring.std).js for part in parts])
+    assert own == pytest.approx(8 / (8 * 400), rel=0.5) and itself.js < own
 
 
 # Refusals

@@ -1,0 +1,56 @@
+"""The table and the picture of the search benchmark, from lines whose result is known."""
+
+import math
+
+import pytest
+from absl import flags
+from PIL import Image
+
+from benchmarks import measure, search
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path, monkeypatch):
+    monkeypatch.setattr(measure, "RESULTS", tmp_path)
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS(["search"])
+    return tmp_path
+
+
+def write(method, seed, again, ends):
+    line = {"case": "ring", "method": method, "seed": seed, "setup": search.setup("ring", method), "members": len(ends)}
+    images = {"grid": 100, "halving": 30, "pbt": 25}[method]
+    measure.record(
+        "search", line | {"images": images, "again": again, "ends": ends, "curve": [[50, 0.9], [images, 0.5]]}
+    )
+
+
+def test_what_searches_are_compared_with(tmp_path):
+    for seed, (first, second) in enumerate([(0.1, 0.3), (0.5, 0.2), (math.inf, 0.4)]):
+        write("grid", seed, [min(first, second)] * 2, [[1e-3, 1.0, first], [1e-2, 2.0, second]])
+        write("halving", seed, [0.25, 0.27], [[2e-3, 1.5, 0.2]])
+        if seed < 2:
+            write("pbt", seed, [0.15, 0.15], [[2e-3, 1.5, 0.1]])
+    grid = search.lines("ring", "grid").values()
+    assert search.best_setting(list(grid)) == ([1e-2, 2.0], pytest.approx(0.3)), (
+        "one that diverged once is not the best"
+    )
+    assert search.seeds("ring") == [0, 1] and search.seeds("digits") == []
+    head, _, *rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in search.summary().splitlines()]
+    assert [row[:4] for row in rows] == [
+        ["ring", "eval/mixture_js", method, str(members)]
+        for method, members in (("grid", 2), ("halving", 1), ("pbt", 1))
+    ]
+    assert rows[0][-2:] == ["0.25 on average: learning_rate 0.01, gamma 2", ""], "of the seeds that all methods have"
+    assert [row[-2:] for row in rows[1:]] == [["0 of 2 seeds", "0 of 2 seeds"], ["2 of 2 seeds", "1 of 2 seeds"]]
+    assert [row[head.index("images of the grid's")][:3] for row in rows[1:]] == ["30%", "25%"]
+    search.picture(tmp_path / "search.png")
+    with Image.open(tmp_path / "search.png") as picture:
+        assert picture.width > 1000
+
+
+def test_both_searches_see_less_than_a_third_of_the_images_of_the_grid():
+    for case in search.CASES.values():
+        assert case.steps % 16 == 0
+        rungs = 52 * case.steps // 16 + 13 * 3 * case.steps // 16 + 3 * 3 * case.steps // 4
+        assert max(rungs, 8 * case.steps) / (25 * case.steps) < 1 / 3
