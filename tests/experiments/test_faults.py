@@ -108,6 +108,7 @@ def test_a_workdir_that_can_not_be_written(whole, tmp_path):
     run("train", f"--workdir={workdir}", *RUN)
     same(workdir, whole)
     assert "cannot be written" in refused("/proc/run")
+    assert "which buckets can't" in refused("gs://bucket/run")
 
 
 def largest(checkpoint):
