@@ -9,8 +9,8 @@ What the grid has found is its best setting: that with the best mean over the se
 the same seed's grid, and what the searches ended with. A value that made a run the best of many is better than it will
 be again, the more so of 25; so the best run of each sweep is evaluated anew, with eight other seeds of latents.
 
-A line has how each run ended (infinite where it was pruned or diverged), the best value so far after every evaluation,
-and the images that all members had seen by then.
+A line has how each run ended (infinite where it was pruned or diverged), and of every evaluation the best value and the
+images that all members had seen by then.
 
 python -m benchmarks.search            what results/search.jsonl lacks, then the table
 python -m benchmarks.search --table    the table alone, from the lines there are
@@ -123,12 +123,11 @@ def run(name: str, method: str, seed: int) -> dict[str, Any]:
     keys = spaces.parse(case.space)
     values = [float(row[case.metric]) if row["status"] == "done" else math.inf for row in rows]
     values = [value if math.isfinite(value) else math.inf for value in values]
-    curve, best = [], math.inf
+    curve = []
     for step in range(case.every, case.steps + 1, case.every):
         images = sum(min(step * case.batch_size, int(row["images"])) for row in rows)
         known = [line[case.metric] for log in logs for line in log if line["step"] == step]
-        best = min([best, *(value for value in known if math.isfinite(value))])
-        curve.append([images, best])
+        curve.append([images, min(filter(math.isfinite, known), default=math.inf)])
     return {
         "case": name, "method": method, "seed": seed, "setup": setup(name, method), "members": len(rows),
         "ended": {status: sum(row["status"] == status for row in rows) for status in ("done", "pruned", "diverged")},

@@ -101,13 +101,10 @@ def check_flags() -> None:
             "--print_commands is for trials that are known before and train to their ends: not for --engine=study or "
             "--search"
         )
-    drawn = in_study or _POINTS.value != "grid"
-    if _NUM_TRIALS.present and not drawn:
+    if _NUM_TRIALS.present and not in_study and _POINTS.value == "grid":
         raise InvalidInputError("--num_trials is for --points=random or qmc, or --engine=study; a grid has --grid_size")
     if _GRID_SIZE.present and (_SAMPLER.value if in_study else _POINTS.value) != "grid":
         raise InvalidInputError("--grid_size is for --points=grid, or --sampler=grid of a study")
-    if _SWEEP_SEED.present and not drawn and _SEARCH.value != "pbt":
-        raise InvalidInputError("--sweep_seed is for points that are drawn, samplers and --search=pbt")
     if _PBT_IMAGES.present and _SEARCH.value != "pbt":
         raise InvalidInputError("--pbt_images is for --search=pbt")
     rungs = _SEARCH.value == "halving" or _PRUNER.value in ("asha", "hyperband")

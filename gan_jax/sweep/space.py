@@ -134,7 +134,7 @@ def random(space: Space, count: int, seed: int = 0) -> list[Point]:
 
 
 def qmc(space: Space, count: int, seed: int = 0) -> list[Point]:
-    """Quasi-random points, which leave no gaps: the first n are the same however many there are.
+    """Quasi-random points, spread more evenly than draws: the first n are the same however many there are.
 
     A scrambled Halton sequence; Bousquet et al., "Critical Hyper-Parameters: No Random, No Cry", arXiv:1706.03200,
     2017, compare such with random draws.
