@@ -5,12 +5,13 @@ For each seed three sweeps of learning rate and weight of the penalty, over four
 points, of which a fourth goes on at a 16th and at a fourth of the run; population-based training of 8 quasi-random
 points, with the command's own interval. Halving and population-based training see 32% of the grid's images.
 
-What the grid has found is its best setting: that with the best mean over the seeds. Beside it stand the best run of
-the same seed's grid, and what the searches ended with. A value that made a run the best of many is better than it will
-be again, the more so of 25; so the best run of each sweep is evaluated anew, with eight other seeds of latents.
+What the grid has found is its best setting: that with the best mean over the seeds. It is trained again with each of
+them. Beside it stand the best run of the same seed's grid, and what the searches ended with. A value that made a run
+the best of many is better than it will be again, the more so of 25; so all of these are evaluated anew, with eight
+other seeds of latents.
 
-A line has how each run ended (infinite where it was pruned or diverged), and of every evaluation the best value and the
-images that all members had seen by then.
+A sweep's line has how each run ended (infinite where it was pruned or diverged), and of every evaluation the best value
+and the images that all members had seen by then.
 
 python -m benchmarks.search            what results/search.jsonl lacks, then the table
 python -m benchmarks.search --table    the table alone, from the lines there are
@@ -81,7 +82,7 @@ class Case(NamedTuple):
     def flags(self) -> list[str]:
         """Of the command."""
         return [
-            f"--space={self.space}", f"--config.best_metric={self.metric}", f"--config.steps={self.steps}",
+            f"--config.best_metric={self.metric}", f"--config.steps={self.steps}",
             f"--config.report_every={self.every}", f"--config.evaluate_every={self.every}", "--config.sample_every=0",
             f"--config.checkpoint_every={self.steps}", f"--config.batch_size={self.batch_size}",
             f"--config.steps_per_dispatch={self.every}", *self.options,
@@ -109,12 +110,9 @@ def setup(name: str, method: str) -> dict[str, Any]:
 def run(name: str, method: str, seed: int) -> dict[str, Any]:
     """One sweep."""
     case, began = CASES[name], time.monotonic()
+    options = [f"--space={case.space}", f"--config.seed={seed}", f"--sweep_seed={seed}", "--export=best"]
     with tempfile.TemporaryDirectory() as room:
-        words = [
-            "experiments.sweep", f"--config=experiments/configs/{name}.py", f"--workdir={room}", "--export=best",
-            f"--config.seed={seed}", f"--sweep_seed={seed}", *case.flags(), *case.sweep(method),
-        ]  # fmt: skip
-        subprocess.run([sys.executable, "-m", *words], env=os.environ, cwd=_ROOT, check=True)
+        command(name, room, *options, *case.sweep(method))
         with (pathlib.Path(room) / "results.csv").open() as file:
             rows = list(csv.DictReader(file))
         logs = [read_lines(pathlib.Path(room) / f"members/{index:05d}/metrics.jsonl") for index in range(len(rows))]
@@ -135,6 +133,25 @@ def run(name: str, method: str, seed: int) -> dict[str, Any]:
         "ends": [[*(float(row[key]) for key in keys), value] for row, value in zip(rows, values, strict=True)],
         "curve": curve, "seconds": round(time.monotonic() - began, 1),
     }  # fmt: skip
+
+
+def train_setting(name: str, setting: Sequence[float], numbers: Sequence[int]) -> dict[str, Any]:
+    """The same setting with several seeds, each evaluated as the best run of a sweep is."""
+    case = CASES[name]
+    keys = [*spaces.parse(case.space), "seed"]
+    choices = [*(repr(value) for value in setting), ",".join(map(str, numbers))]
+    space = ";".join(f"{key}={choice}" for key, choice in zip(keys, choices, strict=True))
+    with tempfile.TemporaryDirectory() as room:
+        command(name, room, f"--space={space}", "--points=grid", "--export=all")
+        homes = {seed: pathlib.Path(room) / f"trials/{index:05d}" for index, seed in enumerate(numbers)}
+        again = {str(seed): evaluate(home, case) for seed, home in homes.items()}
+    return {"case": name, "method": "setting", "setup": setup(name, "grid"), "setting": [*setting], "again": again}
+
+
+def command(name: str, room: str, *options: str) -> None:
+    """Sweep one of the configs."""
+    words = ["experiments.sweep", f"--config=experiments/configs/{name}.py", f"--workdir={room}", *CASES[name].flags()]
+    subprocess.run([sys.executable, "-m", *words, *options], env=os.environ, cwd=_ROOT, check=True)
 
 
 def evaluate(home: pathlib.Path, case: Case) -> list[float]:
@@ -165,10 +182,18 @@ def seeds(name: str) -> list[int]:
     return sorted(set.intersection(*(set(lines(name, method)) for method in METHODS)))
 
 
-def best_setting(grid: Sequence[dict[str, Any]]) -> tuple[list[float], float]:
-    """The setting of a grid that has the least mean over its seeds, and that mean."""
-    means = np.mean([[end[-1] for end in line["ends"]] for line in grid], axis=0)
-    return grid[0]["ends"][int(np.argmin(means))][:-1], float(means.min())
+def trained_setting(name: str) -> dict[str, Any] | None:
+    """What is recorded of the grid's best setting, trained with the seeds that every method has been run with."""
+    wanted = (name, setup(name, "grid"), best_setting(name), [str(seed) for seed in seeds(name)])
+    found = [x for x in recorded("search") if x["method"] == "setting"]
+    return next((x for x in found if (x["case"], x["setup"], x["setting"], [*x["again"]]) == wanted), None)
+
+
+def best_setting(name: str) -> list[float]:
+    """The values of the grid's point that has the least mean over the seeds that every method has been run with."""
+    grid = [lines(name, "grid")[seed]["ends"] for seed in seeds(name)]
+    means = np.mean([[end[-1] for end in ends] for ends in grid], axis=0)
+    return grid[0][int(np.argmin(means))][:-1]
 
 
 def summary() -> str:
@@ -180,19 +205,19 @@ def summary() -> str:
     for name, case in CASES.items():
         found = {method: lines(name, method) for method in METHODS}
         known = seeds(name)
-        if not known:
+        settled = trained_setting(name) if known else None
+        if not settled:
             continue
         again = {method: [statistics.mean(x[seed]["again"]) for seed in known] for method, x in found.items()}
-        setting, goal = best_setting([found["grid"][seed] for seed in known])
+        goals = [statistics.mean(values) for values in settled["again"].values()]
         for method in METHODS:
             share = [found[method][seed]["images"] / found["grid"][seed]["images"] for seed in known]
-            won = [np.less_equal(again[method], others).sum() for others in (goal, again["grid"])]
+            won = [np.less_equal(again[method], others).sum() for others in (statistics.mean(goals), again["grid"])]
             reached = [f"{count} of {len(known)} seeds" for count in won]
             if method == "grid":
-                named = ", ".join(
-                    f"{key} {value:.2g}" for key, value in zip(spaces.parse(case.space), setting, strict=True)
-                )
-                reached = [f"{goal:.3g} on average: {named}", ""]
+                setting = zip(spaces.parse(case.space), settled["setting"], strict=True)
+                named = ", ".join(f"{key} {value:.2g}" for key, value in setting)
+                reached = [f"that is {spread(goals, '.3g')}: {named}", ""]
             rows.append([
                 name, case.metric, method, found[method][known[0]]["members"], spread(share, ".0%"),
                 spread(again[method], ".3g"), *reached,
@@ -232,6 +257,8 @@ def main(argv: Sequence[str]) -> None:
                     line = run(name, method, seed)
                     record("search", line)
                     print({key: line[key] for key in ("case", "method", "seed", "best", "seconds")}, flush=True)
+        if not trained_setting(name):
+            record("search", train_setting(name, best_setting(name), seeds(name)))
     print(summary())
     if _WRITE.value:
         put(_ROOT / "docs" / "sweeps.md", "benchmarks.search", summary())

@@ -25,23 +25,37 @@ def write(method, seed, again, ends):
     )
 
 
+def settle(setting, again):
+    line = {"case": "ring", "method": "setting", "setup": search.setup("ring", "grid")}
+    measure.record("search", line | {"setting": setting, "again": again})
+
+
+def test_a_setting_that_diverged_once_is_not_the_best():
+    for seed, (first, second) in enumerate([(0.1, 0.3), (math.inf, 0.4)]):
+        for method in search.METHODS:
+            write(method, seed, [0.1], [[1e-3, 1.0, first], [1e-2, 2.0, second]])
+    assert search.best_setting("ring") == [1e-2, 2.0]
+
+
 def test_what_searches_are_compared_with(tmp_path):
     for seed, (first, second) in enumerate([(0.1, 0.3), (0.5, 0.2), (math.inf, 0.4)]):
         write("grid", seed, [min(first, second)] * 2, [[1e-3, 1.0, first], [1e-2, 2.0, second]])
         write("halving", seed, [0.25, 0.27], [[2e-3, 1.5, 0.2]])
         if seed < 2:
             write("pbt", seed, [0.15, 0.15], [[2e-3, 1.5, 0.1]])
-    grid = search.lines("ring", "grid").values()
-    assert search.best_setting(list(grid)) == ([1e-2, 2.0], pytest.approx(0.3)), (
-        "one that diverged once is not the best"
-    )
     assert search.seeds("ring") == [0, 1] and search.seeds("digits") == []
+    assert search.best_setting("ring") == [1e-2, 2.0], "of the seeds that all methods have"
+    assert search.trained_setting("ring") is None and len(search.summary().splitlines()) == 2
+    settle([1e-3, 1.0], {"0": [0.1], "1": [0.1]})
+    settle([1e-2, 2.0], {"0": [0.1], "1": [0.1], "2": [0.1]})
+    assert search.trained_setting("ring") is None, "of another setting, or other seeds"
+    settle([1e-2, 2.0], {"0": [0.2, 0.3], "1": [0.25, 0.25]})
     head, _, *rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in search.summary().splitlines()]
     assert [row[:4] for row in rows] == [
         ["ring", "eval/mixture_js", method, str(members)]
         for method, members in (("grid", 2), ("halving", 1), ("pbt", 1))
     ]
-    assert rows[0][-2:] == ["0.25 on average: learning_rate 0.01, gamma 2", ""], "of the seeds that all methods have"
+    assert rows[0][-2:] == ["that is 0.25 [0.25, 0.25]: learning_rate 0.01, gamma 2", ""]
     assert [row[-2:] for row in rows[1:]] == [["0 of 2 seeds", "0 of 2 seeds"], ["2 of 2 seeds", "1 of 2 seeds"]]
     assert [row[head.index("images of the grid's")][:3] for row in rows[1:]] == ["30%", "25%"]
     search.picture(tmp_path / "search.png")
