@@ -6,7 +6,7 @@ import hashlib
 import json
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import ml_collections
 
@@ -166,6 +166,7 @@ class Worker:
 class _Pruner:
     """The study's pruner as a search of a population: the members that it prunes end."""
 
+    replaces_diverged: ClassVar = False
     worker: Worker
     numbers: list[int]
 

@@ -53,13 +53,20 @@ class Decision:
 
 
 class Search(Protocol):
-    """Decides, at certain iterations, what becomes of the members; a pure function of what it is given."""
+    """Decides, at certain iterations, what becomes of the members; a pure function of what it is given.
+
+    Attributes:
+      replaces_diverged: whether those that have diverged may become copies of others: then they keep their slots.
+    """
+
+    @property
+    def replaces_diverged(self) -> bool: ...
 
     def due(self, step: int) -> bool:
         """Whether it decides after so many iterations, which a report must come after."""
 
     def decide(self, step: int, scores: Mapping[int, float], hparams: Mapping[int, Mapping[str, float]]) -> Decision:
-        """What to do, from the scores (more is better) of the members that train, and their hyperparameters."""
+        """What to do, from scores (more is better) and hyperparameters; members without a score have diverged."""
 
 
 def train_population(
@@ -79,7 +86,8 @@ def train_population(
 
     A member does what a run of its own with its seed and hyperparameters does, up to rounding. One that is not finite
     is frozen as it was before that dispatch; the others don't notice. When so few train that half of the slots would
-    do, they are packed into a smaller program. Stopping and continuing changes nothing.
+    do, they are packed into a smaller program, unless the search replaces those that have diverged. Stopping and
+    continuing changes nothing.
 
     Args:
       experiment: of all members; its seed is not used, and there are no rollbacks. Its `best_metric` is what members
@@ -296,10 +304,18 @@ class _Trainer:
         return [int(x) for x, lives in zip(member, alive, strict=True) if lives]
 
     def _fewer_would_do(self, carried: Carried) -> bool:
+        if self._replaces and self._training(carried):
+            return False
         return 2 * len(self._filled(self._training(carried))) <= len(on_host(carried["member"]))
 
+    @property
+    def _replaces(self) -> bool:
+        return self.search is not None and self.search.replaces_diverged
+
     def _note_ended(self, carried: Carried, generation: int) -> None:
-        """Tells of those that don't train any more, and why."""
+        """Tells of those that don't train any more, and why; but of those that may yet be replaced at the end only."""
+        if self._replaces:
+            return
         member, alive, diverged, at = (on_host(carried[x]) for x in ("member", "alive", "diverged", "frozen_at"))
         ended = {int(one): slot for slot, one in enumerate(member) if one != EMPTY and not alive[slot]}
         if ended.keys() <= self.logs.outcomes.keys():
@@ -309,16 +325,17 @@ class _Trainer:
                 slot = ended[one]
                 if diverged[slot]:
                     self.say(f"member {one} is not finite: frozen as it was at step {at[slot]:,}")
-                self._end(outcome, DIVERGED if diverged[slot] else PRUNED, slot, carried)
+                self._end(outcome, PRUNED, slot, carried)
 
     def _end(self, outcome: Outcome, status: str, slot: int, carried: Carried) -> None:
         digest = runtime.state_sha256(programs.member_state(carried, slot, carried["alive"].sharding.mesh))
+        status = DIVERGED if outcome.status == DIVERGED else status
         self.logs.end(dataclasses.replace(outcome, status=status, state_sha256=digest))
 
     def _outcomes(self, step: int, carried: Carried, generation: int) -> dict[int, Outcome]:
         """Of the members in the slots that have not ended before: at this step, or where they were frozen."""
         values = {name: on_host(x) for name, x in core.get_hparams(carried["state"]).items()}
-        member, alive, at = (on_host(carried[x]) for x in ("member", "alive", "frozen_at"))
+        member, alive, diverged, at = (on_host(carried[x]) for x in ("member", "alive", "diverged", "frozen_at"))
         found = {}
         for slot, one in enumerate(member.tolist()):
             if one != EMPTY and one not in self.logs.outcomes:
@@ -327,7 +344,8 @@ class _Trainer:
                     {name: float(x[slot]) for name, x in values.items()},
                 )
                 images, seed, last = done * self.experiment.batch_size, self.members[one].seed, self.logs.last[one]
-                found[one] = Outcome(one, RUNNING, done, images, seed, hparams, last, generation, "")
+                status = DIVERGED if diverged[slot] else RUNNING
+                found[one] = Outcome(one, status, done, images, seed, hparams, last, generation, "")
         return found
 
     def _finish(self, status: str, step: int, carried: Carried, generation: int) -> None:
@@ -346,8 +364,9 @@ class _Trainer:
             means = core.window_means({name: x[slot] for name, x in window.items()})
             record = {"step": step, "images": step * settings.batch_size, "images_per_second": round(rate, 1), **means}
             self.logs.report(int(one), record | self._evaluate(step, carried, slot, population.mesh))
-        ended = [outcome.status for outcome in self.logs.outcomes.values()]
-        counts = f"{len(training)} training, {ended.count(PRUNED)} pruned, {ended.count(DIVERGED)} diverged"
+        ended = [one for one, outcome in self.logs.outcomes.items() if outcome.status == PRUNED]
+        lost = len(self.members) - len(training) - len(ended)
+        counts = f"{len(training)} training, {len(ended)} pruned, {lost} diverged"
         best = self._best(training)
         whole = f"{rate * len(training):,.0f} images/s  ETA {duration(eta)}"
         self.say(f"step {step:,}/{settings.steps:,}  images {step * settings.batch_size:,}  {counts}  {whole}{best}")
@@ -383,9 +402,10 @@ class _Trainer:
         assert self.search is not None
         member, training = [int(x) for x in on_host(carried["member"])], self._training(carried)
         known = {name: on_host(x).copy() for name, x in core.get_hparams(carried["state"]).items()}
-        slots = {one: slot for slot, one in enumerate(member)}
+        slots, at = {one: slot for slot, one in enumerate(member)}, on_host(carried["frozen_at"])
         varied = self.members[0].hparams
-        hparams = {one: {name: float(known[name][slots[one]]) for name in varied} for one in training}
+        there = {*training, *(one for one, lost in zip(member, on_host(carried["diverged"]), strict=True) if lost)}
+        hparams = {one: {name: float(known[name][slots[one]]) for name in varied} for one in there}
         scores = self._scores(training)
         if set(scores) != set(training):
             raise InvalidInputError(
@@ -400,20 +420,20 @@ class _Trainer:
             sources[slots[child]] = slots[parent]
             for values in known.values():
                 values[slots[child]] = values[slots[parent]]
+            if child not in training:
+                self.say(f"member {child} is not finite since step {at[slots[child]]:,}: a copy of member {parent} now")
         for one, changes in decision.hparams.items():
             for name, value in changes.items():
                 known[name][slots[one]] = value
-        alive = on_host(carried["alive"]) & ~np.isin(member, list(decision.pruned))
         changed = carried
         if decision.copies or decision.hparams:
             changed = programs.rearranged(carried, sources, population.mesh, known, keys=False)
-        frozen = np.where(on_host(carried["alive"]) & ~alive, step, on_host(carried["frozen_at"])).astype(np.int32)
-        carried = changed | {
-            "alive": _placed(alive, carried["alive"]),
-            "frozen_at": _placed(frozen, carried["frozen_at"]),
+        pruned = np.isin(member, list(decision.pruned))
+        return changed | {
+            "alive": _placed(on_host(changed["alive"]) & ~pruned, carried["alive"]),
+            "frozen_at": _placed(np.where(pruned, np.int32(step), on_host(changed["frozen_at"])), carried["frozen_at"]),
             "member": carried["member"],
         }
-        return carried
 
 
 @dataclasses.dataclass

@@ -6,11 +6,14 @@ Both decide from scores and hyperparameters alone, so that a population that is 
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 
 from gan_jax.sweep.population import Decision
 from gan_jax.types import InvalidInputError
+
+_TRIES = 20  # to be unlike others; in vain where bounds leave no room
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Halving:
       eta: of the members at a rung, the best `max(1, n // eta)` go on.
     """
 
+    replaces_diverged: ClassVar = False
     first: int
     eta: int = 3
 
@@ -58,7 +62,9 @@ class PopulationBased:
 
     A copy takes networks, optimisers, averages and hyperparameters together, and keeps its own data order and noise.
     Then each of its hyperparameters is multiplied or divided by `factor`, or with probability `resample` by a power of
-    it drawn uniformly from [-4, 4], and kept within `bounds`.
+    it drawn uniformly from [-4, 4], and kept within `bounds`. Where all would be as its parent's or another copy's of
+    that, they are drawn uniformly, again and again: with one seed for all, such members would do the same. Members that
+    have diverged are replaced however many.
 
     Jaderberg et al., "Population Based Training of Neural Networks", arXiv:1711.09846, 2017: truncation selection, with
     factors of 1.2 and 0.8. A factor and its inverse have no drift.
@@ -72,6 +78,7 @@ class PopulationBased:
       bounds: least and most by name; without, a hyperparameter may become any positive number.
     """
 
+    replaces_diverged: ClassVar = True
     every: int
     seed: int = 0
     share: float = 0.2
@@ -92,17 +99,34 @@ class PopulationBased:
 
     def decide(self, step: int, scores: Mapping[int, float], hparams: Mapping[int, Mapping[str, float]]) -> Decision:
         """The worst become copies of some of the best."""
+        if not scores:
+            return Decision()
         ranking = sorted(scores, key=lambda member: (-scores[member], member))
-        count = min(math.ceil(self.share * len(ranking)), len(ranking) // 2)
+        lost = sorted(hparams.keys() - scores.keys())
+        there = [*ranking, *lost]
+        count = min(math.ceil(self.share * len(there)), len(there) // 2)
+        worst = there[len(there) - max(count, len(lost)) :]
         random = np.random.default_rng([self.seed, step])
-        copies = {child: int(random.choice(ranking[:count])) for child in ranking[len(ranking) - count :]}
-        changed = {
-            child: {name: self._explored(name, value, random) for name, value in sorted(hparams[parent].items())}
-            for child, parent in copies.items()
-        }
+        copies = {child: int(random.choice(ranking[:count])) for child in worst}
+        changed: dict[int, dict[str, float]] = {}
+        for child, parent in copies.items():
+            family = [hparams[parent], *(changed[other] for other in changed if copies[other] == parent)]
+            changed[child] = self._explored(hparams[parent], self.resample, random)
+            for _ in range(_TRIES):
+                if not any(_same(changed[child], other) for other in family):
+                    break
+                changed[child] = self._explored(hparams[parent], 1.0, random)
         return Decision(copies=copies, hparams=changed)
 
-    def _explored(self, name: str, value: float, random: np.random.Generator) -> float:
-        power = random.choice([-1.0, 1.0]) if random.uniform() >= self.resample else random.uniform(-4, 4)
-        least, most = self.bounds.get(name, (0.0, math.inf))
-        return float(np.clip(value * self.factor**power, least, most))
+    def _explored(self, values: Mapping[str, float], resample: float, random: np.random.Generator) -> dict[str, float]:
+        found = {}
+        for name, value in sorted(values.items()):
+            power = random.choice([-1.0, 1.0]) if random.uniform() >= resample else random.uniform(-4, 4)
+            least, most = self.bounds.get(name, (0.0, math.inf))
+            found[name] = float(np.clip(value * self.factor**power, least, most))
+        return found
+
+
+def _same(some: Mapping[str, float], others: Mapping[str, float]) -> bool:
+    """Up to the rounding of what is on the devices."""
+    return all(math.isclose(value, others[name], rel_tol=1e-6) for name, value in some.items())

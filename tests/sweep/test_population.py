@@ -184,6 +184,7 @@ SEARCHES = {
     "none": (None, (0.01, 0.02, 0.05)),
     "halving": (sweep.Halving(10, 2), (0.01, 0.02, 0.05, 1e30, 0.1, 0.2)),
     "pbt": (sweep.PopulationBased(10, share=0.4), (0.01, 0.02, 0.05, 0.1)),
+    "pbt, some diverge": (sweep.PopulationBased(20, bounds=dict.fromkeys(RATES, (0.01, 0.1))), (0.01, 1e30, 1e30)),
 }
 
 
@@ -211,7 +212,7 @@ def test_stopping_and_continuing_changes_nothing(name, tmp_path):
         assert len(kept) in (0, 2) and (not kept or kept[0] == kept[1])
     if search is not None:
         decisions = [(x / "decisions.jsonl").read_text() for x in (tmp_path / "whole", halves)]
-        assert decisions[0] == decisions[1] and decisions[0].count("\n") == (2 if name == "halving" else 3)
+        assert decisions[0] == decisions[1] and decisions[0].count("\n") == {"halving": 2, "pbt": 3}.get(name, 1)
     if name == "halving":
         assert [x.status for x in whole].count("done") == 1 and whole[3].status == "diverged"
         assert sum("packing" in message for message in said) == 2
@@ -240,6 +241,8 @@ def test_copies_take_everything_but_their_own_noise(tmp_path):
     members = rates(0.01, 0.05)
 
     class Swap:
+        replaces_diverged = False
+
         def due(self, step):
             return step == 10
 
@@ -269,6 +272,26 @@ def test_copies_take_everything_but_their_own_noise(tmp_path):
     for part in ("players", "ema", "aux", "hparams"):
         ours, theirs = (jax.tree.leaves(getattr(state, part)) for state in (child, parent))
         assert ours and all(jnp.array_equal(a, b) for a, b in zip(ours, theirs, strict=True)), part
+
+
+def test_population_based_training_replaces_what_has_diverged(tmp_path):
+    """Also where so many have that the others would have been packed; to the end those stay that diverge after it."""
+    run = experiment(steps=40, checkpoint_every=10)
+    search = sweep.PopulationBased(20)
+    outcomes, said = train(run, rates(0.01, 1e30, 1e30, 1e30), tmp_path / "three", search=search)
+    assert [(x.status, x.step) for x in outcomes] == [("done", 40)] * 4
+    assert len({x.state_sha256 for x in outcomes}) == 4, "noise and hyperparameters of their own"
+    factors = [outcome.hparams[name] / 0.01 for outcome in outcomes[1:] for name in RATES]
+    assert all(min(abs(factor - 1.25), abs(factor - 0.8)) < 1e-6 for factor in factors)
+    assert any("1 training, 0 pruned, 3 diverged" in message for message in said)
+    for member in (1, 2, 3):
+        assert f"member {member} is not finite since step 0: a copy of member 0 now" in said
+        log = (tmp_path / f"three/members/{member:05d}/metrics.jsonl").read_text()
+        assert [json.loads(line)["step"] for line in log.splitlines()] == [30, 40]
+    late, _ = train(run, rates(0.01, 1e30), tmp_path / "late", search=sweep.PopulationBased(100))
+    assert [(x.status, x.step) for x in late] == [("done", 40), ("diverged", 0)]
+    none, _ = train(run, rates(1e30, 1e30), tmp_path / "none", search=search)
+    assert [(x.status, x.step) for x in none] == [("diverged", 0)] * 2
 
 
 def test_what_diverges_between_reports_is_told_too(tmp_path):

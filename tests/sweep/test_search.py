@@ -38,6 +38,19 @@ def test_population_based_training_copies_the_best_over_the_worst():
     assert len({str(search.decide(step, scores, hparams)) for step in range(0, 100, 5)}) > 10
     one = search.decide(5, {0: 1.0}, {0: {"a": 1.0}})
     assert not one.copies, "nobody to copy"
+    for lost in (1, 2, 5, 9):  # those without a score
+        some = search.decide(10, {member: scores[member] for member in range(lost, 10)}, hparams)
+        assert set(some.copies) == set(range(max(2, lost))), "all of those, and a fifth at least"
+        assert set(some.copies.values()) <= {8, 9} and some.hparams.keys() == some.copies.keys()
+    assert search.decide(10, {}, hparams) == sweep.Decision(), "nobody to copy"
+    many = search.decide(10, {9: 1.0}, hparams).hparams  # of nine copies only four could be different by a factor alone
+    assert len({(x["a"], x["b"]) for x in many.values()}) == 9 and all(0.3 <= x["b"] <= 0.9 for x in many.values())
+    edge = sweep.PopulationBased(5, bounds={"a": (0.1, 1.0)})
+    for step in range(5, 100, 5):
+        near = edge.decide(step, {0: 1.0, 1: 0.0}, {0: {"a": float(np.float32(1.0))}, 1: {"a": 0.5}}).hparams[1]["a"]
+        assert 0.1 <= near < 0.999, "unlike its parent's, which is at the bound"
+    fixed = sweep.PopulationBased(5, bounds={"a": (1.0, 1.0)}).decide(5, {0: 1.0, 1: 0.0}, {0: {"a": 1.0}, 1: {"a": 1}})
+    assert fixed.hparams[1] == {"a": 1.0}, "where there is no room"
     free = sweep.PopulationBased(5, factor=1.5, resample=1.0)
     powers = [
         np.log(free.decide(step, scores, hparams).hparams[0]["b"] / 0.5) / np.log(1.5) for step in range(0, 1000, 5)
