@@ -69,7 +69,7 @@ def wished(wish: str, members: Sequence[int]) -> list[int]:
     if unknown := [word for word in words if not word.isdigit() or int(word) not in members]:
         raise InvalidInputError(
             f"--export={wish}: {', '.join(unknown)} is no trial that has a state; expected best, all, none, or some of "
-            f"{', '.join(map(str, members))}"
+            f"{', '.join(map(str, members)) or 'those that have: there are none'}"
         )
     return [int(word) for word in words]
 

@@ -17,7 +17,7 @@ config.best_metric; curves.png: it and the trials left, against images; lineage.
 and the result of a member of a population; trials/NNNNN, runs as experiments.train makes them: every trial of
 --engine=study and local, and of a population those that --export names (best, all, none, or 3,7), with their last
 checkpoint, to be sampled, evaluated or continued; populations/NNNNN, a sweep of its own for every population of a
-study. Exit codes are those of experiments.train.
+study. Exit codes are those of experiments.train; a sweep has diverged where all of its trials have.
 """
 
 import dataclasses
@@ -63,11 +63,13 @@ _NUM_TRIALS = flags.DEFINE_integer("num_trials", 16, "points of random and qmc, 
 _SWEEP_SEED = flags.DEFINE_integer("sweep_seed", 0, "of drawn points, a study's sampler, and pbt", lower_bound=0)
 _SEARCH = flags.DEFINE_enum("search", "none", ["none", "halving", "pbt"], "what a population does on the way")
 _FIRST_RUNG = flags.DEFINE_integer(
-    "first_rung", 0, "of halving, asha and hyperband, in images; a 27th of the run by default", lower_bound=0
+    "first_rung", 0, "of halving, asha and hyperband: images of a trial; a 27th of its run by default", lower_bound=0
 )
-_ETA = flags.DEFINE_integer("eta", 3, "of the same: one in so many goes on at each rung", lower_bound=2)
+_ETA = flags.DEFINE_integer(
+    "eta", 3, "of halving, asha and hyperband: one in so many goes on at each rung", lower_bound=2
+)
 _PBT_IMAGES = flags.DEFINE_integer(
-    "pbt_images", 0, "between decisions of pbt; a tenth of the run by default", lower_bound=0
+    "pbt_images", 0, "of a member, between decisions of pbt; a tenth of its run by default", lower_bound=0
 )
 _EXPORT = flags.DEFINE_string(
     "export", "best", "whose checkpoints become ordinary runs: best, all, none, or ids by commas"
@@ -130,19 +132,26 @@ def points(module: Any) -> list[spaces.Point]:
     return draw(space, _NUM_TRIALS.value, _SWEEP_SEED.value)
 
 
-def iterations(settings: runtime.Experiment, images: int, share: int) -> int:
-    """As many as give `images`, or a share of the run if that is 0; rounded up to where trials are compared."""
+def iterations(settings: runtime.Experiment, flag: flags.FlagHolder[int], share: int) -> int:
+    """As many as give the flag's images, or a share of the run; rounded up to where trials are compared."""
     unit = settings.evaluate_every or settings.report_every
-    wanted = images / settings.batch_size if images else settings.steps / share
-    return max(unit, int(-(-wanted // unit) * unit))
+    wanted = flag.value / settings.batch_size if flag.value else settings.steps / share
+    found = max(unit, int(-(-wanted // unit) * unit))
+    if found >= settings.steps:
+        raise InvalidInputError(
+            f"--{flag.name}: nothing would be decided before the end: first after {found * settings.batch_size:,} "
+            f"images of a run of {settings.steps * settings.batch_size:,}; expected fewer, and evaluations more often "
+            f"(config.{'evaluate_every' if settings.evaluate_every else 'report_every'}={unit})"
+        )
+    return found
 
 
-def search(settings: runtime.Experiment) -> sweep.Search | None:
+def search(settings: runtime.Experiment) -> sweep.Halving | sweep.PopulationBased | None:
     """What the flags ask for."""
     if _SEARCH.value == "halving":
-        return sweep.Halving(iterations(settings, _FIRST_RUNG.value, 27), _ETA.value)
+        return sweep.Halving(iterations(settings, _FIRST_RUNG, 27), _ETA.value)
     if _SEARCH.value == "pbt":
-        return sweep.PopulationBased(iterations(settings, _PBT_IMAGES.value, 10), _SWEEP_SEED.value)
+        return sweep.PopulationBased(iterations(settings, _PBT_IMAGES, 10), _SWEEP_SEED.value)
     return None
 
 
@@ -152,11 +161,13 @@ def overridden() -> dict[str, Any]:
     return {key: flags.FLAGS.config[key] for key in given}
 
 
-def claim(job: Job, wanted: Sequence[spaces.Point], chosen: sweep.Search | None) -> None:
+def claim(job: Job, wanted: Sequence[spaces.Point], chosen: sweep.Halving | sweep.PopulationBased | None) -> None:
     """Takes the workdir, or refuses one of another sweep, once that has begun."""
     record, settings = job.workdir / "sweep.json", job.module.build(job.config)
     by = [settings.best_metric, settings.best(), settings.evaluate_every or settings.report_every]
-    now = {"search": repr(chosen), "by": by if chosen else None, "trials": list(wanted)}
+    now: dict[str, Any] = {"search": type(chosen).__name__ if chosen else "none"}
+    now |= dataclasses.asdict(chosen) | {"by": by} if chosen else {}
+    now |= {"trials": list(wanted)}
     now = json.loads(json.dumps(now))
     if record.exists() and workdirs.has_begun(job.workdir, populations.SAVED):
         flat = [
@@ -185,10 +196,11 @@ def population(job: Job, wanted: Sequence[spaces.Point]) -> int:
         chosen = dataclasses.replace(chosen, bounds=trials.bounds(job.module, job.config, space_of(job.module)))
     launch.claim(job.workdir, lambda: claim(job, wanted, chosen), job.watchdog.patience)
     outcomes = populations.train(job, made, wanted, chosen)
-    if "stopped" in [outcome.status for outcome in outcomes]:
+    statuses = {outcome.status for outcome in outcomes}
+    if "stopped" in statuses:
         return commands.STOPPED
     populations.export(job, made, outcomes, wanted)
-    return commands.DONE
+    return commands.DIVERGED if statuses == {"diverged"} else commands.DONE
 
 
 def study(job: Job) -> int:
@@ -210,9 +222,10 @@ def study(job: Job) -> int:
         except ImportError as error:
             raise InvalidInputError(f"--engine=study needs optuna ({error}): pip install -e '.[sweep]'") from error
         job.workdir.mkdir(parents=True, exist_ok=True)
-        first = iterations(settings, _FIRST_RUNG.value, 27) * settings.batch_size
+        rungs = _PRUNER.value in ("asha", "hyperband")
+        first = iterations(settings, _FIRST_RUNG, 27) * settings.batch_size if rungs else 1
         pruned = {"pruner": _PRUNER.value, "mode": settings.best()}
-        pruned |= {"first_rung": first, "eta": _ETA.value} if _PRUNER.value in ("asha", "hyperband") else {}
+        pruned |= {"first_rung": first, "eta": _ETA.value} if rungs else {}
         shared = Study(
             job.workdir, space, facts=worker.facts(job.path, config, space) | pruned, num_trials=_NUM_TRIALS.value,
             mode=settings.best(), storage=_STORAGE.value, sampler=_SAMPLER.value, pruner=_PRUNER.value,
@@ -250,7 +263,9 @@ def local(job: Job, wanted: Sequence[spaces.Point]) -> int:
     row = {} if best is None else rows[best]
     shown = f"; best {settings.best_metric} {row[settings.best_metric]:.6g}, trial {row['trial']}" if row else ""
     say(f"{len(rows)} trials, {failed} failed{shown}")
-    return commands.BAD_INPUT if failed else commands.DONE
+    if failed:
+        return commands.BAD_INPUT
+    return commands.DIVERGED if {row["status"] for row in rows} == {"diverged"} else commands.DONE
 
 
 def _run(words: Sequence[str], stop: signals.StopRequest) -> int:

@@ -176,13 +176,15 @@ def _lineage(figure: Any, logs: Mapping[int, Sequence[Row]], decisions: Sequence
         for line in log
         if math.isfinite(line.get(metric, math.nan))
     ]
-    images, members, values = (np.array(x) for x in zip(*points, strict=True))
-    figure.colorbar(axes.scatter(images, members, c=values, s=30, zorder=3), ax=axes, label=metric)
+    if points:
+        images, members, values = zip(*points, strict=True)
+        figure.colorbar(axes.scatter(images, members, c=values, s=30, zorder=3), ax=axes, label=metric)
     for decision in decisions:
         for child, parent in decision["copies"].items():
             axes.annotate("", (decision["images"], int(child)), (decision["images"], parent), zorder=2,
                           arrowprops={"arrowstyle": "->", "color": "C3", "alpha": 0.7})  # fmt: skip
-    axes.hlines(sorted(logs), 0, images.max(), color="0.85", zorder=1)
+    end = max((line["images"] for log in logs.values() for line in log), default=0)
+    axes.hlines(sorted(logs), 0, end, color="0.85", zorder=1)
     axes.set_xlabel("images")
     axes.set_ylabel("member")
     axes.yaxis.get_major_locator().set_params(integer=True)

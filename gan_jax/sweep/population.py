@@ -112,6 +112,7 @@ def train_population(
         watchdog = watchdog or stack.enter_context(Watchdog())
         stop = stop or stack.enter_context(stop_signals())
         source = experiment.open_source()
+        replaces = search is not None and search.replaces_diverged
         say(source.summary())
         programs.check_members(experiment, source, members)
         if search is not None and not experiment.best_metric:
@@ -128,7 +129,7 @@ def train_population(
             judge = make_evaluator(experiment, source, mesh, cache, say, watchdog)
         chosen = tuple(jax.devices() if devices is None else devices)
         return _Trainer(
-            experiment, members, workdir, source, search, say, stop, watchdog, chosen, logs, judge, watch
+            experiment, members, workdir, source, search, say, stop, watchdog, chosen, logs, judge, watch, replaces
         ).train()  # fmt: skip
 
 
@@ -174,6 +175,8 @@ class _Trainer:
     logs: Logs
     evaluator: runtime.Evaluator | None
     watch: Callable[[list[Outcome]], None]
+    replaces: bool
+    waiting: set[int] = dataclasses.field(default_factory=set)  # members that have diverged and may be replaced
 
     def train(self) -> list[Outcome]:
         """See `train_population`."""
@@ -304,32 +307,29 @@ class _Trainer:
         return [int(x) for x, lives in zip(member, alive, strict=True) if lives]
 
     def _fewer_would_do(self, carried: Carried) -> bool:
-        if self._replaces and self._training(carried):
+        if self.replaces and self._training(carried):
             return False
         return 2 * len(self._filled(self._training(carried))) <= len(on_host(carried["member"]))
 
-    @property
-    def _replaces(self) -> bool:
-        return self.search is not None and self.search.replaces_diverged
-
     def _note_ended(self, carried: Carried, generation: int) -> None:
-        """Tells of those that don't train any more, and why; but of those that may yet be replaced at the end only."""
-        if self._replaces:
-            return
-        member, alive, diverged, at = (on_host(carried[x]) for x in ("member", "alive", "diverged", "frozen_at"))
-        ended = {int(one): slot for slot, one in enumerate(member) if one != EMPTY and not alive[slot]}
-        if ended.keys() <= self.logs.outcomes.keys():
+        """Tells of those that don't train any more, and why; those that may yet be replaced have not ended."""
+        member, alive = on_host(carried["member"]), on_host(carried["alive"])
+        frozen = {int(one): slot for slot, one in enumerate(member) if one != EMPTY and not alive[slot]}
+        if frozen.keys() <= self.logs.outcomes.keys() | self.waiting:
             return
         for one, outcome in self._outcomes(0, carried, generation).items():
-            if one in ended:
-                slot = ended[one]
-                if diverged[slot]:
-                    self.say(f"member {one} is not finite: frozen as it was at step {at[slot]:,}")
-                self._end(outcome, PRUNED, slot, carried)
+            if one in frozen and one not in self.waiting:
+                waits = self.replaces and outcome.status == DIVERGED
+                if outcome.status == DIVERGED:
+                    until = ", until it becomes a copy of another" if waits else ""
+                    self.say(f"member {one} is not finite: frozen as it was at step {outcome.step:,}{until}")
+                if waits:
+                    self.waiting.add(one)
+                else:
+                    self._end(outcome, outcome.status, frozen[one], carried)
 
     def _end(self, outcome: Outcome, status: str, slot: int, carried: Carried) -> None:
         digest = runtime.state_sha256(programs.member_state(carried, slot, carried["alive"].sharding.mesh))
-        status = DIVERGED if outcome.status == DIVERGED else status
         self.logs.end(dataclasses.replace(outcome, status=status, state_sha256=digest))
 
     def _outcomes(self, step: int, carried: Carried, generation: int) -> dict[int, Outcome]:
@@ -344,14 +344,14 @@ class _Trainer:
                     {name: float(x[slot]) for name, x in values.items()},
                 )
                 images, seed, last = done * self.experiment.batch_size, self.members[one].seed, self.logs.last[one]
-                status = DIVERGED if diverged[slot] else RUNNING
+                status = RUNNING if alive[slot] else DIVERGED if diverged[slot] else PRUNED
                 found[one] = Outcome(one, status, done, images, seed, hparams, last, generation, "")
         return found
 
     def _finish(self, status: str, step: int, carried: Carried, generation: int) -> None:
         member = on_host(carried["member"]).tolist()
         for one, outcome in self._outcomes(step, carried, generation).items():
-            self._end(outcome, status, member.index(one), carried)
+            self._end(outcome, status if outcome.status == RUNNING else outcome.status, member.index(one), carried)
 
     def _report(self, population: Population, step: int, carried: Carried, clock: "_Clock") -> None:
         """A line in the log of each member that trains, and one for the person watching."""
@@ -364,9 +364,9 @@ class _Trainer:
             means = core.window_means({name: x[slot] for name, x in window.items()})
             record = {"step": step, "images": step * settings.batch_size, "images_per_second": round(rate, 1), **means}
             self.logs.report(int(one), record | self._evaluate(step, carried, slot, population.mesh))
-        ended = [one for one, outcome in self.logs.outcomes.items() if outcome.status == PRUNED]
-        lost = len(self.members) - len(training) - len(ended)
-        counts = f"{len(training)} training, {len(ended)} pruned, {lost} diverged"
+        ended = [outcome.status for outcome in self.logs.outcomes.values()]
+        lost = ended.count(DIVERGED) + len(self.waiting)
+        counts = f"{len(training)} training, {ended.count(PRUNED)} pruned, {lost} diverged"
         best = self._best(training)
         whole = f"{rate * len(training):,.0f} images/s  ETA {duration(eta)}"
         self.say(f"step {step:,}/{settings.steps:,}  images {step * settings.batch_size:,}  {counts}  {whole}{best}")
@@ -402,7 +402,7 @@ class _Trainer:
         assert self.search is not None
         member, training = [int(x) for x in on_host(carried["member"])], self._training(carried)
         known = {name: on_host(x).copy() for name, x in core.get_hparams(carried["state"]).items()}
-        slots, at = {one: slot for slot, one in enumerate(member)}, on_host(carried["frozen_at"])
+        slots = {one: slot for slot, one in enumerate(member)}
         varied = self.members[0].hparams
         there = {*training, *(one for one, lost in zip(member, on_host(carried["diverged"]), strict=True) if lost)}
         hparams = {one: {name: float(known[name][slots[one]]) for name in varied} for one in there}
@@ -420,8 +420,9 @@ class _Trainer:
             sources[slots[child]] = slots[parent]
             for values in known.values():
                 values[slots[child]] = values[slots[parent]]
-            if child not in training:
-                self.say(f"member {child} is not finite since step {at[slots[child]]:,}: a copy of member {parent} now")
+            if child in self.waiting:
+                self.waiting.remove(child)
+                self.say(f"member {child} becomes a copy of member {parent}")
         for one, changes in decision.hparams.items():
             for name, value in changes.items():
                 known[name][slots[one]] = value

@@ -5,7 +5,7 @@ Both decide from scores and hyperparameters alone, so that a population that is 
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from gan_jax.sweep.population import Decision
 from gan_jax.types import InvalidInputError
 
-_TRIES = 20  # to be unlike others; in vain where bounds leave no room
+_TRIES = 20  # to be unlike others; in vain where bounds leave no room, or all values are 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,9 +62,10 @@ class PopulationBased:
 
     A copy takes networks, optimisers, averages and hyperparameters together, and keeps its own data order and noise.
     Then each of its hyperparameters is multiplied or divided by `factor`, or with probability `resample` by a power of
-    it drawn uniformly from [-4, 4], and kept within `bounds`. Where all would be as its parent's or another copy's of
-    that, they are drawn uniformly, again and again: with one seed for all, such members would do the same. Members that
-    have diverged are replaced however many.
+    it drawn uniformly from [-4, 4], and kept within `bounds`; 0 stays 0. Where all would be as its parent's or another
+    copy's of that, they are drawn uniformly, again and again: with one seed for all, such members would do the same.
+    Members that have diverged are replaced however many; members whose score is not finite are not copied if others are
+    among the best.
 
     Jaderberg et al., "Population Based Training of Neural Networks", arXiv:1711.09846, 2017: truncation selection, with
     factors of 1.2 and 0.8. A factor and its inverse have no drift.
@@ -104,10 +105,11 @@ class PopulationBased:
         ranking = sorted(scores, key=lambda member: (-scores[member], member))
         lost = sorted(hparams.keys() - scores.keys())
         there = [*ranking, *lost]
-        count = min(math.ceil(self.share * len(there)), len(there) // 2)
-        worst = there[len(there) - max(count, len(lost)) :]
+        worst = there[len(there) - max(self._part(there), len(lost)) :]
+        best = ranking[: max(1, self._part(ranking))]
+        best = [member for member in best if math.isfinite(scores[member])] or best
         random = np.random.default_rng([self.seed, step])
-        copies = {child: int(random.choice(ranking[:count])) for child in worst}
+        copies = {child: int(random.choice(best)) for child in worst}
         changed: dict[int, dict[str, float]] = {}
         for child, parent in copies.items():
             family = [hparams[parent], *(changed[other] for other in changed if copies[other] == parent)]
@@ -117,6 +119,9 @@ class PopulationBased:
                     break
                 changed[child] = self._explored(hparams[parent], 1.0, random)
         return Decision(copies=copies, hparams=changed)
+
+    def _part(self, members: Sequence[int]) -> int:
+        return min(math.ceil(self.share * len(members)), len(members) // 2)
 
     def _explored(self, values: Mapping[str, float], resample: float, random: np.random.Generator) -> dict[str, float]:
         found = {}

@@ -285,13 +285,32 @@ def test_population_based_training_replaces_what_has_diverged(tmp_path):
     assert all(min(abs(factor - 1.25), abs(factor - 0.8)) < 1e-6 for factor in factors)
     assert any("1 training, 0 pruned, 3 diverged" in message for message in said)
     for member in (1, 2, 3):
-        assert f"member {member} is not finite since step 0: a copy of member 0 now" in said
+        assert f"member {member} is not finite: frozen as it was at step 0, until it becomes a copy of another" in said
+        assert f"member {member} becomes a copy of member 0" in said
         log = (tmp_path / f"three/members/{member:05d}/metrics.jsonl").read_text()
         assert [json.loads(line)["step"] for line in log.splitlines()] == [30, 40]
-    late, _ = train(run, rates(0.01, 1e30), tmp_path / "late", search=sweep.PopulationBased(100))
+    late, said = train(run, rates(0.01, 1e30), tmp_path / "late", search=sweep.PopulationBased(100))
     assert [(x.status, x.step) for x in late] == [("done", 40), ("diverged", 0)]
+    assert sum("member 1 is not finite" in message for message in said) == 1
     none, _ = train(run, rates(1e30, 1e30), tmp_path / "none", search=search)
     assert [(x.status, x.step) for x in none] == [("diverged", 0)] * 2
+
+
+def test_a_search_may_prune_and_replace(tmp_path):
+    class Both:
+        replaces_diverged = True
+
+        def due(self, step):
+            return step in (10, 20)
+
+        def decide(self, step, scores, hparams):
+            return sweep.Decision(pruned=[1]) if step == 10 else sweep.Decision(copies={2: 0})
+
+    run, members = experiment(steps=30), rates(0.01, 0.02, 1e30)
+    outcomes, said = train(run, members, tmp_path, search=Both())
+    assert [(x.status, x.step) for x in outcomes] == [("done", 30), ("pruned", 10), ("done", 30)]
+    assert any(message.startswith("step 20/") and "1 training, 1 pruned, 1 diverged" in message for message in said)
+    assert any("come to its end before" in message for message in train(run, members, tmp_path, search=Both())[1])
 
 
 def test_what_diverges_between_reports_is_told_too(tmp_path):
