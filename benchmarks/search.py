@@ -185,7 +185,7 @@ def seeds(name: str) -> list[int]:
 def trained_setting(name: str) -> dict[str, Any] | None:
     """What is recorded of the grid's best setting, trained with the seeds that every method has been run with."""
     wanted = (name, setup(name, "grid"), best_setting(name), [str(seed) for seed in seeds(name)])
-    found = [x for x in recorded("search") if x["method"] == "setting"]
+    found = [x for x in reversed(recorded("search")) if x["method"] == "setting"]
     return next((x for x in found if (x["case"], x["setup"], x["setting"], [*x["again"]]) == wanted), None)
 
 

@@ -318,19 +318,20 @@ class _Trainer:
         if frozen.keys() <= self.logs.outcomes.keys() | self.waiting:
             return
         for one, outcome in self._outcomes(0, carried, generation).items():
-            if one in frozen and one not in self.waiting:
-                waits = self.replaces and outcome.status == DIVERGED
-                if outcome.status == DIVERGED:
-                    until = ", until it becomes a copy of another" if waits else ""
-                    self.say(f"member {one} is not finite: frozen as it was at step {outcome.step:,}{until}")
-                if waits:
-                    self.waiting.add(one)
-                else:
-                    self._end(outcome, outcome.status, frozen[one], carried)
+            if one not in frozen or one in self.waiting:
+                continue
+            waits = self.replaces and outcome.status == DIVERGED
+            if outcome.status == DIVERGED:
+                until = ", until it becomes a copy of another" if waits else ""
+                self.say(f"member {one} is not finite: frozen as it was at step {outcome.step:,}{until}")
+            if waits:
+                self.waiting.add(one)
+            else:
+                self._end(outcome, frozen[one], carried)
 
-    def _end(self, outcome: Outcome, status: str, slot: int, carried: Carried) -> None:
+    def _end(self, outcome: Outcome, slot: int, carried: Carried) -> None:
         digest = runtime.state_sha256(programs.member_state(carried, slot, carried["alive"].sharding.mesh))
-        self.logs.end(dataclasses.replace(outcome, status=status, state_sha256=digest))
+        self.logs.end(dataclasses.replace(outcome, state_sha256=digest))
 
     def _outcomes(self, step: int, carried: Carried, generation: int) -> dict[int, Outcome]:
         """Of the members in the slots that have not ended before: at this step, or where they were frozen."""
@@ -351,7 +352,8 @@ class _Trainer:
     def _finish(self, status: str, step: int, carried: Carried, generation: int) -> None:
         member = on_host(carried["member"]).tolist()
         for one, outcome in self._outcomes(step, carried, generation).items():
-            self._end(outcome, status if outcome.status == RUNNING else outcome.status, member.index(one), carried)
+            ended = outcome if outcome.status != RUNNING else dataclasses.replace(outcome, status=status)
+            self._end(ended, member.index(one), carried)
 
     def _report(self, population: Population, step: int, carried: Carried, clock: "_Clock") -> None:
         """A line in the log of each member that trains, and one for the person watching."""

@@ -49,7 +49,8 @@ def test_what_searches_are_compared_with(tmp_path):
     settle([1e-3, 1.0], {"0": [0.1], "1": [0.1]})
     settle([1e-2, 2.0], {"0": [0.1], "1": [0.1], "2": [0.1]})
     assert search.trained_setting("ring") is None, "of another setting, or other seeds"
-    settle([1e-2, 2.0], {"0": [0.2, 0.3], "1": [0.25, 0.25]})
+    settle([1e-2, 2.0], {"0": [0.7], "1": [0.7]})
+    settle([1e-2, 2.0], {"0": [0.2, 0.3], "1": [0.25, 0.25]})  # the newest counts
     head, _, *rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in search.summary().splitlines()]
     assert [row[:4] for row in rows] == [
         ["ring", "eval/mixture_js", method, str(members)]

@@ -72,9 +72,11 @@ def test_killed_and_continued_a_search_ends_the_same_and_its_best_is_a_run(tmp_p
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("sweep")
-def test_killed_and_continued_population_based_training_ends_the_same(tmp_path):
+@pytest.mark.parametrize("search", ["none", "pbt"])
+def test_a_killed_and_continued_population_ends_the_same(search, tmp_path):
     flags = [flag.replace("steps=400", "steps=240") for flag in FLAGS]
-    flags += [SPACE, "--search=pbt", f"--pbt_images={80 * 256}", "--export=none"]
+    flags += [SPACE, f"--search={search}", "--export=none"]
+    flags += [f"--pbt_images={80 * 256}"] if search == "pbt" else []
     run("sweep", f"--workdir={tmp_path / 'whole'}", *flags)
     process = start("sweep", f"--workdir={tmp_path / 'killed'}", *flags)
     when(process, lambda line: line.startswith("step 120/"))
@@ -87,7 +89,9 @@ def test_killed_and_continued_population_based_training_ends_the_same(tmp_path):
         [json.loads(path.read_text())["state_sha256"] for path in sorted(x.glob("members/*/result.json"))]
         for x in (tmp_path / "whole", tmp_path / "killed")
     ]
-    assert hashes[0] == hashes[1]
+    assert hashes[0] == hashes[1] and len(set(hashes[0])) == 4
+    if search == "none":
+        return
     decisions = [json.loads(line) for line in (tmp_path / "killed" / "decisions.jsonl").read_text().splitlines()]
     assert [decision["step"] for decision in decisions] == [80, 160] and all(x["copies"] for x in decisions)
     rates = sorted({float(row["generator/learning_rate"]) for row in killed})
