@@ -31,10 +31,10 @@ import jax
 import pytest
 
 from gan_jax import runtime
-from tests.experiments.commands import CACHE
+from tests import processes
 
 # The next run of the suite on this machine finds what this one compiled.
-jax.config.update("jax_compilation_cache_dir", CACHE)
+jax.config.update("jax_compilation_cache_dir", processes.CACHE)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
@@ -48,6 +48,17 @@ def room_for_programs():
     maps = pathlib.Path("/proc/self/maps")
     if maps.exists() and maps.read_bytes().count(b"\n") > _MAPPINGS:
         jax.clear_caches()
+
+
+processes.adopt()
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_over():
+    """Kills what a test has started and left running, and fails the test for it."""
+    yield
+    left = processes.kill_left_over()
+    assert not left, f"left running: {left}"
 
 
 @pytest.fixture

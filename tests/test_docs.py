@@ -1,14 +1,12 @@
 """The programs in docs/losses.md run, its tables name what there is, and no page names a flag that is not."""
 
 import re
-import subprocess
-import sys
 
 import pytest
 
 from experiments.workdir import load_module
 from gan_jax import losses, regularizers
-from tests.experiments.commands import ROOT, run
+from tests.processes import ROOT, finish, run, start_module
 
 TEXT = (ROOT / "docs" / "losses.md").read_text()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -60,6 +58,5 @@ def test_what_benchmarks_wrote_into_pages_is_what_their_results_say():
     found = [match.groups() for page in PAGES for match in WRITTEN.finditer(page.read_text())]
     assert len(found) >= 4
     for module, text in found:
-        command = [sys.executable, "-m", module, "--table"]
-        printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-        assert text in printed, f"python -m {module} --write"
+        code, printed = finish(start_module(module, "--table"))
+        assert code == 0 and text in printed, f"python -m {module} --write"

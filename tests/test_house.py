@@ -99,20 +99,33 @@ def test_sizes():
     assert len((LIBRARY / "runtime" / "loop.py").read_text().splitlines()) <= 170
 
 
-def python(code, **env):
+def python(code, *arguments, **env):
     return subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=os.environ | env, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code, *arguments],
+        cwd=ROOT,
+        env=os.environ | env,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
-@pytest.mark.parametrize("room", ["augment", "losses", "metrics", "regularizers"])
-def test_the_pure_rooms_cost_jax_alone(room):
-    listing = "import sys; print(*sorted({name.split('.')[0] for name in sys.modules}))"
-    before, after = (
-        set(python(f"import {modules}; {listing}").stdout.split())
-        for modules in ("jax, jax.numpy, jaxtyping", f"gan_jax.{room}")
-    )
-    assert "jax" in after and after - before <= {"gan_jax", "wadler_lindig"}  # the latter is jaxtyping's
+IMPORTS = """
+import importlib, sys, jax, jax.numpy, jaxtyping
+for module in sys.argv[1:]:
+    before = {name.split(".")[0] for name in sys.modules}
+    importlib.import_module(module)
+    print(*({name.split(".")[0] for name in sys.modules} - before - {"gan_jax"}))
+"""
+
+
+def test_the_pure_rooms_cost_jax_alone():
+    """And so do the operations below the networks. One process imports them in turn, and tells what each brings."""
+    modules = [f"gan_jax.{name}" for name in ("augment", "losses", "metrics", "regularizers", "nets.ops")]
+    brought = python(IMPORTS, *modules).stdout.splitlines()
+    assert len(brought) == len(modules)
+    for module, packages in zip(modules, brought, strict=True):
+        assert set(packages.split()) <= {"wadler_lindig"}, f"{module} imports {packages}"  # which is jaxtyping's
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.data.test_data import folder
-from tests.experiments.commands import BATTERY, ROOT, metrics, result, run
+from tests.processes import BATTERY, ROOT, metrics, result, run
 
 SMALL = (
     "--config.steps=40",

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from tests.experiments.commands import result, run
+from tests.processes import result, run
 
 SMALL = (
     "--config.steps=400",

@@ -1,5 +1,6 @@
 """What goes wrong around a run ends in the documented way, and nothing is lost."""
 
+import functools
 import json
 import re
 import resource
@@ -15,7 +16,7 @@ import pytest
 from gan_jax import runtime
 from gan_jax.types import InvalidInputError
 from tests.experiments import battery
-from tests.experiments.commands import BATTERY, finish, metrics, result, run, start, when
+from tests.processes import BATTERY, finish, metrics, result, run, start, when
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group(name="faults")]
 STEPS = 200
@@ -35,10 +36,12 @@ def same(workdir, whole):
     assert metrics(workdir) == metrics(whole)
 
 
-def half(workdir, *flags):
-    """The run up to its middle."""
-    run("train", f"--workdir={workdir}", RUN[0], "--config.steps=100", *flags)
-    return workdir
+@pytest.fixture(scope="module")
+def half(tmp_path_factory):
+    """Copies the run up to its middle, which is trained once, to a place."""
+    trained = tmp_path_factory.mktemp("half") / "run"
+    run("train", f"--workdir={trained}", RUN[0], "--config.steps=100")
+    return functools.partial(shutil.copytree, trained)
 
 
 def refused(workdir, *flags, **env):
@@ -47,7 +50,7 @@ def refused(workdir, *flags, **env):
     return output
 
 
-def test_no_room_for_a_checkpoint(whole, tmp_path):
+def test_no_room_for_a_checkpoint(whole, half, tmp_path):
     """Files can't grow any more: the write fails as on a full disk; what was saved before is there."""
     workdir = half(tmp_path / "run")
     process = start("train", f"--workdir={workdir}", *RUN, "--config.checkpoint_every=10", "--config.report_every=100")
@@ -97,7 +100,7 @@ POWERLESS = (
 )
 
 
-def test_a_workdir_that_can_not_be_written(whole, tmp_path):
+def test_a_workdir_that_can_not_be_written(whole, half, tmp_path):
     workdir = half(tmp_path / "run")
     for path in (workdir, workdir / "checkpoints"):
         path.chmod(0o555)
@@ -141,7 +144,7 @@ def forge(checkpoint):
 
 
 @pytest.mark.parametrize("harm", [truncate, flip, remove, unseal, forge])
-def test_a_damaged_newest_checkpoint(harm, whole, tmp_path):
+def test_a_damaged_newest_checkpoint(harm, whole, half, tmp_path):
     workdir = half(tmp_path / "run")
     harm(workdir / "checkpoints" / "100")
     output = run("train", f"--workdir={workdir}", *RUN)
@@ -150,7 +153,7 @@ def test_a_damaged_newest_checkpoint(harm, whole, tmp_path):
     same(workdir, whole)
 
 
-def test_a_half_written_checkpoint(whole, tmp_path):
+def test_a_half_written_checkpoint(whole, half, tmp_path):
     """What a kill during a save leaves: Orbax's temporary directory, which is no checkpoint yet."""
     workdir = half(tmp_path / "run")
     (workdir / "checkpoints" / "100").rename(workdir / "checkpoints" / "100.orbax-checkpoint-tmp")
@@ -191,7 +194,7 @@ def in_half_precision(carried):
         (in_half_precision, "window.discriminator/loss: (2,) float16 in the checkpoint, (2,) float32 in the game"),
     ],
 )
-def test_a_checkpoint_with_other_arrays(change, message, tmp_path):
+def test_a_checkpoint_with_other_arrays(change, message, half, tmp_path):
     workdir = half(tmp_path / "run")
     rewritten(workdir, change)
     output = refused(workdir)
@@ -199,7 +202,7 @@ def test_a_checkpoint_with_other_arrays(change, message, tmp_path):
     assert (workdir / "checkpoints" / "100").is_dir(), "it is whole, and stays"
 
 
-def test_a_checkpoint_of_another_game(tmp_path):
+def test_a_checkpoint_of_another_game(half, tmp_path):
     """At the level of the library; the command refuses the other config before."""
     workdir = half(tmp_path / "run")
     output = refused(workdir, "--config.game=wgan_gp")
@@ -214,7 +217,7 @@ def test_a_checkpoint_of_another_game(tmp_path):
             saved.restore(100, abstract)
 
 
-def test_a_clock_that_goes_back(whole, tmp_path):
+def test_a_clock_that_goes_back(whole, half, tmp_path):
     """The second process believes that it runs a day before the first one."""
     workdir = half(tmp_path / "run")
     site = tmp_path / "site"
@@ -237,7 +240,7 @@ def test_data_that_fail_in_the_middle_of_an_epoch(whole, tmp_path):
     same(tmp_path / "run", whole)
 
 
-def test_other_data_are_refused(whole, tmp_path):
+def test_other_data_are_refused(whole, half, tmp_path):
     workdir = half(tmp_path / "run")
     record = workdir / "data.json"
     record.write_text(record.read_text().replace(json.loads(record.read_text())["fingerprint"], "of others"))
@@ -326,7 +329,7 @@ def test_fine_tuning_begins_with_the_networks_and_nothing_else(whole, tmp_path):
     assert "continuing from the checkpoint of step 10" in output and "beginning with" not in output
 
 
-def test_fine_tuning_that_can_not_be(whole, tmp_path):
+def test_fine_tuning_that_can_not_be(whole, half, tmp_path):
     assert "no workdir of a run" in refused(tmp_path / "a", f"--init_from={tmp_path / 'nothing'}")
     output = refused(tmp_path / "b", f"--init_from={whole}", "--config.game=dcgan")
     assert "has not the networks of this game" in output and "missing from the checkpoint" in output

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.experiments.commands import BATTERY, finish, metrics, result, run, start, when
+from tests.processes import BATTERY, finish, metrics, result, run, start, when
 
 EIGHT = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
 

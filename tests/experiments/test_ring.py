@@ -5,7 +5,7 @@ import pytest
 
 from experiments.workdir import load
 from gan_jax import data
-from tests.experiments.commands import run
+from tests.processes import run
 
 
 @pytest.mark.slow

@@ -9,8 +9,8 @@ import pytest
 from gan_jax.sweep import space as spaces
 from gan_jax.sweep.study import Study
 from gan_jax.types import InvalidInputError
-from tests.experiments.commands import finish, result, run, start, when
 from tests.experiments.test_sweep import FLAGS, table
+from tests.processes import finish, result, run, start, when
 
 SPACE = {"rate": spaces.LogUniform(1e-3, 1.0), "kind": spaces.Choice(["a", "b"]), "n": spaces.Uniform(1, 3)}
 

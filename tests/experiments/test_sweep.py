@@ -10,7 +10,7 @@ import pytest
 from experiments import trials
 from gan_jax.sweep import space as spaces
 from gan_jax.types import InvalidInputError
-from tests.experiments.commands import ROOT, finish, result, run, start, when
+from tests.processes import ROOT, finish, result, run, start, when
 
 RING = str(ROOT / "experiments" / "configs" / "ring.py")
 FLAGS = (

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -11,14 +9,20 @@ import pytest
 
 from gan_jax import runtime
 from tests.experiments import battery
-from tests.experiments.commands import BATTERY, ROOT, environment, free_port, metrics, result, run, run_together
+from tests.processes import (
+    BATTERY,
+    finish,
+    free_port,
+    metrics,
+    result,
+    run,
+    run_together,
+    simulated,
+    start_module,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group(name="pod")]
 RUN = (f"--config={BATTERY}", "--config.sgd=True", "--config.steps=40", "--config.checkpoint_every=20")
-
-
-def simulated(devices):
-    return {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
 
 
 @pytest.fixture(scope="module")
@@ -65,28 +69,23 @@ def test_what_a_game_carries_along_the_batch(tmp_path):
     assert metrics(tmp_path / "two") == metrics(tmp_path / "one")
 
 
-def order(*arguments, devices):
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.multihost.order", *arguments],
-        cwd=ROOT,
-        env=environment(**simulated(devices)),
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
 def test_the_order_of_the_data_is_the_same_exactly():
     """Held on the device or read as from storage, on one process or two."""
     found = []
     for count, devices in ((1, 1), (2, 4)):
         port = free_port()
         processes = [
-            order(*((f"localhost:{port}", str(count), str(index)) if count > 1 else ()), devices=devices)
+            start_module(
+                "tests.multihost.order",
+                *((f"localhost:{port}", str(count), str(index)) if count > 1 else ()),
+                **simulated(devices),
+            )
             for index in range(count)
         ]
-        outputs = [process.communicate(timeout=300)[0] for process in processes]
-        assert all(process.returncode == 0 for process in processes)
-        found.append(json.loads(outputs[0].splitlines()[-1]))
+        (code, output), *others = [finish(process) for process in processes]
+        assert {code, *(other for other, _ in others)} == {0}, output
+        [line] = [line for line in output.splitlines() if line.startswith("{")]
+        found.append(json.loads(line))
     assert found[0] == found[1]
     assert len({digest for batch in found[0]["resident"] for digest in batch}) == 2
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.experiments.commands import metrics, run, run_together
+from tests.processes import metrics, run, run_together
 
 METRICS = "fcd1k,prdc_classifier1k"
 FLAGS = (

@@ -1,14 +1,12 @@
 """Nobody is left hanging: another process is killed, stopped, missing, different, or has failed."""
 
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
 from gan_jax.runtime.hosts import LOST
-from tests.experiments.commands import BATTERY, environment, finish, free_port, result, run, start, together, when
+from tests.processes import BATTERY, finish, free_port, result, run, start, start_module, together, when
 
 pytestmark = pytest.mark.slow
 LONG = (
@@ -19,24 +17,14 @@ ABORTED = -signal.SIGABRT  # by JAX, when the coordinator is gone
 
 
 def ends(processes):
-    """Exit code and output of each; those that were stopped are killed first."""
-    try:
-        return [finish(process) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
+    """Exit code and output of each."""
+    return [finish(process) for process in processes]
 
 
 def training(*flags, **options):
     """Two processes in the middle of a run."""
     processes = together(*LONG, *flags, **options)
-    try:
-        when(processes[0], lambda line: line.startswith("step 200/"))
-    except AssertionError:
-        for process in processes:
-            process.kill()
-            process.communicate()
-        raise
+    when(processes[0], lambda line: line.startswith("step 200/"))
     return processes
 
 
@@ -153,23 +141,10 @@ def test_a_step_that_does_not_end_in_a_process_alone(tmp_path):
 def test_a_cluster_found_by_jax(tmp_path):
     """SLURM's variables, as `srun` sets them: nothing is given but --multihost=on."""
     port = free_port()
-    script = (
-        "import jax, sys; from gan_jax.runtime import hosts; hosts.join('on'); "
-        "print(hosts.rank(), jax.process_count()); hosts.part()"
-    )
     slurm = {
         "SLURM_JOB_ID": str(port), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2",
         "SLURM_STEP_NUM_TASKS": "2", "SLURM_LOCALID": "0",
     }  # fmt: skip
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", script],
-            env=environment(**slurm, SLURM_PROCID=str(index)),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for index in range(2)
-    ]
+    processes = [start_module("tests.multihost.cluster", **slurm, SLURM_PROCID=str(index)) for index in range(2)]
     for index, (code, output) in enumerate(ends(processes)):
         assert code == 0 and f"({index}, 2) 2" in output, output

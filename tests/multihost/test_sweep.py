@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
-from tests.experiments.commands import finish, run, run_together, together, when
 from tests.experiments.test_sweep import FLAGS, table, without_times
+from tests.processes import finish, run, run_together, together, when
 
 
 def hashes(workdir):

@@ -1,0 +1,47 @@
+"""Run in a process of its own: does what its argument says, for the tests of how processes are started and ended."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+from jax._src import xla_bridge
+
+
+def facts():
+    """What a process that has just been forked is like."""
+    return {
+        "pid": os.getpid(),
+        "threads": len(os.listdir("/proc/self/task")) if sys.platform == "linux" else 1,
+        "backends": len(xla_bridge._backends),
+        "argv": sys.argv,
+        "mark": os.environ.get("ECHO_MARK"),
+        "path": __name__,
+        "missing": [name for name in ("optuna", "orbax.checkpoint", "gan_jax.sweep") if name not in sys.modules],
+    }
+
+
+def main(what):
+    if what == "facts":
+        print(json.dumps(facts() | {"devices": len(jax.devices())}))
+    elif what == "exit":
+        sys.exit(7)
+    elif what == "error":
+        raise ValueError("on purpose")
+    elif what == "interrupt":
+        signal.raise_signal(signal.SIGINT)
+    elif what == "wait":
+        print("waiting", flush=True)
+        time.sleep(1000)
+    elif what == "leave":  # a process behind, whose parent then ends
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"], **quiet)
+        print(child.pid, flush=True)
+        child.returncode = 0  # or Python warns that it still runs
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

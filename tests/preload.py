@@ -1,0 +1,10 @@
+"""Imports all that a command may import, in the process that the tests fork from. Commands themselves define flags."""
+
+import importlib
+
+for _name in (
+    "experiments.pictures", "experiments.worker", "flax.nnx", "gan_jax.sweep.pictures", "gan_jax.sweep.study",
+    "jax.experimental.multihost_utils", "matplotlib.figure", "ml_collections.config_flags", "scipy.stats.qmc",
+    "sklearn.datasets", "tensorflow_datasets", "tests.conformance.games", "tests.processes",
+):  # fmt: skip
+    importlib.import_module(_name)

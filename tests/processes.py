@@ -1,0 +1,262 @@
+"""Starting the commands as a person does, in processes of their own.
+
+Importing the library and what it needs takes most of the processor time of a short command. So a process is forked from
+one that has imported everything and done nothing else (the fork server of the standard library). From there on it is a
+real process, with its own number, signals, exit code, devices and output. A process whose environment Python or JAX
+reads while they are imported, and one that a test wants `fresh`, is started as `python -m`.
+"""
+
+import atexit
+import contextlib
+import ctypes
+import json
+import multiprocessing
+import os
+import pathlib
+import runpy
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from multiprocessing import connection, forkserver, resource_tracker
+
+import jax
+import numpy as np
+import psutil
+
+from experiments.launch import processor
+
+ROOT = pathlib.Path(__file__).parents[1]
+BATTERY = str(ROOT / "tests" / "experiments" / "battery.py")
+# Apart for each version of the compiler, and each kind of processor: a program for another's instructions would crash.
+CACHE = os.path.join(tempfile.gettempdir(), f"gan_jax_test_cache_{os.getuid()}_{jax.__version__}_{processor()}")
+PATIENCE = 240.0  # seconds until a process has ended, or printed what a test waits for
+READ_AT_IMPORT = ("JAX_", "PYTHON")  # names of environment variables
+
+_FORK = multiprocessing.get_context("forkserver")
+_FORK.set_forkserver_preload(["tests.preload"])
+
+
+def environment(**changes):
+    env = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    env |= {
+        "JAX_COMPILATION_CACHE_DIR": CACHE,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PLATFORMS": "cpu",
+    }
+    return env | changes
+
+
+class Process:
+    """A process that a test has started: its exit code, signals to it, and what it printed."""
+
+    recent = []  # since the last look for what is left over
+
+    def __init__(self, name, pid, poll, output):
+        self.name, self.pid, self.poll = name, pid, poll
+        self._lines, self._taken, self._closed = [], 0, False
+        self._news = threading.Condition()
+        threading.Thread(target=self._read, args=(output,), daemon=True).start()
+        Process.recent.append(self)
+
+    def _read(self, output):
+        with output:
+            for line in output:
+                with self._news:
+                    self._lines.append(line)
+                    self._news.notify_all()
+        with self._news:
+            self._closed = True
+            self._news.notify_all()
+
+    def send_signal(self, number):
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self):
+        self.send_signal(signal.SIGKILL)
+
+    def lines(self, timeout=PATIENCE):
+        """Each line that nobody has taken yet, as it comes, until the output ends."""
+        deadline = time.monotonic() + timeout
+        while True:
+            with self._news:
+                while self._taken == len(self._lines) and not self._closed:
+                    if not self._news.wait(deadline - time.monotonic()):
+                        raise TimeoutError(f"{self.name}: no end after {timeout:g} s:\n{''.join(self._lines)}")
+                if self._taken == len(self._lines):
+                    return
+                line, self._taken = self._lines[self._taken], self._taken + 1
+            yield line
+
+    def finish(self, timeout=PATIENCE):
+        """Waits for the end, and returns the exit code and the rest of the output."""
+        deadline, output = time.monotonic() + timeout, "".join(self.lines(timeout))
+        while (code := self.poll()) is None:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{self.name}: closed its output, but does not end:\n{output}")
+            time.sleep(0.001)
+        return code, output
+
+
+def _run_module(output, module, arguments, env):
+    """What a forked process does: `python -m module arguments`, with its output into a pipe."""
+    os.dup2(output.fileno(), 1)
+    os.dup2(output.fileno(), 2)
+    output.close()
+    os.environ.clear()
+    os.environ.update(env)
+    np.random.seed()  # each process draws its own, as if it had imported NumPy itself
+    sys.argv = [module, *arguments]
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except KeyboardInterrupt:  # Python's own way to end by it, for the exit code
+        traceback.print_exc()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    finally:  # as at the end of an interpreter, which a forked process does not come to
+        threading._shutdown()
+        atexit._run_exitfuncs()
+
+
+def _ensure_server():
+    """The server has one thread, as it must to fork: OpenBLAS would start more when NumPy is imported."""
+    before = dict(os.environ)
+    try:
+        os.environ.clear()
+        os.environ.update(environment(OPENBLAS_NUM_THREADS="1"))
+        with contextlib.chdir(ROOT):
+            forkserver.ensure_running()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _forked(module, arguments, env):
+    _ensure_server()
+    read, write = os.pipe()
+    with connection.Connection(write, readable=False) as output:
+        process = _FORK.Process(target=_run_module, args=(output, module, arguments, env))
+        process.start()
+    return Process(module, process.pid, lambda: process.exitcode, os.fdopen(read))
+
+
+def _fresh(before, module, arguments, env):
+    process = subprocess.Popen(
+        [sys.executable, *before, "-m", module, *arguments],
+        cwd=ROOT,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    return Process(module, process.pid, process.poll, process.stdout)
+
+
+def start_module(module, *arguments, before=(), fresh=False, **env):
+    """`python -m module arguments`; `before` are words between `python` and `-m`."""
+    if fresh or before or any(name.startswith(READ_AT_IMPORT) for name in env):
+        return _fresh(before, module, arguments, environment(**env))
+    return _forked(module, arguments, environment(**env))
+
+
+def start(command, *flags, **options):
+    return start_module(f"experiments.{command}", *flags, **options)
+
+
+def finish(process):
+    """Waits for the end, and returns the exit code and the rest of the output."""
+    return process.finish()
+
+
+def when(process, seen, timeout=PATIENCE):
+    """Reads a process's output until a line for which `seen` is true, and returns all that it read."""
+    output = ""
+    for line in process.lines(timeout):
+        output += line
+        if seen(line):
+            return output
+    raise AssertionError(f"ended before the line came:\n{output}")
+
+
+def run(command, *flags, code=0, **options):
+    """Runs a command to its end, checks the exit code, and returns what it printed."""
+    found, output = start(command, *flags, **options).finish()
+    assert found == code, f"exit {found}, expected {code}:\n{output}"
+    return output
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+def simulated(devices):
+    return {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+
+
+def together(*flags, count=2, devices=1, each=(), command="train", **options):
+    """Starts a command in several processes of one run, each with so many simulated devices and flags of its own."""
+    port = free_port()
+    return [
+        start(
+            command,
+            f"--coordinator=localhost:{port}",
+            f"--num_processes={count}",
+            f"--process_id={index}",
+            *flags,
+            *(each[index] if each else ()),
+            **(simulated(devices) | options),
+        )
+        for index in range(count)
+    ]
+
+
+def run_together(*flags, code=0, **options):
+    """Runs them to their ends, checks that all exit alike, and returns what each printed."""
+    ends = [finish(process) for process in together(*flags, **options)]
+    assert [end[0] for end in ends] == [code] * len(ends), ends
+    return [end[1] for end in ends]
+
+
+def result(workdir):
+    return json.loads((workdir / "result.json").read_text())
+
+
+def metrics(workdir):
+    """The log without the times, which differ from run to run."""
+    records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    for record in records:
+        with contextlib.suppress(KeyError):
+            del record["images_per_second"]
+    return records
+
+
+def adopt():
+    """Makes this process the parent of all below it whose own parent has ended, so that `kill_left_over` finds them."""
+    if sys.platform == "linux":
+        set_child_subreaper = 36
+        ctypes.CDLL(None).prctl(set_child_subreaper, 1, 0, 0, 0)
+
+
+def kill_left_over():
+    """Kills what still runs of what tests have started, and returns what it was."""
+    if not Process.recent:
+        return []
+    own = {forkserver._forkserver._forkserver_pid, resource_tracker._resource_tracker._pid}
+    names = {process.pid: process.name for process in Process.recent if process.poll() is None}
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.pid not in own and process.status() != psutil.STATUS_ZOMBIE:
+                names.setdefault(process.pid, shlex.join(process.cmdline()))
+                process.kill()
+    for process in Process.recent:
+        process.finish()
+    Process.recent.clear()
+    return list(names.values())

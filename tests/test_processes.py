@@ -1,0 +1,61 @@
+"""How tests start processes: a forked one is like one that was started from nothing, and none outlives its test."""
+
+import json
+import os
+import signal
+
+import pytest
+
+from tests import processes
+from tests.processes import finish, simulated, start_module, when
+
+FRESH = pytest.mark.parametrize("fresh", [False, True])
+
+
+@FRESH
+def test_a_process_has_its_own_number_arguments_environment_and_devices(fresh):
+    code, output = finish(start_module("tests.echo", "facts", fresh=fresh, ECHO_MARK="here", **simulated(3)))
+    found = json.loads(output)
+    assert code == 0 and found["pid"] != os.getpid() and found["path"] == "__main__"
+    assert found["argv"] == [str(processes.ROOT / "tests" / "echo.py"), "facts"]
+    assert found["mark"] == "here" and found["devices"] == 3
+
+
+def test_what_is_forked_from_has_imported_everything_and_started_nothing():
+    """Else a fork would inherit locks that a thread holds, or a device that is another's."""
+    found = json.loads(finish(start_module("tests.echo", "facts"))[1])
+    assert found["threads"] == 1 and found["backends"] == 0 and found["missing"] == []
+
+
+@FRESH
+@pytest.mark.parametrize(
+    ("what", "expected", "message"),
+    [("exit", 7, ""), ("error", 1, "ValueError: on purpose"), ("interrupt", -signal.SIGINT, "KeyboardInterrupt")],
+)
+def test_exit_codes(what, expected, message, fresh):
+    code, output = finish(start_module("tests.echo", what, fresh=fresh))
+    assert code == expected and message in output
+
+
+@FRESH
+def test_what_a_test_leaves_running_is_found_and_killed(fresh):
+    process = start_module("tests.echo", "wait", fresh=fresh)
+    when(process, lambda line: line == "waiting\n")
+    assert processes.kill_left_over() == ["tests.echo"]
+    assert process.poll() == -signal.SIGKILL and processes.kill_left_over() == []
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="only Linux gives orphans to an ancestor that wants them")
+@FRESH
+def test_also_what_outlives_its_own_parent(fresh):
+    code, output = finish(start_module("tests.echo", "leave", fresh=fresh))
+    assert code == 0 and os.path.isdir(f"/proc/{output.strip()}")
+    [left] = processes.kill_left_over()
+    assert "time.sleep(1000)" in left
+
+
+def test_a_process_that_says_nothing_is_not_waited_for_without_end():
+    process = start_module("tests.echo", "wait")
+    with pytest.raises(TimeoutError, match=r"no end after 0\.5 s:\nwaiting"):
+        when(process, lambda line: line == "more\n", timeout=0.5)
+    assert processes.kill_left_over() == ["tests.echo"]
