@@ -282,6 +282,15 @@ def test_translation_moves_at_most_an_eighth_and_fills_with_zero():
     assert set(rows) == {0, 1, 2}
 
 
+@pytest.mark.parametrize("function", [augment.translation, augment.cutout])
+def test_moves_and_cuts_are_drawn_apart_for_height_and_width(function):
+    """The centre of what is left of a white image moves up as often as down, whether it moves left or right."""
+    left = np.asarray(function(KEY, jnp.ones((1000, 16, 16, 1)), 1.0)[..., 0])
+    down, right = (left.mean(axis) @ (np.arange(16) - 7.5) for axis in (2, 1))
+    assert down.std() > 0.1 and right.std() > 0.1
+    assert abs(np.corrcoef(down, right)[0, 1]) < 0.15  # of 1,000 that are independent its deviation is 0.03
+
+
 def test_the_controller_finds_its_target():
     """A discriminator whose mean sign falls from 1 to 0 as p rises settles where it is 0.6."""
     state, batch = augment.init_ada(), 64

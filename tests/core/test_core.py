@@ -47,6 +47,24 @@ def test_every_runs_in_every_kth_iteration_and_reports_only_then():
     assert core.window_means(total)["p/seen"] == pytest.approx(50.5)
 
 
+def test_every_update_has_a_key_of_its_own():
+    """In two iterations of a phase of two updates and one of one: the losses keep the keys that they get."""
+
+    def loss(params, state, batch, key):
+        count, keys = state.aux["count"], state.aux["keys"].at[state.aux["count"]].set(jax.random.key_data(key))
+        return params["x"], Out({}, aux={"count": count + 1, "keys": keys})
+
+    def init(key, batch):
+        aux = {"count": jnp.int32(0), "keys": jnp.zeros((6, 2), jnp.uint32)}
+        player = core.create_player({"x": jnp.zeros(())}, {}, optax.sgd(1.0))
+        return core.create_state(key, {"p": player}, aux=aux)
+
+    phases = (Phase("twice", "p", loss, repeat=2), Phase("once", "p", loss))
+    state, _ = run(Game(init, phases, (), sample=lambda *a, **k: None), 2, [[0.0] * 3] * 2)
+    assert int(state.aux["count"]) == 6
+    assert len(np.unique(state.aux["keys"], axis=0)) == 6
+
+
 def test_a_generator_that_ignores_the_reals_draws_no_batch():
     from gan_jax import gans, losses
     from tests.conformance.games import Z, mlp, mlp_critic

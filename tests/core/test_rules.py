@@ -99,6 +99,21 @@ def test_extra_adam_keeps_its_moments_and_returns_to_where_it_was():
     np.testing.assert_allclose((x, y), params + moved, rtol=1e-5)
 
 
+def test_both_steps_of_extragradient_have_a_batch_of_their_own():
+    """Descent of (x - b)^2 / 2 from 0: ahead to h b_1, and then by the gradient there for the other, h b_1 - b_2."""
+
+    def init(key, batch):
+        return core.create_state(key, {"p": core.create_player({"x": jnp.float32(0.0)}, {}, optax.sgd(H))})
+
+    def loss(params, state, batch, key):
+        return jnp.mean((params["x"] - batch["real"]) ** 2) / 2, Out({})
+
+    game = Game(init, (Phase("p", "p", loss),), (), lambda *args: None)
+    assert core.num_draws(game, core.extragradient) == 2
+    state, _ = core.make_step(game, core.extragradient)(init(KEY, None), {"real": jnp.array([[2.0], [5.0]])})
+    np.testing.assert_allclose(state.players["p"].params["x"], -H * (H * 2.0 - 5.0), rtol=1e-6)
+
+
 def test_the_step_ahead_of_extragradient_leaves_no_trace_but_in_the_optimisers():
     """Adaptive augmentation and spectral norm see one batch an iteration, as under alternation."""
     batch = {"real": REAL.arrays["real"][:16] / 127.5 - 1.0}

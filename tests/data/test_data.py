@@ -1,6 +1,7 @@
 """Order, feeds, and every source on real files."""
 
 import itertools
+import json
 import pathlib
 
 import jax
@@ -76,6 +77,30 @@ def test_streamed_and_resident_give_the_same_batches():
         np.testing.assert_array_equal(a["real"], b["real"])
 
 
+@pytest.mark.parametrize("make", [lambda x: data.Arrays("x", x), lambda x: data.Records("x", Held(x))])
+def test_the_fingerprint_is_of_the_content(make):
+    images = np.arange(24, dtype=np.uint8).reshape(6, 2, 2, 1)
+    changed = images.copy()
+    changed[5, 1, 1, 0] ^= 1
+    others = [changed, images[::-1], images[:5], images.reshape(6, 4, 1, 1), images.astype(np.int16)]
+    prints = [make({"real": x}).fingerprint() for x in (images, *others)]
+    assert len(set(prints)) == len(prints)
+    assert make({"real": images.copy()}).fingerprint() == prints[0]
+
+
+class Held:
+    """Readable like a data set on disk: what an array holds."""
+
+    def __init__(self, arrays):
+        self.arrays = arrays
+
+    def __len__(self):
+        return len(self.arrays["real"])
+
+    def read(self, indices):
+        return {name: values[indices] for name, values in self.arrays.items()}
+
+
 def test_images_are_in_minus_one_to_one():
     ends = data.Arrays("ends", {"real": np.array([0, 255] * 12, np.uint8).reshape(24, 1, 1, 1)})
     assert set(np.unique(take(ends, 0, 1)[0]["real"])) == {-1.0, 1.0}
@@ -139,6 +164,28 @@ def test_an_image_keeps_its_centre_and_proportions(tmp_path):
     Image.fromarray(wide).save(tmp_path / "wide.png")
     source = data.image_folder(str(tmp_path), image_size=10, labels=False)
     assert source.arrays["real"].min() == 255
+
+
+def test_a_photograph_of_a_camera_that_was_turned_stands_upright(tmp_path):
+    """Orientation 6 of Exif: the first row of what is stored is the right-hand side, and its first column the top."""
+    stored = np.zeros((24, 24, 3), np.uint8)
+    stored[:12, :12] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(stored).save(tmp_path / "photograph.jpg", quality=95, exif=exif)
+    [image] = data.image_folder(str(tmp_path), image_size=24, labels=False, channels=1).arrays["real"][..., 0]
+    upright = np.zeros((24, 24), bool)
+    upright[:12, 12:] = True
+    assert (image[upright] > 200).all() and (image[~upright] < 55).all()
+
+
+def test_sixteen_bits_of_grey_become_eight(tmp_path):
+    """Of all 65,536 values as many become each of the 256."""
+    Image.fromarray(np.arange(2**16, dtype=np.uint16).reshape(256, 256)).save(tmp_path / "x_ray.png")
+    for channels in (1, 3):
+        source = data.image_folder(str(tmp_path), image_size=256, labels=False, channels=channels)
+        expected = np.broadcast_to((np.arange(2**16) // 256).reshape(1, 256, 256, 1), (1, 256, 256, channels))
+        np.testing.assert_array_equal(source.arrays["real"], expected)
 
 
 @pytest.mark.parametrize(
@@ -206,6 +253,20 @@ def test_tfds_on_real_files(tfds_dir):
 
 
 TEST_LABELS = [2, 0, 4]
+
+
+def test_the_newest_of_several_prepared_versions_is_read_unless_one_is_named(tmp_path):
+    """They are stored as TFRecord here, so that the refusal says which it was; what has no version's name is none."""
+    for version in ("3.9.0", "3.10.0", "nightly"):
+        directory = tmp_path / "toy" / version
+        directory.mkdir(parents=True)
+        info = {"name": "toy", "version": version, "fileFormat": "tfrecord"}
+        features = "tensorflow_datasets.core.features.features_dict.FeaturesDict"
+        (directory / "dataset_info.json").write_text(json.dumps(info))
+        (directory / "features.json").write_text(json.dumps({"pythonClassName": features, "featuresDict": {}}))
+    for name, version in (("toy", "3.10.0"), ("toy:3.9.0", "3.9.0")):
+        with pytest.raises(InvalidInputError, match=f"toy/{version} is stored as tfrecord"):
+            data.tfds_images(name, data_dir=str(tmp_path), labels=False)
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,21 @@ def test_views_of_a_storage_are_read(tmp_path):
     assert arrays["empty"].shape == (0, 5)
 
 
+def test_a_tensor_reaches_no_further_than_its_storage(tmp_path):
+    """The last of twelve numbers is at place 11."""
+    numbers, file = np.arange(12, dtype=np.float32), FILE._replace(used={"scale": ()})
+    stored = writers.storage("FloatStorage", "0", 12)
+
+    def write(place):
+        body = writers.mapping({"scale": writers.tensor(stored, place, (), ())})
+        writers.write_zip(tmp_path / "net.pth", writers.pickle(body), {"0": numbers.tobytes()})
+
+    write(11)
+    assert file.load(tmp_path)[0]["scale"] == 11.0
+    write(12)
+    assert "reaches beyond its storage of 12" in refusal(tmp_path, file)
+
+
 def test_a_parameter_is_its_tensor(tmp_path):
     inner = writers.described("0", ARRAYS["scale"])
     hooks = writers.call(writers.name("collections", "OrderedDict"))
@@ -263,6 +278,7 @@ def attacks(mark):
         "a name that is not UTF-8": b"c\xff\n\xff\n",
         "deep tuples": b")" + b"\x85" * 100_000,
         "a persistent number": big + b"Q",
+        "an opcode of protocol 4 that changes nothing": writers.tensor(stored, 0, (), ()) + b"\x94",
     }
     for name, body in bodies.items():
         dumps[name] = writers.pickle(writers.mapping({"scale": body}))

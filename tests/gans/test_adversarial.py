@@ -116,6 +116,56 @@ def test_the_scale_of_latents_is_data():
         assert not jnp.allclose(ours, after.players[name].params["kernel"]), "training has them scaled too"
 
 
+def test_r1_is_taken_at_the_reals_and_r2_at_the_fakes():
+    """The gradient of a critic w . x^2 / 2 is w x."""
+    critic = Network(
+        lambda key, x: ({"w": W}, {}), lambda params, state, x, train, key=None: (x**2 @ params["w"] / 2, state)
+    )
+    sgd = optax.sgd(0.0)
+    both = gans.adversarial(
+        linear(V), critic, PRIOR, loss=losses.hinge, generator_optimizer=sgd, discriminator_optimizer=sgd,
+        penalties=(gans.r1(1.0), gans.r2(1.0)),
+    )  # fmt: skip
+    _, _, metrics = run(both)
+    np.testing.assert_allclose(metrics["discriminator/r1"], np.mean(np.sum((W * X) ** 2, -1)), rtol=1e-5)
+    np.testing.assert_allclose(metrics["discriminator/r2"], np.mean(np.sum((W * FAKE) ** 2, -1)), rtol=1e-5)
+
+
+def test_the_critic_keeps_what_it_saw_of_the_reals_once_for_each_of_its_steps():
+    """Running statistics and spectral vectors move on with the critic: not for fakes, nor when the generator learns."""
+
+    def apply(params, state, x, train, key=None):
+        seen = {"passes": state["passes"] + 1, "mean": jnp.mean(x, 0)}
+        return x @ params["kernel"], seen if train else state
+
+    critic = Network(lambda key, x: ({"kernel": W}, {"passes": jnp.int32(0), "mean": jnp.zeros(2)}), apply)
+    sgd = optax.sgd(0.1)
+    keeping = gans.adversarial(
+        linear(V), critic, PRIOR, loss=losses.hinge, critic_steps=3,
+        generator_optimizer=sgd, discriminator_optimizer=sgd,
+    )  # fmt: skip
+    state = keeping.init(KEY, {"real": X})
+    after, _ = core.make_step(keeping)(state, {"real": jnp.stack([X, 2 * X, 3 * X])})
+    kept = after.players["discriminator"].model_state
+    assert int(kept["passes"]) == 3
+    np.testing.assert_allclose(kept["mean"], 3 * jnp.mean(X, 0), rtol=1e-6)
+
+
+def test_samples_are_of_every_class_equally_often_where_none_is_asked_for():
+    labels = Network(
+        lambda key, z, label: ({}, {}), lambda params, state, z, label, train, key=None: (0.0 * z + label[:, None], {})
+    )
+    sgd = optax.sgd(0.1)
+    conditional = gans.adversarial(
+        labels, linear(W), core.normal(2), loss=losses.hinge, num_classes=3,
+        generator_optimizer=sgd, discriminator_optimizer=sgd,
+    )  # fmt: skip
+    state = conditional.init(KEY, {"real": X, "label": jnp.arange(4) % 3})
+    drawn = np.asarray(conditional.sample(state, KEY, 3000))[:, 0]
+    np.testing.assert_array_equal(np.unique(drawn), [0, 1, 2])
+    np.testing.assert_allclose(np.bincount(drawn.astype(int)), 1000, rtol=0.1)
+
+
 def test_several_critic_steps_see_new_batches():
     steps = game(loss=losses.wasserstein, critic_steps=3, generator_optimizer=optax.sgd(0.0))
     state = steps.init(KEY, {"real": X})

@@ -49,6 +49,20 @@ def test_losses():
     np.testing.assert_allclose(game.sample(state, KEY, 4, inputs=A), fake_b, rtol=1e-6)
 
 
+def test_each_player_moves_by_its_own_optimiser():
+    """The generators' rate is 0, and the discriminators' a tenth: critics of one number c have (c real - 1)^2 / 2."""
+    game = gans.cyclegan(
+        scaling(0.5, -2.0), scaling(3.0, 0.7),
+        generator_optimizer=optax.sgd(0.0), discriminator_optimizer=optax.sgd(0.1),
+    )  # fmt: skip
+    batch = {"a": A, "b": B}
+    after, _ = jax.jit(core.make_step(game))(game.init(KEY, batch), jax.tree.map(lambda x: x[None], batch))
+    assert {name: float(p["scale"]) for name, p in after.players["generator"].params.items()} == {"a": 0.5, "b": -2.0}
+    for domain, critic, real, fake in (("a", 3.0, A, 0.5 * B), ("b", 0.7, B, -2.0 * A)):
+        moved = critic - 0.1 * (np.mean((critic * real - 1) * real) + np.mean(critic * fake**2))
+        np.testing.assert_allclose(after.players["discriminator"].params[domain]["scale"], moved, rtol=1e-5)
+
+
 def test_the_pool_fills_and_then_gives_back_earlier_images_half_of_the_time():
     batch, size = 8, 16  # two images for each place of the batch
     pool = empty_pool(jnp.zeros((batch, 1, 1, 1)), size)

@@ -1,13 +1,14 @@
 """SNGAN's loss, steps and optimiser, against values by hand; and the learning rate of its experiment."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments.workdir import load_module
 from gan_jax import core, gans, losses
-from tests.experiments.commands import ROOT
 from tests.gans.test_adversarial import FAKE, KEY, PRIOR, V, W, X, Z, linear
+from tests.processes import ROOT
 
 RATE = 1e-2
 
@@ -59,3 +60,21 @@ def test_the_experiments_learning_rate_falls_to_zero(decay, expected):
         update, state = optimizer.update(jnp.full(1, 3.0), state)
         moved.append(-float(update[0]) / 0.5)
     np.testing.assert_allclose(moved, expected, rtol=1e-5)
+
+
+def test_the_experiments_players_slow_down_together():
+    """By the iteration, of which the critic makes five updates and the generator one; each is given a gradient of 3."""
+    module = load_module(ROOT / "experiments" / "configs" / "sngan_cifar10.py")
+    config = module.get_config()
+    config.decay_steps, config.generator_width, config.discriminator_width = 4, 4, 4
+    game = module.build(config).game
+    start = jax.eval_shape(game.init, KEY, {"real": jnp.zeros((2, 32, 32, 3))})
+    updates = {phase.player: phase.repeat for phase in game.phases}
+    assert updates == {"generator": 1, "discriminator": 5}
+    for player, repeat in updates.items():
+        optimizer, moved = start.players[player].tx, []
+        state = optimizer.init(jnp.zeros(1))
+        for _ in range(5 * repeat):
+            update, state = optimizer.update(jnp.full(1, 3.0), state)
+            moved.append(-float(update[0]) / config.learning_rate)
+        np.testing.assert_allclose(moved[::repeat], [1.0, 0.75, 0.5, 0.25, 0.0], rtol=1e-5, atol=1e-9, err_msg=player)

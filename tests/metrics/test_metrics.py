@@ -141,6 +141,14 @@ def test_precision_recall_density_coverage_by_brute_force(k):
     assert metrics.density_coverage(r, f, k=k) == pytest.approx(expected)
 
 
+def test_a_point_on_the_surface_of_a_ball_is_inside():
+    """The manifold of the paper (arXiv:1904.06991, equation 1) has every point at most a radius away."""
+    real = np.array([[0.0], [2.0], [4.0], [6.0]], np.float32)  # of radius 2: of the fakes the ball of 6 has 8 alone
+    fake = np.array([[8.0], [12.0]], np.float32)  # of radius 4: of the reals the ball of 8 has 4 and 6
+    assert metrics.precision_recall(real, fake, k=1) == (1 / 2, 2 / 4)
+    assert metrics.density_coverage(real, fake, k=1) == (1 / 2, 1 / 4)
+
+
 def test_a_set_and_its_copy_cover_each_other():
     x = normal(0, 100, 3)
     assert metrics.precision_recall(x, x.copy()) == (1.0, 1.0)

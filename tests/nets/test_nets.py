@@ -64,6 +64,27 @@ def test_labels_are_needed_and_matter():
     assert not np.allclose(a, b)
 
 
+def test_leaky_relu_has_the_slope_of_dcgan_below_zero():
+    """0.2 (arXiv:1511.06434, section 4); through a critic of one hidden unit, whose kernels are 1."""
+    network = nets.from_linen(nets.MLPDiscriminator((1,)))
+    x = jnp.array([[-5.0], [0.0], [3.0]])
+    params, state = network.init(KEY, x)
+    ones = jax.tree.map(lambda p: jnp.ones_like(p) if p.ndim > 1 else p, params)
+    np.testing.assert_allclose(network.apply(ones, state, x, train=False)[0], [-1.0, 0.0, 3.0], rtol=1e-6)
+
+
+def test_running_statistics_of_batch_norm_move_by_a_tenth():
+    """From mean 0 and variance 1 to those of the batch; the hidden units here are the latents, all above zero."""
+    network = nets.from_linen(nets.MLPGenerator((2,), (3,), norm="batch"))
+    z = jax.random.uniform(KEY, (16, 3), minval=1.0, maxval=4.0)
+    params, state = network.init(KEY, z)
+    params["dense_0"] = {"kernel": jnp.eye(3), "bias": jnp.zeros(3)}
+    _, after = network.apply(params, state, z, train=True)
+    moved = after["batch_stats"]["norm_0"]
+    np.testing.assert_allclose(moved["mean"], 0.1 * z.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(moved["var"], 0.9 + 0.1 * z.var(0), rtol=1e-5)
+
+
 @pytest.mark.parametrize("dropout", [-0.1, 1.0, float("nan")])
 def test_dropout_is_a_share(dropout):
     with pytest.raises(InvalidInputError, match="dropout"):

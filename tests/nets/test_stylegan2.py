@@ -10,6 +10,7 @@ from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from gan_jax import nets
+from gan_jax.nets import stylegan2
 from gan_jax.nets.stylegan2 import EqualConv, minibatch_stddev, modulated_conv, style_layers
 from gan_jax.types import InvalidInputError
 
@@ -89,6 +90,41 @@ def test_demodulation_keeps_the_variance_of_white_noise_whatever_the_style():
     style = 3.0 * jax.random.normal(jax.random.key(2), (2, 64))
     inside = modulated_conv(x, kernel, style)[:, 1:-1, 1:-1]
     np.testing.assert_allclose(jnp.std(inside, axis=(1, 2)).mean(), 1.0, rtol=0.02)
+
+
+@pytest.mark.parametrize("multiplier", [1.0, 0.01])
+def test_a_learning_rate_multiplier_slows_parameters_down_and_changes_no_output(multiplier):
+    """Fan in 16: outputs begin as sums of N(0, 1) draws over 4, plus the bias; a step of 1 adds sum(x) / 4 + 1."""
+    x = jax.random.normal(KEY, (64, 16))
+    layer = stylegan2.EqualDense(512, bias=3.0, lr_multiplier=multiplier)
+    params = layer.init(KEY, x)
+    out = layer.apply(params, x)
+    np.testing.assert_allclose(jnp.var(out, axis=1) / jnp.mean(x**2, axis=1), 1.0, rtol=0.3)
+    np.testing.assert_allclose(jnp.mean(out), 3.0, atol=0.05)
+    step = layer.apply(jax.tree.map(lambda p: p + 1.0, params), x) - out
+    expected = multiplier * (x.sum(1, keepdims=True) / 4 + 1)
+    np.testing.assert_allclose(step, jnp.broadcast_to(expected, step.shape), rtol=1e-3, atol=1e-5)
+
+
+def test_activations_are_leaky_and_keep_the_power_of_white_noise():
+    """Slope 0.2 below zero, and all times the square root of two: of N(0, 1) the power is 2 (1 + 0.2^2) / 2 = 1.04."""
+    layer = stylegan2.MappingLayers(2, 1, 0.5)
+    x = jnp.array([[3.0, -5.0], [-1.0, 0.5]])
+    identity = jnp.eye(2) * math.sqrt(2) / 0.5  # once it is scaled: the kernel is divided by the root of the fan in
+    out = layer.apply({"params": {"layer_0": {"kernel": identity, "bias": jnp.zeros(2)}}}, x)
+    np.testing.assert_allclose(out, math.sqrt(2) * jnp.array([[3.0, -1.0], [-0.2, 0.5]]), rtol=1e-5)
+
+
+def test_a_residual_critic_divides_the_sum_of_its_branches_by_the_root_of_two():
+    """A critic whose biases are 0 is homogeneous: where its skip connection, one from 8 pixels to 4, is 0 too,
+    its logits are those of a critic without it over the root of two."""
+    x = 100.0 * jax.random.normal(KEY, (4, 8, 8, 1))  # so that the epsilon of the group's deviation is nothing
+    residual, plain = (nets.from_linen(nets.StyleGAN2Discriminator(32, 2, residual=each)) for each in (True, False))
+    params, _ = jax.jit(residual.init)(KEY, x)
+    skip = jax.tree.map(jnp.zeros_like, params.pop("skip_8"))
+    logits, _ = jax.jit(lambda: residual.apply(params | {"skip_8": skip}, {}, x, train=False))()
+    expected, _ = jax.jit(lambda: plain.apply(params, {}, x, train=False))()
+    np.testing.assert_allclose(logits, expected / math.sqrt(2), rtol=1e-4)
 
 
 def test_minibatch_stddev_by_hand():

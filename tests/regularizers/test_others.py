@@ -50,6 +50,20 @@ def test_path_length_of_a_linear_generator():
     np.testing.assert_allclose(penalty, (length - mean) ** 2, rtol=1e-3, atol=1e-4)
 
 
+def test_the_target_of_path_lengths_is_a_constant_to_the_gradient():
+    """Images that are s times as long have lengths s l, so the gradient of (s l - a)^2 at s = 1 is 2 (l - a) l."""
+    matrix = jax.random.normal(KEY, (3, 32))
+
+    def penalty(scale, mean, decay):
+        synthesize = lambda w: (scale * w @ matrix).reshape(-1, 4, 4, 2)  # noqa: E731
+        return regularizers.path_length(synthesize, X, KEY, jnp.float32(mean), decay=decay)[0]
+
+    length = np.sqrt(penalty(1.0, 0.0, 0.0))
+    target = 2.0 + 0.25 * (length.mean() - 2.0)
+    gradient = jax.grad(lambda scale: jnp.mean(penalty(scale, 2.0, 0.25)))(1.0)
+    np.testing.assert_allclose(gradient, np.mean(2 * (length - target) * length), rtol=1e-4)
+
+
 def test_path_length_of_layers_is_the_root_of_the_mean_of_squares():
     matrix = jax.random.normal(KEY, (3, 16))
     one = regularizers.path_length(lambda w: (w @ matrix).reshape(-1, 4, 4, 1), X, KEY, jnp.zeros(()), decay=0.0)[0]

@@ -111,6 +111,15 @@ def test_the_data_themselves_score_best_and_the_record_tells_the_protocol(cache)
 
 
 @pytest.mark.slow
+def test_a_classifier_is_taken_from_the_cache_for_its_own_data_alone(cache):
+    """Not for others of the same name, of which there are too few here to train one on."""
+    named = evaluator(cache).reference
+    few = data.Arrays(named.name, {key: values[:100] for key, values in named.arrays.items()}, named.num_classes)
+    with pytest.raises(InvalidInputError, match="128 or more"):
+        runtime.Evaluator(["fcd1k"], few, runtime.make_mesh(jax.devices()[:1]), cache, say=lambda message: None)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("then", ["stop", "rollback"])
 def test_a_divergence_is_one_with_metrics_too(cache, tmp_path, then):
     """Samples of a generator that is not finite are an error elsewhere; here training deals with them."""

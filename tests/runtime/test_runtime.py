@@ -1,6 +1,8 @@
 """Checkpoints, logs, schedules, pictures."""
 
+import itertools
 import json
+import os
 import pathlib
 import shutil
 
@@ -165,6 +167,23 @@ def test_logs_append_and_take_back_what_runs_again(tmp_path):
     assert [(x["step"], x["g/loss"]) for x in lines(tmp_path)] == [(10, 0.1), (20, 0.05), (30, 3.0)]
 
 
+def test_a_line_of_the_log_is_on_disk_when_it_is_told(tmp_path, monkeypatch):
+    """Or what was seen to happen is undone where the machine fails."""
+    happened, sync, path = [], os.fsync, tmp_path / "metrics.jsonl"
+
+    def synced(descriptor):
+        sync(descriptor)
+        if os.path.samestat(os.fstat(descriptor), path.stat()):
+            happened.append(("on disk", [line["step"] for line in lines(tmp_path)]))
+
+    monkeypatch.setattr(os, "fsync", synced)
+    logger = Logger(tmp_path, 0, watch=lambda record: happened.append(("told", record["step"])))
+    for step in (10, 20):
+        logger.report({"step": step})
+    logger.close()
+    assert happened == [("on disk", [10]), ("told", 10), ("on disk", [10, 20]), ("told", 20)]
+
+
 def test_tensorboard_has_the_numbers(tmp_path):
     from tensorboardX.proto import event_pb2
     from tensorboardX.record_writer import RecordWriter  # noqa: F401 - the format that is read below
@@ -249,6 +268,18 @@ def test_labels_that_the_game_does_not_have_are_refused():
     )
     with pytest.raises(InvalidInputError, match=r"label=\[-1, 3\]: this game has classes 0 to 2"):
         runtime.sample_grid(conditional, state, jax.random.key(0), 4, label=np.array([0, 3, 1, -1]))
+
+
+def test_no_two_samples_of_a_stream_are_alike_and_it_is_the_same_every_time():
+    run = experiment()
+    state = jax.jit(run.game.init)(jax.random.key(0), {"real": jnp.zeros((16, 8, 8, 1))})
+
+    def three(seed):
+        return np.concatenate(list(itertools.islice(runtime.stream_samples(run, state, seed), 3))).reshape(3 * 256, -1)
+
+    samples = three(5)
+    assert len(np.unique(samples, axis=0)) == 3 * 256
+    np.testing.assert_array_equal(three(5), samples)
 
 
 def test_a_batch_that_the_devices_do_not_divide():

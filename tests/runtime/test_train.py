@@ -1,11 +1,15 @@
 """The loop, in this process."""
 
+import json
+import types
+
 import numpy as np
 import pytest
 
 from gan_jax import data, runtime
 from gan_jax.types import InvalidInputError
 from tests.conformance.games import GAMES, LABELLED, REAL
+from tests.experiments import battery
 
 
 class Reader:
@@ -25,9 +29,8 @@ class Reader:
 
 def train(workdir, source, cache=None, **options):
     settings = {"seed": 1, "batch_size": 16, "steps": 8, "report_every": 4, "checkpoint_every": 4, "sample_every": 0}
-    run = runtime.Experiment(
-        game=GAMES["vanilla"][0](), source=lambda: source, preview=runtime.image_grid, **(settings | options)
-    )
+    settings |= {"game": GAMES["vanilla"][0]()} | options
+    run = runtime.Experiment(source=lambda: source, preview=runtime.image_grid, **settings)
     workdir.mkdir(exist_ok=True)
     said = []
     return runtime.train(run, workdir, say=said.append, evaluation_cache=cache), said
@@ -38,6 +41,22 @@ def test_a_streamed_data_set_trains_as_a_resident_one(tmp_path):
     streamed, said = train(tmp_path / "streamed", data.Records("streamed", Reader()))
     assert streamed.state_sha256 == resident.state_sha256 and streamed.status == "done"
     assert any("streamed (below: 48 of them)" in line for line in said)
+
+
+def test_the_last_step_is_in_the_log_wherever_it_falls(tmp_path):
+    ended, _ = train(tmp_path / "run", REAL, steps=12, report_every=8, checkpoint_every=12)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [8, 12] and ended.metrics == lines[-1]
+
+
+def test_no_checkpoint_is_kept_of_a_generator_that_is_not_finite(tmp_path):
+    """Its loss is not a number in the iteration before a checkpoint alone, in which the discriminator moved before it,
+    and no line of the log is due that would tell."""
+    poison = types.SimpleNamespace(seed=1, poison_from=3, poison_all=True)
+    game = battery.poisoned(GAMES["vanilla"][0](), poison)
+    ended, said = train(tmp_path / "run", REAL, game=game, report_every=8)
+    assert (ended.status, ended.step, ended.checkpoint) == ("diverged", 4, None)
+    assert "step 4: not finite: a parameter, an optimiser's moment or a metric" in said
 
 
 def test_a_record_that_cannot_be_read_stops_the_run_and_loses_nothing(tmp_path):

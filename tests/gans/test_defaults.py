@@ -1,0 +1,65 @@
+"""The optimisers that each game has where it is given none: those of its paper."""
+
+import inspect
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gan_jax import core, gans
+from gan_jax.types import Game
+from tests.gans import test_adversarial, test_cyclegan, test_stylegan2
+from tests.gans.test_adversarial import KEY, PRIOR, V, W, X
+
+PIXELS = jnp.zeros((4, 1, 1, 1))
+
+
+def simple(make, **options):
+    """A game of a linear generator and critic, at its start."""
+    generator, critic = test_adversarial.linear(V), test_adversarial.linear(W)
+    batch = {"real": X} | ({"label": jnp.zeros(4, jnp.int32)} if "num_classes" in options else {})
+    return make(generator, critic, PRIOR, **options).init(KEY, batch)
+
+
+def cyclegan():
+    networks = test_cyclegan.scaling(1.0, 1.0), test_cyclegan.scaling(1.0, 1.0)
+    return gans.cyclegan(*networks).init(KEY, {"a": test_cyclegan.A, "b": test_cyclegan.B})
+
+
+def stylegan2():
+    """Without its lazy phases, for which both optimisers would be corrected."""
+    this = test_stylegan2
+    game = gans.stylegan2(this.MAPPING, this.SYNTHESIS, this.CRITIC, this.FIXED, path_length_weight=None, penalties=())
+    return game.init(KEY, {"real": PIXELS})
+
+
+# By name: how to begin it, and the learning rate and the two betas of Adam.
+DEFAULTS = {
+    # arXiv:1411.1784 and 1406.2661 have momentum SGD; here both take over DCGAN's Adam.
+    "cgan": (lambda: simple(gans.cgan, num_classes=3), (2e-4, 0.5, 0.999)),
+    "vanilla": (lambda: simple(gans.vanilla), (2e-4, 0.5, 0.999)),
+    "dcgan": (lambda: simple(gans.dcgan), (2e-4, 0.5, 0.999)),  # arXiv:1511.06434, section 4
+    "wgan_gp": (lambda: simple(gans.wgan_gp), (1e-4, 0.0, 0.9)),  # arXiv:1704.00028, algorithm 1
+    "cyclegan": (cyclegan, (2e-4, 0.5, 0.999)),  # arXiv:1703.10593, section 4; the betas are of the authors' code
+    "sngan": (lambda: simple(gans.sngan), (2e-4, 0.0, 0.9)),  # arXiv:1802.05957, with residual networks
+    "stylegan2": (stylegan2, (2e-3, 0.0, 0.99)),  # arXiv:1912.04958
+}
+
+
+def test_every_game_with_a_paper_is_here():
+    exported = {name: getattr(gans, name) for name in gans.__all__}
+    games = {
+        name
+        for name, value in exported.items()
+        if inspect.isfunction(value) and inspect.signature(value).return_annotation is Game
+    }
+    assert set(DEFAULTS) == games - {"adversarial"}, "adversarial itself has no default"
+
+
+@pytest.mark.parametrize("name", sorted(DEFAULTS))
+def test_both_players_have_the_papers_adam(name):
+    begin, expected = DEFAULTS[name]
+    hparams = core.get_hparams(begin())
+    for player in ("generator", "discriminator"):
+        found = [float(hparams[f"{player}/{which}"]) for which in ("learning_rate", "b1", "b2")]
+        np.testing.assert_allclose(found, expected, rtol=1e-6, err_msg=player)
