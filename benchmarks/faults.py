@@ -10,6 +10,7 @@ python -m benchmarks.faults --skip_done         those that these tests have not 
 python -m benchmarks.faults --only=core/rules   those with this in their name or file; --near_only: no whole suite
 python -m benchmarks.faults --tests=HEAD~1      the same faults, other tests
 python -m benchmarks.faults --check             whether each fault can still be made; runs nothing
+python -m benchmarks.faults --table             what is recorded; --write puts it into docs/testing.md
 """
 
 import contextlib
@@ -32,18 +33,21 @@ from typing import Any, NamedTuple
 from absl import app, flags
 
 from benchmarks.fault_list import FAULTS, Fault
-from benchmarks.measure import RESULTS, record, recorded, table
+from benchmarks.measure import RESULTS, put, record, recorded, table
 from gan_jax.runtime import duration
 
 _ONLY = flags.DEFINE_string("only", "", "those faults that have this in their name or file")
 _TESTS = flags.DEFINE_string("tests", "", "commit whose tests are to notice; the working tree's by default")
 _CHECK = flags.DEFINE_bool("check", False, "run nothing: can every fault be made, and are its tests there?")
+_TABLE = flags.DEFINE_bool("table", False, "run nothing: print what is recorded, by the first and the last tests")
+_WRITE = flags.DEFINE_bool("write", False, "the same, into its page")
 _SKIP_DONE = flags.DEFINE_bool("skip_done", False, "leave out what is recorded of these tests")
 _NEAR_ONLY = flags.DEFINE_bool("near_only", False, "where the near tests pass, leave it at that")
 _LIMIT = flags.DEFINE_float("limit", 900.0, "seconds for the tests near a fault", lower_bound=1.0)
 _LIMIT_ALL = flags.DEFINE_float("limit_all", 7200.0, "seconds for all tests", lower_bound=1.0)
 _ROOT = RESULTS.parents[1]
-_PYTEST = ("-m", "pytest", "-x", "-q", "-n", "2", "--dist", "loadgroup", "-p", "no:cacheprovider")
+_PYTEST = ("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider")
+_SIDE_BY_SIDE = ("-n", "2", "--dist", "loadgroup")
 # A line of pytest's summary: a file, and where it could be imported a test with its parameters; xdist adds the group.
 _SUMMARY = re.compile(r"(?:FAILED|ERROR) ([^\s:]+)(::[\w.:]+(?:\[.*?\](?=@| - |$))?)?(?:@[\w-]+)?(?: - .*)?")
 
@@ -179,12 +183,12 @@ def judge(fault: Fault, base: pathlib.Path, room: pathlib.Path) -> dict[str, Any
     shutil.copytree(base, copy)
     check_imports(copy)
     fault.change(copy)
-    stages = [("near", fault.tests.split(), _LIMIT.value), ("all", [], _LIMIT_ALL.value)]
+    stages = [("near", ["-n", "0", *fault.tests.split()], _LIMIT.value), ("all", [*_SIDE_BY_SIDE], _LIMIT_ALL.value)]
     found: dict[str, Any] = {"caught": False, "by": "", "stage": "near"}
     for stage, selection, limit in stages[:1] if _NEAR_ONLY.value else stages:
         found["stage"], ran = stage, run_tests(copy, selection, limit)
         if ran.failed or ran.uncollected:  # whose exit code xdist makes 2, not 1, as -x interrupts it
-            again = [ran.failed[0]] if ran.failed else ["--collect-only", *selection]
+            again = ["-n", "0", ran.failed[0]] if ran.failed else ["--collect-only", *selection]
             if stage == "all" and run_tests(copy, again, limit).code == 0:
                 raise RuntimeError(f"{again} fails only sometimes")
             shutil.copy2(base / fault.file, copy / fault.file)
@@ -234,9 +238,35 @@ def summary(tests: Mapping[str, Any], faults: Sequence[Fault]) -> tuple[str, int
     return f"{table(rows)}\n\n{caught} of {len(faults)} caught", len(faults) - caught
 
 
+def page() -> str:
+    """What caught each fault, by the first tests that are recorded and by the last ones."""
+    lines = [line for line in recorded("faults") if not line["tests"]["dirty"]]
+    commits = list(dict.fromkeys(line["tests"]["commit"] for line in lines))
+    shown = dict.fromkeys([commits[0], commits[-1]])
+    known = {(line["change"], line["tests"]["commit"]): line for line in lines}
+    rows: list[list[Any]] = [["fault", "file", *(f"caught by the tests of {commit[:7]}" for commit in shown)]]
+    counts = dict.fromkeys(shown, 0)
+    for fault in FAULTS:
+        row = [fault.name, f"`{fault.file}`"]
+        for commit in shown:
+            line = known.get((change_hash(fault), commit), {})
+            counts[commit] += line.get("caught", False)
+            test = line.get("by", "").removeprefix("tests/").replace(".py::", "::")
+            missed = {"near": "nothing near", "all": "nothing"}[line["stage"]] if line else "not run"
+            row.append(f"`{test}`" if test else missed)
+        rows.append(row)
+    rows.append([f"caught, of {len(FAULTS)}", "", *counts.values()])
+    return table(rows)
+
+
 def main(argv: Sequence[str]) -> None:
     """See the module."""
     del argv
+    if _TABLE.value or _WRITE.value:
+        print(page())
+        if _WRITE.value:
+            put(_ROOT / "docs" / "testing.md", "benchmarks.faults", page())
+        return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # and not before the tests have been ended
     faults = [fault for fault in FAULTS if _ONLY.value in fault.name or _ONLY.value in fault.file]
     if not faults:

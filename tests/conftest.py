@@ -1,14 +1,13 @@
 """Eight simulated devices, jaxtyping's annotations checked by beartype, and where real data is."""
 
+import gc
+import itertools
 import os
 import pathlib
 
-# Most of the tests' time is XLA compiling, half of that its optimisations; the end-to-end tests have them all.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    " --xla_llvm_disable_expensive_passes=true",
-)
+from tests import QUICK_XLA
+
+os.environ.setdefault("XLA_FLAGS", f"--xla_force_host_platform_device_count=8 {QUICK_XLA}")
 
 import jaxtyping
 
@@ -38,7 +37,10 @@ jax.config.update("jax_compilation_cache_dir", processes.CACHE)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
+processes.adopt()
+
 _MAPPINGS = 30_000  # Linux gives a process 65,530; where they run out, XLA ends it by a segmentation fault
+_TESTS = itertools.count()
 
 
 @pytest.fixture(autouse=True)
@@ -46,18 +48,18 @@ def room_for_programs():
     """Forgets the compiled programs, of which each has some mappings of memory, before there are too many."""
     yield
     maps = pathlib.Path("/proc/self/maps")
-    if maps.exists() and maps.read_bytes().count(b"\n") > _MAPPINGS:
+    if next(_TESTS) % 16 == 0 and maps.exists() and maps.read_bytes().count(b"\n") > _MAPPINGS:
+        gc.unfreeze()
         jax.clear_caches()
-
-
-processes.adopt()
 
 
 @pytest.fixture(autouse=True)
 def nothing_left_over():
-    """Kills what a test has started and left running, and fails the test for it."""
+    """Kills what a test has started and left running, and fails the test for it, as for what it has left open."""
+    gc.freeze()  # what there is already need not be looked at again
     yield
     left = processes.kill_left_over()
+    gc.collect()  # so that an unclosed file in a circle of references is this test's fault, not a later one's
     assert not left, f"left running: {left}"
 
 

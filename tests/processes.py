@@ -30,6 +30,7 @@ import numpy as np
 import psutil
 
 from experiments.launch import processor
+from tests import QUICK_XLA
 
 ROOT = pathlib.Path(__file__).parents[1]
 BATTERY = str(ROOT / "tests" / "experiments" / "battery.py")
@@ -42,8 +43,12 @@ _FORK = multiprocessing.get_context("forkserver")
 _FORK.set_forkserver_preload(["tests.preload"])
 
 
-def environment(**changes):
+def environment(devices=0, *, quick=False, **changes):
+    """Of a process with so many simulated devices; `quick` where XLA shall not optimise."""
     env = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    flags = [f"--xla_force_host_platform_device_count={devices}"] if devices else []
+    flags += [QUICK_XLA] if quick else []
+    env |= {"XLA_FLAGS": " ".join(flags)} if flags else {}
     env |= {
         "JAX_COMPILATION_CACHE_DIR": CACHE,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -158,11 +163,22 @@ def _fresh(before, module, arguments, env):
     return Process(module, process.pid, process.poll, process.stdout)
 
 
-def start_module(module, *arguments, before=(), fresh=False, **env):
-    """`python -m module arguments`; `before` are words between `python` and `-m`."""
+def start_module(module, *arguments, before=(), fresh=False, quick=True, devices=0, **env):
+    """Starts `python -m module arguments`.
+
+    Args:
+      module: its name.
+      *arguments: of its command line.
+      before: words between `python` and `-m`.
+      fresh: started from nothing, and compiled with all of XLA's optimisations, as a user starts it.
+      quick: compiled with few of them.
+      devices: so many simulated ones, one by default.
+      **env: more of its environment.
+    """
+    whole = environment(devices, quick=quick and not fresh, **env)
     if fresh or before or any(name.startswith(READ_AT_IMPORT) for name in env):
-        return _fresh(before, module, arguments, environment(**env))
-    return _forked(module, arguments, environment(**env))
+        return _fresh(before, module, arguments, whole)
+    return _forked(module, arguments, whole)
 
 
 def start(command, *flags, **options):
@@ -197,10 +213,6 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def simulated(devices):
-    return {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-
-
 def together(*flags, count=2, devices=1, each=(), command="train", **options):
     """Starts a command in several processes of one run, each with so many simulated devices and flags of its own."""
     port = free_port()
@@ -212,7 +224,8 @@ def together(*flags, count=2, devices=1, each=(), command="train", **options):
             f"--process_id={index}",
             *flags,
             *(each[index] if each else ()),
-            **(simulated(devices) | options),
+            devices=devices,
+            **options,
         )
         for index in range(count)
     ]

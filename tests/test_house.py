@@ -115,7 +115,7 @@ import importlib, sys, jax, jax.numpy, jaxtyping
 for module in sys.argv[1:]:
     before = {name.split(".")[0] for name in sys.modules}
     importlib.import_module(module)
-    print(*({name.split(".")[0] for name in sys.modules} - before - {"gan_jax"}))
+    print(*({name.split(".")[0] for name in sys.modules} - before - {"gan_jax", *sys.stdlib_module_names}))
 """
 
 

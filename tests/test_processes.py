@@ -7,14 +7,14 @@ import signal
 import pytest
 
 from tests import processes
-from tests.processes import finish, simulated, start_module, when
+from tests.processes import finish, start_module, when
 
 FRESH = pytest.mark.parametrize("fresh", [False, True])
 
 
 @FRESH
 def test_a_process_has_its_own_number_arguments_environment_and_devices(fresh):
-    code, output = finish(start_module("tests.echo", "facts", fresh=fresh, ECHO_MARK="here", **simulated(3)))
+    code, output = finish(start_module("tests.echo", "facts", fresh=fresh, ECHO_MARK="here", devices=3))
     found = json.loads(output)
     assert code == 0 and found["pid"] != os.getpid() and found["path"] == "__main__"
     assert found["argv"] == [str(processes.ROOT / "tests" / "echo.py"), "facts"]

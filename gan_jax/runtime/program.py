@@ -89,7 +89,8 @@ def build_start(experiment: Experiment, spec: Spec, mesh: Mesh) -> Start:
         return {"state": state, "window": window, "rollbacks": jnp.int32(0)}
 
     key = meshes.put_replicated(jax.random.key(experiment.seed), mesh)
-    compiled, shapes = jax.jit(init).lower(key).compile(), jax.eval_shape(init, key)
+    traced = jax.jit(init).trace(key)
+    compiled, shapes = traced.lower().compile(), traced.out_info
     shardings = meshes.carried_shardings(shapes, compiled.output_shardings, mesh)
     abstract = jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes, shardings

@@ -31,7 +31,7 @@ def size(path):
 def trained(tmp_path_factory):
     """A short run of the default, and what it printed."""
     workdir = tmp_path_factory.mktemp("default") / "run"
-    return workdir, run("train", f"--workdir={workdir}", *SMALL)
+    return workdir, run("train", f"--workdir={workdir}", *SMALL, fresh=True)
 
 
 def test_training_tells_what_a_person_wants_to_know(trained):
@@ -84,7 +84,7 @@ def test_training_leaves_a_complete_record(trained):
 def test_the_same_command_again_is_done_and_more_steps_continue(trained, tmp_path):
     workdir, _ = trained
     before = result(workdir)
-    assert "done: step 40" in run("train", f"--workdir={workdir}", *SMALL)
+    assert "done: step 40" in run("train", f"--workdir={workdir}", *SMALL, quick=False)
     assert result(workdir) == before and len(metrics(workdir)) == 2
 
 
@@ -101,7 +101,8 @@ def test_the_record_keeps_what_ran_before(trained, tmp_path):
 def test_sampling(trained, tmp_path):
     workdir, _ = trained
     out = tmp_path / "new" / "grid.png"
-    assert "64 samples of step 40" in run("sample", f"--workdir={workdir}", "--num=64", f"--out={out}", "--seed=0")
+    printed = run("sample", f"--workdir={workdir}", "--num=64", f"--out={out}", "--seed=0", fresh=True)
+    assert "64 samples of step 40" in printed
     assert size(out) == (8 * 42 + 2, 8 * 42 + 2)
     arrays = {}
     for name, flags in {
@@ -135,7 +136,7 @@ def test_dry_run_trains_nothing_and_writes_nothing(tmp_path):
 
 
 def test_help_explains():
-    output = run("train", "--help", code=1)  # absl's own exit code
+    output = run("train", "--help", code=1, fresh=True)  # absl's own exit code
     assert (
         "The same command twice continues" in output
         and "--workdir" in output
@@ -223,7 +224,7 @@ def test_a_batch_that_eight_devices_do_not_divide(tmp_path):
         f"--workdir={tmp_path / 'run'}",
         *SMALL,
         "--config.batch_size=20",
-        XLA_FLAGS="--xla_force_host_platform_device_count=8",
+        devices=8,
     )
     assert "batch_size=20 does not divide over 8 devices" in message
 

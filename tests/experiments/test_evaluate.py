@@ -38,7 +38,7 @@ def lines(workdir):
 @pytest.mark.slow
 @pytest.mark.xdist_group("evaluate")
 def test_every_checkpoint_and_then_none_again(trained, home):
-    output = run("evaluate", f"--workdir={trained}", METRICS, "--step=all", "--neighbours=5", **home)
+    output = run("evaluate", f"--workdir={trained}", METRICS, "--step=all", "--neighbours=5", fresh=True, **home)
     assert "held out are right" in output and "features of digits, 1,797 examples" in output
     found = lines(trained)
     assert [line["step"] for line in found] == [200, 400] and [line["images"] for line in found] == [12800, 25600]

@@ -8,11 +8,9 @@ import pytest
 
 from tests.processes import BATTERY, finish, metrics, result, run, start, when
 
-EIGHT = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
 
-
-def flags(workdir, game):
-    return (f"--workdir={workdir}", f"--config={BATTERY}", f"--config.game={game}", "--config.steps=500")
+def flags(workdir, game, steps=500):
+    return (f"--workdir={workdir}", f"--config={BATTERY}", f"--config.game={game}", f"--config.steps={steps}")
 
 
 def saved_and_logged(workdir):
@@ -26,8 +24,9 @@ def saved_and_logged(workdir):
 @pytest.mark.slow
 @pytest.mark.parametrize("game", ["adversarial", "cyclegan", "stylegan2", "wgan_gp"])  # what the others carry, they do
 def test_kill_and_terminate_and_resume_bit_for_bit(game, tmp_path):
-    run("train", *flags(tmp_path / "whole", game))
-    broken = flags(tmp_path / "broken", game)
+    steps = 240 if game == "stylegan2" else 500  # enough that it does not end before the signals come
+    run("train", *flags(tmp_path / "whole", game, steps))
+    broken = flags(tmp_path / "broken", game, steps)
 
     first = start("train", *broken)
     when(first, lambda line: line.startswith("step 80/"))
@@ -36,7 +35,7 @@ def test_kill_and_terminate_and_resume_bit_for_bit(game, tmp_path):
     first.kill()
     assert finish(first)[0] == -signal.SIGKILL
     newest, logged = saved_and_logged(tmp_path / "broken")
-    assert 0 < newest < 500 and logged > 0
+    assert 0 < newest < steps and logged > 0
 
     second = start("train", *broken)
     seen = when(second, lambda line: line.startswith("step "))
@@ -71,7 +70,7 @@ def test_a_truncated_newest_checkpoint(tmp_path):
 @pytest.mark.slow
 def test_eight_devices_resume_bit_for_bit(tmp_path):
     """Without the compilation cache: each process runs what it compiled itself, as a user's does."""
-    alone = EIGHT | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+    alone = {"devices": 8, "fresh": True, "JAX_ENABLE_COMPILATION_CACHE": "false"}
     run("train", *flags(tmp_path / "whole", "vanilla"), **alone)
     broken = flags(tmp_path / "broken", "vanilla")
     process = start("train", *broken, **alone)
@@ -98,11 +97,11 @@ def test_a_second_signal_ends_at_once(tmp_path):
 
 
 def test_the_number_of_iterations_in_a_dispatch_does_not_matter(tmp_path):
-    """Else other intervals on resume would change the result."""
+    """Else other intervals on resume would change the result. Compiled as for users: it hangs on XLA's rounding."""
     hashes = set()
     for length in (1, 2, 5):
         workdir = tmp_path / str(length)
         run("train", *flags(workdir, "dcgan")[:-1], "--config.steps=10", f"--config.steps_per_dispatch={length}",
-            "--config.report_every=10", "--config.checkpoint_every=10")  # fmt: skip
+            "--config.report_every=10", "--config.checkpoint_every=10", quick=False)  # fmt: skip
         hashes.add(result(workdir)["state_sha256"])
     assert len(hashes) == 1

@@ -11,7 +11,7 @@ from tests.processes import run
 @pytest.mark.slow
 def test_ring_covers_its_eight_modes(tmp_path):
     config = ("--config=experiments/configs/ring.py", "--config.steps=4000")
-    run("train", *config, f"--workdir={tmp_path / 'run'}")
+    run("train", *config, f"--workdir={tmp_path / 'run'}", quick=False)
     mixture = data.ring()
     distance = np.linalg.norm(load(tmp_path / "run").sample(2500)[:, None] - mixture.centers, axis=-1)
     found = np.bincount(distance.argmin(1)[distance.min(1) < 3 * mixture.std], minlength=8)

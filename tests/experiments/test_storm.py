@@ -8,6 +8,7 @@ from benchmarks import storm
 
 
 @pytest.mark.slow
+@pytest.mark.storm
 def test_a_storm_of_kills(tmp_path):
     *kills, final = storm.storm(tmp_path, 9, seed=4)
     kinds = collections.Counter(event["kind"] for event in kills)

@@ -108,7 +108,7 @@ def test_trials_one_by_one_are_the_printed_commands(tmp_path):
     printed = run("sweep", f"--workdir={tmp_path}", *flags, space, "--print_commands").splitlines()
     assert len(printed) == 2 and "--config.update_rule=simultaneous" in printed[1] and "--config.width=16" in printed[1]
     assert printed[1].startswith("python -m experiments.train --config=") and "trials/00001" in printed[1]
-    assert "2 trials, 0 failed" in run("sweep", f"--workdir={tmp_path}", *flags, space, "--engine=local")
+    assert "2 trials, 0 failed" in run("sweep", f"--workdir={tmp_path}", *flags, space, "--engine=local", fresh=True)
     rows = table(tmp_path)
     assert [row["status"] for row in rows] == ["done", "done"] and rows[0]["update_rule"] == "alternating"
     again = run("sweep", f"--workdir={tmp_path}", *flags, space, "--engine=local")

@@ -17,7 +17,6 @@ from tests.processes import (
     result,
     run,
     run_together,
-    simulated,
     start_module,
 )
 
@@ -44,7 +43,7 @@ def test_only_the_first_process_prints_and_writes(pod):
 
 @pytest.mark.parametrize(("devices", "fsdp"), [(8, 1), (1, 1), (8, 4), (8, 8)])
 def test_losses_do_not_depend_on_devices_and_processes(pod, tmp_path, devices, fsdp):
-    run("train", f"--workdir={tmp_path}", *RUN, f"--config.fsdp={fsdp}", **simulated(devices))
+    run("train", f"--workdir={tmp_path}", *RUN, f"--config.fsdp={fsdp}", devices=devices)
     for ours, theirs in zip(metrics(tmp_path), metrics(pod[0]), strict=True):
         assert ours.keys() == theirs.keys()
         for name, value in theirs.items():
@@ -55,14 +54,14 @@ def test_players_split_over_processes(pod, tmp_path):
     run_together(f"--workdir={tmp_path}", *RUN, "--config.fsdp=8", devices=4)
     for ours, theirs in zip(metrics(tmp_path), metrics(pod[0]), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-5)
-    run("train", f"--workdir={tmp_path}", *RUN, **simulated(1))  # a split state, restored whole
+    run("train", f"--workdir={tmp_path}", *RUN, devices=1)  # a split state, restored whole
     assert json.loads((tmp_path / "config.json").read_text())["history"][0]["processes"] == 2
 
 
 def test_what_a_game_carries_along_the_batch(tmp_path):
     """CycleGAN's image pools lie on both processes; one process with two devices gives the same bits."""
     flags = (f"--config={BATTERY}", "--config.game=cyclegan", "--config.checkpoint_every=20")
-    run("train", f"--workdir={tmp_path / 'one'}", *flags, "--config.steps=40", **simulated(2))
+    run("train", f"--workdir={tmp_path / 'one'}", *flags, "--config.steps=40", devices=2)
     for steps in (20, 40):
         run_together(f"--workdir={tmp_path / 'two'}", *flags, f"--config.steps={steps}")
     assert result(tmp_path / "two")["state_sha256"] == result(tmp_path / "one")["state_sha256"]
@@ -78,7 +77,7 @@ def test_the_order_of_the_data_is_the_same_exactly():
             start_module(
                 "tests.multihost.order",
                 *((f"localhost:{port}", str(count), str(index)) if count > 1 else ()),
-                **simulated(devices),
+                devices=devices,
             )
             for index in range(count)
         ]
@@ -121,7 +120,7 @@ def test_restore_on_other_devices_and_back(pod, tmp_path):
 def test_the_restored_state_is_that_which_was_saved(pod, tmp_path):
     """`train` with nothing left to do hashes what it restores: on one device, what two processes had at the end."""
     workdir = shutil.copytree(pod[0], tmp_path / "run")
-    run("train", f"--workdir={workdir}", *RUN, **simulated(1))
+    run("train", f"--workdir={workdir}", *RUN, devices=1)
     assert result(workdir)["state_sha256"] == result(pod[0])["state_sha256"]
     assert np.isfinite(result(workdir)["metrics"]["generator/loss"])
 
@@ -135,7 +134,7 @@ def test_a_divergence_fine_tuning_damage_and_the_best_on_two_processes(tmp_path)
         *common, f"--init_from={base}", "--config.seed=1", "--config.best_metric=samples/diversity",
         "--config.poison_from=50", "--config.poison_all=False", "--config.on_divergence=rollback",
     )  # fmt: skip
-    run("train", f"--workdir={tmp_path / 'one'}", *flags, "--config.steps=80", **simulated(2))
+    run("train", f"--workdir={tmp_path / 'one'}", *flags, "--config.steps=80", devices=2)
     two = tmp_path / "two"
     outputs = run_together(f"--workdir={two}", *flags, "--config.steps=40")
     assert "beginning with the networks of" in outputs[0]

@@ -42,7 +42,7 @@ def test_one_of_two_killed(tmp_path, victim):
 @pytest.mark.parametrize("victim", [0, 1])
 def test_one_of_two_stopped(tmp_path, victim):
     """Within the time that was set, with stacks, and saying which is missing."""
-    timeout = 20  # compiling has to end within it, beside the rest of the suite
+    timeout = 12  # compiling has to end within it, beside the rest of the suite
     processes = training(f"--workdir={tmp_path}", f"--step_timeout={timeout}")
     processes[victim].send_signal(signal.SIGSTOP)
     began = time.monotonic()

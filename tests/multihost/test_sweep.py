@@ -27,7 +27,7 @@ def test_two_processes_train_a_population_as_one(tmp_path):
     run_together(f"--workdir={tmp_path / 'two'}", *shorter, "--step_timeout=100", "--export=none", command="sweep")
     outputs = run_together(f"--workdir={tmp_path / 'two'}", *flags, "--step_timeout=100", command="sweep")
     assert "continuing from the checkpoint of step 120" in outputs[0]
-    run("sweep", f"--workdir={tmp_path / 'one'}", *flags, XLA_FLAGS="--xla_force_host_platform_device_count=2")
+    run("sweep", f"--workdir={tmp_path / 'one'}", *flags, devices=2)
     assert "3 pruned, 2 diverged" in outputs[0] and not [
         line for line in outputs[1].splitlines() if line.startswith("step")
     ]
@@ -45,18 +45,18 @@ def test_two_processes_train_a_population_as_one(tmp_path):
 @pytest.mark.parametrize("together", [0, 4])
 def test_two_processes_are_one_worker_of_a_study(tmp_path, together):
     """Also when a trial is pruned, or diverges: all processes hear of it, and none waits for ever."""
-    flags = [flag.replace("steps=400", "steps=160") for flag in FLAGS]
+    flags = [flag.replace("steps=400", "steps=120") for flag in FLAGS]
     flags += [
         "--engine=study",
         "--sampler=grid",
-        "--space=learning_rate=2e-3,1e-3,1e-7,1e30",
+        "--space=learning_rate=2e-3,1e-7,1e30",
         "--pruner=asha",
         f"--population={together}",
     ]
     outputs = run_together(f"--workdir={tmp_path}", *flags, "--step_timeout=100", command="sweep")
-    assert [row["status"] for row in table(tmp_path)] == ["done", "pruned", "pruned", "diverged"]
+    assert [row["status"] for row in table(tmp_path)] == ["done", "pruned", "diverged"]
     assert "no more trials" in outputs[0] and "trial" not in outputs[1]
-    pruned = "populations/00000/members/00002" if together else "trials/00002"
+    pruned = "populations/00000/members/00001" if together else "trials/00001"
     assert json.loads((tmp_path / pruned / "result.json").read_text())["status"] == "pruned"
 
 
