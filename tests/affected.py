@@ -76,7 +76,8 @@ def main() -> int:
     parser.add_argument("--base", default="HEAD", metavar="REV", help="the commit to compare with")
     options = parser.parse_args(arguments[:split])
     files = options.files or changed_since(options.base)
-    tests = sorted(affected(files, build_graph()))
+    # Tests before doctests, whose import of a file alone would put a module where its package has a function.
+    tests = sorted(affected(files, build_graph()), key=lambda file: (file.startswith("gan_jax/"), file))
     print(f"{len(files)} files changed, {len(tests)} files of tests:", *tests, sep="\n  ", flush=True)
     command = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadgroup", "-m", "not slow and not storm"]
     return subprocess.run([*command, *tests, *arguments[split + 1 :]], cwd=ROOT, check=False).returncode

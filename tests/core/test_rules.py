@@ -114,6 +114,7 @@ def test_both_steps_of_extragradient_have_a_batch_of_their_own():
     np.testing.assert_allclose(state.players["p"].params["x"], -H * (H * 2.0 - 5.0), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_step_ahead_of_extragradient_leaves_no_trace_but_in_the_optimisers():
     """Adaptive augmentation and spectral norm see one batch an iteration, as under alternation."""
     batch = {"real": REAL.arrays["real"][:16] / 127.5 - 1.0}

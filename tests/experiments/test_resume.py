@@ -53,21 +53,6 @@ def test_kill_and_terminate_and_resume_bit_for_bit(game, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_truncated_newest_checkpoint(tmp_path):
-    run("train", *flags(tmp_path / "whole", "dcgan"))
-    broken = flags(tmp_path / "broken", "dcgan")
-    run("train", *broken[:-1], "--config.steps=200")
-    newest = tmp_path / "broken" / "checkpoints" / "200"
-    largest = max((f for f in newest.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
-    largest.write_bytes(largest.read_bytes()[:-20])
-    output = run("train", *broken)
-    assert "checkpoint 200 is damaged" in output and "continuing from the checkpoint of step 150" in output
-    assert (tmp_path / "broken" / "damaged" / "200").is_dir()
-    assert result(tmp_path / "broken")["state_sha256"] == result(tmp_path / "whole")["state_sha256"]
-    assert metrics(tmp_path / "broken") == metrics(tmp_path / "whole")
-
-
-@pytest.mark.slow
 def test_eight_devices_resume_bit_for_bit(tmp_path):
     """Without the compilation cache: each process runs what it compiled itself, as a user's does."""
     alone = {"devices": 8, "fresh": True, "JAX_ENABLE_COMPILATION_CACHE": "false"}
@@ -96,10 +81,11 @@ def test_a_second_signal_ends_at_once(tmp_path):
     assert finish(process)[0] in (-signal.SIGINT, 75)
 
 
+@pytest.mark.slow
 def test_the_number_of_iterations_in_a_dispatch_does_not_matter(tmp_path):
     """Else other intervals on resume would change the result. Compiled as for users: it hangs on XLA's rounding."""
     hashes = set()
-    for length in (1, 2, 5):
+    for length in (1, 5):
         workdir = tmp_path / str(length)
         run("train", *flags(workdir, "dcgan")[:-1], "--config.steps=10", f"--config.steps_per_dispatch={length}",
             "--config.report_every=10", "--config.checkpoint_every=10", quick=False)  # fmt: skip

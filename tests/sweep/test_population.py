@@ -165,6 +165,7 @@ def test_games_of_all_kinds_train_as_members(name):
     assert len(hashes) == 2
 
 
+@pytest.mark.slow
 def test_a_diverging_member_is_frozen_and_the_others_do_not_notice(tmp_path):
     """Bit for bit what they are without it, though the program has a member less."""
     run, good = experiment(), rates(0.01, 0.05, 0.02, seeds=[0, 1, 3])
@@ -236,6 +237,7 @@ def test_every_member_can_be_had_as_a_run_of_its_own(tmp_path):
     assert shorter[pruned.member].state_sha256 == pruned.state_sha256
 
 
+@pytest.mark.slow
 def test_copies_take_everything_but_their_own_noise(tmp_path):
     run = experiment(steps=20)
     members = rates(0.01, 0.05)
@@ -274,6 +276,7 @@ def test_copies_take_everything_but_their_own_noise(tmp_path):
         assert ours and all(jnp.array_equal(a, b) for a, b in zip(ours, theirs, strict=True)), part
 
 
+@pytest.mark.slow
 def test_population_based_training_replaces_what_has_diverged(tmp_path):
     """Also where so many have that the others would have been packed; to the end those stay that diverge after it."""
     run = experiment(steps=40, checkpoint_every=10)
@@ -313,6 +316,7 @@ def test_a_search_may_prune_and_replace(tmp_path):
     assert any("come to its end before" in message for message in train(run, members, tmp_path, search=Both())[1])
 
 
+@pytest.mark.slow
 def test_what_diverges_between_reports_is_told_too(tmp_path):
     """At a checkpoint, with and without others that go on, and where the population is packed there."""
     run = experiment(steps=80, report_every=40, checkpoint_every=20, **PLAIN)
@@ -323,6 +327,7 @@ def test_what_diverges_between_reports_is_told_too(tmp_path):
     assert [x.status for x in outcomes] == ["diverged", "diverged"]
 
 
+@pytest.mark.slow
 def test_what_a_population_refuses(tmp_path):
     def refused(match, run=None, members=None, **options):
         with pytest.raises(InvalidInputError, match=match):
@@ -352,6 +357,7 @@ def test_data_that_all_members_share_are_kept_once():
     assert (first != second).any(), "each has an order of its own"
 
 
+@pytest.mark.slow
 def test_a_population_goes_on_on_another_number_of_devices(tmp_path):
     """Up to rounding: six slots on three devices, then on two, then on three of four, since four don't divide them."""
     members = rates(*[0.01 * (1 + i) for i in range(6)])
