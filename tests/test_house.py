@@ -145,6 +145,7 @@ TRAIN = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["digits", "mnist"])
 def test_training_never_imports_tensorflow(source, tmp_path, poisoned_tensorflow, request):
     path, mark = poisoned_tensorflow

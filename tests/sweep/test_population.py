@@ -99,6 +99,7 @@ def final_states(run, members, workdir, outcomes):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache", [0, 2**21])
 def test_a_member_is_the_run_that_it_would_be_alone(cache, monkeypatch):
     """200 steps of SGD with lazy penalties, data order, rates, scales of latents, weights and averages of their own.
