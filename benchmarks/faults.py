@@ -69,7 +69,7 @@ class Ran(NamedTuple):
 
 
 def git(*words: str) -> bytes:
-    """What a command that changes nothing prints."""
+    """Runs a read-only git command and returns its output."""
     return subprocess.run(["git", "--no-optional-locks", *words], cwd=_ROOT, check=True, capture_output=True).stdout
 
 
@@ -152,14 +152,14 @@ def run_tests(copy: pathlib.Path, selection: Sequence[str], limit: float) -> Ran
 
 
 def failures(output: str) -> tuple[list[str], list[str]]:
-    """What pytest's summary names: tests that failed, and files that could not be imported."""
+    """Parses pytest's summary into ids of failed tests, and files that could not be imported."""
     _, found, summary = output.rpartition("short test summary info")
     named = [match for match in map(_SUMMARY.fullmatch, summary.splitlines()) if match] if found else []
     return [match[1] + match[2] for match in named if match[2]], [match[1] for match in named if not match[2]]
 
 
 def change_hash(fault: Fault) -> str:
-    """Of the change alone: a fault that is made otherwise is another one."""
+    """Identifies a fault by its edit, so that rewording its name keeps its results."""
     return hashlib.sha256("\0".join((fault.file, fault.right, fault.wrong)).encode()).hexdigest()[:12]
 
 
@@ -206,7 +206,7 @@ def judge(fault: Fault, base: pathlib.Path, room: pathlib.Path) -> dict[str, Any
 
 
 def newest(tests: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """By the change that a fault is, what is recorded last of it and of these tests.
+    """Returns the last recorded line of each fault for these tests, by `change_hash`.
 
     That a fault was caught counts for all states of a changed working tree on a commit; that it was not, for the very
     same tests, as those that are missing may have been added.
@@ -226,7 +226,7 @@ def is_done(line: Mapping[str, Any]) -> bool:
 
 
 def summary(tests: Mapping[str, Any], faults: Sequence[Fault]) -> tuple[str, int]:
-    """What caught each, as a table; and how many of them nothing is known to have caught."""
+    """Makes a table of which test caught each fault, and counts those that none caught."""
     known = newest(tests)
     lines = [(fault, known.get(change_hash(fault), {})) for fault in faults]
     rows: list[list[Any]] = [["fault", "file", "caught by"]]
@@ -239,7 +239,7 @@ def summary(tests: Mapping[str, Any], faults: Sequence[Fault]) -> tuple[str, int
 
 
 def page() -> str:
-    """What caught each fault, by the first tests that are recorded and by the last ones."""
+    """Makes the table of docs/testing.md: which test caught each fault, before and now."""
     lines = [line for line in recorded("faults") if not line["tests"]["dirty"]]
     commits = list(dict.fromkeys(line["tests"]["commit"] for line in lines))
     shown = dict.fromkeys([commits[0], commits[-1]])

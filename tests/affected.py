@@ -61,7 +61,7 @@ def affected(files: list[str], graph: grimp.ImportGraph) -> set[str]:
 
 
 def changed_since(base: str) -> list[str]:
-    """What differs from a commit, and what git does not know yet."""
+    """Lists the files that differ from a commit, and untracked ones."""
     commands = (["diff", "--name-only", base], ["ls-files", "--others", "--exclude-standard"])
     found = [subprocess.run(["git", *x], cwd=ROOT, check=True, capture_output=True, text=True).stdout for x in commands]
     return "".join(found).splitlines()

@@ -12,7 +12,7 @@ from jax._src import xla_bridge
 
 
 def facts():
-    """What a process that has just been forked is like."""
+    """Describes this process before it has done anything."""
     return {
         "pid": os.getpid(),
         "threads": len(os.listdir("/proc/self/task")) if sys.platform == "linux" else 1,

@@ -80,6 +80,14 @@ def test_only_nets_uses_linen_and_nobody_uses_flags_or_tensorflow_or_experiments
             assert not within(name, {"flax.linen", "flax.nnx"}) or path.parent.name == "nets", f"{path}: {name}"
 
 
+STARTERS = {"affected.py", "echo.py", "processes.py", "test_faults.py", "test_house.py"}  # git, mounts, fresh imports
+
+
+def test_tests_start_processes_through_one_module_which_ends_them():
+    for path in (ROOT / "tests").rglob("*.py"):
+        assert path.name in STARTERS or not any(within(name, {"subprocess"}) for name in imports(path)), path
+
+
 def test_sizes():
     for path in FILES:
         lines = path.read_text().splitlines()

@@ -226,7 +226,7 @@ GROWING = ("adversarial", "cgan", "cyclegan", "sngan_conditional", "stylegan2")
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in GROWING])
 def test_no_collective_grows_with_the_batch(name):
-    """Of the games with something else along the batch: augmentation, labels, batch norm, a pool, groups of images."""
+    """Checked for games that carry something along the batch: labels, batch norm, a pool, groups of images."""
     _, _, program = compiled(name)
     _, _, twice = compiled(name, 2 * BATCH)
     assert sorted(collectives(twice.run.as_text())) == sorted(collectives(program.run.as_text()))
