@@ -47,8 +47,9 @@ def compiled(game: Game, shape: tuple[int, ...], length: int) -> tuple[Callable[
     """A scan of `length` iterations as `state -> state`, a state, and the seconds that compiling took."""
     data = jnp.zeros((core.num_draws(game), *shape))
     state = game.init(jax.random.key(0), {"real": data[0]})
-    window = core.empty_window(game, state, {"real": data})
-    scan = core.make_scan(game, lambda data, inputs, step: {"real": data}, length)
+    step = core.make_step(game)
+    window = core.empty_window(step, state, {"real": data})
+    scan = core.make_scan(step, lambda data, inputs, step: {"real": data}, length)
     began = time.perf_counter()
     program = jax.jit(scan, donate_argnums=0).lower(state, window, data, jnp.zeros(length)).compile()
     seconds = time.perf_counter() - began

@@ -169,8 +169,9 @@ def program(case: Case, game: Game, length: int) -> tuple[Callable[[], None], ja
     draws = core.num_draws(game)
     real = jax.random.uniform(jax.random.key(0), (draws, case.batch, *case.shape), minval=-1.0)
     state = jax.jit(game.init)(jax.random.key(0), {"real": real[0]})
-    window = core.empty_window(game, state, {"real": real})
-    scan = core.make_scan(game, lambda data, inputs, step: {"real": data}, length)
+    step = core.make_step(game)
+    window = core.empty_window(step, state, {"real": real})
+    scan = core.make_scan(step, lambda data, inputs, step: {"real": data}, length)
     inputs = jnp.zeros(length)
     compiled = jax.jit(scan, donate_argnums=0).lower(state, window, real, inputs).compile()
     box = [state]

@@ -51,9 +51,10 @@ class Processes:
             probe.bind(("localhost", 0))
             port = probe.getsockname()[1]
         joined = [f"--coordinator=localhost:{port}", f"--num_processes={count}"] if count > 1 else []
+        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={2 // count}"
         environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={2 // count}",
+            "XLA_FLAGS": flags.strip(),  # of two such numbers the last one counts
             "JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "cache"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }

@@ -1,11 +1,12 @@
 """Trials of a sweep: points of its space as configs, commands, and members of a population."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -123,15 +124,14 @@ def as_members(module: Any, config: ml_collections.ConfigDict, points: Sequence[
     Raises:
       InvalidInputError: for what cannot vary in a population; the message names the key.
     """
-    base = _Built(module, configured(config, points[0]))
-    source = base.experiment.open_source()
-    reference = base.values(source)
-    known: dict[str, dict[str, float]] = {}
-    for key in {key for point in points for key in point}:
-        for point in _extremes(points, key):
-            made = _Built(module, configured(config, dict(points[0]) | {key: point[key]}))
-            base.check(made, source, key, point[key])
-    names = {key: _decided(module, config, points, key, source, reference) for key in points[0]}
+    trial_of = _built_once(module, config)
+    base = trial_of(points[0])
+    names = {}
+    for key in points[0]:
+        extremes = [trial_of({**points[0], key: point[key]}) for point in _extremes(points, key)]
+        for trial in extremes:
+            base.check(trial, key)
+        names[key] = sorted({name for trial in extremes for name, x in trial.values.items() if x != base.values[name]})
     for key, decided in names.items():
         if key != "seed" and not decided and len({repr(point[key]) for point in points}) > 1:
             raise InvalidInputError(
@@ -140,14 +140,10 @@ def as_members(module: Any, config: ml_collections.ConfigDict, points: Sequence[
             )
     members = []
     for point in points:
-        made_config = configured(config, point)
-        plain = json.dumps({key: value for key, value in point.items() if key != "seed"}, sort_keys=True, default=str)
-        if plain not in known:
-            made = _Built(module, made_config)
-            base.check_schedule(made, point)
-            known[plain] = made.values(source)
-        members.append((int(made_config.seed), known[plain]))
-    varied = sorted({name for _, values in members for name in values if values[name] != reference[name]})
+        trial = trial_of(point)
+        base.check_schedule(trial)
+        members.append((int(configured(config, point).seed), trial.values))
+    varied = sorted({name for _, values in members for name, x in values.items() if x != base.values[name]})
     return Members(
         base.experiment,
         [sweep.Member(seed, {name: values[name] for name in varied}) for seed, values in members],
@@ -172,58 +168,62 @@ def _extremes(points: Sequence[Point], key: str) -> list[Point]:
     return list(found.values())
 
 
-def _decided(
-    module: Any, config: Any, points: Sequence[Point], key: str, source: Source, reference: Mapping[str, float]
-) -> list[str]:
-    """The runtime hyperparameters that a key of the config decides."""
-    changed: set[str] = set()
-    for point in _extremes(points, key):
-        values = _Built(module, configured(config, dict(points[0]) | {key: point[key]})).values(source)
-        changed |= {name for name in values if values[name] != reference[name]}
-    return sorted(changed)
+class _Trial:
+    """A point's experiment, and what the members of a population would have to share."""
 
+    def __init__(self, experiment: runtime.Experiment, source: Source, point: Point) -> None:
+        self.experiment, self.point, self.source = experiment, point, source
 
-class _Built:
-    """A trial's experiment, and what a population would have to share."""
+    def _start(self) -> core.GANState:
+        return init_state(self.experiment, self.source.spec, jax.random.key(0))
 
-    def __init__(self, module: Any, config: ml_collections.ConfigDict) -> None:
-        self.experiment: runtime.Experiment = module.build(config)
-
-    def _start(self, source: Source) -> core.GANState:
-        return init_state(self.experiment, source.spec, jax.random.key(0))
-
-    def values(self, source: Source) -> dict[str, float]:
+    @functools.cached_property
+    def values(self) -> dict[str, float]:
         """Every runtime hyperparameter."""
-        found = jax.jit(lambda: core.get_hparams(self._start(source)))()
-        return {name: float(value) for name, value in found.items()}
+        return {name: float(value) for name, value in jax.jit(lambda: core.get_hparams(self._start()))().items()}
 
-    def traced(self, source: Source) -> str:
+    @functools.cached_property
+    def traced(self) -> str:
         """The step, as text, with the shapes of its state."""
-        experiment = self.experiment
-        state = jax.eval_shape(lambda: self._start(source))
-        step = core.make_step(experiment.game, experiment.update_rule)
-        traced = jax.make_jaxpr(step)(state, abstract_batches(experiment, source.spec))
+        batches = abstract_batches(self.experiment, self.source.spec)
+        traced = jax.make_jaxpr(self.experiment.step)(jax.eval_shape(self._start), batches)
         constants = [float(jnp.sum(jnp.abs(x))) for x in traced.consts if jnp.issubdtype(x.dtype, jnp.floating)]
         return f"{_ADDRESS.sub('', str(traced))}\n{constants}"
 
-    def check_schedule(self, other: "_Built", point: Point) -> None:
+    def check_schedule(self, other: "_Trial") -> None:
         """Refuses a trial whose schedule differs."""
         mine, theirs = (
-            {n: x for n, x in vars(b.experiment).items() if isinstance(x, int | str)} for b in (self, other)
+            {n: x for n, x in vars(t.experiment).items() if isinstance(x, int | str)} for t in (self, other)
         )
         changed = sorted(name for name in mine if mine[name] != theirs[name] and name != "seed")
         if changed:
             raise InvalidInputError(
-                f"{', '.join(f'{name}={theirs[name]!r}' for name in changed)} of the trial {dict(point)}: members of a "
-                f"population share {', '.join(changed)}; sweep over it with --engine=study or --engine=local"
+                f"{', '.join(f'{name}={theirs[name]!r}' for name in changed)} of the trial {dict(other.point)}: "
+                f"members of a population share {', '.join(changed)}; sweep over it with --engine=study or "
+                "--engine=local"
             )
 
-    def check(self, other: "_Built", source: Source, key: str, value: Any) -> None:
-        """Refuses a value of a key that decides more than runtime hyperparameters."""
-        self.check_schedule(other, {key: value})
-        if self.traced(source) != other.traced(source):
+    def check(self, other: "_Trial", key: str) -> None:
+        """Refuses a trial in which a key decides more than runtime hyperparameters."""
+        self.check_schedule(other)
+        if self.traced != other.traced:
             raise InvalidInputError(
-                f"{key}={value!r} changes the program, not only runtime hyperparameters (shapes, layers, phases or "
-                "constants of the step): members of a population share one program; sweep over it with --engine=study "
-                "or --engine=local"
+                f"{key}={other.point[key]!r} changes the program, not only runtime hyperparameters (shapes, layers, "
+                "phases or constants of the step): members of a population share one program; sweep over it with "
+                "--engine=study or --engine=local"
             )
+
+
+def _built_once(module: Any, config: ml_collections.ConfigDict) -> Callable[[Point], _Trial]:
+    """Builds the trial of a point at the first call for it, whatever its seed; all have the source of the first."""
+    built: dict[str, _Trial] = {}
+
+    def trial(point: Point) -> _Trial:
+        name = json.dumps({key: value for key, value in point.items() if key != "seed"}, sort_keys=True, default=str)
+        if name not in built:
+            experiment = module.build(configured(config, point))
+            source = next(iter(built.values())).source if built else experiment.open_source()
+            built[name] = _Trial(experiment, source, point)
+        return built[name]
+
+    return trial

@@ -8,11 +8,12 @@ from gan_jax.core.priors import normal, uniform
 from gan_jax.core.rules import UpdateRule, alternating, consensus, extragradient, simultaneous, unrolled
 from gan_jax.core.sharding import constrain_batch
 from gan_jax.core.state import GANState, PlayerState, create_player, create_state, init_key
-from gan_jax.core.step import empty_window, make_scan, make_step, num_draws, window_means
+from gan_jax.core.step import Step, empty_window, make_scan, make_step, num_draws, window_means
 
 __all__ = [
     "GANState",
     "PlayerState",
+    "Step",
     "UpdateRule",
     "Window",
     "adam",

@@ -73,11 +73,11 @@ def run_phase(
       The state, and for each metric its sum and count (zero in an iteration in which the phase does not run).
     """
 
-    def one(state: GANState, inputs: tuple[Batch, Array]) -> tuple[GANState, Metrics]:
-        batch, index = inputs
-        return apply_gradient(phase, state, direction(phase, state, batch, jax.random.fold_in(key, index)))
+    def run(state: GANState, batches: Batch, key: PRNGKey) -> tuple[GANState, Window]:
+        def one(state: GANState, inputs: tuple[Batch, Array]) -> tuple[GANState, Metrics]:
+            batch, index = inputs
+            return apply_gradient(phase, state, direction(phase, state, batch, jax.random.fold_in(key, index)))
 
-    def run(state: GANState) -> tuple[GANState, Window]:
         if phase.repeat == 1:
             state, metrics = one(state, (jax.tree.map(lambda x: x[0], batches), jnp.zeros((), jnp.int32)))
             return state, {name: jnp.stack([value, jnp.ones_like(value)]) for name, value in metrics.items()}
@@ -85,9 +85,10 @@ def run_phase(
         return state, {name: jnp.stack([jnp.sum(v), jnp.float32(phase.repeat)]) for name, v in metrics.items()}
 
     if phase.every == 1:
-        return run(state)
+        return run(state, batches, key)
+    run_once = jax.jit(run, inline=True)  # traced once for its shapes and the condition
 
-    def skip(state: GANState) -> tuple[GANState, Window]:
-        return state, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(run, state)[1])
+    def skip(*args: PyTree) -> tuple[GANState, Window]:
+        return args[0], jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(run_once, *args)[1])
 
-    return jax.lax.cond(state.step % phase.every == 0, run, skip, state)
+    return jax.lax.cond(state.step % phase.every == 0, run_once, skip, state, batches, key)

@@ -48,7 +48,8 @@ def make_step(game: Game, rule: UpdateRule = alternating) -> Step:
 
     Returns:
       `(state, batches) -> (state, window)`; `batches` has leaves `[num_draws(game, rule), b, ...]`, and the window
-      holds the sum and the count of every metric. Pure; compile it with `jax.jit(step, donate_argnums=0)`.
+      holds the sum and the count of every metric. Pure; compile it with `jax.jit(step, donate_argnums=0)`. One such
+      function is traced once for all programs that it is in, so make it once.
 
     Raises:
       InvalidInputError: for phases that make no sense, or that the rule cannot do.
@@ -70,26 +71,22 @@ def make_step(game: Game, rule: UpdateRule = alternating) -> Step:
             state = hook(state)
         return state.replace(step=state.step + 1), window
 
-    return step
+    return jax.jit(step, inline=True)
 
 
-def make_scan(
-    game: Game, fetch: Callable[[PyTree, PyTree, Any], Batch], length: int, rule: UpdateRule = alternating
-) -> Callable[..., Any]:
+def make_scan(step: Step, fetch: Callable[[PyTree, PyTree, Any], Batch], length: int) -> Callable[..., Any]:
     """Several iterations in one program, with the batches fetched inside it and the metrics summed inside it.
 
     Args:
-      game: the game.
-      fetch: `(data, inputs, step) -> batches` with leaves `[num_draws(game, rule), b, ...]`; `data` is constant over
+      step: one iteration, from `make_step`.
+      fetch: `(data, inputs, step) -> batches`, what `step` takes; `data` is constant over
         the run (the data set itself, or a key), `inputs` is what the host sends for one iteration (indices, or the
         batches).
       length: iterations.
-      rule: see `make_step`.
 
     Returns:
       `(state, window, data, inputs) -> (state, window)`, where `inputs` has a leading axis of `length`.
     """
-    step = make_step(game, rule)
 
     def scan(state: GANState, window: Window, data: PyTree, inputs: PyTree) -> tuple[GANState, Window]:
         def body(index: Array, carry: tuple[GANState, Window]) -> tuple[GANState, Window]:
@@ -104,9 +101,14 @@ def make_scan(
     return scan
 
 
-def empty_window(game: Game, state: PyTree, batches: PyTree, rule: UpdateRule = alternating) -> Window:
-    """A window of zeros for `make_scan`; the state and the batches may be abstract."""
-    shapes = jax.eval_shape(make_step(game, rule), state, batches)[1]
+def empty_window(step: Step, state: PyTree, batches: PyTree) -> Window:
+    """A window of zeros for `make_scan` with this step; the state and the batches may be abstract."""
+
+    def window(state: GANState) -> Window:
+        # Zeros made here are of the mesh in force, as the batches in the program are: else the step is traced again.
+        return step(state, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), batches))[1]
+
+    shapes = jax.eval_shape(window, state)
     return {name: jnp.zeros(shape.shape, shape.dtype) for name, shape in shapes.items()}
 
 

@@ -1,6 +1,7 @@
 """What an experiment file's `build` returns: everything that the loop needs to know."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 from jaxtyping import PyTree
 from PIL import Image
 
-from gan_jax.core import UpdateRule, alternating
+from gan_jax.core import Step, UpdateRule, alternating, make_step
 from gan_jax.data import Source
 from gan_jax.runtime.evaluation import directions
 from gan_jax.types import Game, InvalidInputError
@@ -115,6 +116,11 @@ class Experiment:
         self.best()
         if self.game.prior is None and self.sample_every and self.sample_inputs is None:
             raise InvalidInputError("sample_inputs is missing: this game has no prior, so its grids need source images")
+
+    @functools.cached_property
+    def step(self) -> Step:
+        """One iteration; the same function each time, so that it is traced once for all programs with it."""
+        return make_step(self.game, self.update_rule)
 
     def best(self) -> str:
         """Whether the `min` or the `max` of `best_metric` is best.

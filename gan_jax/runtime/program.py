@@ -85,7 +85,7 @@ def build_start(experiment: Experiment, spec: Spec, mesh: Mesh) -> Start:
 
     def init(key: jax.Array) -> Carried:
         state = init_state(experiment, spec, key)
-        window = empty_window(experiment.game, state, abstract_batches(experiment, spec), experiment.update_rule)
+        window = empty_window(experiment.step, state, abstract_batches(experiment, spec))
         return {"state": state, "window": window, "rollbacks": jnp.int32(0)}
 
     key = meshes.put_replicated(jax.random.key(experiment.seed), mesh)
@@ -112,9 +112,8 @@ def build_program(experiment: Experiment, source: Source, mesh: Mesh, start: Sta
       The program.
     """
     game, length = experiment.game, experiment.dispatch_length(step)
-    rule = experiment.update_rule
     size, places = experiment.batch_size, meshes.local_places(mesh, experiment.batch_size)
-    feed: Feed = source.feed(experiment.seed, num_draws(game, rule), size, places)
+    feed: Feed = source.feed(experiment.seed, num_draws(game, experiment.update_rule), size, places)
     data = meshes.put_replicated(feed.data, mesh)
 
     def whole(local: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
@@ -128,7 +127,7 @@ def build_program(experiment: Experiment, source: Source, mesh: Mesh, start: Sta
 
     carried = start.abstract["state"], start.abstract["window"]
     scan = jax.jit(
-        make_scan(game, fetch, length, rule),
+        make_scan(experiment.step, fetch, length),
         donate_argnums=0,
         out_shardings=jax.tree.map(lambda x: x.sharding, carried),
     )

@@ -192,7 +192,7 @@ def build_start(
 
     def begin(key: jax.Array, values: dict[str, jax.Array]) -> Carried:
         state = core.set_hparams(init_state(experiment, source.spec, key), values)
-        return {"state": state, "window": core.empty_window(experiment.game, state, batches, experiment.update_rule)}
+        return {"state": state, "window": core.empty_window(experiment.step, state, batches)}
 
     def init(keys: jax.Array, values: dict[str, jax.Array]) -> Carried:
         made = jax.vmap(begin)(keys, values)
@@ -201,6 +201,7 @@ def build_start(
         facts = {"member": jnp.asarray(ids), "alive": jnp.asarray(ids != EMPTY), "frozen_at": nothing}
         return made | facts | {"diverged": nothing > 0}
 
+    init = jax.jit(init, inline=True)  # traced once, for shapes and program
     shapes = jax.eval_shape(init, keys, values)
     axes = _per_member(shapes)
     shardings = jax.tree.map(lambda axis: NamedSharding(mesh, _spec(axis)), axes, is_leaf=_is_none)
@@ -232,8 +233,8 @@ def build_population(
     Returns:
       The program.
     """
-    game, rule, length = experiment.game, experiment.update_rule, experiment.dispatch_length(step)
-    size, draws = experiment.batch_size, core.num_draws(game, rule)
+    length, size = experiment.dispatch_length(step), experiment.batch_size
+    draws = core.num_draws(experiment.game, experiment.update_rule)
     feeds = [source.feed(members[max(slot, 0)].seed, draws, size, np.arange(size)) for slot in slots]
     data, data_axes = _stack_data([feed.data for feed in feeds], mesh)
     inputs_of_one = feeds[0].sent(length)
@@ -242,7 +243,7 @@ def build_population(
         lambda x: jax.ShapeDtypeStruct((len(slots), *x.shape), x.dtype, sharding=stacked), inputs_of_one
     )
     carried_specs, data_specs = _specs(start.axes), _specs(data_axes)
-    scan = core.make_scan(game, feeds[0].fetch, length, rule)
+    scan = core.make_scan(experiment.step, feeds[0].fetch, length)
     mapped = jax.shard_map(
         _advance(scan, start.axes, data_axes, _together(start, len(slots), mesh)),
         mesh=mesh,

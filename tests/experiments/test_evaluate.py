@@ -6,9 +6,11 @@ import shutil
 import pytest
 from PIL import Image
 
-from tests.processes import result, run
+from tests.processes import ROOT, result, run
 
+DIGITS = f"--config={ROOT / 'tests' / 'experiments' / 'digits.py'}"
 SMALL = (
+    DIGITS,
     "--config.steps=400",
     "--config.steps_per_dispatch=10",
     "--config.report_every=200",
@@ -43,7 +45,7 @@ def test_every_checkpoint_and_then_none_again(trained, home):
     found = lines(trained)
     assert [line["step"] for line in found] == [200, 400] and [line["images"] for line in found] == [12800, 25600]
     protocol = found[0]["protocol"]
-    assert protocol["weights"] == "ema" and protocol["metrics"]["fcd1k"]["network"]["accuracy"] > 0.95
+    assert protocol["weights"] == "ema" and protocol["metrics"]["fcd1k"]["network"]["accuracy"] > 0.6
     assert found[1]["state_sha256"] == result(trained)["state_sha256"]
     with Image.open(trained / "eval.png") as picture, Image.open(trained / "neighbours_00000400.png") as rows:
         assert picture.width > 400 and rows.size == (8 * 42 + 2, 5 * 42 + 2)

@@ -48,7 +48,14 @@ def ready(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "case"), [(name, case) for name, cases in CASES.items() for case in cases])
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [
+        pytest.param(name, case, marks=pytest.mark.xdist_group(f"weights of {name}"))
+        for name, cases in CASES.items()
+        for case in cases
+    ],
+)
 def test_networks(name, case):
     """At full size. The rest of 1e-4 is for other machines: on the one that wrote the file it is 6e-6 at most."""
     network, params = ready(name)

@@ -4,10 +4,12 @@ import json
 
 import pytest
 
+from tests.experiments.test_evaluate import DIGITS
 from tests.processes import metrics, run, run_together
 
 METRICS = "fcd1k,prdc_classifier1k"
 FLAGS = (
+    DIGITS,
     "--config.steps=40",
     "--config.steps_per_dispatch=10",
     "--config.report_every=20",

@@ -1,5 +1,6 @@
 """Checkpoints, logs, schedules, pictures."""
 
+import dataclasses
 import itertools
 import json
 import os
@@ -16,6 +17,7 @@ from gan_jax.runtime import mesh as meshes
 from gan_jax.runtime.logging import Logger, Pace
 from gan_jax.types import InvalidInputError
 from tests.conformance.games import GAMES, REAL
+from tests.experiments import battery
 
 
 def tree(value=1.0):
@@ -315,3 +317,17 @@ def test_the_root_key_of_init_is_no_iterations_key():
     key = jax.random.key(0)
     seen = {tuple(jax.random.key_data(jax.random.fold_in(key, step)).tolist()) for step in range(100)}
     assert tuple(jax.random.key_data(core.init_key(key)).tolist()) not in seen
+
+
+def test_a_step_is_traced_once_for_a_start_and_its_program(mesh):
+    """Tracing takes most of the time in which a run starts again, once its program is kept."""
+    config, traces = battery.get_config(), []
+
+    def run(*args):
+        traces.append(args)
+        return core.alternating.run(*args)
+
+    experiment = dataclasses.replace(battery.build(config), update_rule=core.alternating._replace(run=run))
+    source, one = experiment.open_source(), mesh(1)
+    runtime.build_program(experiment, source, one, runtime.build_start(experiment, source.spec, one))
+    assert len(traces) == 1
