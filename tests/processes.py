@@ -170,12 +170,12 @@ def start_module(module, *arguments, before=(), fresh=False, quick=True, devices
       module: its name.
       *arguments: of its command line.
       before: words between `python` and `-m`.
-      fresh: started from nothing, and compiled with all of XLA's optimisations, as a user starts it.
-      quick: compiled with few of them.
+      fresh: started from nothing, as a user starts it.
+      quick: compiled with few of XLA's optimisations.
       devices: so many simulated ones, one by default.
       **env: more of its environment.
     """
-    whole = environment(devices, quick=quick and not fresh, **env)
+    whole = environment(devices, quick=quick, **env)
     if fresh or before or any(name.startswith(READ_AT_IMPORT) for name in env):
         return _fresh(before, module, arguments, whole)
     return _forked(module, arguments, whole)

@@ -25,6 +25,7 @@ def trained():
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("classifier")
 def test_it_learns_and_its_features_tell_data_apart(trained):
     assert trained.record["accuracy"] > 0.97 and trained.record["held_out"] == 180
     images, labels, (held_out, _) = digits()
@@ -40,6 +41,7 @@ def test_it_learns_and_its_features_tell_data_apart(trained):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("classifier")
 def test_a_file_brings_it_back_and_a_damaged_one_is_refused(trained, tmp_path):
     path = tmp_path / "classifier.npz"
     networks.save_classifier(path, trained)

@@ -24,6 +24,11 @@ MAKERS = {
 }
 
 
+def of(name):
+    """A parameter; the tests of a network run in one process, which makes its weights once."""
+    return pytest.param(name, marks=pytest.mark.xdist_group(name))
+
+
 @functools.lru_cache(maxsize=1)
 def ready(name):
     network = MAKERS[name]()
@@ -37,7 +42,7 @@ def close(ours, expected):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["inception", "vitb14"])
+@pytest.mark.parametrize("name", [of("inception"), of("vitb14")])
 def test_features_depend_on_their_image_alone(name):
     _, params, apply = ready(name)
     images = random_weights.images("batch", 2, 40, 40)
@@ -48,7 +53,7 @@ def test_features_depend_on_their_image_alone(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["inception", "vitb14"])
+@pytest.mark.parametrize("name", [of("inception"), of("vitb14")])
 def test_a_sharded_batch_is_not_exchanged(name, mesh):
     network, params, apply = ready(name)
     images = random_weights.images("sharded", 8, 24, 24)
@@ -65,6 +70,7 @@ def test_a_sharded_batch_is_not_exchanged(name, mesh):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("inception")
 def test_grey_images_are_colour_images_of_equal_channels():
     _, params, apply = ready("inception")
     grey = random_weights.images("grey", 1, 28, 28)[..., :1]
@@ -74,6 +80,7 @@ def test_grey_images_are_colour_images_of_equal_channels():
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("inception")
 def test_from_the_file_to_features_and_their_record(tmp_path):
     """The file in the format that the published one has, with a hash of its own."""
     network, params, apply = ready("inception")
@@ -93,7 +100,7 @@ def test_from_the_file_to_features_and_their_record(tmp_path):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", [of(name) for name in MAKERS])
 def test_shapes_and_refusals(name):
     """Without computing: shapes are those promised, and images of other kinds are refused."""
     network = MAKERS[name]()

@@ -34,6 +34,7 @@ def trained(tmp_path_factory):
     return workdir, run("train", f"--workdir={workdir}", *SMALL, fresh=True)
 
 
+@pytest.mark.xdist_group("commands")
 def test_training_tells_what_a_person_wants_to_know(trained):
     _, output = trained
     assert "1,797 examples" in output and "(8, 8, 1)" in output and "from -1 to 1" in output and "no labels" in output
@@ -66,6 +67,7 @@ def test_a_second_start_compiles_nothing_anew(tmp_path):
     assert "--compilation_cache=" in refused and "cannot be made" in refused
 
 
+@pytest.mark.xdist_group("commands")
 def test_training_leaves_a_complete_record(trained):
     workdir, _ = trained
     record = json.loads((workdir / "config.json").read_text())
@@ -81,13 +83,15 @@ def test_training_leaves_a_complete_record(trained):
     assert list((workdir / "tensorboard").iterdir())
 
 
+@pytest.mark.xdist_group("commands")
 def test_the_same_command_again_is_done_and_more_steps_continue(trained, tmp_path):
     workdir, _ = trained
     before = result(workdir)
-    assert "done: step 40" in run("train", f"--workdir={workdir}", *SMALL, quick=False)
+    assert "done: step 40" in run("train", f"--workdir={workdir}", *SMALL)
     assert result(workdir) == before and len(metrics(workdir)) == 2
 
 
+@pytest.mark.xdist_group("commands")
 def test_the_record_keeps_what_ran_before(trained, tmp_path):
     workdir = shutil.copytree(trained[0], tmp_path / "run")
     run("train", f"--workdir={workdir}", *SMALL[1:], "--config.steps=60", "--config.steps_per_dispatch=5")
@@ -98,6 +102,7 @@ def test_the_record_keeps_what_ran_before(trained, tmp_path):
     assert "the copy of its experiment file, is missing" in refused(f"--workdir={workdir}", *SMALL[1:])
 
 
+@pytest.mark.xdist_group("commands")
 def test_sampling(trained, tmp_path):
     workdir, _ = trained
     out = tmp_path / "new" / "grid.png"
@@ -119,6 +124,7 @@ def test_sampling(trained, tmp_path):
     assert np.all(steps < ends[:, None]), "the path does not go from one end to the other by small steps"
 
 
+@pytest.mark.xdist_group("commands")
 def test_three_lines_of_python_load_and_sample(trained):
     workdir, _ = trained
     from experiments.workdir import load
@@ -229,6 +235,7 @@ def test_a_batch_that_eight_devices_do_not_divide(tmp_path):
     assert "batch_size=20 does not divide over 8 devices" in message
 
 
+@pytest.mark.xdist_group("commands")
 def test_a_workdir_of_another_config(trained, tmp_path):
     workdir, _ = trained
     message = refused(f"--workdir={workdir}", *SMALL, "--config.learning_rate=0.1")
@@ -240,6 +247,7 @@ def test_a_workdir_of_another_config(trained, tmp_path):
     assert result(workdir)["status"] == "done"
 
 
+@pytest.mark.xdist_group("commands")
 def test_sampling_from_nothing_and_with_wrong_labels(trained, tmp_path):
     workdir, _ = trained
     assert "is" in refused(f"--workdir={tmp_path}", command="sample")
