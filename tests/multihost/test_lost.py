@@ -29,11 +29,12 @@ def training(*flags, **options):
 
 @pytest.mark.parametrize("victim", [0, 1])
 def test_one_of_two_killed(tmp_path, victim):
-    processes = training(f"--workdir={tmp_path}")
+    """Noticed in a collective, at once; or, where the survivor waits for the other's part of a checkpoint, by JAX."""
+    processes = training(f"--workdir={tmp_path}", "--heartbeat_timeout=20")
     processes[victim].kill()
-    code, output = processes[1 - victim].finish(timeout=60)
+    code, output = processes[1 - victim].finish(timeout=90)
     finish(processes[victim])
-    assert code in (LOST, ABORTED) if victim == 0 else code == LOST, output
+    assert code in (LOST, ABORTED), output
     assert f"process {1 - victim} of 2" in output or "JAX distributed service detected fatal errors" in output
 
 
