@@ -44,27 +44,35 @@ def along_batch(mesh: Mesh, axis: int) -> NamedSharding:
     return NamedSharding(mesh, batch_spec(mesh.axis_names, axis))
 
 
-def carried_shardings(carried: PyTree, shardings: PyTree, mesh: Mesh) -> PyTree:
+def constraints(jaxpr: Any) -> list[PartitionSpec]:
+    """For each output of a traced function the sharding that it was constrained to, empty where it was not."""
+    found: dict[int, PartitionSpec] = {}
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "sharding_constraint":
+            found[id(equation.outvars[0])] = equation.params["sharding"].spec
+        elif equation.primitive.name == "jit":
+            inner = constraints(equation.params["jaxpr"].jaxpr)
+            found |= dict(zip(map(id, equation.outvars), inner, strict=True))
+    return [found.get(id(variable), PartitionSpec()) for variable in jaxpr.outvars]
+
+
+def carried_shardings(carried: PyTree, constrained: PyTree, mesh: Mesh) -> PyTree:
     """Where what training carries lies.
 
     Args:
       carried: shapes and dtypes of `{'state', ...}`.
-      shardings: those that `init` came out with: what it constrained to the batch (image pools) stays there.
+      constrained: from `constraints`, of `init`: what it constrained to the batch (image pools) stays there.
       mesh: over which devices.
 
     Returns:
       The shardings: of parameters, optimiser states and averages by `core.sharding.fsdp_spec`; the rest replicated.
     """
 
-    def chosen(sharding: jax.sharding.Sharding) -> NamedSharding:
-        if isinstance(sharding, NamedSharding) and any(axis is not None for axis in sharding.spec):
-            return NamedSharding(mesh, sharding.spec)
-        return replicated(mesh)
-
     def split(shapes: PyTree) -> PyTree:
         return jax.tree.map(lambda x: split_sharding(x, mesh), shapes)
 
-    state, kept = carried["state"], jax.tree.map(chosen, shardings)
+    state = carried["state"]
+    kept = jax.tree.map(lambda spec: NamedSharding(mesh, spec), constrained)
     players = {
         name: player.replace(params=split(shapes.params), opt_state=split(shapes.opt_state))
         for (name, player), shapes in zip(kept["state"].players.items(), state.players.values(), strict=True)

@@ -89,13 +89,19 @@ def build_start(experiment: Experiment, spec: Spec, mesh: Mesh) -> Start:
         return {"state": state, "window": window, "rollbacks": jnp.int32(0)}
 
     key = meshes.put_replicated(jax.random.key(experiment.seed), mesh)
-    traced = jax.jit(init).trace(key)
-    compiled, shapes = traced.lower().compile(), traced.out_info
-    shardings = meshes.carried_shardings(shapes, compiled.output_shardings, mesh)
+    traced = jax.jit(init).trace(key)  # compiled only where it is wanted: a resume needs shapes alone
+    shapes = traced.out_info
+    constrained = jax.tree.unflatten(jax.tree.structure(shapes), meshes.constraints(traced.jaxpr.jaxpr))
+    shardings = meshes.carried_shardings(shapes, constrained, mesh)
     abstract = jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes, shardings
     )
-    return Start(lambda: jax.device_put(compiled(key), shardings), abstract)
+
+    def begin() -> Carried:
+        with jax.set_mesh(mesh):
+            return jax.device_put(traced.lower().compile()(key), shardings)
+
+    return Start(begin, abstract)
 
 
 def build_program(experiment: Experiment, source: Source, mesh: Mesh, start: Start, step: int = 0) -> Program:

@@ -8,9 +8,10 @@ import numpy as np
 import optax
 import pytest
 
-from gan_jax import core, runtime
+from gan_jax import core, gans, runtime
+from gan_jax.augment import diff_augment
 from gan_jax.types import Game, InvalidInputError, Out, Phase
-from tests.conformance.games import GAMES, REAL
+from tests.conformance.games import GAMES, REAL, Z, mlp, mlp_critic
 
 KEY = jax.random.key(0)
 RULES = {
@@ -118,7 +119,9 @@ def test_both_steps_of_extragradient_have_a_batch_of_their_own():
 def test_the_step_ahead_of_extragradient_leaves_no_trace_but_in_the_optimisers():
     """Adaptive augmentation and spectral norm see one batch an iteration, as under alternation."""
     batch = {"real": REAL.arrays["real"][:16] / 127.5 - 1.0}
-    game = GAMES["adversarial"][0](generator_optimizer=optax.sgd(0.0), discriminator_optimizer=optax.sgd(0.0))
+    augment = gans.Augmentation(diff_augment(["color"]), 0.1, target=0.6)
+    still = {"generator_optimizer": optax.sgd(0.0), "discriminator_optimizer": optax.sgd(0.0)}
+    game = gans.vanilla(mlp(), mlp_critic(norm="spectral"), Z, augment=augment, **still)
     states = []
     for rule in (core.simultaneous, core.extragradient):
         batches = {"real": jnp.stack([jnp.asarray(batch["real"], jnp.float32)] * core.num_draws(game, rule))}

@@ -22,9 +22,9 @@ def saved_and_logged(workdir):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("game", ["cyclegan", "stylegan2", "wgan_gp"])  # what the others carry, they do
+@pytest.mark.parametrize("game", ["adversarial", "cyclegan", "wgan_gp"])  # what the others carry, they do
 def test_kill_and_terminate_and_resume_bit_for_bit(game, tmp_path):
-    steps = 140 if game == "stylegan2" else 300  # enough that it does not end before the signals come
+    steps = 300  # enough that it does not end before the signals come
     run("train", *flags(tmp_path / "whole", game, steps))
     broken = flags(tmp_path / "broken", game, steps)
 

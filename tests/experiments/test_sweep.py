@@ -40,8 +40,8 @@ def without_times(rows):
 @pytest.mark.slow
 @pytest.mark.xdist_group("sweep")
 def test_killed_and_continued_a_search_ends_the_same_and_its_best_is_a_run(tmp_path):
-    halving = (*FLAGS, SPACE, "--search=halving", "--eta=2", f"--first_rung={120 * 256}", "--export=all")
-    whole = run("sweep", f"--workdir={tmp_path / 'whole'}", *halving)
+    halving = (*FLAGS, SPACE, "--search=halving", "--eta=2", f"--first_rung={120 * 256}")
+    whole = run("sweep", f"--workdir={tmp_path / 'whole'}", *halving, "--export=none")
     assert "learning_rate decides discriminator/learning_rate, generator/learning_rate" in whole
     assert "4 members: 1 done, 3 pruned" in whole
     workdir = tmp_path / "killed"
@@ -50,7 +50,7 @@ def test_killed_and_continued_a_search_ends_the_same_and_its_best_is_a_run(tmp_p
         when(process, lambda line, step=step: line.startswith(f"step {step}/"))
         process.kill()
         finish(process)
-    run("sweep", f"--workdir={workdir}", *halving)
+    run("sweep", f"--workdir={workdir}", *halving, "--export=all")
     assert without_times(table(workdir)) == without_times(table(tmp_path / "whole"))
     hashes = [
         [json.loads(path.read_text())["state_sha256"] for path in sorted(x.glob("members/*/result.json"))]
@@ -66,17 +66,15 @@ def test_killed_and_continued_a_search_ends_the_same_and_its_best_is_a_run(tmp_p
     overrides = [f"--config.{key}={value}" for key, value in point.items()]
     longer = [flag.replace("steps=400", "steps=440") for flag in FLAGS]
     assert "continuing from the checkpoint of step 400" in run("train", f"--workdir={home}", *longer, *overrides)
-    assert "is a run of its own" not in run("sweep", f"--workdir={workdir}", *halving), "exported before"
+    assert "is a run of its own" not in run("sweep", f"--workdir={workdir}", *halving, "--export=all")
     assert result(home)["step"] == 440, "and what a person made of it is left alone"
 
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("sweep")
-@pytest.mark.parametrize("search", ["none", "pbt"])
-def test_a_killed_and_continued_population_ends_the_same(search, tmp_path):
+def test_killed_and_continued_population_based_training_ends_the_same(tmp_path):
     flags = [flag.replace("steps=400", "steps=240") for flag in FLAGS]
-    flags += [SPACE, f"--search={search}", "--export=none"]
-    flags += [f"--pbt_images={80 * 256}"] if search == "pbt" else []
+    flags += [SPACE, "--search=pbt", f"--pbt_images={80 * 256}", "--export=none"]
     run("sweep", f"--workdir={tmp_path / 'whole'}", *flags)
     process = start("sweep", f"--workdir={tmp_path / 'killed'}", *flags)
     when(process, lambda line: line.startswith("step 120/"))
@@ -90,8 +88,6 @@ def test_a_killed_and_continued_population_ends_the_same(search, tmp_path):
         for x in (tmp_path / "whole", tmp_path / "killed")
     ]
     assert hashes[0] == hashes[1] and len(set(hashes[0])) == 4
-    if search == "none":
-        return
     decisions = [json.loads(line) for line in (tmp_path / "killed" / "decisions.jsonl").read_text().splitlines()]
     assert [decision["step"] for decision in decisions] == [80, 160] and all(x["copies"] for x in decisions)
     rates = sorted({float(row["generator/learning_rate"]) for row in killed})

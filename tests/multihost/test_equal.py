@@ -41,7 +41,7 @@ def test_only_the_first_process_prints_and_writes(pod):
     assert len(list((workdir / "tensorboard").iterdir())) == 1
 
 
-@pytest.mark.parametrize(("devices", "fsdp"), [(8, 1), (1, 1), (8, 4), (8, 8)])
+@pytest.mark.parametrize(("devices", "fsdp"), [(8, 1), (1, 1), (8, 4)])
 def test_losses_do_not_depend_on_devices_and_processes(pod, tmp_path, devices, fsdp):
     run("train", f"--workdir={tmp_path}", *RUN, f"--config.fsdp={fsdp}", devices=devices)
     for ours, theirs in zip(metrics(tmp_path), metrics(pod[0]), strict=True):
@@ -90,12 +90,12 @@ def test_the_order_of_the_data_is_the_same_exactly():
 
 
 def test_restore_on_other_devices_and_back(pod, tmp_path):
-    """From two processes onto 1, 2 and 4 devices of one, all bit for bit, and from there back and on."""
+    """From two processes onto 1 and 4 devices of one, all bit for bit, and from there back and on."""
     config = battery.get_config()
     config.update({"sgd": True})
     experiment = battery.build(config)
     hashes = set()
-    for devices in (1, 2, 4):
+    for devices in (1, 4):
         mesh = runtime.make_mesh(jax.devices()[:devices])
         with jax.set_mesh(mesh):
             start = runtime.build_start(experiment, experiment.open_source().spec, mesh)
@@ -110,11 +110,10 @@ def test_restore_on_other_devices_and_back(pod, tmp_path):
                 again.save(20, carried)
             hashes.add(runtime.state_sha256(carried["state"]))
     assert len(hashes) == 1
-    for devices in (1, 2):
-        outputs = run_together(f"--workdir={tmp_path / str(devices)}", *RUN, devices=4)
-        assert "continuing from the checkpoint of step 20" in outputs[0]
-        assert result(tmp_path / str(devices))["state_sha256"] == result(pod[0])["state_sha256"]
-        assert metrics(tmp_path / str(devices)) == metrics(pod[0])
+    outputs = run_together(f"--workdir={back}", *RUN, devices=4)
+    assert "continuing from the checkpoint of step 20" in outputs[0]
+    assert result(back)["state_sha256"] == result(pod[0])["state_sha256"]
+    assert metrics(back) == metrics(pod[0])
 
 
 def test_the_restored_state_is_that_which_was_saved(pod, tmp_path):

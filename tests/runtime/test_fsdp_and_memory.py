@@ -14,6 +14,7 @@ from gan_jax.types import InvalidInputError
 from tests.conformance.games import REAL
 from tests.conformance.test_games import collectives
 
+BOTH = pytest.mark.parametrize("fsdp", [pytest.param(n, marks=pytest.mark.xdist_group(f"fsdp{n}")) for n in (2, 8)])
 SGD = {"generator_optimizer": optax.sgd(1e-3), "discriminator_optimizer": optax.sgd(1e-3)}
 
 
@@ -54,6 +55,12 @@ def trained(start, program):
 
 
 @functools.cache
+def split(fsdp):
+    """What two tests look at, on eight devices."""
+    return compiled(wide(), 8, fsdp=fsdp)
+
+
+@functools.cache
 def plain():
     return trained(*compiled(wide()))
 
@@ -71,34 +78,32 @@ def test_what_is_split_is_the_longest_axis_that_divides():
     assert fsdp_spec((MIN_SPLIT - 8,), 8) == fsdp_spec((4099,), 8) == fsdp_spec((64, 64), 1) == jax.P()
 
 
-@pytest.mark.parametrize("fsdp", [2, 8])
+@BOTH
 def test_splitting_the_players_changes_nothing_but_where_they_lie(fsdp):
-    start, program = compiled(wide(), 8, fsdp=fsdp)
+    start, program = split(fsdp)
     same(trained(start, program))
     state = start.abstract["state"]
-    split = [
+    parts = [
         x.sharding.shard_shape(x.shape) != x.shape
         for tree in (state.players["discriminator"].params, state.ema["generator"]["params"])
         for x in jax.tree.leaves(tree)
         if x.size >= MIN_SPLIT
     ]
-    assert split and all(split)
+    assert parts and all(parts)
 
 
 def test_optimiser_states_are_split_too():
     adam = {"generator_optimizer": core.adam(1e-3), "discriminator_optimizer": core.adam(1e-3)}
-    whole, split = (compiled(wide(**adam), 8, fsdp=fsdp) for fsdp in (1, 8))
-    sizes = [
-        program.memory.argument_size_in_bytes - program.memory.alias_size_in_bytes for _, program in (whole, split)
-    ]
+    both = [compiled(wide(**adam), 8, fsdp=fsdp) for fsdp in (1, 8)]
+    sizes = [program.memory.argument_size_in_bytes - program.memory.alias_size_in_bytes for _, program in both]
     assert sizes[0] == pytest.approx(sizes[1], rel=0.02)  # the data
-    state = [program.memory.alias_size_in_bytes for _, program in (whole, split)]
+    state = [program.memory.alias_size_in_bytes for _, program in both]
     assert state[1] < 0.2 * state[0]
 
 
-@pytest.mark.parametrize("fsdp", [2, 8])
+@BOTH
 def test_split_players_are_gathered_and_their_gradients_summed_and_nothing_else_travels(fsdp):
-    start, program = compiled(wide(), 8, fsdp=fsdp)
+    start, program = split(fsdp)
     found = collectives(program.run.as_text())
     players = start.abstract["state"].players
     kernels = {x.size for player in players.values() for x in jax.tree.leaves(player.params)}
