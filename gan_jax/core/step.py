@@ -20,9 +20,10 @@ def _draws(game: Game) -> list[int]:
     """For each phase the index of its first batch, and at the end the number of batches."""
     starts, drawn = [], 0
     for phase in game.phases:
-        if phase.every < 1 or phase.repeat < 1:
+        if phase.every < 1 or phase.repeat < 1 or phase.start < 0:
             raise InvalidInputError(
-                f"phase {phase.name!r}: every={phase.every}, repeat={phase.repeat}; both count from 1"
+                f"phase {phase.name!r}: every={phase.every}, repeat={phase.repeat}, start={phase.start}; the first two "
+                "count from 1, the start from 0"
             )
         if phase.reuse_batch and (drawn == 0 or phase.repeat > 1):
             raise InvalidInputError(f"phase {phase.name!r}: reuse_batch needs a phase before it, and repeat=1")

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from gan_jax import core
 from gan_jax.core import GANState
-from gan_jax.gans.adversarial import logit_metrics
+from gan_jax.gans.terms import logit_metrics
 from gan_jax.losses import GANLoss, cycle_consistency, identity_mapping, least_squares
 from gan_jax.types import Batch, Game, InvalidInputError, Network, Out, Phase, PRNGKey, Scalar
 
@@ -142,7 +142,7 @@ def cyclegan(
         Phase("generator", "generator", generator_loss),
         Phase("discriminator", "discriminator", discriminator_loss, reuse_batch=True),
     )
-    return Game(init, phases, (), sample)
+    return Game(init, phases, (), {"sample": sample})
 
 
 def empty_pool(images: Float[Array, "b h w c"], size: int) -> Pool:

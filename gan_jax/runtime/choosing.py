@@ -66,11 +66,11 @@ def choose_samples(
     """
     name, value = parse_choice(how)
     game = experiment.game
-    if game.logits is None or game.num_classes is not None:
+    if "logits" not in game.functions or game.num_classes is not None:
         raise InvalidInputError(
             f"choice {how!r}: this game is conditional, or its discriminator does not tell one sample from another"
         )
-    judge = jax.jit(game.logits)
+    judge = jax.jit(game.functions["logits"])
 
     def logits(samples: np.ndarray) -> np.ndarray:
         parts = [samples[low : low + CHUNK] for low in range(0, len(samples), CHUNK)]
