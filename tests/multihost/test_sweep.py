@@ -18,7 +18,7 @@ def hashes(workdir):
 def test_two_processes_train_a_population_as_one(tmp_path):
     flags = [flag.replace("steps=400", "steps=240") for flag in FLAGS]
     flags += [
-        "--space=learning_rate=5e-4,2e-3,1e30;seed=0,1",
+        "--space=learning_rate=5e-4,2e-3,1e30",
         "--search=halving",
         "--eta=2",
         f"--first_rung={80 * 256}",
@@ -28,13 +28,13 @@ def test_two_processes_train_a_population_as_one(tmp_path):
     outputs = run_together(f"--workdir={tmp_path / 'two'}", *flags, "--step_timeout=100", command="sweep")
     assert "continuing from the checkpoint of step 120" in outputs[0]
     run("sweep", f"--workdir={tmp_path / 'one'}", *flags, devices=2)
-    assert "3 pruned, 2 diverged" in outputs[0] and not [
+    assert "1 done, 1 pruned" in outputs[0] and not [
         line for line in outputs[1].splitlines() if line.startswith("step")
     ]
     found, alone = hashes(tmp_path / "two"), hashes(tmp_path / "one")
     # One process packs the last member into a program for one device; two keep a device each, and round otherwise.
     assert [x[: 2 if x[0] == "done" else 3] for x in found] == [x[: 2 if x[0] == "done" else 3] for x in alone]
-    assert sorted(status for status, *_ in found) == ["diverged", "diverged", "done", "pruned", "pruned", "pruned"]
+    assert sorted(status for status, *_ in found) == ["diverged", "done", "pruned"]
     for two, one in zip(*(without_times(table(tmp_path / x)) for x in ("two", "one")), strict=True):
         assert two == one or two["status"] == one["status"] == "done"
     [best] = (tmp_path / "two" / "trials").iterdir()
