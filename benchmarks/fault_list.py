@@ -301,7 +301,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("a population's search takes the worst metric for the best", "gan_jax/sweep/population.py",
           'self.experiment.best_metric, -1.0 if self.experiment.best() == "min"',
           'self.experiment.best_metric, -1.0 if self.experiment.best() == "max"',
-          "tests/multihost/test_sweep.py::test_two_processes_are_one_worker_of_a_study"),
+          "tests/multihost/test_sweep.py tests/sweep/test_population.py"),
     Fault("a trial can be told twice", "gan_jax/sweep/study.py",
           "if not self.holds(number):", "if number < 0:", f"{_STUDY}::test_trials_are_taken_once_and_end_once"),
     Fault("two workers can hold one trial", "gan_jax/sweep/study.py",

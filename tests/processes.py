@@ -37,7 +37,8 @@ BATTERY = str(ROOT / "tests" / "experiments" / "battery.py")
 # Apart for each version of the compiler, and each kind of processor: a program for another's instructions would crash.
 CACHE = os.path.join(tempfile.gettempdir(), f"gan_jax_test_cache_{os.getuid()}_{jax.__version__}_{processor()}")
 PATIENCE = 240.0  # seconds until a process has ended, or printed what a test waits for
-READ_AT_IMPORT = ("JAX_", "PYTHON")  # names of environment variables
+READ_AT_START = "PYTHON"  # how the names of variables begin that an interpreter reads when it starts
+BOOLEANS = {"true": True, "false": False}
 
 _FORK = multiprocessing.get_context("forkserver")
 _FORK.set_forkserver_preload(["tests.preload"])
@@ -114,6 +115,9 @@ def _run_module(output, module, arguments, env):
     os.dup2(output.fileno(), 1)
     os.dup2(output.fileno(), 2)
     output.close()
+    for name, value in env.items():
+        if name.startswith("JAX_") and value != os.environ.get(name):  # JAX read what was there when it was imported
+            jax.config.update(name.lower(), BOOLEANS.get(value, value))
     os.environ.clear()
     os.environ.update(env)
     np.random.seed()  # each process draws its own, as if it had imported NumPy itself
@@ -176,7 +180,7 @@ def start_module(module, *arguments, before=(), fresh=False, quick=True, devices
       **env: more of its environment.
     """
     whole = environment(devices, quick=quick, **env)
-    if fresh or before or any(name.startswith(READ_AT_IMPORT) for name in env):
+    if fresh or before or any(name.startswith(READ_AT_START) for name in env):
         return _fresh(before, module, arguments, whole)
     return _forked(module, arguments, whole)
 

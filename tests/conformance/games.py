@@ -92,7 +92,7 @@ def nnx_critic():
 
 GAMES: dict[str, tuple[Callable[..., Game], Arrays]] = {
     "adversarial": (lazy, REAL),
-    "cgan": (lambda **o: gans.cgan(conv(**K), conv_critic(**K), Z, **K, **o), LABELLED),
+    "cgan": (lambda **o: gans.cgan(mlp(**K), mlp_critic(**K), Z, **K, **o), LABELLED),
     "cyclegan": (lambda **o: gans.cyclegan(translator(), mlp_critic(), pool_size=20, **o), PAIRS),
     "dcgan": (lambda **o: gans.dcgan(conv(), conv_critic(), Z, **o), REAL),
     "sngan": (lambda **o: gans.sngan(resnet(**K), resnet_critic(**K), Z, **K, **o), LABELLED),

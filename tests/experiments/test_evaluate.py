@@ -65,6 +65,8 @@ def test_chosen_samples(trained, home, tmp_path):
     for choice in ("top:0.25", "reject:50", "mh:4"):
         run("evaluate", f"--workdir={workdir}", METRICS, f"--choose={choice}", **home)
         assert lines(workdir)[-1]["protocol"]["choose"] == choice
+    run("evaluate", f"--workdir={workdir}", METRICS, "--truncation=0.5", **home)
+    assert lines(workdir)[-1]["protocol"]["truncation"] == 0.5 and not lines(workdir)[-1]["protocol"]["choose"]
     values = [line["metrics"]["fcd1k"] for line in lines(workdir)]
     assert len(set(values)) == len(values)
 

@@ -88,6 +88,9 @@ def test_killed_and_continued_population_based_training_ends_the_same(tmp_path):
         for x in (tmp_path / "whole", tmp_path / "killed")
     ]
     assert hashes[0] == hashes[1] and len(set(hashes[0])) == 4
+    begun = ("sweep", f"--workdir={tmp_path / 'killed'}", *flags)
+    assert "factor: 1.25 there, 'absent' now" in run(*begun[:-3], "--search=halving", code=2)
+    assert "every: 80 there, 40 now" in run(*begun, f"--pbt_images={40 * 256}", code=2)
     decisions = [json.loads(line) for line in (tmp_path / "killed" / "decisions.jsonl").read_text().splitlines()]
     assert [decision["step"] for decision in decisions] == [80, 160] and all(x["copies"] for x in decisions)
     rates = sorted({float(row["generator/learning_rate"]) for row in killed})
@@ -127,10 +130,6 @@ def test_bad_input_is_told(tmp_path):
     assert "is no trial that has a state" in refused(*b, "--export=7")
     assert "gamma: 0.02 there, 0.5 now" in refused(*b, "--config.gamma=0.5")
     assert "nothing would be decided before the end: first after 10,240 images" in refused(*b, "--search=pbt")
-    c = (SPACE, f"--workdir={tmp_path / 'c'}", "--search=pbt", "--config.steps=80", "--export=none")
-    run("sweep", *FLAGS, *c)
-    assert "factor: 1.25 there, 'absent' now" in refused(*c[:2], "--search=halving", "--config.steps=80")
-    assert "every: 40 there, 80 now" in refused(*c, f"--pbt_images={80 * 256}", "--config.steps=120")
     lost = ("--space=learning_rate=1e25,1e26", f"--workdir={tmp_path / 'lost'}", "--config.steps=40")
     assert "2 members: 2 diverged" in run("sweep", *FLAGS, *lost, code=3)
     assert "some of those that have: there are none" in refused(*lost, "--export=0")
