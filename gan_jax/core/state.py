@@ -36,7 +36,8 @@ class GANState(flax.struct.PyTreeNode):
       aux: other arrays that training carries (image pools, controllers).
       hparams: scalars that may vary between runs of one compiled program; those of the optimisers are in their states
         (see `get_hparams`).
-      frozen: networks that nothing trains, by name; not in checkpoints, which only name them.
+      frozen: networks that nothing trains, by name. They are here within a step and while the game's functions run,
+        and nowhere else: training does not carry them, and checkpoints only name them.
     """
 
     step: Int[Array, ""]

@@ -5,6 +5,7 @@ from gan_jax.runtime.choosing import choose_samples, parse_choice
 from gan_jax.runtime.evaluation import Evaluator, directions, first_samples, to_uint8
 from gan_jax.runtime.experiment import Experiment
 from gan_jax.runtime.finetune import init_from
+from gan_jax.runtime.frozen import Frozen
 from gan_jax.runtime.health import all_finite, diversity
 from gan_jax.runtime.logging import Logger, duration
 from gan_jax.runtime.mesh import make_mesh
@@ -18,6 +19,7 @@ __all__ = [
     "Checkpointer",
     "Evaluator",
     "Experiment",
+    "Frozen",
     "Logger",
     "Program",
     "Result",

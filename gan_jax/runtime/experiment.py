@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,14 @@ from PIL import Image
 from gan_jax.core import Step, UpdateRule, alternating, make_step
 from gan_jax.data import Source
 from gan_jax.runtime.evaluation import directions
+from gan_jax.runtime.frozen import Frozen
 from gan_jax.types import Game, InvalidInputError
 
 EVALUATED = "eval/"  # what names of metrics of samples begin with, in the log
 _BOUNDARIES = ("steps", "report_every", "sample_every", "checkpoint_every")  # where a dispatch must end
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Experiment:
     """One run: a game, its data, and a schedule counted in iterations (images are iterations times batch size).
 
@@ -51,6 +52,8 @@ class Experiment:
       reference: makes the data that metrics compare samples with, with labels where a classifier is to be trained on
         them; `source` by default.
       sample_inputs: what a game without a prior maps to the samples of a grid.
+      frozen: networks that nothing trains, by their names in `state.frozen`: each a function that reads one. They are
+        read once, are in no checkpoint, and a run is not continued with others.
     """
 
     game: Game
@@ -76,6 +79,7 @@ class Experiment:
     update_rule: UpdateRule = alternating
     reference: Callable[[], Source] | None = None
     sample_inputs: Callable[[], PyTree] | None = None
+    frozen: Mapping[str, Callable[[], Frozen]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in (
@@ -122,6 +126,11 @@ class Experiment:
         """One iteration; the same function each time, so that it is traced once for all programs with it."""
         return make_step(self.game, self.update_rule)
 
+    @functools.cached_property
+    def frozen_networks(self) -> dict[str, Frozen]:
+        """The networks that nothing trains, read when they are first asked for."""
+        return {name: read() for name, read in self.frozen.items()}
+
     def best(self) -> str:
         """Whether the `min` or the `max` of `best_metric` is best.
 
@@ -141,7 +150,8 @@ class Experiment:
             f"phase {phase.name}": f"of {phase.player}, every {phase.every}, repeat {phase.repeat}"
             for phase in self.game.phases
         }
-        return phases | {"num_classes": self.game.num_classes, "seed": self.seed, "batch_size": self.batch_size}
+        networks = {f"frozen {name}": network.sha256() for name, network in self.frozen_networks.items()}
+        return phases | networks | {"num_classes": self.game.num_classes, "seed": self.seed, "batch_size": self.batch_size}
 
     def allowed_rollbacks(self) -> int:
         """How many rollbacks the run may make."""

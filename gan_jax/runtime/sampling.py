@@ -7,11 +7,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import PyTree
 
 from gan_jax.core import GANState
 from gan_jax.core.sharding import constrain_batch, gather
+from gan_jax.runtime import frozen
 from gan_jax.runtime.experiment import Experiment
 from gan_jax.types import InvalidInputError
 
@@ -19,15 +20,27 @@ CHUNK = 256  # samples that `stream_samples` draws from one key
 
 
 @functools.lru_cache(maxsize=8)
-def _compiled(game: Any, n: int, truncation: float | None, meshed: bool) -> Callable[..., PyTree]:
+def _compiled(function: Callable[..., PyTree], n: int, truncation: float | None, meshed: bool) -> Callable[..., PyTree]:
     """`(state, key data, **options) -> samples`, whole on every device of the mesh if one is in force."""
 
     def sample(state: GANState, key: jax.Array, **options: PyTree) -> PyTree:
         state = state.replace(players=gather(state.players), ema=gather(state.ema))
-        made = game.sample(state, jax.random.wrap_key_data(key), n=n, truncation=truncation, **options)
+        made = function(state, jax.random.wrap_key_data(key), n=n, truncation=truncation, **options)
         return constrain_batch(made) if meshed and n % jax.sharding.get_abstract_mesh().size == 0 else made
 
     return jax.jit(sample, out_shardings=PartitionSpec() if meshed else None)
+
+
+@functools.lru_cache(maxsize=2)
+def _placed(experiment: Experiment, mesh: Mesh | None) -> dict[str, PyTree]:
+    networks = experiment.frozen_networks
+    return frozen.arrays(networks) if mesh is None else frozen.place(networks, mesh)
+
+
+def _frozen(experiment: Experiment) -> dict[str, PyTree]:
+    """The experiment's frozen networks, on the devices of the mesh in force, put there once."""
+    mesh = jax.sharding.get_mesh()
+    return _placed(experiment, None if mesh.empty else mesh)
 
 
 def begin_samples(
@@ -69,8 +82,8 @@ def begin_samples(
     if inputs is None and game.prior is None and experiment.sample_inputs is not None:
         inputs = experiment.sample_inputs()
     options = {name: value for name, value in (("label", label), ("inputs", inputs)) if value is not None}
-    sample = _compiled(game, n, truncation, not jax.sharding.get_abstract_mesh().empty)
-    return sample(state, np.asarray(jax.random.key_data(key)), **options)
+    sample = _compiled(game.functions["sample"], n, truncation, not jax.sharding.get_abstract_mesh().empty)
+    return sample(state.replace(frozen=_frozen(experiment)), np.asarray(jax.random.key_data(key)), **options)
 
 
 def sample_grid(experiment: Experiment, state: GANState, key: jax.Array, n: int, **options: Any) -> np.ndarray:

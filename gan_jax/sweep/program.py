@@ -22,9 +22,9 @@ from jaxtyping import PyTree
 from gan_jax import core
 from gan_jax.core.sharding import TRIAL_AXIS
 from gan_jax.data import Source
-from gan_jax.runtime import Experiment
+from gan_jax.runtime import Experiment, frozen
 from gan_jax.runtime.checkpoint import path_name
-from gan_jax.runtime.program import abstract_batches, init_state
+from gan_jax.runtime.program import init_state, start_window
 from gan_jax.types import InvalidInputError
 
 Carried = dict[str, PyTree]  # see `Population.init`
@@ -185,14 +185,14 @@ def build_start(
     Returns:
       The start.
     """
-    held, batches = [members[max(slot, 0)] for slot in slots], abstract_batches(experiment, source.spec)
+    held = [members[max(slot, 0)] for slot in slots]
     ids = np.asarray(slots, np.int32)
     values = {name: np.asarray([x.hparams[name] for x in held], np.float32) for name in held[0].hparams}
     keys = jnp.stack([jax.random.key(member.seed) for member in held])
 
     def begin(key: jax.Array, values: dict[str, jax.Array]) -> Carried:
         state = core.set_hparams(init_state(experiment, source.spec, key), values)
-        return {"state": state, "window": core.empty_window(experiment.step, state, batches)}
+        return {"state": state, "window": start_window(experiment, state, source.spec)}
 
     def init(keys: jax.Array, values: dict[str, jax.Array]) -> Carried:
         made = jax.vmap(begin)(keys, values)
@@ -236,7 +236,8 @@ def build_population(
     length, size = experiment.dispatch_length(step), experiment.batch_size
     draws = core.num_draws(experiment.game, experiment.update_rule)
     feeds = [source.feed(members[max(slot, 0)].seed, draws, size, np.arange(size)) for slot in slots]
-    data, data_axes = _stack_data([feed.data for feed in feeds], mesh)
+    networks = frozen.arrays(experiment.frozen_networks)
+    data, data_axes = _stack_data([(feed.data, networks) for feed in feeds], mesh)
     inputs_of_one = feeds[0].sent(length)
     stacked = NamedSharding(mesh, _spec(0))
     inputs = jax.tree.map(

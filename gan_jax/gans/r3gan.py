@@ -1,0 +1,70 @@
+"""R3GAN: relativistic pairing with R1 and R2, and every hyperparameter on a schedule."""
+
+from typing import Any
+
+from gan_jax import core
+from gan_jax.gans.adversarial import Augmentation, adversarial
+from gan_jax.gans.terms import r1, r2
+from gan_jax.losses import relativistic_pairing
+from gan_jax.types import Game, Network, Prior
+
+Range = tuple[float, float]
+
+
+def r3gan(
+    generator: Network,
+    discriminator: Network,
+    prior: Prior,
+    *,
+    gamma: Range,
+    learning_rate: Range = (2e-4, 5e-5),
+    b2: Range = (0.9, 0.99),
+    ema_halflife_images: Range = (0.0, 500_000.0),
+    augment: Augmentation | None = None,
+    augment_probability: Range = (0.0, 0.3),
+    schedule_images: float = 20_000_000.0,
+    num_classes: int | None = None,
+    **options: Any,
+) -> Game:
+    """The relativistic pairing loss with R1 and R2 at every step; pairs are (start, end) of half a cosine.
+
+    discriminator: softplus(-(D(x) - D(G(z)))) + gamma / 2 (||grad D(x)||^2 + ||grad D(G(z))||^2), with respect to images
+    before augmentation; generator: softplus(-(D(G(z)) - D(x))) with a batch of its own. Adam without momentum.
+
+    Args:
+      generator: `z -> samples`, or `(z, label) -> samples`; `nets.R3GANGenerator`.
+      discriminator: `x -> logits`, or `(x, label) -> logits`; `nets.R3GANDiscriminator`.
+      prior: of the latents; the paper's is `core.normal(64)`.
+      gamma: of both penalties; it depends on the data, and does not transfer between sizes of images.
+      learning_rate: of both players.
+      b2: of both players' Adam.
+      ema_halflife_images: of the averaged generator.
+      augment: of all that the discriminator sees, without a target; None for none.
+      augment_probability: of it; the paper does not adapt it.
+      schedule_images: after which everything is at its end.
+      num_classes: for a conditional game.
+      **options: of `adversarial`.
+
+    Returns:
+      The game.
+
+    References:
+      Huang et al., "The GAN is dead; long live the GAN! A Modern GAN Baseline", arXiv:2501.05441, 2025.
+    """
+    ranges = {
+        "r1_weight": (gamma[0] / 2, gamma[1] / 2),
+        "r2_weight": (gamma[0] / 2, gamma[1] / 2),
+        "ema_halflife_images": ema_halflife_images,
+        **{f"{player}/learning_rate": learning_rate for player in ("generator", "discriminator")},
+        **{f"{player}/b2": b2 for player in ("generator", "discriminator")},
+        **({} if augment is None else {"augment_probability": augment_probability}),
+    }
+    moves = core.schedule({name: core.cosine(*ends, schedule_images) for name, ends in ranges.items()})
+    return adversarial(
+        generator, discriminator, prior,
+        loss=relativistic_pairing, penalties=(r1(gamma[0]), r2(gamma[0])),
+        generator_optimizer=core.adam(learning_rate[0], 0.0, b2[0]),
+        discriminator_optimizer=core.adam(learning_rate[0], 0.0, b2[0]),
+        augment=augment, num_classes=num_classes, hooks=(core.averaging(ema_halflife_images[0], 0.0), moves),
+        **options,
+    )  # fmt: skip
