@@ -28,13 +28,15 @@ def with_batch_size(state: GANState, batch_size: int) -> GANState:
     return state.replace(aux={**state.aux, "batch_size": jnp.float32(batch_size)})
 
 
-def with_hparams(state: GANState, values: Mapping[str, float]) -> GANState:
+def with_hparams(state: GANState, values: Mapping[str, float | int]) -> GANState:
     """The state with more hyperparameters."""
     added = {name: jnp.asarray(value, jnp.float32) for name, value in values.items()}
     return state.replace(hparams={**state.hparams, **added})
 
 
-def averaging(halflife_images: float, rampup: float = 0.05, *, player: str = "generator", name: str = "") -> Hook:
+def averaging(
+    halflife_images: float | int, rampup: float | int = 0.05, *, player: str = "generator", name: str = ""
+) -> Hook:
     """`ema` with its place in the state: the average, its half-life and ramp-up as hyperparameters.
 
     Args:
@@ -76,7 +78,6 @@ def ema(player: str = "generator", *, name: str = "") -> Callable[[GANState], GA
       code (half-life in images, ramp-up 0.05). Other codebases fix beta per step, which then depends on the batch size,
       and average parameters only, leaving batch statistics behind.
     """
-
     average, prefix = name or player, f"{name}_" if name else ""
 
     def hook(state: GANState) -> GANState:
@@ -93,9 +94,7 @@ def ema(player: str = "generator", *, name: str = "") -> Callable[[GANState], GA
             return (new + beta.astype(new.dtype) * (old - new)).astype(new.dtype)
 
         source = state.players[player]
-        averaged = jax.tree.map(
-            mix, state.ema[average], {"params": source.params, "model_state": source.model_state}
-        )
+        averaged = jax.tree.map(mix, state.ema[average], {"params": source.params, "model_state": source.model_state})
         return state.replace(ema={**state.ema, average: averaged})
 
     return hook

@@ -22,15 +22,15 @@ class Schedule(NamedTuple):
     """
 
     value: Callable[[Scalar, Mapping[str, Scalar]], Scalar]
-    parameters: Mapping[str, float] = {}
+    parameters: Mapping[str, float | int] = {}
 
 
-def constant(value: float) -> Schedule:
+def constant(value: float | int) -> Schedule:
     """The same all the time."""
     return Schedule(lambda images, p: p["value"], {"value": value})
 
 
-def linear(start: float, end: float, images: float, *, begin: float = 0.0) -> Schedule:
+def linear(start: float | int, end: float | int, images: float | int, *, begin: float | int = 0) -> Schedule:
     """From `start` to `end` in a straight line.
 
     start + (end - start) clip((n - begin) / images, 0, 1), with n the images seen.
@@ -47,7 +47,7 @@ def linear(start: float, end: float, images: float, *, begin: float = 0.0) -> Sc
     return _between(start, end, images, begin, lambda t: t)
 
 
-def cosine(start: float, end: float, images: float, *, begin: float = 0.0) -> Schedule:
+def cosine(start: float | int, end: float | int, images: float | int, *, begin: float | int = 0) -> Schedule:
     """From `start` to `end` along half a cosine.
 
     start + (end - start) (1 - cos(pi t)) / 2, t = clip((n - begin) / images, 0, 1), with n the images seen.
@@ -68,7 +68,9 @@ def cosine(start: float, end: float, images: float, *, begin: float = 0.0) -> Sc
     return _between(start, end, images, begin, lambda t: (1.0 - jnp.cos(math.pi * t)) / 2.0)
 
 
-def _between(start: float, end: float, images: float, begin: float, shape: Callable[[Array], Array]) -> Schedule:
+def _between(
+    start: float | int, end: float | int, images: float | int, begin: float | int, shape: Callable[[Array], Array]
+) -> Schedule:
     if not images > 0:
         raise InvalidInputError(f"images={images}: a schedule takes more than 0 images")
 
@@ -105,9 +107,8 @@ def schedule(values: Mapping[str, Schedule | Callable[[Float[Array, ""]], Float[
     def begin(state: GANState, batch_size: int) -> GANState:
         unknown = sorted(set(schedules) - set(get_hparams(state)))
         if unknown:
-            raise InvalidInputError(
-                f"schedule of {', '.join(unknown)}: this game has the hyperparameters {', '.join(sorted(get_hparams(state)))}"
-            )
+            known = ", ".join(sorted(get_hparams(state)))
+            raise InvalidInputError(f"schedule of {', '.join(unknown)}: this game has the hyperparameters {known}")
         parameters = {
             f"{name}_{key}": value for name, each in schedules.items() for key, value in each.parameters.items()
         }

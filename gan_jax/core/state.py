@@ -81,7 +81,6 @@ def create_state(
     Returns:
       The state.
     """
-
     averages = averaged if isinstance(averaged, Mapping) else {name: name for name in averaged}
     return GANState(
         step=jnp.zeros((), jnp.int32),

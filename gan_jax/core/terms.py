@@ -41,7 +41,7 @@ def sum_of_terms(terms: Sequence[Term], see: See) -> LossFn:
 
 
 def ramp(term: Term, state: GANState, batch: Batch) -> Scalar:
-    """How far a term has grown, from 0 to 1: clip((images - begin) / over, 0, 1) of the images before this iteration."""
+    """How far a term has grown: clip((images - begin) / over, 0, 1), of the images before this iteration."""
     begin, over = term.ramp
     images = state.step.astype(jnp.float32) * jax.tree.leaves(batch)[0].shape[0]
     return jnp.clip((images - begin) / over, 0.0, 1.0) if over else (images >= begin).astype(jnp.float32)
@@ -90,8 +90,8 @@ def term_hparams(terms: Sequence[Term]) -> dict[str, float]:
     """The weights of terms, and what other hyperparameters they have, by their names in `state.hparams`.
 
     Raises:
-      InvalidInputError: for terms of one player with one name, terms of one name with two weights, a negative weight, or
-        an interval or a ramp that makes no sense.
+      InvalidInputError: for terms of one player with one name, terms of one name with two weights, a negative weight,
+        or an interval or a ramp that makes no sense.
     """
     seen: set[tuple[str, str]] = set()
     found: dict[str, float] = {}

@@ -1,10 +1,11 @@
 """Games: one file per variant, each exporting one factory that takes networks and returns a `Game`."""
 
-from gan_jax.gans import terms
+from gan_jax.gans import heads, terms
 from gan_jax.gans.adversarial import Augmentation, adversarial
 from gan_jax.gans.cgan import cgan
 from gan_jax.gans.cyclegan import cyclegan
 from gan_jax.gans.dcgan import dcgan
+from gan_jax.gans.r3gan import r3gan
 from gan_jax.gans.sngan import sngan
 from gan_jax.gans.standard import standard_game
 from gan_jax.gans.stylegan2 import stylegan2
@@ -19,9 +20,11 @@ __all__ = [
     "cyclegan",
     "dcgan",
     "gradient_penalty",
+    "heads",
     "penalty",
     "r1",
     "r2",
+    "r3gan",
     "sngan",
     "standard_game",
     "stylegan2",

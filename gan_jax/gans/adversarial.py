@@ -17,7 +17,7 @@ from gan_jax import core
 from gan_jax.augment import control, init_ada, observe
 from gan_jax.core import GANState, Hook
 from gan_jax.gans.standard import DISCRIMINATOR, standard_game
-from gan_jax.gans.terms import Pick, gan_loss, named, sees_reals
+from gan_jax.gans.terms import LOGITS, Pick, gan_loss, sees_reals
 from gan_jax.losses import GANLoss
 from gan_jax.types import Batch, Game, InvalidInputError, Network, Prior, PRNGKey, Scalar, Term, Value, View
 
@@ -112,7 +112,7 @@ def adversarial(
     ema_rampup: float = 0.05,
     hooks: Sequence[Hook] = (),
     keep: float | None = None,
-    logits: Pick = named("logits"),
+    logits: Pick = LOGITS,
     **options: Any,
 ) -> Game:
     """A generator against a discriminator.
@@ -155,8 +155,7 @@ def adversarial(
         return z if latent_scale is None else hparams["latent_scale"] * z
 
     def inputs(key: PRNGKey, batch: Batch, hparams: Mapping[str, Any]) -> tuple[Array, ...]:
-        z = core.constrain_batch(prior.sample(key, batch["real"].shape[0]))
-        return scaled(z, hparams), *condition(batch)
+        return scaled(prior.sample(key, batch["real"].shape[0]), hparams), *condition(batch)
 
     def sample(
         state: GANState,

@@ -28,8 +28,8 @@ def r3gan(
 ) -> Game:
     """The relativistic pairing loss with R1 and R2 at every step; pairs are (start, end) of half a cosine.
 
-    discriminator: softplus(-(D(x) - D(G(z)))) + gamma / 2 (||grad D(x)||^2 + ||grad D(G(z))||^2), with respect to images
-    before augmentation; generator: softplus(-(D(G(z)) - D(x))) with a batch of its own. Adam without momentum.
+    discriminator: softplus(-(D(x) - D(G(z)))) + gamma / 2 (||grad D(x)||^2 + ||grad D(G(z))||^2), with respect to
+    images before augmentation; generator: softplus(-(D(G(z)) - D(x))) with a batch of its own. Adam without momentum.
 
     Args:
       generator: `z -> samples`, or `(z, label) -> samples`; `nets.R3GANGenerator`.

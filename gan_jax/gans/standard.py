@@ -91,7 +91,7 @@ def standard_game(
                 return discriminator.apply(judge.params, judge.model_state, *seen, train=True, key=network_key)
 
             view = View(
-                batch, real(batch), inputs(input_key, batch, state.hparams), state, generate,
+                batch, real(batch), core.constrain_batch(inputs(input_key, batch, state.hparams)), state, generate,
                 functools.partial(criticize, keys.real), functools.partial(criticize, keys.fake_critic),
             )  # fmt: skip
             writes = "generated" if player == GENERATOR else "judged"

@@ -40,13 +40,16 @@ def named(name: str) -> Pick:
     return pick
 
 
+LOGITS, FEATURES = named("logits"), named("features")
+
+
 def _over_scales(loss: Callable[..., Array], *outputs: PyTree) -> Array:
     """A loss of logits, unreduced; of several scales the sum of their means."""
     found = jax.tree.leaves(jax.tree.map(loss, *outputs))
     return found[0] if len(found) == 1 else jnp.stack([jnp.mean(x) for x in found]).sum()
 
 
-def gan_loss(loss: GANLoss, *, logits: Pick = named("logits"), keep: float | None = None) -> tuple[Term, Term]:
+def gan_loss(loss: GANLoss, *, logits: Pick = LOGITS, keep: float | None = None) -> tuple[Term, Term]:
     """The adversarial loss of both players, of any tree of logits.
 
     Over all axes of one array of logits the mean is taken, over several arrays (scales, or image and video) the sum of
@@ -151,7 +154,9 @@ def r1(gamma: float, every: int = 1) -> Term:
     In the phase of the loss it is of the very forward pass whose logits the loss has, as in the official code of R3GAN.
     """
     _check_weight("gamma", gamma)
-    return penalty("r1", gamma / 2, lambda critic, real, fake, key: regularizers.zero_centered_penalty(critic, real), every)
+    return penalty(
+        "r1", gamma / 2, lambda critic, real, fake, key: regularizers.zero_centered_penalty(critic, real), every
+    )
 
 
 def r2(gamma: float, every: int = 1) -> Term:
@@ -183,7 +188,7 @@ def dragan(weight: float = 10.0, *, scale: float = 0.5, every: int = 1) -> Term:
     return penalty("dragan", weight, function, every)
 
 
-def lecam(weight: float = 0.3, *, decay: float = 0.99, begin: int = 0, logits: Pick = named("logits")) -> Term:
+def lecam(weight: float = 0.3, *, decay: float = 0.99, begin: int = 0, logits: Pick = LOGITS) -> Term:
     """The LeCam regulariser; its running means are `state.aux['lecam']` (`regularizers.lecam`).
 
     Args:
@@ -209,7 +214,7 @@ def consistency(
     weight: float = 10.0,
     *,
     fake_weight: float | None = None,
-    logits: Pick = named("logits"),
+    logits: Pick = LOGITS,
 ) -> tuple[Term, ...]:
     """Consistency regularisation, CR; with a weight for fakes its balanced form, bCR (`regularizers.consistency`).
 
@@ -240,7 +245,7 @@ def consistency(
 
 
 def latent_consistency(
-    std: float = 0.03, weight: float = 5.0, generator_weight: float = 0.5, *, logits: Pick = named("logits")
+    std: float = 0.03, weight: float = 5.0, generator_weight: float = 0.5, *, logits: Pick = LOGITS
 ) -> tuple[Term, Term]:
     """Latent consistency regularisation, zCR (`regularizers.consistency`).
 
@@ -293,7 +298,7 @@ def mode_seeking(prior: Prior, weight: float = 1.0) -> Term:
     return Term("mode_seeking", GENERATOR, weight, value)
 
 
-def feature_matching(weight: float = 10.0, *, features: Pick = named("features")) -> Term:
+def feature_matching(weight: float = 10.0, *, features: Pick = FEATURES) -> Term:
     """The generator's term on all the discriminator's features (`losses.feature_matching`); reals are not moved.
 
     Args:
@@ -308,152 +313,6 @@ def feature_matching(weight: float = 10.0, *, features: Pick = named("features")
         return Value(losses.feature_matching(features(view.real_out), features(view.fake_out)))
 
     return Term("feature_matching", GENERATOR, weight, value)
-
-
-def _of_labels(
-    name: str,
-    weight: float,
-    generator_weight: float,
-    on_real: Callable[[PyTree, Array], Array],
-    on_fake: Callable[[PyTree, Array], Array] | None,
-    of_generator: Callable[[PyTree, Array], Array],
-    pick: Pick,
-) -> tuple[Term, ...]:
-    """Terms on what the discriminator says of labels: on reals, perhaps on fakes, and the generator's."""
-
-    def critic_real(view: View, key: PRNGKey) -> Value:
-        return Value(on_real(pick(view.real_out), view.batch["label"]))
-
-    def generator(view: View, key: PRNGKey) -> Value:
-        return Value(of_generator(pick(view.fake_out), view.batch["label"]))
-
-    terms = Term(name, DISCRIMINATOR, weight, critic_real), Term(f"generator_{name}", GENERATOR, generator_weight, generator)
-    if on_fake is None:
-        return terms
-
-    def critic_fake(view: View, key: PRNGKey) -> Value:
-        return Value(on_fake(pick(view.fake_out), view.batch["label"]))
-
-    return *terms, Term(f"fake_{name}", DISCRIMINATOR, weight, critic_fake)
-
-
-def auxiliary_classifier(
-    weight: float = 1.0, generator_weight: float = 1.0, *, of_fakes: bool = True, classes: Pick = named("classes")
-) -> tuple[Term, ...]:
-    """AC-GAN: the discriminator's output `'classes'`, `[b, k]`, names the label (`losses.auxiliary_classifier`).
-
-    Args:
-      weight: of the discriminator's terms.
-      generator_weight: of the generator's.
-      of_fakes: whether the discriminator learns labels of fakes too, as in the paper.
-      classes: takes them from the discriminator's outputs.
-
-    Returns:
-      Terms of both players.
-    """
-    loss = losses.auxiliary_classifier
-    return _of_labels("classification", weight, generator_weight, loss, loss if of_fakes else None, loss, classes)
-
-
-def multi_hinge(weight: float = 1.0, generator_weight: float = 1.0, *, classes: Pick = named("classes")) -> tuple[Term, ...]:
-    """MHinge-GAN: of `'classes'`, `[b, k + 1]`, the last one is that of fakes (`losses.multi_hinge`).
-
-    Args:
-      weight: of the discriminator's terms.
-      generator_weight: of the generator's.
-      classes: takes them from the discriminator's outputs.
-
-    Returns:
-      Terms of both players.
-    """
-    loss = losses.multi_hinge
-    fakes = lambda logits, label: loss(logits, jnp.full_like(label, logits.shape[-1] - 1))  # noqa: E731
-    return _of_labels("multi_hinge", weight, generator_weight, loss, fakes, loss, classes)
-
-
-def auxiliary_discriminative(
-    weight: float = 1.0, generator_weight: float = 1.0, *, classes: Pick = named("classes")
-) -> tuple[Term, ...]:
-    """ADC-GAN: `'classes'`, `[b, 2k]`, are those of reals and those of fakes (`losses.auxiliary_discriminative`).
-
-    Args:
-      weight: of the discriminator's terms.
-      generator_weight: of the generator's.
-      classes: takes them from the discriminator's outputs.
-
-    Returns:
-      Terms of both players.
-    """
-    real, fake = (
-        lambda logits, label, real=real: losses.auxiliary_discriminative(logits, label, real=real) for real in (True, False)
-    )
-    generator = losses.auxiliary_discriminative_generator
-    return _of_labels("discriminative", weight, generator_weight, real, fake, generator, classes)
-
-
-def _contrastive(name: str, loss: Callable[..., Array], weight: float, generator_weight: float, options: Any) -> tuple[Term, ...]:
-    def of(outputs: PyTree, label: Array) -> Array:
-        return loss(named("embedding")(outputs), named("proxy")(outputs), label, **options)
-
-    return _of_labels(name, weight, generator_weight, of, None, of, lambda outputs: outputs)
-
-
-def conditional_contrastive(weight: float = 1.0, generator_weight: float = 1.0, **options: Any) -> tuple[Term, ...]:
-    """ContraGAN's 2C loss of the outputs `'embedding'` and `'proxy'`, `[b, d]` (`losses.conditional_contrastive`).
-
-    Args:
-      weight: of the discriminator's term, on reals.
-      generator_weight: of the generator's.
-      **options: of the loss.
-
-    Returns:
-      A term of each player.
-    """
-    return _contrastive("contrastive", losses.conditional_contrastive, weight, generator_weight, options)
-
-
-def data_to_data_cross_entropy(weight: float = 1.0, generator_weight: float = 1.0, **options: Any) -> tuple[Term, ...]:
-    """ReACGAN's D2D-CE of `'embedding'` and `'proxy'`, `[b, d]` (`losses.data_to_data_cross_entropy`).
-
-    Args:
-      weight: of the discriminator's term, on reals.
-      generator_weight: of the generator's.
-      **options: of the loss.
-
-    Returns:
-      A term of each player.
-    """
-    return _contrastive("data_to_data", losses.data_to_data_cross_entropy, weight, generator_weight, options)
-
-
-def information(
-    codes: Callable[[tuple[PyTree, ...]], Array], weight: float = 1.0, *, outputs: Pick = named("codes")
-) -> tuple[Term, Term]:
-    """InfoGAN: both players make the discriminator's output `'codes'` tell the codes that a fake was made from.
-
-    `losses.discrete_mutual_information` where the codes are integers, `[b]`, of outputs `[b, k]`; else
-    `losses.gaussian_mutual_information`, of outputs `(mean, log_std)`, each `[b, k]`.
-
-    Args:
-      codes: takes them from the generator's inputs.
-      weight: of both terms.
-      outputs: takes the discriminator's guess from its outputs.
-
-    Returns:
-      A term of each player.
-
-    References:
-      Chen et al., "InfoGAN", arXiv:1606.03657, 2016. Its code trains the head together with the generator; here the head
-      is a part of the discriminator, whose own term trains it.
-    """
-
-    def value(view: View, key: PRNGKey) -> Value:
-        code, guess = codes(view.inputs), outputs(view.fake_out)
-        if jnp.issubdtype(code.dtype, jnp.integer):
-            return Value(losses.discrete_mutual_information(guess, code))
-        return Value(losses.gaussian_mutual_information(*guess, code))
-
-    return Term("information", DISCRIMINATOR, weight, value), Term("information", GENERATOR, weight, value)
 
 
 def reconstruction(

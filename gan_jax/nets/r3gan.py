@@ -3,8 +3,8 @@
 Huang et al., "The GAN is dead; long live the GAN! A Modern GAN Baseline", arXiv:2501.05441, 2025, configuration E, and
 its authors' code. A block is 1x1 to twice the width, 3x3 in groups, 1x1 back, with a biased leaky ReLU (slope 0.2)
 before the second and the third, and adds its input; no convolution has a bias. Kernels begin as N(0, gain^2 / fan-in):
-gain sqrt(2 / 1.04) L^(-1/4) in the first two of a block, with L the blocks of the network; 0 in the third, so that every
-block begins as the identity; 1 everywhere else. Images are generated without tanh.
+the gain is sqrt(2 / 1.04) L^(-1/4) in the first two of a block, with L the blocks of the network; 0 in the third, so
+that every block begins as the identity; 1 everywhere else. Images are generated without tanh.
 """
 
 import math
@@ -56,13 +56,16 @@ def _normal(gain: float = 1.0, *, fan_in: int | None = None) -> layers.Initializ
     return init
 
 
-def _check(widths: tuple[int, ...], groups: tuple[int, ...], blocks: int) -> None:
-    good = len(widths) == len(groups) and len(widths) > 0 and blocks > 0
+def _checked(widths: tuple[int, ...], groups: tuple[int, ...], blocks: int | tuple[int, ...]) -> tuple[int, ...]:
+    """The number of blocks in each stage."""
+    each = (blocks,) * len(widths) if isinstance(blocks, int) else tuple(blocks)
+    good = len(widths) == len(groups) == len(each) > 0 and min(each) > 0
     if not good or any(n < 1 or (_EXPANSION * w) % n for w, n in zip(widths, groups, strict=False)):
         raise InvalidInputError(
             f"widths={widths}, groups={groups}, blocks={blocks}: expected one number of groups for each width, which "
-            "divides twice the width, and at least one block"
+            "divides twice the width, and at least one block in each stage"
         )
+    return each
 
 
 class _Block(nn.Module):
@@ -77,7 +80,9 @@ class _Block(nn.Module):
         width, wide = x.shape[-1], _EXPANSION * x.shape[-1]
         begin = _normal(_GAIN * self.depth**-0.25)
 
-        def conv(x: Array, features: int, kernel_size: int, init: layers.Initializer, index: int, groups: int = 1) -> Array:
+        def conv(
+            x: Array, features: int, kernel_size: int, init: layers.Initializer, index: int, groups: int = 1
+        ) -> Array:
             return layers.Conv(
                 features, kernel_size, padding=kernel_size // 2, use_bias=False, dtype=self.dtype, kernel_init=init,
                 groups=groups, name=f"conv_{index}",
@@ -111,7 +116,7 @@ class R3GANGenerator(nn.Module):
       channels: of the images.
       widths: of each stage, from 4x4 up.
       groups: of each stage.
-      blocks: of each stage.
+      blocks: in each stage: one number, or one for each.
       num_classes: of the labels; None if unconditional.
       embedding: size of a label's embedding, which is concatenated to z.
       dtype: that the finest stages compute in; images are float32.
@@ -121,7 +126,7 @@ class R3GANGenerator(nn.Module):
     channels: int
     widths: tuple[int, ...]
     groups: tuple[int, ...]
-    blocks: int = 2
+    blocks: int | tuple[int, ...] = 2
     num_classes: int | None = None
     embedding: int = 64
     dtype: layers.DType = jnp.float32
@@ -131,7 +136,7 @@ class R3GANGenerator(nn.Module):
     def __call__(
         self, z: Float[Array, "b d"], label: Int[Array, " b"] | None = None, *, train: bool
     ) -> Float[Array, "b h w c"]:
-        _check(self.widths, self.groups, self.blocks)
+        blocks = _checked(self.widths, self.groups, self.blocks)
         layers.check_settings(self.dtype, channels=self.channels)
         stages = len(self.widths)
         dtypes = _dtypes(self.dtype, stages if self.fine_stages is None else self.fine_stages, stages)
@@ -145,8 +150,8 @@ class R3GANGenerator(nn.Module):
         for stage, (width, groups) in enumerate(zip(self.widths, self.groups, strict=True)):
             if stage:
                 x = ops.upsample(_mix(x.astype(dtypes[stage]), width, dtypes[stage], f"mix_{stage}"))
-            for block in range(self.blocks):
-                x = _Block(groups, stages * self.blocks, dtypes[stage], name=f"stage_{stage}_block_{block}")(x)
+            for block in range(blocks[stage]):
+                x = _Block(groups, sum(blocks), dtypes[stage], name=f"stage_{stage}_block_{block}")(x)
         return _mix(x, self.channels, dtypes[-1], "image").astype(jnp.float32)
 
 
@@ -156,7 +161,7 @@ class R3GANDiscriminator(nn.Module):
     Attributes:
       widths: of each stage, from 4x4 up.
       groups: of each stage.
-      blocks: of each stage.
+      blocks: in each stage: one number, or one for each.
       num_classes: of the labels; None if unconditional.
       embedding: size of a label's embedding, with which features are multiplied.
       dtype: that the finest stages compute in.
@@ -165,7 +170,7 @@ class R3GANDiscriminator(nn.Module):
 
     widths: tuple[int, ...]
     groups: tuple[int, ...]
-    blocks: int = 2
+    blocks: int | tuple[int, ...] = 2
     num_classes: int | None = None
     embedding: int = 768
     dtype: layers.DType = jnp.float32
@@ -175,7 +180,7 @@ class R3GANDiscriminator(nn.Module):
     def __call__(
         self, x: Float[Array, "b h w c"], label: Int[Array, " b"] | None = None, *, train: bool
     ) -> Float[Array, " b"]:
-        _check(self.widths, self.groups, self.blocks)
+        blocks = _checked(self.widths, self.groups, self.blocks)
         layers.check_settings(self.dtype)
         stages = len(self.widths)
         if x.shape[1:3] != (4 * 2 ** (stages - 1),) * 2:
@@ -186,8 +191,8 @@ class R3GANDiscriminator(nn.Module):
         dtypes = _dtypes(self.dtype, stages if self.fine_stages is None else self.fine_stages, stages)
         x = _mix(x, self.widths[-1], dtypes[-1], "image")
         for stage in reversed(range(stages)):
-            for block in range(self.blocks):
-                x = _Block(self.groups[stage], stages * self.blocks, dtypes[stage], name=f"stage_{stage}_block_{block}")(x)
+            for block in range(blocks[stage]):
+                x = _Block(self.groups[stage], sum(blocks), dtypes[stage], name=f"stage_{stage}_block_{block}")(x)
             if stage:
                 x = _mix(ops.blur_pool(x), self.widths[stage - 1], dtypes[stage], f"mix_{stage}")
         basis = self.param("basis", _normal(fan_in=16), (4, 4, self.widths[0]))

@@ -151,7 +151,9 @@ class Experiment:
             for phase in self.game.phases
         }
         networks = {f"frozen {name}": network.sha256() for name, network in self.frozen_networks.items()}
-        return phases | networks | {"num_classes": self.game.num_classes, "seed": self.seed, "batch_size": self.batch_size}
+        return (
+            phases | networks | {"num_classes": self.game.num_classes, "seed": self.seed, "batch_size": self.batch_size}
+        )
 
     def allowed_rollbacks(self) -> int:
         """How many rollbacks the run may make."""

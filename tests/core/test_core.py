@@ -93,7 +93,7 @@ def test_a_scan_equals_steps_one_by_one():
     state = game.init(jax.random.key(0), {})
     batch, step = {"real": values[0]}, core.make_step(game)
     scan = jax.jit(core.make_scan(step, lambda data, inputs, step: {"real": inputs + data}, 3))
-    scanned, window = scan(state, core.empty_window(step, state, batch), jnp.float32(1.0), values)
+    scanned, window = scan(state, core.empty_window(step, state, batch), (jnp.float32(1.0), {}), values)
     by_hand, windows = run(game, 3, np.asarray(values)[..., 0] + 1)
     assert float(scanned.players["p"].params["x"]) == float(by_hand.players["p"].params["x"])
     np.testing.assert_allclose(window["p/loss"], sum(w["p/loss"] for w in windows), rtol=1e-6)
