@@ -219,6 +219,7 @@ class Game(NamedTuple):
         `translate`, `reconstruct`: `(state, key, inputs) -> outputs`, what metrics of pairs and of reconstructions see.
       prior: where latents come from; None if the generator needs data (image translation).
       num_classes: the number of labels that the game is conditioned on; None if unconditional.
+      shown: hyperparameters whose values the log has, since they move by themselves.
     """
 
     init: Callable[[PRNGKey, Batch], State]
@@ -227,6 +228,7 @@ class Game(NamedTuple):
     functions: Mapping[str, Callable[..., PyTree]]
     prior: Prior | None = None
     num_classes: int | None = None
+    shown: tuple[str, ...] = ()
 
     @property
     def sample(self) -> Callable[..., PyTree]:

@@ -122,7 +122,8 @@ def standard_game(
         *phases(DISCRIMINATOR, repeat=critic_steps, start=discriminator_start),
         *phases(GENERATOR, reuse_batch=not new_batch),
     )
-    return Game(init, moves, tuple(hook.run for hook in hooks), functions, prior, num_classes)
+    shown = tuple(name for hook in hooks for name in hook.shown)
+    return Game(init, moves, tuple(hook.run for hook in hooks), functions, prior, num_classes, shown)
 
 
 class _Keys(NamedTuple):

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from gan_jax.core import GANState, Window, window_means
+from gan_jax.core import GANState, Window, get_hparams, window_means
 from gan_jax.runtime import hosts
 from gan_jax.runtime import mesh as meshes
 from gan_jax.runtime.checkpoint import Checkpointer
@@ -21,9 +22,16 @@ from gan_jax.runtime.program import Carried, Program
 from gan_jax.runtime.sampling import begin_samples, stream_samples
 from gan_jax.runtime.signals import StopRequest
 from gan_jax.runtime.watchdog import Watchdog
+from gan_jax.types import Game
 
 DONE, STOPPED, DIVERGED = "done", "stopped", "diverged"
 _GRID_KEY = 0xFFFF5A3B  # above every int32 step; all grids of a run show the same latents
+
+
+def moving(game: Game, state: GANState) -> dict[str, jax.Array]:
+    """The hyperparameters that move by themselves, as the log names them; copies, since the state is donated."""
+    values = get_hparams(state) if game.shown else {}
+    return {f"hparams/{name}": jnp.copy(values[name]) for name in game.shown}
 
 
 @dataclasses.dataclass
@@ -127,9 +135,11 @@ class Loop:
         It notes a divergence instead where a metric is not finite.
         """
         spread = diversity(self.experiment, state, self.grid_key())
+        moved = moving(self.experiment.game, state)
 
         def write() -> dict[str, Any]:
             means = window_means(window) | ({} if spread is None else {"samples/diversity": float(spread)})
+            means |= {name: float(value) for name, value in moved.items()}
             images, rate, eta = pace.measure(step)
             record = {"step": step, "images": images, "images_per_second": round(rate, 1), **means}
             bad = sorted(name for name, value in means.items() if not math.isfinite(value))
