@@ -1,5 +1,6 @@
 """Data sources: batches as a function of (seed, step), on any number of hosts."""
 
+from gan_jax.data.combine import Combined, Transformed, clip, crop, flip, transformed, unpaired, zip_sources
 from gan_jax.data.digits import digits
 from gan_jax.data.folder import image_folder
 from gan_jax.data.mixtures import Mixture, grid, ring
@@ -9,16 +10,24 @@ from gan_jax.data.tfds import tfds_images
 
 __all__ = [
     "Arrays",
+    "Combined",
     "Draws",
     "Feed",
     "Mixture",
     "Records",
     "Source",
     "Stacked",
+    "Transformed",
+    "clip",
+    "crop",
     "digits",
+    "flip",
     "grid",
     "image_folder",
     "ring",
     "stacked",
     "tfds_images",
+    "transformed",
+    "unpaired",
+    "zip_sources",
 ]

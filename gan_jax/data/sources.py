@@ -19,7 +19,8 @@ import numpy as np
 from gan_jax.data import order
 from gan_jax.types import Batch, InvalidInputError, PRNGKey, Spec
 
-_DATA_KEY = 0xFFFFDA7A  # above every int32 step, so that no iteration has this key
+Change = Callable[[dict[str, np.ndarray], np.random.Generator], dict[str, np.ndarray]]
+DATA_KEY = 0xFFFFDA7A  # above every int32 step, so that no iteration has this key
 
 
 class Feed(NamedTuple):
@@ -80,6 +81,22 @@ class Source(Protocol):
         """The examples at the indices, as they are stored: images mostly uint8."""
 
 
+def changed(
+    examples: dict[str, np.ndarray], change: Change | None, seed: int, positions: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Examples after `change`, each with random numbers of its seed and position."""
+    if change is None:
+        return examples
+    made = [
+        change(
+            {name: values[i] for name, values in examples.items()},
+            np.random.Generator(np.random.Philox(key=np.array([seed % 2**64, position], np.uint64))),
+        )
+        for i, position in enumerate(positions)
+    ]
+    return {name: np.stack([one[name] for one in made]) for name in made[0]}
+
+
 @dataclasses.dataclass(frozen=True)
 class Arrays:
     """A data set held in memory, placed on the device once and gathered by index inside the step.
@@ -93,6 +110,8 @@ class Arrays:
     name: str
     arrays: dict[str, np.ndarray]
     num_classes: int | None = None
+
+    by_index = True
 
     def __post_init__(self) -> None:
         sizes = {name: len(values) for name, values in self.arrays.items()}
@@ -149,6 +168,8 @@ class Records:
       num_classes: of `'label'`.
       num_threads: that read and decode.
       prefetch: batches read ahead.
+      change: `(example, rng) -> example`, what is done to each example of a batch on the host, such as cutting out a
+        part of a large image; `rng` is a function of the seed and of the example's place in the sequence.
     """
 
     name: str
@@ -156,6 +177,9 @@ class Records:
     num_classes: int | None = None
     num_threads: int = 8
     prefetch: int = 16
+    change: Change | None = None
+
+    by_index = True
 
     def __len__(self) -> int:
         return len(self.reader)
@@ -165,7 +189,10 @@ class Records:
 
     @property
     def spec(self) -> Spec:
-        return {name: model_spec(name, x) for name, x in self.reader.read(np.zeros(1, int)).items()}
+        return {name: model_spec(name, x) for name, x in self._first().items()}
+
+    def _first(self) -> dict[str, np.ndarray]:
+        return changed(self.reader.read(np.zeros(1, int)), self.change, 0, np.zeros(1, int))
 
     @functools.cached_property
     def shown(self) -> dict[str, np.ndarray]:
@@ -185,7 +212,7 @@ class Records:
 
     def feed(self, seed: int, draws: int, batch_size: int, places: order.Places) -> Feed:
         def stream(start: int, length: int) -> Iterator[Batch]:
-            batches = _Batches(self.reader, seed, batch_size, places, start * draws)
+            batches = _Batches(self.reader, seed, batch_size, places, start * draws, self.change)
             options = grain.ReadOptions(num_threads=self.num_threads, prefetch_buffer_size=self.prefetch)
             iterator = iter(
                 grain.MapDataset.source(cast(Any, batches)).to_iter_dataset(options).batch(draws).batch(length)
@@ -200,7 +227,7 @@ class Records:
         def sent(length: int) -> dict[str, jax.ShapeDtypeStruct]:
             return {
                 name: jax.ShapeDtypeStruct((length, draws, len(places), *x.shape[1:]), x.dtype)
-                for name, x in self.reader.read(np.zeros(1, int)).items()
+                for name, x in self._first().items()
             }
 
         return Feed(None, sent, fetch, stream)
@@ -209,15 +236,19 @@ class Records:
 class _Batches:
     """This host's part of every batch of the endless shuffled sequence, from batch `first` on."""
 
-    def __init__(self, reader: Reader, seed: int, batch_size: int, places: order.Places, first: int) -> None:
+    def __init__(
+        self, reader: Reader, seed: int, batch_size: int, places: order.Places, first: int, change: Change | None
+    ) -> None:
         self.reader, self.seed, self.batch_size, self.places, self.first = reader, seed, batch_size, places, first
+        self.change = change
 
     def __len__(self) -> int:
         return 2**62
 
     def __getitem__(self, index: Any) -> dict[str, np.ndarray]:
         where = order.positions(self.first + int(index), 1, self.batch_size, self.places)[0]
-        return self.reader.read(order.indices(self.seed, where, len(self.reader)))
+        examples = self.reader.read(order.indices(self.seed, where, len(self.reader)))
+        return changed(examples, self.change, self.seed, where)
 
     def __repr__(self) -> str:
         return f"_Batches({type(self.reader).__name__})"
@@ -270,7 +301,7 @@ class Draws:
             keys = jax.random.split(jax.random.fold_in(data, step), draws)
             return jax.vmap(lambda key: self.draw(key, batch_size))(keys)
 
-        return Feed(jax.random.fold_in(jax.random.key(seed), _DATA_KEY), lambda length: None, fetch, stream)
+        return Feed(jax.random.fold_in(jax.random.key(seed), DATA_KEY), lambda length: None, fetch, stream)
 
 
 def to_model(name: str, values: jax.Array) -> jax.Array:
