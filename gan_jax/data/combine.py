@@ -91,8 +91,8 @@ def _check(sources: Mapping[str, Source]) -> None:
     labelled = [name for name, source in sources.items() if source.num_classes is not None]
     if len(sources) < 2 or "real" in sources or "label" in sources or len(labelled) > 1:
         raise InvalidInputError(
-            f"sources {', '.join(sources)}, with labels in {', '.join(labelled) or 'none'}: expected two or more, labels "
-            "in one at most (labels=False), and other names than 'real' and 'label'"
+            f"sources {', '.join(sources)}, with labels in {', '.join(labelled) or 'none'}: expected two or more, "
+            "labels in one at most (labels=False), and other names than 'real' and 'label'"
         )
 
 
