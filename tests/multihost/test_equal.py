@@ -90,7 +90,7 @@ def test_the_order_of_the_data_is_the_same_exactly():
 
 
 def test_restore_on_other_devices_and_back(pod, tmp_path):
-    """From two processes onto 1 and 4 devices of one, all bit for bit, and from there back and on."""
+    """A checkpoint of two processes is the same on 1 and on 4 devices of one; they go on from what it saves again."""
     config = battery.get_config()
     config.update({"sgd": True})
     experiment = battery.build(config)
