@@ -57,7 +57,7 @@ def constraints(jaxpr: Any) -> list[PartitionSpec]:
 
 
 def carried_shardings(carried: PyTree, constrained: PyTree, mesh: Mesh) -> PyTree:
-    """Where what training carries lies.
+    """Shardings of what training carries: its state, its metrics and its counters.
 
     Args:
       carried: shapes and dtypes of `{'state', ...}`.

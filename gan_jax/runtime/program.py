@@ -1,6 +1,7 @@
 """An experiment compiled for a mesh."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -103,11 +104,12 @@ def build_start(experiment: Experiment, spec: Spec, mesh: Mesh) -> Start:
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes, shardings
     )
 
-    def begin() -> Carried:
+    @functools.cache
+    def compiled() -> jax.stages.Compiled:
         with jax.set_mesh(mesh):
-            return jax.device_put(traced.lower().compile()(key), shardings)
+            return traced.lower().compile()
 
-    return Start(begin, abstract)
+    return Start(lambda: jax.device_put(compiled()(key), shardings), abstract)
 
 
 def build_program(experiment: Experiment, source: Source, mesh: Mesh, start: Start, step: int = 0) -> Program:

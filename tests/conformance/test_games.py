@@ -98,7 +98,7 @@ def test_every_array_of_the_state_is_finite_and_the_step_counts(name):
 
 @ALL
 def test_each_phase_changes_its_own_player_alone(name):
-    """Of the others a phase returns the very arrays that it was given, as the traced program shows."""
+    """The traced program shows that a phase returns the arrays of other players as it was given them."""
     this = subject(name)
     window = this.step(this.state, this.batches)[1]
     for phase in this.game.phases:

@@ -143,16 +143,16 @@ def test_hyperparameters_are_found_in_chains_and_set():
 
 
 def test_adam_is_optax_adam_and_lazy_adam_is_corrected():
-    gradient, params = {"w": jnp.array([0.3, -2.0])}, {"w": jnp.ones(2)}
+    gradients, params = jnp.array([[0.3, -2.0], [1.3, 0.1], [-0.2, 4.0]]), {"w": jnp.ones(2)}  # equal ones hide betas
     pairs = [
         (core.adam(1e-3, 0.5, 0.9), optax.adam(1e-3, 0.5, 0.9)),
         (core.adam(1e-3, 0.5, 0.9, lazy_interval=16), optax.adam(1e-3 * 16 / 17, 0.5 ** (16 / 17), 0.9 ** (16 / 17))),
     ]
     for ours, theirs in pairs:
         a, b = ours.init(params), theirs.init(params)
-        for _ in range(3):
-            update_a, a = ours.update(gradient, a, params)
-            update_b, b = theirs.update(gradient, b, params)
+        for gradient in gradients:
+            update_a, a = ours.update({"w": gradient}, a, params)
+            update_b, b = theirs.update({"w": gradient}, b, params)
             np.testing.assert_allclose(update_a["w"], update_b["w"], rtol=1e-5)
 
 

@@ -1,6 +1,7 @@
 """Two processes of four devices, one of eight, and one of one: the same run."""
 
 import json
+import re
 import shutil
 
 import jax
@@ -23,6 +24,9 @@ from tests.processes import (
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group(name="pod")]
 RUN = (f"--config={BATTERY}", "--config.sgd=True", "--config.steps=40", "--config.checkpoint_every=20")
 
+# What Gloo prints for each device, in pieces that its threads mix: a line of it may begin in the middle.
+GLOO = re.compile(r"\[Gloo\] Rank|is connected to|peer ranks\.|Expected number of connected peer ranks is :|\d")
+
 
 @pytest.fixture(scope="module")
 def pod(tmp_path_factory):
@@ -35,8 +39,8 @@ def test_only_the_first_process_prints_and_writes(pod):
     workdir, (first, second) = pod
     assert "process 0 of 2: waiting for 1 more" in first and "process 1 of 2: waiting for the coordinator" in second
     assert "compiling for 8 cpu devices of 2 processes" in first and "step 40/40" in first
-    chatter = [line for line in second.splitlines() if line and not line.startswith(("process 1", "[Gloo]"))]
-    assert not chatter
+    own = "\n".join(line for line in second.splitlines() if not line.startswith("process 1"))
+    assert not GLOO.sub("", own).strip()
     assert [record["step"] for record in metrics(workdir)] == [20, 40]
     assert len(list((workdir / "tensorboard").iterdir())) == 1
 
@@ -90,7 +94,7 @@ def test_the_order_of_the_data_is_the_same_exactly():
 
 
 def test_restore_on_other_devices_and_back(pod, tmp_path):
-    """From two processes onto 1 and 4 devices of one, all bit for bit, and from there back and on."""
+    """A checkpoint of two processes is the same on 1 and on 4 devices of one; they go on from what it saves again."""
     config = battery.get_config()
     config.update({"sgd": True})
     experiment = battery.build(config)

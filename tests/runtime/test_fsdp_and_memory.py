@@ -56,7 +56,7 @@ def trained(start, program):
 
 @functools.cache
 def split(fsdp):
-    """What two tests look at, on eight devices."""
+    """The program on eight devices with players split over some of them, compiled once for two tests."""
     return compiled(wide(), 8, fsdp=fsdp)
 
 
