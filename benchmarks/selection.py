@@ -62,7 +62,7 @@ def run_all() -> None:
     run = trained()
     unseen = data.tfds_images("mnist", data_dir=_DATA.value, labels=False, split="test").read(np.arange(4096))["real"]
     reals = unseen.astype(np.float32) / 127.5 - 1.0
-    state, reference = run.restore().state, (run.experiment.reference or run.experiment.source)()
+    state, reference = run.restore().state, run.experiment.comparison
     digest = runtime.state_sha256(state)
     there = {(line["way"], line["seed"]) for line in recorded("selection") if line["state_sha256"] == digest}
     with jax.set_mesh(run.mesh):

@@ -39,6 +39,10 @@ class Combined:
         return next((source.num_classes for source in self.sources.values() if source.num_classes is not None), None)
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        return next((source.class_names for source in self.sources.values() if source.num_classes is not None), ())
+
+    @property
     def spec(self) -> Spec:
         return self._named({name: source.spec for name, source in self.sources.items()})
 
@@ -136,6 +140,86 @@ def unpaired(**sources: Source) -> Combined:
 
 
 @dataclasses.dataclass(frozen=True)
+class Renamed:
+    """A source whose arrays go by other names; those that no name is given to are left out.
+
+    Attributes:
+      source: of the examples.
+      names: of each array that is delivered, the name that it has there.
+    """
+
+    source: Source
+    names: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    @property
+    def num_classes(self) -> int | None:
+        return self.source.num_classes if "label" in self.names else None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.source.class_names if "label" in self.names else ()
+
+    @property
+    def by_index(self) -> bool:
+        return getattr(self.source, "by_index", False)
+
+    @property
+    def spec(self) -> Spec:
+        return self._named(self.source.spec)
+
+    def _named(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
+        return {new: arrays[old] for new, old in self.names.items()}
+
+    def summary(self) -> str:
+        """That of the source, with the names."""
+        return f"{self.source.summary()}\n  as {', '.join(f'{new} ({old})' for new, old in self.names.items())}"
+
+    def fingerprint(self) -> str:
+        """Of the source and of the names."""
+        names = [f"{new} {old}" for new, old in sorted(self.names.items())]
+        return hashlib.sha256("\n".join([self.source.fingerprint(), *names]).encode()).hexdigest()
+
+    def feed(self, seed: int, draws: int, batch_size: int, places: order.Places) -> Feed:
+        inner = self.source.feed(seed, draws, batch_size, places)
+
+        def fetch(data: Any, inputs: Any, step: jax.Array) -> Batch:
+            return self._named(inner.fetch(data, inputs, step))
+
+        return inner._replace(fetch=fetch)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """The examples at the indices."""
+        return self._named(self.source.read(indices))
+
+
+def renamed(source: Source, **names: str) -> Renamed:
+    """A source whose arrays go by other names.
+
+    Args:
+      source: of the examples.
+      **names: `renamed(pairs, inputs="a", target="b")` delivers what `pairs` calls `'a'` as `'inputs'`, `'b'` as
+        `'target'`, and nothing else. One array may be delivered twice.
+
+    Returns:
+      The source.
+
+    Raises:
+      InvalidInputError: for a name that the source does not have.
+    """
+    missing = [old for old in names.values() if old not in source.spec]
+    if missing or not names:
+        raise InvalidInputError(f"renamed({names}): {source.name} has {', '.join(source.spec)}")
+    return Renamed(source, names)
+
+
+@dataclasses.dataclass(frozen=True)
 class Transformed:
     """A source whose batches are changed at random, in the compiled step.
 
@@ -154,6 +238,10 @@ class Transformed:
     @property
     def num_classes(self) -> int | None:
         return self.source.num_classes
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.source.class_names
 
     @property
     def by_index(self) -> bool:

@@ -22,14 +22,17 @@ class Extractor(NamedTuple):
     """A network with its weights.
 
     Attributes:
-      apply: `(params, images) -> {'features': [b, d], ...}`, for images uint8 `[b, h, w, c]`; perhaps `'logits'` too.
+      apply: `(params, images) -> {'features': [b, d], ...}`, uint8 as `takes` says; perhaps `'logits'` too.
       params: its weights.
       record: what they are: a part of the protocol of every number.
+      takes: `images`, `[b, h, w, c]`, which of clips are their frames; `clips`, `[b, t, h, w, c]`; or `pairs`, an output
+        and its target, `[b, 2, ...]`.
     """
 
     apply: Apply
     params: PyTree
     record: dict[str, Any]
+    takes: str = "images"
 
 
 class Outputs(NamedTuple):
@@ -50,11 +53,12 @@ class Outputs(NamedTuple):
 
 def extract(
     extractors: Mapping[str, Extractor],
-    images: Iterable[UInt8[np.ndarray, "_ h w c"]],
+    images: Iterable[UInt8[np.ndarray, "_ *example"]],
     count: int,
     *,
     mesh: Mesh,
     batch_size: int = 64,
+    paired: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Outputs]:
     """Runs images through networks.
@@ -63,24 +67,25 @@ def extract(
 
     Args:
       extractors: networks by name.
-      images: parts of any lengths, with `count` images or more; what is more is not looked at.
+      images: parts of any lengths, with `count` images or more; what is more is not looked at. Images may be clips.
       count: how many images.
       mesh: over which devices.
       batch_size: images at a time, rounded up to a multiple of the devices. The last batch is padded, and the padding's
         outputs dropped, so that it changes no value beyond rounding.
+      paired: whether each example is an output and its target, `[2, ...]`; networks of images see the output alone.
       progress: is told after every batch how far it has come.
 
     Returns:
-      The outputs of exactly `count` images, in order, for each network.
+      The outputs of exactly `count` images, in order, for each network; of clips, those of every frame in turn.
 
     Raises:
-      InvalidInputError: for fewer images than `count`.
+      InvalidInputError: for fewer images than `count`, or examples that a network does not take.
     """
     if count < 1 or batch_size < 1:
         raise InvalidInputError(f"count={count}, batch_size={batch_size}: expected 1 or more")
     size = -(-batch_size // mesh.size) * mesh.size
     along = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
-    run = {name: _on_each_device(network.apply, mesh) for name, network in extractors.items()}
+    run = {name: _on_each_device(network.apply, mesh, network.takes, paired) for name, network in extractors.items()}
     params = {name: placed(network, mesh).params for name, network in extractors.items()}
     parts: dict[str, list[Outputs]] = {name: [] for name in extractors}
     done = 0
@@ -93,7 +98,8 @@ def extract(
         done += valid
         if progress is not None:
             progress(done, count)
-    return {name: _joined(found).first(count) for name, found in parts.items()}
+    rows = {name: len(found[0].features) // size for name, found in parts.items()}
+    return {name: _joined(found).first(count * rows[name]) for name, found in parts.items()}
 
 
 def placed(network: Extractor, mesh: Mesh) -> Extractor:
@@ -102,11 +108,21 @@ def placed(network: Extractor, mesh: Mesh) -> Extractor:
     return network._replace(params=jax.tree.map(lambda x: _put(x, everywhere), network.params))
 
 
-@functools.lru_cache(maxsize=8)
-def _on_each_device(apply: Apply, mesh: Mesh) -> Apply:
+@functools.lru_cache(maxsize=16)
+def _on_each_device(apply: Apply, mesh: Mesh, takes: str, paired: bool) -> Apply:
     """The network as each device's own program, so that its values are those of one device; outputs go to all."""
     along = PartitionSpec(mesh.axis_names)
-    mapped = jax.shard_map(apply, mesh=mesh, in_specs=(PartitionSpec(), along), out_specs=along)
+
+    def own(params: PyTree, examples: Array) -> dict[str, Array]:
+        images = examples[:, 0] if paired and takes != "pairs" else examples
+        if takes == "images" and images.ndim == 5:
+            images = images.reshape(-1, *images.shape[2:])
+        expected = {"images": 4, "clips": 5}.get(takes, images.ndim)
+        if images.ndim != expected or (takes == "pairs" and not paired):
+            raise InvalidInputError(f"a network of {takes} got examples of shape {examples.shape[1:]}")
+        return apply(params, images)
+
+    mapped = jax.shard_map(own, mesh=mesh, in_specs=(PartitionSpec(), along), out_specs=along)
     return jax.jit(mapped, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 

@@ -7,15 +7,19 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Array
 from PIL import Image
 
 from gan_jax.core import Step, UpdateRule, alternating, make_step
-from gan_jax.data import Source
+from gan_jax.data import Source, renamed
+from gan_jax.eval import PAIRS, Metric
+from gan_jax.runtime.conditions import TARGET, Conditions
 from gan_jax.runtime.evaluation import directions
 from gan_jax.runtime.frozen import Frozen
-from gan_jax.types import Game, InvalidInputError
+from gan_jax.types import Batch, Game, InvalidInputError, PRNGKey, State
 
+Preview = Callable[[State, PRNGKey, Batch], Array]
+RECONSTRUCT = "reconstruct"
 EVALUATED = "eval/"  # what names of metrics of samples begin with, in the log
 _BOUNDARIES = ("steps", "report_every", "sample_every", "checkpoint_every")  # where a dispatch must end
 
@@ -40,8 +44,8 @@ class Experiment:
       keep_every: keep for good each checkpoint whose step this divides; 0 for none.
       sample_count: samples in a grid.
       fsdp: over how many devices the large arrays of the players are split; 1 keeps a copy on each.
-      metrics: of samples, computed on the way; names as `eval.requests` has them, separated by commas, such as `fcd2k`,
-        or `mixture`. In the log they are `eval/NAME`.
+      metrics: computed on the way; names as `eval.requests` has them, separated by commas, such as `fcd2k`, `mixture`
+        or `psnr`. In the log they are `eval/NAME`.
       evaluate_every: iterations between those; 0 for none.
       best_metric: keep the checkpoint with the best value of this metric of the log too; empty for none.
       best_mode: whether the `min` or the `max` of it is best; empty for what the metric of samples says, else `max`.
@@ -51,7 +55,12 @@ class Experiment:
       update_rule: how the game's phases make an iteration; see `core.rules`.
       reference: makes the data that metrics compare samples with, with labels where a classifier is to be trained on
         them; `source` by default.
-      sample_inputs: what a game without a prior maps to the samples of a grid.
+      conditions: makes the source of what the game's functions map, where that is not drawn from a prior: its `'inputs'`
+        are source images, its `'target'` what they should become, where that is known. Grids show its first examples,
+        metrics are of all. For reconstructions the images of the reference, by default.
+      previews: more pictures beside each grid of samples, by name: `(state, key, examples) -> images`, of the first
+        `sample_count` examples of `conditions`; see `runtime.side_by_side`.
+      own_metrics: metrics beside those of `eval.METRICS`, by the names that `metrics` has for them.
       frozen: networks that nothing trains, by their names in `state.frozen`: each a function that reads one. They are
         read once, are in no checkpoint, and a run is not continued with others.
     """
@@ -78,7 +87,9 @@ class Experiment:
     max_rollbacks: int = 3
     update_rule: UpdateRule = alternating
     reference: Callable[[], Source] | None = None
-    sample_inputs: Callable[[], PyTree] | None = None
+    conditions: Callable[[], Source] | None = None
+    previews: Mapping[str, Preview] = dataclasses.field(default_factory=dict)
+    own_metrics: Mapping[str, Metric] = dataclasses.field(default_factory=dict)
     frozen: Mapping[str, Callable[[], Frozen]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -115,11 +126,11 @@ class Experiment:
                 f"best_metric={self.best_metric!r}: checkpoint_every={self.checkpoint_every} must be a multiple of "
                 f"evaluate_every={self.evaluate_every}, so that every checkpoint has its value"
             )
-        if self.game.prior is None and self.metrics:
-            raise InvalidInputError(f"metrics={self.metrics!r}: this game has no prior to draw samples from")
         self.best()
-        if self.game.prior is None and self.sample_every and self.sample_inputs is None:
-            raise InvalidInputError("sample_inputs is missing: this game has no prior, so its grids need source images")
+        if self.game.prior is None and (self.sample_every or self.metrics) and self.conditions is None:
+            raise InvalidInputError("conditions is missing: this game has no prior, so its samples need inputs to map")
+        if self.previews and self.conditions is None and RECONSTRUCT not in self.game.functions:
+            raise InvalidInputError(f"previews {', '.join(self.previews)}: expected `conditions`, whose examples they show")
 
     @functools.cached_property
     def step(self) -> Step:
@@ -131,13 +142,48 @@ class Experiment:
         """The networks that nothing trains, read when they are first asked for."""
         return {name: read() for name, read in self.frozen.items()}
 
+    @functools.cached_property
+    def examples(self) -> Conditions:
+        """What functions of the game map, opened when it is first asked for."""
+        if self.conditions is not None:
+            return Conditions(self.conditions())
+        if RECONSTRUCT not in self.game.functions:
+            raise InvalidInputError("conditions is missing: this game's function has no inputs to map")
+        return Conditions(renamed(self.comparison, inputs="real", target="real"))
+
+    @functools.cached_property
+    def comparison(self) -> Source:
+        """What metrics compare with: `reference`; else the images of `source`, or the targets of `conditions`."""
+        source = (self.reference or self.source)()
+        if "real" in source.spec or self.reference is not None or self.conditions is None:
+            return source
+        return renamed(self.examples.source, real=TARGET) if self.examples.has_target else source
+
+    def outputs(self, function: str, takes: str) -> tuple[str, Conditions | None]:
+        """Which function makes what a metric takes, and what it maps.
+
+        Args:
+          function: by name; empty for the usual one: `reconstruct` for pairs where the game has it, else `sample`.
+          takes: see `eval.Metric`.
+
+        Returns:
+          The name; and the examples that it maps, None for samples that are drawn from a prior.
+        """
+        known = self.game.functions
+        if not function:
+            function = RECONSTRUCT if takes == PAIRS and RECONSTRUCT in known else "sample"
+        if function not in known:
+            raise InvalidInputError(f"this game has no function {function!r}: it has {', '.join(known)}")
+        drawn = function == "sample" and self.game.prior is not None
+        return function, None if drawn else self.examples
+
     def best(self) -> str:
         """Whether the `min` or the `max` of `best_metric` is best.
 
         Raises:
           InvalidInputError: where `best_mode` says the opposite of what the metric is.
         """
-        own = directions(self.wanted_metrics()).get(self.best_metric.removeprefix(EVALUATED), "")
+        own = directions(self.wanted_metrics(), self.own_metrics).get(self.best_metric.removeprefix(EVALUATED), "")
         if own and self.best_mode and own != self.best_mode:
             raise InvalidInputError(
                 f"best_mode={self.best_mode!r}: of {self.best_metric} the {own} is best; leave best_mode out"

@@ -34,12 +34,14 @@ def diversity(experiment: Experiment, state: GANState, key: Array) -> Array | No
       The mean distance, in units of the samples (images: 0 to 2), on the devices, which work on when this returns;
       None if the game has no prior, and the experiment fewer than two inputs for samples.
     """
-    if experiment.game.prior is None and experiment.sample_inputs is None:
+    pairs = _PAIRS
+    if experiment.game.prior is None:
+        pairs = 0 if experiment.conditions is None else min(_PAIRS, len(experiment.examples) // 2)
+    if not pairs:
         return None
     classes = experiment.game.num_classes
-    label = None if classes is None else np.tile(np.arange(_PAIRS, dtype=np.int32) % classes, 2)
-    samples = begin_samples(experiment, state, key, 2 * _PAIRS, label=label)
-    return _mean_distance(samples) if len(samples) > 1 else None
+    label = None if classes is None else np.tile(np.arange(pairs, dtype=np.int32) % classes, 2)
+    return _mean_distance(begin_samples(experiment, state, key, 2 * pairs, label=label))
 
 
 @jax.jit

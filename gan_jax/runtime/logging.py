@@ -38,10 +38,10 @@ class Silent:
         self.last = record
         self._watch(record)
 
-    def picture(self, picture: Image.Image, step: int) -> pathlib.Path:
+    def picture(self, picture: Image.Image, step: int, name: str = "") -> pathlib.Path:
         """Saves nothing."""
         del picture
-        return pathlib.Path(f"step_{step:08d}.png")
+        return pathlib.Path(f"{name or 'step'}_{step:08d}.png")
 
     def close(self) -> None:
         """Has nothing to write."""
@@ -109,17 +109,17 @@ class Logger(Silent):
             self._wandb.log(record)
         super().report(record)
 
-    def picture(self, picture: Image.Image, step: int) -> pathlib.Path:
-        """Saves a grid of samples as `samples/step_*.png`."""
-        path = self._samples / f"step_{step:08d}.png"
+    def picture(self, picture: Image.Image, step: int, name: str = "") -> pathlib.Path:
+        """Saves a grid of samples as `samples/step_*.png`, or another picture as `samples/NAME_*.png`."""
+        path = self._samples / f"{name or 'step'}_{step:08d}.png"
         temporary = path.with_suffix(".tmp")
         picture.save(temporary, format="png")
         os.replace(temporary, path)
-        self._board.add_image("samples", np.asarray(picture.convert("RGB")), step, dataformats="HWC")
+        self._board.add_image(name or "samples", np.asarray(picture.convert("RGB")), step, dataformats="HWC")
         if self._wandb is not None:
             import wandb  # noqa: PLC0415 - an optional dependency
 
-            self._wandb.log({"samples": wandb.Image(picture), "step": step})
+            self._wandb.log({name or "samples": wandb.Image(picture), "step": step})
         return path
 
     def close(self) -> None:

@@ -1,6 +1,7 @@
 """The loop: run a dispatch, report, sample, save, until the end, a signal, or divergence."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +20,7 @@ from gan_jax.runtime.health import all_finite, diversity
 from gan_jax.runtime.logging import Pace, Silent, duration
 from gan_jax.runtime.preview import grid_columns
 from gan_jax.runtime.program import Carried, Program
-from gan_jax.runtime.sampling import begin_samples, stream_samples
+from gan_jax.runtime.sampling import begin_outputs, begin_samples, stream_samples
 from gan_jax.runtime.signals import StopRequest
 from gan_jax.runtime.watchdog import Watchdog
 from gan_jax.types import Game
@@ -124,7 +125,7 @@ class Loop:
             or not all_finite(state)
         ):
             return {}
-        values = self.evaluator(stream_samples(settings, state, settings.seed))
+        values = self.evaluator(functools.partial(stream_samples, settings, state, settings.seed))
         return {f"{EVALUATED}{name}": value for name, value in values.items()}
 
     def report(
@@ -166,14 +167,21 @@ class Loop:
         return jax.random.fold_in(jax.random.key(self.experiment.seed), _GRID_KEY)
 
     def sample(self, step: int, state: GANState) -> Callable[[], None]:
-        """Begins a grid of samples, from the same latents every time; what it returns saves it."""
-        count = self.experiment.sample_count
-        samples = begin_samples(self.experiment, state, self.grid_key(), count)
+        """Begins a grid of samples, from the same latents every time, and the previews; what it returns saves them."""
+        settings, count = self.experiment, self.experiment.sample_count
+        samples = begin_samples(settings, state, self.grid_key(), count)
+        shown = {
+            name: begin_outputs(settings, preview, state, self.grid_key(), settings.examples.read(0, count))
+            for name, preview in settings.previews.items()
+        }
 
         def save() -> None:
             if hosts.is_primary():
-                columns = grid_columns(count, self.experiment.game.num_classes)
-                path = self.logger.picture(self.experiment.preview(np.asarray(samples), columns), step)
-                self.say(f"samples in {path}")
+                columns = grid_columns(count, settings.game.num_classes)
+                path = self.logger.picture(settings.preview(np.asarray(samples), columns), step)
+                for name, images in shown.items():
+                    self.logger.picture(settings.preview(np.asarray(images), math.isqrt(count)), step, name)
+                beside = f", and {', '.join(shown)} beside it" if shown else ""
+                self.say(f"samples in {path}{beside}")
 
         return save

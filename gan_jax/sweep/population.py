@@ -126,7 +126,7 @@ def train_population(
             return logs.finished(experiment.steps) or []
         mesh, cache = runtime.make_mesh(), evaluation_cache or workdir / "evaluation"
         with jax.set_mesh(mesh):
-            judge = make_evaluator(experiment, source, mesh, cache, say, watchdog)
+            judge = make_evaluator(experiment, mesh, cache, say, watchdog)
         chosen = tuple(jax.devices() if devices is None else devices)
         return _Trainer(
             experiment, members, workdir, source, search, say, stop, watchdog, chosen, logs, judge, watch, replaces
@@ -396,7 +396,7 @@ class _Trainer:
         state = meshes.put_replicated(programs.member_state(carried, slot, mesh), judge.mesh)
         judge.seed = seed
         with jax.set_mesh(judge.mesh):
-            values = judge(runtime.stream_samples(settings, state, seed))
+            values = judge(functools.partial(runtime.stream_samples, settings, state, seed))
         return {f"{EVALUATED}{name}": value for name, value in values.items()}
 
     def _decide(self, population: Population, step: int, carried: Carried) -> Carried:
