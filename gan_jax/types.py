@@ -89,9 +89,10 @@ class View:
       inputs: what the generator maps: latents, labels, source images.
       state: the state of the game, in which the player that is updated has the parameters that are differentiated;
         `state.aux`, `state.hparams` and `state.frozen` are there.
-      generator: `(*inputs) -> (fakes, model state)`, with parameters and noise bound.
+      generator: `(*inputs) -> (outputs, model state)`, with parameters and noise bound.
       discriminator: `(x) -> (outputs, model state)`, with parameters, labels and the augmentation of the reals bound.
       fake_discriminator: the same with the augmentation of the fakes.
+      fakes: takes what the discriminator sees from the generator's outputs; all of them unless told otherwise.
     """
 
     batch: Batch
@@ -101,10 +102,11 @@ class View:
     generator: Callable[..., tuple[PyTree, PyTree]]
     discriminator: Callable[[PyTree], tuple[PyTree, PyTree]]
     fake_discriminator: Callable[[PyTree], tuple[PyTree, PyTree]]
+    fakes: Callable[[PyTree], PyTree] = lambda made: made
 
     @functools.cached_property
     def generated(self) -> tuple[PyTree, PyTree]:
-        """The fakes, and the generator's model state after them."""
+        """The generator's outputs, and its model state after them."""
         return self.generator(*self.inputs)
 
     @functools.cached_property
@@ -113,9 +115,14 @@ class View:
         return self.discriminator(self.real)
 
     @property
+    def made(self) -> PyTree:
+        """All that the generator returns: samples, or a dict with samples, codes, means, ..."""
+        return self.generated[0]
+
+    @property
     def fake(self) -> PyTree:
         """Samples of the generator, a tree like `real`."""
-        return self.generated[0]
+        return self.fakes(self.made)
 
     @property
     def real_out(self) -> PyTree:
@@ -129,7 +136,7 @@ class View:
 
     def generate(self, *inputs: PyTree) -> PyTree:
         """Samples of other inputs, with the noise of `fake`."""
-        return self.generator(*inputs)[0]
+        return self.fakes(self.generator(*inputs)[0])
 
     def critic(self, x: PyTree) -> PyTree:
         """The discriminator, as it was when it made `real_out`: a penalty at the reals shares that forward pass."""

@@ -7,7 +7,7 @@ from gan_jax.gans.cyclegan import cyclegan
 from gan_jax.gans.dcgan import dcgan
 from gan_jax.gans.r3gan import r3gan
 from gan_jax.gans.sngan import sngan
-from gan_jax.gans.standard import standard_game
+from gan_jax.gans.standard import sampler, sampling_weights, standard_game
 from gan_jax.gans.stylegan2 import stylegan2
 from gan_jax.gans.terms import gradient_penalty, penalty, r1, r2
 from gan_jax.gans.vanilla import vanilla
@@ -25,6 +25,8 @@ __all__ = [
     "r1",
     "r2",
     "r3gan",
+    "sampler",
+    "sampling_weights",
     "sngan",
     "standard_game",
     "stylegan2",

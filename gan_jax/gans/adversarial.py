@@ -16,7 +16,7 @@ from jaxtyping import Array, PyTree
 from gan_jax import core
 from gan_jax.augment import control, init_ada, observe
 from gan_jax.core import GANState, Hook
-from gan_jax.gans.standard import DISCRIMINATOR, standard_game
+from gan_jax.gans.standard import DISCRIMINATOR, sampled_labels, sampler, standard_game
 from gan_jax.gans.terms import LOGITS, Pick, gan_loss, sees_reals
 from gan_jax.losses import GANLoss
 from gan_jax.types import Batch, Game, InvalidInputError, Network, Prior, PRNGKey, Scalar, Term, Value, View
@@ -157,21 +157,6 @@ def adversarial(
     def inputs(key: PRNGKey, batch: Batch, hparams: Mapping[str, Any]) -> tuple[Array, ...]:
         return scaled(prior.sample(key, batch["real"].shape[0]), hparams), *condition(batch)
 
-    def sample(
-        state: GANState,
-        key: PRNGKey,
-        n: int,
-        label: Array | None = None,
-        *,
-        inputs: Array | None = None,
-        truncation: float | None = None,
-    ) -> Array:
-        latent_key, label_key, network_key = jax.random.split(key, 3)
-        z = scaled(prior.sample(latent_key, n, truncation) if inputs is None else inputs, state.hparams)
-        conditions = sampled_labels(label, label_key, z.shape[0], num_classes)
-        params, model_state = sampling_weights(state, "generator")
-        return generator.apply(params, model_state, z, *conditions, train=False, key=network_key)[0]
-
     def judge(state: GANState, samples: Array, label: Array | None = None) -> Array:
         player = state.players["discriminator"]
         conditions = sampled_labels(label, core.init_key(state.key), len(samples), num_classes)
@@ -187,7 +172,7 @@ def adversarial(
         hooks=(*([] if augment is None else [augment.hook(critic_steps)]), *averages, *hooks),
         hparams={} if latent_scale is None else {"latent_scale": latent_scale},
         check=lambda batch: check_labels(batch, num_classes), prior=prior, num_classes=num_classes,
-        functions={"sample": sample, "logits": judge},
+        functions={"sample": sampler(generator, prior, num_classes, latents=scaled), "logits": judge},
         **({} if augment is None else {"preprocess": augment}), **options,
     )  # fmt: skip
 
@@ -226,22 +211,3 @@ def check_labels(batch: Batch, num_classes: int | None) -> None:
             f"num_classes={num_classes}, but the batch has no 'label': ask the data source for labels (labels=True), "
             "or use a data set that has them (a folder of images needs one sub-folder per class)"
         )
-
-
-def sampled_labels(label: Array | None, key: PRNGKey, n: int, num_classes: int | None) -> tuple[Array, ...]:
-    """The generator's inputs after the latents: none, the labels asked for, or labels drawn uniformly."""
-    if num_classes is None:
-        if label is not None:
-            raise InvalidInputError("label was given, but this game is unconditional: leave it out")
-        return ()
-    if label is None:
-        return (jax.random.randint(key, (n,), 0, num_classes),)
-    return (jnp.broadcast_to(jnp.asarray(label, jnp.int32), (n,)),)
-
-
-def sampling_weights(state: GANState, player: str) -> tuple[PyTree, PyTree]:
-    """Parameters and model state to sample with: the averaged ones where the game keeps an average."""
-    averaged = state.ema.get(player)
-    if averaged is None:
-        return state.players[player].params, state.players[player].model_state
-    return averaged["params"], averaged["model_state"]

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
@@ -33,8 +34,9 @@ def standard_game(
     *,
     inputs: Inputs,
     optimizers: Mapping[str, optax.GradientTransformation],
-    functions: Mapping[str, Callable[..., PyTree]],
+    functions: Mapping[str, Callable[..., PyTree]] = MappingProxyType({}),
     real: Callable[[Batch], PyTree] = lambda batch: batch["real"],
+    fakes: Callable[[PyTree], PyTree] = lambda made: made,
     condition: Callable[[Batch], tuple[PyTree, ...]] = lambda batch: (),
     preprocess: Callable[[PRNGKey, PyTree, GANState], PyTree] = lambda key, x, state: x,
     critic_steps: int = 1,
@@ -54,8 +56,9 @@ def standard_game(
       terms: of both players; see `gan_jax.gans.terms`.
       inputs: `(key, batch, hparams) -> (...)`, what the generator maps: latents, labels, source images.
       optimizers: of each player.
-      functions: see `Game.functions`.
+      functions: see `Game.functions`; `sample` is by default what `sampler` makes.
       real: the part of a batch that is real to the discriminator; the generator makes the like.
+      fakes: takes what is like it from the generator's outputs, where these are more.
       condition: what the discriminator sees beside samples, of the same batch: labels, source images.
       preprocess: `(key, x, state) -> x`, done to all that the discriminator sees: augmentation, concatenation.
       critic_steps: updates of the discriminator in an iteration, each with a batch of its own.
@@ -92,7 +95,7 @@ def standard_game(
 
             view = View(
                 batch, real(batch), core.constrain_batch(inputs(input_key, batch, state.hparams)), state, generate,
-                functools.partial(criticize, keys.real), functools.partial(criticize, keys.fake_critic),
+                functools.partial(criticize, keys.real), functools.partial(criticize, keys.fake_critic), fakes,
             )  # fmt: skip
             writes = "generated" if player == GENERATOR else "judged"
             return view, keys.terms, None if lazy else getattr(view, writes)[1]
@@ -105,7 +108,7 @@ def standard_game(
         first = jax.tree.map(lambda x: x[:1], batch)
         drawn = inputs(generator_key, first, constants)
         params, model_state = generator.init(generator_key, *drawn)
-        _check_shapes(generator, (params, model_state, *drawn), real(first), key)
+        _check_shapes(generator, (params, model_state, *drawn), fakes, real(first), key)
         judge = discriminator.init(discriminator_key, real(first), *condition(first))
         players = {
             GENERATOR: core.create_player(params, model_state, optimizers[GENERATOR]),
@@ -123,7 +126,73 @@ def standard_game(
         *phases(GENERATOR, reuse_batch=not new_batch),
     )
     shown = tuple(name for hook in hooks for name in hook.shown)
+    functions = {"sample": sampler(generator, prior, num_classes, fakes=fakes), **functions}
     return Game(init, moves, tuple(hook.run for hook in hooks), functions, prior, num_classes, shown)
+
+
+def sampler(
+    generator: Network,
+    prior: Prior | None = None,
+    num_classes: int | None = None,
+    *,
+    fakes: Callable[[PyTree], PyTree] = lambda made: made,
+    latents: Callable[[Array, Mapping[str, Array]], Array] = lambda z, hparams: z,
+) -> Callable[..., PyTree]:
+    """The function `sample` of a game: what the generator makes of latents, or of data where there is no prior.
+
+    Args:
+      generator: `(inputs) -> outputs`, or `(inputs, label) -> outputs` if conditional.
+      prior: see `Game.prior`.
+      num_classes: see `Game.num_classes`.
+      fakes: see `standard_game`.
+      latents: `(z, hparams) -> z`, what becomes of the prior's latents before the generator has them.
+
+    Returns:
+      `(state, key, n, label=None, *, inputs=None, truncation=None) -> samples`, of the averaged generator if there is
+      one; labels that are not given are drawn.
+    """
+
+    def sample(
+        state: GANState,
+        key: PRNGKey,
+        n: int,
+        label: Array | None = None,
+        *,
+        inputs: PyTree = None,
+        truncation: float | None = None,
+    ) -> PyTree:
+        latent_key, label_key, network_key = jax.random.split(key, 3)
+        if prior is not None:
+            z = prior.sample(latent_key, n, truncation) if inputs is None else inputs
+            given = latents(z, state.hparams)
+        elif inputs is None or truncation is not None:
+            raise InvalidInputError("this game maps data: give inputs=, and no truncation")
+        else:
+            given = jax.tree.map(lambda x: x[:n], inputs)
+        labels = sampled_labels(label, label_key, jax.tree.leaves(given)[0].shape[0], num_classes)
+        params, model_state = sampling_weights(state, GENERATOR)
+        return fakes(generator.apply(params, model_state, given, *labels, train=False, key=network_key)[0])
+
+    return sample
+
+
+def sampled_labels(label: Array | None, key: PRNGKey, n: int, num_classes: int | None) -> tuple[Array, ...]:
+    """The generator's inputs after the latents: none, the labels asked for, or labels drawn uniformly."""
+    if num_classes is None:
+        if label is not None:
+            raise InvalidInputError("label was given, but this game is unconditional: leave it out")
+        return ()
+    if label is None:
+        return (jax.random.randint(key, (n,), 0, num_classes),)
+    return (jnp.broadcast_to(jnp.asarray(label, jnp.int32), (n,)),)
+
+
+def sampling_weights(state: GANState, player: str = GENERATOR) -> tuple[PyTree, PyTree]:
+    """Parameters and model state to sample with: the averaged ones where the game keeps an average."""
+    averaged = state.ema.get(player)
+    if averaged is None:
+        return state.players[player].params, state.players[player].model_state
+    return averaged["params"], averaged["model_state"]
 
 
 class _Keys(NamedTuple):
@@ -147,8 +216,14 @@ def _keys(player: str, lazy: bool, key: PRNGKey, count: int) -> _Keys:
     return _Keys(*jax.random.split(jax.random.fold_in(key, 0xFFFFFFFF), 3), [key])
 
 
-def _check_shapes(generator: Network, arguments: tuple[PyTree, ...], real: PyTree, key: PRNGKey) -> None:
-    made = jax.eval_shape(lambda: generator.apply(*arguments, train=False, key=key)[0])
+def _check_shapes(
+    generator: Network,
+    arguments: tuple[PyTree, ...],
+    fakes: Callable[[PyTree], PyTree],
+    real: PyTree,
+    key: PRNGKey,
+) -> None:
+    made = jax.eval_shape(lambda: fakes(generator.apply(*arguments, train=False, key=key)[0]))
     shapes, wanted = (jax.tree.map(jnp.shape, tree) for tree in (made, real))
     if shapes != wanted:
         found, expected = (jax.tree.map(lambda x: x.shape[1:], tree) for tree in (made, real))

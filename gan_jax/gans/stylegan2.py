@@ -9,7 +9,8 @@ from jaxtyping import Array, Float, PyTree
 
 from gan_jax import core
 from gan_jax.core import GANState
-from gan_jax.gans.adversarial import adversarial, sampled_labels, sampling_weights, with_adam
+from gan_jax.gans.adversarial import adversarial, with_adam
+from gan_jax.gans.standard import sampled_labels, sampling_weights
 from gan_jax.gans.terms import r1
 from gan_jax.losses import GANLoss, non_saturating
 from gan_jax.regularizers import path_length
