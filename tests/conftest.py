@@ -4,6 +4,7 @@ import gc
 import itertools
 import os
 import pathlib
+import signal
 
 from tests import QUICK_XLA
 
@@ -37,6 +38,8 @@ jax.config.update("jax_compilation_cache_dir", processes.CACHE)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
+# A suite that a shell began in the background ignores SIGINT, and what it starts would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 processes.adopt()
 
 _MAPPINGS = 30_000  # Linux gives a process 65,530; where they run out, XLA ends it by a segmentation fault
