@@ -217,6 +217,8 @@ class Records:
     def summary(self) -> str:
         check_labels(self.name, self.shown.get("label"), self.num_classes)
         check_class_names(self.name, self.class_names, self.num_classes)
+        for name, values in self.shown.items():
+            check_values(f"{self.name}: {name!r}", values)
         count = len(next(iter(self.shown.values())))
         head = f"{self.name}: {len(self.reader):,} examples, streamed (below: {count} of them)\n"
         return head + describe(self.shown, self.num_classes, self.class_names)

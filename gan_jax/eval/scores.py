@@ -146,7 +146,8 @@ def _features(found: Comparison) -> tuple[np.ndarray, np.ndarray]:
 def _distance(found: Comparison) -> dict[str, float]:
     """The mean over pairs of the distance of their features."""
     real, fake = _features(found)
-    return {"": float(np.mean(metrics.feature_distance(jnp.asarray(fake), jnp.asarray(real)), dtype=np.float64))}
+    distances = np.asarray(metrics.feature_distance(jnp.asarray(fake), jnp.asarray(real)))
+    return {"": float(np.mean(distances, dtype=np.float64))}
 
 
 def _of_pairs(measure: Callable[[Array, Array], Array], best: str) -> Metric:

@@ -1,13 +1,12 @@
 """What functions of a game map, where that is not drawn from a prior: examples of a source, read once."""
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from gan_jax.data import Source, to_model
 from gan_jax.types import InvalidInputError
 
 INPUTS, TARGET, LABEL = "inputs", "target", "label"
+_CHUNK = 256
 
 
 class Conditions:
@@ -20,7 +19,7 @@ class Conditions:
     def __init__(self, source: Source) -> None:
         """Refuses a source without inputs."""
         self.source = source
-        self._kept: dict[tuple[int, int], dict[str, np.ndarray]] = {}
+        self._kept: dict[int, dict[str, np.ndarray]] = {}
         if INPUTS not in source.spec:
             raise InvalidInputError(
                 f"conditions: {source.name} has {', '.join(source.spec)}: expected 'inputs', which the game maps, and "
@@ -38,12 +37,15 @@ class Conditions:
 
     def read(self, low: int, high: int) -> dict[str, np.ndarray]:
         """Examples from `low` up to `high`, as the game sees them; those after the last are the first ones again."""
-        if (low, high) not in self._kept:
-            stored = self.source.read(np.arange(low, high) % len(self))
-            self._kept[low, high] = {name: np.asarray(to_model(name, values)) for name, values in stored.items()}
-        return self._kept[low, high]
+        indices = np.arange(low, high) % len(self)
+        numbers = indices // _CHUNK
+        groups = np.split(indices, np.flatnonzero(np.diff(numbers)) + 1)
+        parts = [{k: x[group % _CHUNK] for k, x in self._chunk(group[0] // _CHUNK).items()} for group in groups]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def parts(self, count: int, size: int) -> Iterator[dict[str, np.ndarray]]:
-        """The first `count` examples, `size` at a time; the last part is filled up with examples after them."""
-        for low in range(0, count, size):
-            yield self.read(low, low + size)
+    def _chunk(self, number: int) -> dict[str, np.ndarray]:
+        if number not in self._kept:
+            low = number * _CHUNK
+            stored = self.source.read(np.arange(low, min(low + _CHUNK, len(self))))
+            self._kept[number] = {name: np.asarray(to_model(name, values)) for name, values in stored.items()}
+        return self._kept[number]

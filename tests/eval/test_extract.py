@@ -93,7 +93,10 @@ def test_moments_in_blocks():
 
 def test_requests_by_name():
     fid, short, dinov2, proxy = networks.requests(["fid", "fid5k", "fd_dinov2", "fd_dinov25k"])
-    assert (fid.samples, short.samples, dinov2.samples, proxy.samples) == (50_000, 5000, 50_000, 5000)
+    assert (fid.samples, short.samples, dinov2.samples, proxy.samples) == (None, 5000, None, 5000)
+    assert fid.metric.samples == dinov2.metric.samples == 50_000
+    [rebuilt] = networks.requests(["reconstruct:fcd2k"])
+    assert (rebuilt.function, rebuilt.base, rebuilt.samples) == ("reconstruct", "fcd", 2000)
     assert fid.metric is short.metric and dinov2.metric is proxy.metric and dinov2.metric.network == "dinov2"
     for wrong in ("FID", "fid0k", "fid5", "fidk", "fd", ""):
         with pytest.raises(InvalidInputError, match="expected one of fid, "):
@@ -103,11 +106,32 @@ def test_requests_by_name():
 @pytest.mark.parametrize("name", sorted(networks.METRICS))
 def test_every_metric_gives_the_values_that_it_names(name):
     random, classes = np.random.default_rng(0), 30 if name == "stacked" else 5
-    real, fake = (
-        networks.Side(networks.Outputs(*(random.normal(size=(n, width)).astype(np.float32) for width in (8, classes))))
-        for n in (400, 300)
-    )
     metric = networks.METRICS[name]
-    found = metric.compute(real, fake, 0)
+    widths, paired = (2 if name == "mixture" else 8, classes), metric.takes == networks.PAIRS
+    real, fake = (
+        networks.Side(networks.Outputs(*(random.normal(size=(n, width)).astype(np.float32) for width in widths)))
+        for n in (400, 400 if paired else 300)
+    )
+    facts = {"centers": np.zeros((1, 2)), "std": 1.0}
+    found = metric.compute(networks.Comparison(real, fake, 0, facts))
     assert list(found) == list(metric.suffixes) and np.isfinite(list(found.values())).all()
-    assert found == metric.compute(real if metric.compares else None, fake, 0)
+    assert found == metric.compute(networks.Comparison(real if metric.compares else None, fake, 0, facts))
+
+
+def test_networks_see_the_frames_of_clips_or_whole_clips_and_pairs_alike():
+    clips = np.random.default_rng(0).integers(0, 256, (5, 3, 4, 4, 1), np.uint8)
+
+    def total(params, x):
+        return {"features": x.reshape(len(x), -1).astype(np.float32).sum(1, keepdims=True)}
+
+    frames, whole, pair = (networks.Extractor(total, None, {}, takes) for takes in ("images", "clips", "pairs"))
+    found = networks.extract({"frames": frames, "whole": whole}, [clips], 5, mesh=mesh(1), batch_size=2)
+    np.testing.assert_array_equal(found["frames"].features[:, 0], clips.reshape(15, -1).sum(1))
+    np.testing.assert_array_equal(found["whole"].features[:, 0], clips.reshape(5, -1).sum(1))
+    both = np.stack([clips, 255 - clips], axis=1)
+    found = networks.extract({"frames": frames, "pair": pair}, [both], 5, mesh=mesh(8), batch_size=2, paired=True)
+    np.testing.assert_array_equal(found["frames"].features[:, 0], clips.reshape(15, -1).sum(1))
+    np.testing.assert_array_equal(found["pair"].features[:, 0], np.full(5, 255 * clips[0].size))
+    for network, given in ((whole, clips[:, 0]), (pair, clips)):
+        with pytest.raises(InvalidInputError, match=f"a network of {network.takes} got examples"):
+            networks.extract({"x": network}, [given], 5, mesh=mesh(1))
