@@ -48,7 +48,9 @@ def class_number(run: Trained, label: str) -> int:
     if label.isdigit():
         return int(label)
     if label not in run.class_names:
-        known = f"a number, or one of {', '.join(run.class_names)}" if run.class_names else "a number: no class has a name"
+        known = (
+            f"a number, or one of {', '.join(run.class_names)}" if run.class_names else "a number: no class has a name"
+        )
         raise InvalidInputError(f"--label={label}: expected {known}")
     return run.class_names.index(label)
 

@@ -1,7 +1,4 @@
-"""InfoGAN: ten codes that the discriminator can tell from the images. Chen et al., arXiv:1606.03657, 2016.
-
-python -m experiments.train --config=docs/examples/infogan.py --workdir=runs/infogan
-"""
+"""InfoGAN: ten codes that the discriminator can tell from the images. Chen et al., arXiv:1606.03657, 2016."""
 
 import flax.linen as nn
 import jax

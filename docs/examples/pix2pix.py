@@ -1,7 +1,4 @@
-"""pix2pix: what was blurred becomes sharp again. Isola et al., arXiv:1611.07004, 2017.
-
-python -m experiments.train --config=docs/examples/pix2pix.py --workdir=runs/pix2pix
-"""
+"""pix2pix: what was blurred becomes sharp again. Isola et al., arXiv:1611.07004, 2017."""
 
 import flax.linen as nn
 import jax.numpy as jnp

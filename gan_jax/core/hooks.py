@@ -53,9 +53,13 @@ def averaging(
 
     def begin(state: GANState, batch_size: int) -> GANState:
         state = with_hparams(with_batch_size(state, batch_size), values)
-        return state.replace(ema={**state.ema, name or player: copied(state.players[player])})
+        return state.replace(ema={**state.ema, _average(player, name): copied(state.players[player])})
 
     return Hook(ema(player, name=name), begin)
+
+
+def _average(player: str, name: str) -> str:
+    return f"{player}/{name}" if name else player
 
 
 def ema(player: str = "generator", *, name: str = "") -> Callable[[GANState], GANState]:
@@ -67,8 +71,8 @@ def ema(player: str = "generator", *, name: str = "") -> Callable[[GANState], GA
 
     Args:
       player: whose average to keep.
-      name: of the average, where a player has several: `state.ema[name]` must exist, and the hyperparameters are
-        `{name}_ema_halflife_images` and `{name}_ema_rampup`. By default that of the player, without the prefix.
+      name: of the average, where a player has several: `state.ema['player/name']` must exist, and the hyperparameters
+        are `{name}_ema_halflife_images` and `{name}_ema_rampup`. By default `state.ema[player]`, without the prefix.
 
     Returns:
       A hook for `Game.after`.
@@ -78,7 +82,7 @@ def ema(player: str = "generator", *, name: str = "") -> Callable[[GANState], GA
       code (half-life in images, ramp-up 0.05). Other codebases fix beta per step, which then depends on the batch size,
       and average parameters only, leaving batch statistics behind.
     """
-    average, prefix = name or player, f"{name}_" if name else ""
+    average, prefix = _average(player, name), f"{name}_" if name else ""
 
     def hook(state: GANState) -> GANState:
         batch_size = state.aux["batch_size"]

@@ -32,7 +32,7 @@ class GANState(flax.struct.PyTreeNode):
       step: iterations done, int32.
       key: the root key, into which every draw folds the step; only a rollback after a divergence changes it.
       players: `PlayerState` by name.
-      ema: averaged `{'params', 'model_state'}` by the name of the average, empty without an EMA.
+      ema: averaged `{'params', 'model_state'}` by the name of the player, or `player/name` where it has several.
       aux: other arrays that training carries (image pools, controllers).
       hparams: scalars that may vary between runs of one compiled program; those of the optimisers are in their states
         (see `get_hparams`).

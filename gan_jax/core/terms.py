@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from gan_jax.core.state import GANState
-from gan_jax.types import Batch, InvalidInputError, LossFn, Out, Phase, PRNGKey, Scalar, Term, View
+from gan_jax.types import Batch, InvalidInputError, LossFn, Metrics, Out, Phase, PRNGKey, Scalar, Term, View
 
 See = Callable[[PyTree, GANState, Batch, PRNGKey], tuple[View, Sequence[PRNGKey], PyTree | None]]
 
@@ -26,7 +26,7 @@ def sum_of_terms(terms: Sequence[Term], see: See) -> LossFn:
 
     def loss(params: PyTree, state: GANState, batch: Batch, key: PRNGKey) -> tuple[Scalar, Out]:
         view, keys, model_state = see(params, state, batch, key)
-        total, metrics, aux = jnp.zeros(()), {}, {}
+        total, metrics, aux = jnp.zeros(()), Metrics(), dict[str, PyTree]()
         for term, term_key in zip(terms, keys, strict=True):
             found = term.value(view, term_key)
             value = jnp.mean(found.loss)

@@ -1,6 +1,17 @@
 """Data sources: batches as a function of (seed, step), on any number of hosts."""
 
-from gan_jax.data.combine import Combined, Renamed, Transformed, clip, crop, flip, renamed, transformed, unpaired, zip_sources
+from gan_jax.data.combine import (
+    Combined,
+    Renamed,
+    Transformed,
+    clip,
+    crop,
+    flip,
+    renamed,
+    transformed,
+    unpaired,
+    zip_sources,
+)
 from gan_jax.data.digits import digits
 from gan_jax.data.folder import image_folder
 from gan_jax.data.mixtures import Mixture, grid, ring

@@ -1,8 +1,8 @@
 """What a data source is: in memory and gathered on the device, read from storage, or drawn from a distribution.
 
 Every source has `name`, `spec` (one example as the game sees it), `num_classes` (None without labels), `class_names`
-(empty where nobody named them), `summary()` for the person who reads the log, `fingerprint()`, which tells two data sets apart, and `feed(...)`, which says how its
-batches get into the compiled step.
+(empty where nobody named them), `summary()` for the person who reads the log, `fingerprint()`, which tells two data
+sets apart, and `feed(...)`, which says how its batches get into the compiled step.
 """
 
 import dataclasses
@@ -301,7 +301,9 @@ class Draws:
 
     def summary(self) -> str:
         drawn = jax.device_get(self.draw(jax.random.key(0), 1000))
-        return f"{self.name}: drawn anew for every batch (below: 1,000 draws)\n" + describe(drawn, self.num_classes, self.class_names)
+        return f"{self.name}: drawn anew for every batch (below: 1,000 draws)\n" + describe(
+            drawn, self.num_classes, self.class_names
+        )
 
     def fingerprint(self) -> str:
         """Of the shapes only: what is drawn is in the experiment file."""
@@ -323,7 +325,7 @@ class Draws:
         return Feed(jax.random.fold_in(jax.random.key(seed), DATA_KEY), lambda length: None, fetch, stream)
 
 
-def to_model(name: str, values: jax.Array) -> jax.Array:
+def to_model(name: str, values: Any) -> Any:
     """Labels and other integers as int32; uint8 images as float32 in [-1, 1], 255 at 1; other values as float32."""
     if values.dtype == jnp.uint8 and name != "label":
         return values.astype(jnp.float32) / 127.5 - 1.0
@@ -360,7 +362,7 @@ def check_class_names(name: str, class_names: tuple[str, ...], num_classes: int 
     """As many names as classes, or none, and no name twice."""
     if class_names and (len(class_names) != num_classes or len(set(class_names)) != num_classes):
         raise InvalidInputError(
-            f"{name}: {len(set(class_names))} different class names for num_classes={num_classes}: expected one for each"
+            f"{name}: {len(set(class_names))} different class names for num_classes={num_classes}: expected one each"
         )
 
 

@@ -25,8 +25,8 @@ class Extractor(NamedTuple):
       apply: `(params, images) -> {'features': [b, d], ...}`, uint8 as `takes` says; perhaps `'logits'` too.
       params: its weights.
       record: what they are: a part of the protocol of every number.
-      takes: `images`, `[b, h, w, c]`, which of clips are their frames; `clips`, `[b, t, h, w, c]`; or `pairs`, an output
-        and its target, `[b, 2, ...]`.
+      takes: `images`, `[b, h, w, c]`, which of clips are their frames; `clips`, `[b, t, h, w, c]`; or `pairs`, an
+        output and its target, `[b, 2, ...]`.
     """
 
     apply: Apply

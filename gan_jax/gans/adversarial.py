@@ -162,6 +162,8 @@ def adversarial(
         conditions = sampled_labels(label, core.init_key(state.key), len(samples), num_classes)
         return logits(discriminator.apply(player.params, player.model_state, samples, *conditions, train=False)[0])
 
+    if augment is not None:
+        options = {"preprocess": augment} | options
     adapting = [augment.observer(logits)] if augment is not None and augment.target is not None else []
     averages = [] if ema_halflife_images is None else [core.averaging(ema_halflife_images, ema_rampup)]
     return standard_game(
@@ -173,7 +175,7 @@ def adversarial(
         hparams={} if latent_scale is None else {"latent_scale": latent_scale},
         check=lambda batch: check_labels(batch, num_classes), prior=prior, num_classes=num_classes,
         functions={"sample": sampler(generator, prior, num_classes, latents=scaled), "logits": judge},
-        **({} if augment is None else {"preprocess": augment}), **options,
+        **options,
     )  # fmt: skip
 
 

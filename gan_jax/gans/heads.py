@@ -163,6 +163,7 @@ def information(
         code, guess = codes(view.inputs), outputs(view.fake_out)
         if jnp.issubdtype(code.dtype, jnp.integer):
             return Value(losses.discrete_mutual_information(guess, code))
-        return Value(losses.gaussian_mutual_information(*guess, code))
+        mean, log_std = guess
+        return Value(losses.gaussian_mutual_information(mean, log_std, code))
 
     return Term("information", DISCRIMINATOR, weight, value), Term("information", GENERATOR, weight, value)

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ from gan_jax.types import (
 )
 
 GENERATOR, DISCRIMINATOR = "generator", "discriminator"
-Inputs = Callable[[PRNGKey, Batch, Mapping[str, Array]], tuple[PyTree, ...]]
+Inputs = Callable[[PRNGKey, Batch, Mapping[str, Any]], tuple[PyTree, ...]]
 
 
 def standard_game(
@@ -213,7 +213,8 @@ def _keys(player: str, lazy: bool, key: PRNGKey, count: int) -> _Keys:
         fake, rest = jax.random.split(key)
         critic, term = jax.random.split(rest)
         return _Keys(fake, critic, critic, [term])
-    return _Keys(*jax.random.split(jax.random.fold_in(key, 0xFFFFFFFF), 3), [key])
+    fake, real, fake_critic = jax.random.split(jax.random.fold_in(key, 0xFFFFFFFF), 3)
+    return _Keys(fake, real, fake_critic, [key])
 
 
 def _check_shapes(

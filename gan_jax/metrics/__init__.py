@@ -1,4 +1,6 @@
-"""Metrics of samples, as functions of features, predictions, points or pairs of images; they need jax, jaxtyping and numpy alone.
+"""Metrics of samples and of pairs of images, as functions of features, predictions, points or images.
+
+They need jax, jaxtyping and numpy alone.
 
 Sums over samples are made in float64 on the host. What looks at all pairs (neighbours, CMMD) runs in blocks on the
 devices that hold its arguments.

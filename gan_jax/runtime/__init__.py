@@ -4,9 +4,9 @@ from gan_jax.runtime.checkpoint import Checkpointer, state_sha256
 from gan_jax.runtime.choosing import choose_samples, parse_choice
 from gan_jax.runtime.conditions import Conditions
 from gan_jax.runtime.evaluation import Evaluator, directions, first_samples
-from gan_jax.runtime.experiment import Experiment
+from gan_jax.runtime.experiment import Experiment, settings
 from gan_jax.runtime.finetune import init_from
-from gan_jax.runtime.frozen import Frozen
+from gan_jax.runtime.frozen import Frozen, trained_player
 from gan_jax.runtime.health import all_finite, diversity
 from gan_jax.runtime.logging import Logger, duration
 from gan_jax.runtime.mesh import make_mesh
@@ -44,9 +44,11 @@ __all__ = [
     "parse_choice",
     "sample_grid",
     "scatter",
+    "settings",
     "side_by_side",
     "state_sha256",
     "stream_samples",
     "to_uint8",
     "train",
+    "trained_player",
 ]

@@ -94,8 +94,8 @@ class Evaluator:
         count = request.samples or (request.metric.samples if inputs is None else len(inputs))
         if inputs is not None and count > len(inputs):
             raise InvalidInputError(
-                f"metric {request.name!r} is of {count:,} outputs, but {inputs.source.name} has {len(inputs):,} inputs: "
-                "leave the number out for all"
+                f"metric {request.name!r} is of {count:,} outputs, but {inputs.source.name} has {len(inputs):,} "
+                "inputs: leave the number out for all"
             )
         if request.metric.takes == PAIRS and (inputs is None or not inputs.has_target):
             raise InvalidInputError(
@@ -162,7 +162,9 @@ class Evaluator:
         for part in images:
             targets = self._target_images(function, low, low + len(part))
             if targets.shape != part.shape:
-                raise InvalidInputError(f"{function} makes images {part.shape[1:]}, and targets are {targets.shape[1:]}")
+                raise InvalidInputError(
+                    f"{function} makes images {part.shape[1:]}, and targets are {targets.shape[1:]}"
+                )
             yield np.stack([part, targets], axis=1)
             low += len(part)
 
@@ -233,17 +235,18 @@ class Evaluator:
 
     def _record(self, request: Request, count: int) -> dict[str, Any]:
         metric = request.metric
-        mapped = {}
+        mapped: dict[str, Any] = {}
+        record: dict[str, Any]
         for function, group in self.groups.items():
             inputs = self.inputs[function]
             if inputs is not None and any(request is other for other, _ in group):
-                facts = {"inputs": inputs.source.name, "inputs_fingerprint": inputs.source.fingerprint()}
-                mapped = {"function": function} | facts
+                mapped = {"function": function, "inputs": inputs.source.name}
+                mapped["inputs_fingerprint"] = inputs.source.fingerprint()
         if not request.network:
-            facts = {"reference": self.reference.name, "reference_fingerprint": self.reference.fingerprint()}
-            return facts | mapped | {"metric_version": metric.version, "samples": count}
+            record = {"reference": self.reference.name, "reference_fingerprint": self.reference.fingerprint()}
+            return record | mapped | {"metric_version": metric.version, "samples": count}
         extractor = self.extractors[request.network]
-        record: dict[str, Any] = {"network": extractor.record}
+        record = {"network": extractor.record}
         if request.network in self.real and metric.takes != PAIRS and metric.compares:
             record = self.images_of.compared(request.network, extractor)
         facts = {"metric_version": metric.version, "samples": count, "quantized": "uint8", "subset_seed": self.seed}

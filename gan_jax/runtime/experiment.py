@@ -21,7 +21,30 @@ from gan_jax.types import Batch, Game, InvalidInputError, PRNGKey, State
 Preview = Callable[[State, PRNGKey, Batch], Array]
 RECONSTRUCT = "reconstruct"
 EVALUATED = "eval/"  # what names of metrics of samples begin with, in the log
-_BOUNDARIES = ("steps", "report_every", "sample_every", "checkpoint_every")  # where a dispatch must end
+
+
+def setting(
+    default: Any = dataclasses.MISSING,
+    *,
+    least: int | None = None,
+    among: tuple[str, ...] = (),
+    free: bool = True,
+    boundary: bool = False,
+) -> Any:
+    """A field that a config sets.
+
+    Args:
+      default: of the field; none if it must be given.
+      least: what its value is at least.
+      among: what its value is one of.
+      free: whether a run may be continued with another value, since no iteration computes anything else by it.
+      boundary: whether a dispatch must end at every multiple of it.
+
+    Returns:
+      The field.
+    """
+    about = {"least": least, "among": among, "free": free, "boundary": boundary}
+    return dataclasses.field(default=default, metadata=about)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,9 +78,9 @@ class Experiment:
       update_rule: how the game's phases make an iteration; see `core.rules`.
       reference: makes the data that metrics compare samples with, with labels where a classifier is to be trained on
         them; `source` by default.
-      conditions: makes the source of what the game's functions map, where that is not drawn from a prior: its `'inputs'`
-        are source images, its `'target'` what they should become, where that is known. Grids show its first examples,
-        metrics are of all. For reconstructions the images of the reference, by default.
+      conditions: makes the source of what the game's functions map, where that is not drawn from a prior: its
+        `'inputs'` are source images, its `'target'` what they should become, where that is known. Grids show its first
+        examples, metrics are of all. For reconstructions the images of the reference, by default.
       previews: more pictures beside each grid of samples, by name: `(state, key, examples) -> images`, of the first
         `sample_count` examples of `conditions`; see `runtime.side_by_side`.
       own_metrics: metrics beside those of `eval.METRICS`, by the names that `metrics` has for them.
@@ -68,23 +91,23 @@ class Experiment:
     game: Game
     source: Callable[[], Source]
     preview: Callable[[np.ndarray, int], Image.Image]
-    seed: int
-    batch_size: int
-    steps: int
-    steps_per_dispatch: int = 10
-    report_every: int = 100
-    sample_every: int = 1000
-    checkpoint_every: int = 1000
-    keep_last: int = 3
-    keep_every: int = 0
-    sample_count: int = 64
-    fsdp: int = 1
-    metrics: str = ""
-    evaluate_every: int = 0
-    best_metric: str = ""
-    best_mode: str = ""
-    on_divergence: str = "stop"
-    max_rollbacks: int = 3
+    seed: int = setting(least=0, free=False)
+    batch_size: int = setting(least=1, free=False)
+    steps: int = setting(least=1, boundary=True)
+    steps_per_dispatch: int = setting(10, least=1)
+    report_every: int = setting(100, least=1, boundary=True)
+    sample_every: int = setting(1000, least=0, boundary=True)
+    checkpoint_every: int = setting(1000, least=1, boundary=True)
+    keep_last: int = setting(3, least=1)
+    keep_every: int = setting(0, least=0)
+    sample_count: int = setting(64, least=1)
+    fsdp: int = setting(1, least=1)
+    metrics: str = setting("")
+    evaluate_every: int = setting(0, least=0)
+    best_metric: str = setting("")
+    best_mode: str = setting("", among=("", "min", "max"))
+    on_divergence: str = setting("stop", among=("stop", "rollback"))
+    max_rollbacks: int = setting(3, least=0)
     update_rule: UpdateRule = alternating
     reference: Callable[[], Source] | None = None
     conditions: Callable[[], Source] | None = None
@@ -93,24 +116,12 @@ class Experiment:
     frozen: Mapping[str, Callable[[], Frozen]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in (
-            "batch_size",
-            "steps",
-            "steps_per_dispatch",
-            "report_every",
-            "checkpoint_every",
-            "keep_last",
-            "sample_count",
-            "fsdp",
-        ):
-            if getattr(self, name) < 1:
-                raise InvalidInputError(f"{name}={getattr(self, name)}: expected at least 1")
-        for name in ("seed", "sample_every", "evaluate_every", "keep_every", "max_rollbacks"):
-            if not 0 <= getattr(self, name) < 2**63:
-                raise InvalidInputError(f"{name}={getattr(self, name)}: expected at least 0, and below 2**63")
-        for name, known in (("best_mode", ("", "min", "max")), ("on_divergence", ("stop", "rollback"))):
-            if getattr(self, name) not in known:
-                raise InvalidInputError(f"{name}={getattr(self, name)!r}: expected {' or '.join(filter(None, known))}")
+        for name, about in settings().items():
+            value, least, among = getattr(self, name), about["least"], about["among"]
+            if least is not None and not least <= value < 2**63:
+                raise InvalidInputError(f"{name}={value}: expected at least {least}, and below 2**63")
+            if among and value not in among:
+                raise InvalidInputError(f"{name}={value!r}: expected {' or '.join(filter(None, among))}")
         if self.best_metric and self.checkpoint_every % self.report_every:
             raise InvalidInputError(
                 f"best_metric={self.best_metric!r}: checkpoint_every={self.checkpoint_every} must be a multiple of "
@@ -130,7 +141,9 @@ class Experiment:
         if self.game.prior is None and (self.sample_every or self.metrics) and self.conditions is None:
             raise InvalidInputError("conditions is missing: this game has no prior, so its samples need inputs to map")
         if self.previews and self.conditions is None and RECONSTRUCT not in self.game.functions:
-            raise InvalidInputError(f"previews {', '.join(self.previews)}: expected `conditions`, whose examples they show")
+            raise InvalidInputError(
+                f"previews {', '.join(self.previews)}: expected `conditions`, whose examples they show"
+            )
 
     @functools.cached_property
     def step(self) -> Step:
@@ -233,14 +246,24 @@ class Experiment:
         Returns:
           The number.
         """
-        common = math.gcd(start, *(getattr(self, name) for name in _BOUNDARIES))
+        common = math.gcd(start, *(getattr(self, name) for name in _boundaries()))
         return max(n for n in range(1, self.steps_per_dispatch + 1) if common % n == 0)
 
     def boundaries(self, start: int) -> str:
         """Which values keep a dispatch from being `steps_per_dispatch` long, for the log."""
-        values = {"the step continued from": start} | {name: getattr(self, name) for name in _BOUNDARIES}
+        values = {"the step continued from": start} | {name: getattr(self, name) for name in _boundaries()}
         odd = [f"{name}={value}" for name, value in values.items() if value % self.steps_per_dispatch]
         return f"no multiple of it: {', '.join(odd)}"
+
+
+def settings() -> dict[str, Mapping[str, Any]]:
+    """The fields of `Experiment` that a config sets, by name, with what `setting` says of each, and their `default`."""
+    fields = [field for field in dataclasses.fields(Experiment) if "least" in field.metadata]
+    return {field.name: {**field.metadata, "default": field.default} for field in fields}
+
+
+def _boundaries() -> list[str]:
+    return [name for name, about in settings().items() if about["boundary"]]
 
 
 def _classes(count: int | None) -> str:

@@ -1,13 +1,14 @@
-"""Signs of a run's health that no loss can report: whether all is finite, and whether samples still differ."""
+"""Signs of a run's health that no loss can report: whether all is finite, whether samples differ, what moves."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from gan_jax.core import GANState
+from gan_jax.core import GANState, get_hparams
 from gan_jax.runtime.experiment import Experiment
 from gan_jax.runtime.sampling import begin_samples
+from gan_jax.types import Game
 
 _PAIRS = 32
 
@@ -49,3 +50,9 @@ def _mean_distance(samples: Array) -> Array:
     """Of each sample in the first half to its like in the second."""
     half = samples.shape[0] // 2
     return jnp.mean(jnp.abs(samples[:half] - samples[half : 2 * half]))
+
+
+def moving(game: Game, state: GANState) -> dict[str, Array]:
+    """The hyperparameters that move by themselves, as the log names them; copies, since the state is donated."""
+    values = get_hparams(state) if game.shown else {}
+    return {f"hparams/{name}": jnp.copy(values[name]) for name in game.shown}

@@ -7,32 +7,24 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from gan_jax.core import GANState, Window, get_hparams, window_means
+from gan_jax.core import GANState, Window, window_means
 from gan_jax.runtime import hosts
 from gan_jax.runtime import mesh as meshes
 from gan_jax.runtime.checkpoint import Checkpointer
 from gan_jax.runtime.evaluation import Evaluator
 from gan_jax.runtime.experiment import EVALUATED, Experiment
-from gan_jax.runtime.health import all_finite, diversity
+from gan_jax.runtime.health import all_finite, diversity, moving
 from gan_jax.runtime.logging import Pace, Silent, duration
 from gan_jax.runtime.preview import grid_columns
 from gan_jax.runtime.program import Carried, Program
 from gan_jax.runtime.sampling import begin_outputs, begin_samples, stream_samples
 from gan_jax.runtime.signals import StopRequest
 from gan_jax.runtime.watchdog import Watchdog
-from gan_jax.types import Game
 
 DONE, STOPPED, DIVERGED = "done", "stopped", "diverged"
 _GRID_KEY = 0xFFFF5A3B  # above every int32 step; all grids of a run show the same latents
-
-
-def moving(game: Game, state: GANState) -> dict[str, jax.Array]:
-    """The hyperparameters that move by themselves, as the log names them; copies, since the state is donated."""
-    values = get_hparams(state) if game.shown else {}
-    return {f"hparams/{name}": jnp.copy(values[name]) for name in game.shown}
 
 
 @dataclasses.dataclass

@@ -59,8 +59,9 @@ class Reference:
             missing = [name for name in request.metric.needs if not hasattr(self.source, name)]
             if missing:
                 raise InvalidInputError(
-                    f"metric {request.name!r} needs the {' and '.join(missing)} of its reference, and {self.source.name} "
-                    "has no such thing: mixture is of mixtures of Gaussians, stacked of Stacked-MNIST"
+                    f"metric {request.name!r} needs the {' and '.join(missing)} of its reference, and "
+                    f"{self.source.name} has no such thing: mixture is for mixtures of Gaussians, stacked for "
+                    "Stacked-MNIST"
                 )
             if not request.network or request.metric.takes == networks.PAIRS:
                 continue

@@ -160,8 +160,8 @@ def stream_samples(
         examples = conditions.read(index * CHUNK, (index + 1) * CHUNK)
         if function != "sample":
             return begin_outputs(experiment, function, state, key, examples)
-        options = {"label": examples.get(LABEL), "inputs": examples[INPUTS], "truncation": truncation}
-        return begin_samples(experiment, state, key, CHUNK, **options)
+        label, inputs = examples.get(LABEL), examples[INPUTS]
+        return begin_samples(experiment, state, key, CHUNK, label=label, inputs=inputs, truncation=truncation)
 
     lengths = itertools.repeat(CHUNK) if conditions is None else _chunks(len(conditions))
     waiting: list[tuple[PyTree, int]] = []

@@ -11,7 +11,7 @@ import pytest
 
 from gan_jax import augment, core, gans, losses, nets, runtime
 from gan_jax.gans import heads, terms
-from gan_jax.types import InvalidInputError, Term, Value
+from gan_jax.types import InvalidInputError, Network, Term, Value
 from tests.conformance.games import CLASSES, LABELLED, REAL, K, Z, mlp, mlp_critic
 
 
@@ -171,6 +171,45 @@ def test_a_frozen_network_is_in_no_checkpoint_and_another_is_refused(tmp_path):
         train(dataclasses.replace(run, frozen={"teacher": lambda: other}, steps=6), tmp_path / "run")
 
 
+def test_a_player_of_another_run_is_frozen_or_fills_several(tmp_path):
+    """Its averaged generator: as a teacher that stays as it was, and as two players' beginning."""
+    train(experiment("two averages"), tmp_path / "teacher")
+    teacher = runtime.trained_player(tmp_path / "teacher", "ema.generator/short", step=STEPS)
+    made = dataclasses.replace(experiment("frozen network"), frozen={"teacher": lambda: teacher})
+    assert train(made, tmp_path / "student").status == "done" and "ema.generator/short of" in teacher.source
+    assert teacher.sha256() in (tmp_path / "student" / "checkpoints" / str(STEPS) / "gan_jax.json").read_text()
+
+    both = _two_generators()
+    start = runtime.build_start(both, REAL.spec, runtime.make_mesh())
+    begin = runtime.init_from(
+        tmp_path / "teacher" / "checkpoints", fill={"generator": "ema.generator/short", "discriminator": "generator"},
+        say=lambda message: None,
+    )  # fmt: skip
+    state = begin(start)["state"]
+    assert equal(state.players["generator"].params, jax.tree.map(jnp.asarray, teacher.params["params"]))
+    raw = runtime.trained_player(tmp_path / "teacher", "generator").params["params"]
+    assert equal(state.players["discriminator"].params, jax.tree.map(jnp.asarray, raw))
+    assert equal(state.ema["generator"]["params"], state.players["generator"].params)
+    for wrong in ({"judge": "generator"}, {"generator": "ema.judge"}):
+        with pytest.raises(InvalidInputError, match=r"expected players of this game .*ema.generator/short"):
+            runtime.init_from(tmp_path / "teacher" / "checkpoints", fill=wrong, say=lambda message: None)(start)
+    with pytest.raises(InvalidInputError, match="has no 'judge'"):
+        runtime.trained_player(tmp_path / "teacher", "judge")
+    with pytest.raises(InvalidInputError, match="has no checkpoint 7"):
+        runtime.trained_player(tmp_path / "teacher", step=7)
+
+
+def _two_generators():
+    """A game whose discriminator has the generator's arrays, as that of a distillation may have."""
+    critic = nets.from_linen(nets.MLPGenerator((8, 8, 1), (16,)))
+    judge = Network(
+        critic.init, lambda *a, **o: (critic.apply(*a[:2], a[2].reshape(-1, 64)[:, :4], **o)[0].mean((1, 2, 3)), a[1])
+    )
+    judge = judge._replace(init=lambda key, x: critic.init(key, x.reshape(-1, 64)[:, :4]))
+    options = {"game": game(critic=judge, ema_halflife_images=100.0), "sample_every": 0}
+    return dataclasses.replace(experiment("two averages"), **options)
+
+
 def test_a_discriminator_that_starts_late_waits():
     before, state, means = state_of("a discriminator that starts late", 3)
     assert equal(before.players["discriminator"], state.players["discriminator"]) and "discriminator/loss" not in means
@@ -196,7 +235,8 @@ def create(step):
 
 def test_two_averages_of_a_player():
     _, state, _ = state_of("two averages")
-    assert set(state.ema) == {"generator", "short"} and not equal(state.ema["generator"], state.ema["short"])
+    assert set(state.ema) == {"generator", "generator/short"}
+    assert not equal(*state.ema.values())
     assert {"short_ema_halflife_images", "ema_halflife_images"} <= set(core.get_hparams(state))
 
 

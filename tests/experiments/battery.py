@@ -6,7 +6,6 @@ import time
 import jax
 import jax.numpy as jnp
 import ml_collections
-import numpy as np
 import optax
 
 from experiments.settings import run_config, run_settings

@@ -49,7 +49,9 @@ def test_translations_are_measured_in_the_loop_against_their_targets(tmp_path):
     assert sum(read) == len(held_out) == 180, "an example is read once, for metrics, grids and all"
 
     with runtime.Checkpointer(tmp_path / "checkpoints", keep_last=1, read_only=True) as saved:
-        state = saved.restore(4, runtime.build_start(made, made.open_source().spec, runtime.make_mesh()).abstract)["state"]
+        state = saved.restore(4, runtime.build_start(made, made.open_source().spec, runtime.make_mesh()).abstract)[
+            "state"
+        ]
     count = len(held_out)
     stored = held_out.read(np.arange(count))
     output = np.concatenate(list(runtime.stream_samples(made, state, made.seed)))
@@ -57,7 +59,10 @@ def test_translations_are_measured_in_the_loop_against_their_targets(tmp_path):
     quantized = [runtime.to_uint8(x).astype(np.float32) / 127.5 - 1.0 for x in (output, stored["target"])]
     assert found[-1]["eval/l1"] == pytest.approx(float(metrics.l1(*quantized).mean()), rel=1e-5)
     assert found[-1]["eval/psnr"] == pytest.approx(float(metrics.psnr(*quantized).mean()), rel=1e-5)
-    assert {path.name for path in (tmp_path / "samples").iterdir()} == {"step_00000004.png", "translations_00000004.png"}
+    assert {path.name for path in (tmp_path / "samples").iterdir()} == {
+        "step_00000004.png",
+        "translations_00000004.png",
+    }
     with Image.open(tmp_path / "samples" / "translations_00000004.png") as picture:
         assert picture.width == 2 * (2 * 24 + 2) + 2  # two columns of source, output and target, enlarged twice
 
