@@ -5,7 +5,7 @@ from gan_jax.gans.adversarial import Augmentation, adversarial
 from gan_jax.gans.cgan import cgan
 from gan_jax.gans.cyclegan import cyclegan
 from gan_jax.gans.dcgan import dcgan
-from gan_jax.gans.r3gan import r3gan
+from gan_jax.gans.r3gan import R3GAN_OPERATIONS, R3GAN_SCHEDULES, R3GANSchedule, r3gan
 from gan_jax.gans.sngan import sngan
 from gan_jax.gans.standard import sampler, sampling_weights, standard_game
 from gan_jax.gans.stylegan2 import stylegan2
@@ -14,7 +14,10 @@ from gan_jax.gans.vanilla import vanilla
 from gan_jax.gans.wgan_gp import wgan_gp
 
 __all__ = [
+    "R3GAN_OPERATIONS",
+    "R3GAN_SCHEDULES",
     "Augmentation",
+    "R3GANSchedule",
     "adversarial",
     "cgan",
     "cyclegan",

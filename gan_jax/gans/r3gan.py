@@ -1,6 +1,6 @@
 """R3GAN: relativistic pairing with R1 and R2, and every hyperparameter on a schedule."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from gan_jax import core
 from gan_jax.gans.adversarial import Augmentation, adversarial
@@ -9,6 +9,49 @@ from gan_jax.losses import relativistic_pairing
 from gan_jax.types import Game, Network, Prior
 
 Range = tuple[float, float]
+
+
+class R3GANSchedule(NamedTuple):
+    """What the authors train a data set with; pairs are (start, end) of half a cosine.
+
+    Attributes:
+      batch_size: of every update.
+      images: that they train on; None where they don't tell.
+      schedule_images: after which everything is at its end.
+      gamma: of both penalties.
+      ema_halflife_images: of the averaged generator.
+      augment_probability: of each operation of `R3GAN_OPERATIONS`, times its factor.
+      learning_rate: of both players.
+    """
+
+    batch_size: int
+    images: float | None
+    schedule_images: float
+    gamma: Range
+    ema_halflife_images: Range
+    augment_probability: Range
+    learning_rate: Range = (2e-4, 5e-5)
+
+
+R3GAN_SCHEDULES = {
+    "cifar10": R3GANSchedule(512, 250e6, 20e6, (0.05, 0.005), (0.0, 5e6), (0.0, 0.55)),
+    "ffhq64": R3GANSchedule(256, None, 20e6, (2.0, 0.2), (0.0, 0.5e6), (0.0, 0.3)),
+    "ffhq256": R3GANSchedule(256, None, 20e6, (150.0, 15.0), (0.0, 0.5e6), (0.0, 0.3)),
+    "imagenet32": R3GANSchedule(4096, 1000e6, 200e6, (0.5, 0.05), (0.0, 50e6), (0.0, 0.5)),
+    "imagenet64": R3GANSchedule(4096, 1000e6, 200e6, (1.0, 0.1), (0.0, 50e6), (0.0, 0.4)),
+    "stacked_mnist": R3GANSchedule(512, 10e6, 10e6, (1.0, 0.1), (0.0, 0.5e6), (0.0, 0.0), (2e-4, 2e-4)),
+}
+"""By data set; the networks are `nets.R3GAN_PRESETS`. CIFAR-10 and ImageNet have labels. The schedule of Stacked-MNIST is
+of the paper, whose code lacks it; over how many images it moves is not told, and is here the whole run."""
+
+R3GAN_OPERATIONS = dict.fromkeys(
+    (
+        "x_flip", "rotate_90", "integer_translation", "isotropic_scaling", "rotation", "anisotropic_scaling",
+        "fractional_translation", "cutout",
+    ),
+    1.0,
+) | dict.fromkeys(("brightness", "contrast", "luma_flip", "hue_rotation", "saturation"), 0.5)  # fmt: skip
+"""Operations of `augment.ada_pipeline` that R3GAN augments with, each with its factor."""
 
 
 def r3gan(

@@ -141,3 +141,34 @@ def test_both_losses_and_their_gradients(conditional):
     close(value, arrays["out/g/loss"], 1e-5)
     close(adversarial, arrays["out/g/adversarial"], 1e-5)
     close(norms(gradient), np.sort(arrays["out/g/gradnorm"]), 1e-4)
+
+
+def test_networks_of_every_preset_of_r3gan_have_as_many_parameters_as_the_authors():
+    """Computed by their code: generator, discriminator."""
+    counts = {
+        ("cifar10", 10): (20_781_952, 21_280_512),
+        ("cifar10", None): (20_732_160, 20_683_776),
+        ("ffhq64", None): (22_429_824, 22_381_440),
+        ("ffhq256", None): (23_057_952, 23_009_568),
+        ("imagenet32", 1000): (82_914_304, 86_548_992),
+    }
+    for (name, classes), expected in counts.items():
+        preset = nets.R3GAN_PRESETS[name]
+        size = 4 * 2 ** (len(preset.widths) - 1)
+        label = () if classes is None else (jax.ShapeDtypeStruct((1,), jnp.int32),)
+        found = [
+            count(made, jax.ShapeDtypeStruct(shape, jnp.float32), *label)
+            for made, shape in (
+                (nets.R3GANGenerator(3, *preset[:2], num_classes=classes, embedding=preset.embedding[0]), (1, 64)),
+                (
+                    nets.R3GANDiscriminator(*preset[:2], num_classes=classes, embedding=preset.embedding[1]),
+                    (1, size, size, 3),
+                ),
+            )
+        ]
+        assert tuple(found) == expected, name
+
+
+def count(module, *inputs):
+    shapes = jax.eval_shape(nets.from_linen(module).init, jax.random.key(0), *inputs)[0]
+    return sum(x.size for x in jax.tree.leaves(shapes))
