@@ -286,14 +286,14 @@ FAULTS: tuple[Fault, ...] = (
           "key = jax.random.fold_in(jax.random.key(seed), index)", "key = jax.random.key(seed)",
           f"{_RUNTIME} {_EVALUATION}"),
     # sweep
-    Fault("the members of a population share their noise", "gan_jax/sweep/program.py",
+    Fault("the members of a population share their noise", "gan_jax/sweep/members.py",
           "jax.random.key(member.seed) for member in held", "jax.random.key(held[0].seed) for member in held",
           f"{_POPULATION}::test_a_member_is_the_run_that_it_would_be_alone"),
-    Fault("what has diverged is not kept as it was at last", "gan_jax/sweep/program.py",
+    Fault("what has diverged is not kept as it was at last", "gan_jax/sweep/members.py",
           "new if axis is None else _select(alive, new, old)", "new",
           f"{_POPULATION}::test_a_diverging_member_is_frozen_and_the_others_do_not_notice "
           f"{_POPULATION}::test_every_member_can_be_had_as_a_run_of_its_own"),
-    Fault("copies take the noise of their parents", "gan_jax/sweep/program.py",
+    Fault("copies take the noise of their parents", "gan_jax/sweep/members.py",
           'state if keys else state.replace(key=carried["state"].key)', "state",
           f"{_POPULATION}::test_copies_take_everything_but_their_own_noise"),
     Fault("halving prunes the best", "gan_jax/sweep/search.py",

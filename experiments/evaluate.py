@@ -29,6 +29,7 @@ from experiments.launch import say
 from experiments.pictures import curves, neighbours
 from experiments.workdir import Run, Trained, versions
 from gan_jax import runtime
+from gan_jax.host import from_uint8
 from gan_jax.runtime import Evaluator, Watchdog, choose_samples, first_samples, hosts, parse_choice, stream_samples
 from gan_jax.types import InvalidInputError
 
@@ -91,7 +92,7 @@ def draw(run: Run, evaluator: Evaluator, trained: Trained, function: str) -> Ite
     if _CHOOSE.value:
         count = len(evaluator.reference)
         spread = np.arange(min(4096, count)) * count // min(4096, count)
-        reals = evaluator.images(spread).astype(np.float32) / 127.5 - 1.0
+        reals = from_uint8(evaluator.images(spread))
         return choose_samples(run.experiment, state, _SEED.value, _CHOOSE.value, reals, truncation=_TRUNCATION.value)
     return stream_samples(run.experiment, state, _SEED.value, function, truncation=_TRUNCATION.value)
 

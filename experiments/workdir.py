@@ -26,7 +26,7 @@ from experiments.launch import circumstances
 from experiments.settings import FREE
 from gan_jax import runtime
 from gan_jax.core import GANState
-from gan_jax.runtime.logging import write_json
+from gan_jax.host import write_json
 from gan_jax.runtime.program import build_start
 from gan_jax.types import InvalidInputError
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from gan_jax import core, gans, runtime
-from tests.conformance.games import REAL, Z, conv, conv_critic
+from tests.conformance.games import Z, conv, conv_critic
 from tests.processes import ROOT, run
 
 
@@ -93,7 +93,10 @@ def test_games_of_your_own():
     exec(compile(grey, "adding_a_gan.md, a term", "exec"), namespace)
     listed = ast.literal_eval(line.strip().partition(":")[0])
     assert listed == "lsgan"
-    for made, images in ((namespace["lsgan"](conv(), conv_critic(), Z), REAL.arrays["real"]), (namespace["game"], None)):
+    for made, images in (
+        (namespace["lsgan"](conv(), conv_critic(), Z), REAL.arrays["real"]),
+        (namespace["game"], None),
+    ):
         real = jnp.zeros((8, 16, 16, 3)) if images is None else jnp.asarray(images[:8] / 127.5 - 1, jnp.float32)
         state = made.init(jax.random.key(0), {"real": real})
         _, window = core.make_step(made)(state, {"real": real[None]})

@@ -47,7 +47,11 @@ def get_config() -> ml_collections.ConfigDict:
 def build(config: ml_collections.ConfigDict) -> Experiment:
     classes = 10 if config.conditional else None
     sizes = (config.width,) * 4, (config.groups,) * 4
-    options = {"num_classes": classes, "dtype": config.dtype, "fine_stages": nets.R3GAN_PRESETS["cifar10"].bfloat16_stages}
+    options = {
+        "num_classes": classes,
+        "dtype": config.dtype,
+        "fine_stages": nets.R3GAN_PRESETS["cifar10"].bfloat16_stages,
+    }
     game = gans.r3gan(
         network(nets.R3GANGenerator(3, *sizes, **options), config),
         network(nets.R3GANDiscriminator(*sizes, embedding=config.width, **options), config),

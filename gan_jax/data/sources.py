@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gan_jax.data import order
+from gan_jax.host import from_uint8
 from gan_jax.types import Batch, InvalidInputError, PRNGKey, Spec
 
 Change = Callable[[dict[str, np.ndarray], np.random.Generator], dict[str, np.ndarray]]
@@ -328,7 +329,7 @@ class Draws:
 def to_model(name: str, values: Any) -> Any:
     """Labels and other integers as int32; uint8 images as float32 in [-1, 1], 255 at 1; other values as float32."""
     if values.dtype == jnp.uint8 and name != "label":
-        return values.astype(jnp.float32) / 127.5 - 1.0
+        return from_uint8(values)
     return values.astype(jnp.int32) if jnp.issubdtype(values.dtype, jnp.integer) else values.astype(jnp.float32)
 
 

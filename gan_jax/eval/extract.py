@@ -1,9 +1,7 @@
 """The feature pass: images through one or more networks, once, and what the metrics need of the outputs."""
 
 import functools
-import os
 import pathlib
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -12,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, PyTree, UInt8
 
+from gan_jax.host import put, replacing
 from gan_jax.types import InvalidInputError
 
 Apply = Callable[[PyTree, Array], dict[str, Array]]
@@ -90,8 +89,8 @@ def extract(
     parts: dict[str, list[Outputs]] = {name: [] for name in extractors}
     done = 0
     for batch, valid in _batches(images, count, size):
-        put = _put(batch, along)
-        outputs = {name: run[name](params[name], put) for name in extractors}
+        batch = put(batch, along)
+        outputs = {name: run[name](params[name], batch) for name in extractors}
         for name, found in outputs.items():
             logits = found.get("logits")
             parts[name].append(Outputs(np.asarray(found["features"]), None if logits is None else np.asarray(logits)))
@@ -105,7 +104,7 @@ def extract(
 def placed(network: Extractor, mesh: Mesh) -> Extractor:
     """The network with its weights on every device of a mesh, so that each pass need not put them there."""
     everywhere = NamedSharding(mesh, PartitionSpec())
-    return network._replace(params=jax.tree.map(lambda x: _put(x, everywhere), network.params))
+    return network._replace(params=jax.tree.map(lambda x: put(x, everywhere), network.params))
 
 
 @functools.lru_cache(maxsize=16)
@@ -129,17 +128,8 @@ def _on_each_device(apply: Apply, mesh: Mesh, takes: str, paired: bool) -> Apply
 def keep(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes an .npz file in one piece, whoever else writes the same one; its directory is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.stem, suffix=".tmp", delete=False) as file:
+    with replacing(path, "wb", shared=True) as file:
         np.savez(file, allow_pickle=False, **arrays)
-    os.replace(file.name, path)
-
-
-def _put(x: Any, sharding: NamedSharding) -> jax.Array:
-    """A host's array on the devices of a sharding, also of several processes, which all have it whole."""
-    if isinstance(x, jax.Array) and x.sharding == sharding:
-        return x
-    host = np.asarray(x)
-    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
 def _joined(parts: list[Outputs]) -> Outputs:

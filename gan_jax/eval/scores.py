@@ -12,6 +12,7 @@ from jaxtyping import Array
 
 from gan_jax import metrics
 from gan_jax.eval.extract import Extractor, Outputs
+from gan_jax.host import from_uint8
 from gan_jax.types import InvalidInputError
 
 _LEAST: Mapping[str, str] = {"": "min"}
@@ -155,7 +156,7 @@ def _of_pairs(measure: Callable[[Array, Array], Array], best: str) -> Metric:
 
     def apply(params: None, pairs: Array) -> dict[str, Array]:
         del params
-        output, target = (pairs[:, i].astype(jnp.float32) / 127.5 - 1.0 for i in range(2))
+        output, target = (from_uint8(pairs[:, i]) for i in range(2))
         return {"features": measure(output, target)[:, None]}
 
     def compute(found: Comparison) -> dict[str, float]:

@@ -41,8 +41,8 @@ R3GAN_SCHEDULES = {
     "imagenet64": R3GANSchedule(4096, 1000e6, 200e6, (1.0, 0.1), (0.0, 50e6), (0.0, 0.4)),
     "stacked_mnist": R3GANSchedule(512, 10e6, 10e6, (1.0, 0.1), (0.0, 0.5e6), (0.0, 0.0), (2e-4, 2e-4)),
 }
-"""By data set; the networks are `nets.R3GAN_PRESETS`. CIFAR-10 and ImageNet have labels. The schedule of Stacked-MNIST is
-of the paper, whose code lacks it; over how many images it moves is not told, and is here the whole run."""
+"""By data set; the networks are `nets.R3GAN_PRESETS`. CIFAR-10 and ImageNet have labels. The schedule of Stacked-MNIST
+is of the paper, whose code lacks it; over how many images it moves is not told, and is here the whole run."""
 
 R3GAN_OPERATIONS = dict.fromkeys(
     (

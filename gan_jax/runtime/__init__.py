@@ -12,7 +12,7 @@ from gan_jax.runtime.logging import Logger, duration
 from gan_jax.runtime.mesh import make_mesh
 from gan_jax.runtime.preview import grid_columns, image_grid, scatter, side_by_side
 from gan_jax.runtime.program import Program, Start, build_program, build_start
-from gan_jax.runtime.reference import Reference, to_uint8
+from gan_jax.runtime.reference import Reference
 from gan_jax.runtime.sampling import sample_grid, stream_samples
 from gan_jax.runtime.train import Result, train
 from gan_jax.runtime.watchdog import Watchdog
@@ -48,7 +48,6 @@ __all__ = [
     "side_by_side",
     "state_sha256",
     "stream_samples",
-    "to_uint8",
     "train",
     "trained_player",
 ]

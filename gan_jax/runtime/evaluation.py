@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from gan_jax import eval as networks
+from gan_jax import eval as evals
 from gan_jax.data import Source
 from gan_jax.eval import PAIRS, Comparison, Extractor, Metric, Outputs, Request, Side
+from gan_jax.host import to_uint8
 from gan_jax.runtime.conditions import TARGET, Conditions
 from gan_jax.runtime.logging import duration
-from gan_jax.runtime.reference import Reference, to_uint8
+from gan_jax.runtime.reference import Reference
 from gan_jax.types import InvalidInputError
 
 Draw = Callable[[str], Iterable[np.ndarray]]
@@ -75,7 +76,7 @@ class Evaluator:
         self._values = list(directions(wanted, own))
         self.groups: dict[str, list[tuple[Request, int]]] = {}  # by function, each metric and how many outputs it is of
         self.inputs: dict[str, Conditions | None] = {}  # by function, what it maps
-        for request in networks.requests(wanted, own):
+        for request in evals.requests(wanted, own):
             self._admit(request, functions or _drawn)
         requests = [request for group in self.groups.values() for request, _ in group]
         self.images_of.check(requests)
@@ -209,14 +210,14 @@ class Evaluator:
                     f"features of {what}: {done:,} of {total:,}, {done / (now - began):,.0f}/s, ETA {duration(eta)}"
                 )
 
-        return networks.extract(
+        return evals.extract(
             extractors, images, count, mesh=self.mesh, batch_size=self.batch_size, paired=paired, progress=progress
         )
 
     def _extractor(self, request: Request, weights: str | None) -> Extractor:
         network = request.metric.network
         made = self.images_of.extractor(network, weights) if isinstance(network, str) else network
-        return networks.placed(made, self.mesh)
+        return evals.placed(made, self.mesh)
 
     def _reference(self, name: str) -> Outputs:
         return self.images_of.outputs(name, self.extractors[name], self._extract)
@@ -257,7 +258,7 @@ def directions(wanted: Sequence[str], own: Mapping[str, Metric] = MappingProxyTy
     """The values that metrics give, each with whether the `min` or the `max` is best; empty where neither is."""
     return {
         f"{request.name}{suffix}": best
-        for request in networks.requests(wanted, own)
+        for request in evals.requests(wanted, own)
         for suffix, best in request.metric.suffixes.items()
     }
 

@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
+from gan_jax.host import put
 from gan_jax.runtime import mesh as meshes
 from gan_jax.runtime.checkpoint import Checkpointer, state_sha256
 from gan_jax.types import InvalidInputError
@@ -78,4 +79,4 @@ def shapes(frozen: Mapping[str, Frozen]) -> dict[str, PyTree]:
 
 def place(frozen: Mapping[str, Frozen], mesh: Mesh) -> dict[str, PyTree]:
     """Frozen networks on the devices of a mesh: replicated, or split over `fsdp` like the arrays of players."""
-    return jax.tree.map(lambda x: meshes.put(x, meshes.split_sharding(x, mesh)), arrays(frozen))
+    return jax.tree.map(lambda x: put(x, meshes.split_sharding(x, mesh)), arrays(frozen))

@@ -13,15 +13,8 @@ import numpy as np
 from PIL import Image
 from tensorboardX import SummaryWriter
 
+from gan_jax.host import replacing
 from gan_jax.types import InvalidInputError
-
-
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes a JSON file in one piece: a reader, or a kill, never meets half of it."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(temporary, path)
-
 
 Watch = Callable[[dict[str, Any]], None]  # gets each line of a log, once it is written
 
@@ -91,9 +84,8 @@ class Logger(Silent):
             raise InvalidInputError(f"{self._path} is damaged ({error}): mend or remove the line") from error
         kept = [record for record in whole if record["step"] <= step]
         if len(kept) < len(lines):
-            temporary = self._path.with_name("metrics.jsonl.tmp")
-            temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
-            os.replace(temporary, self._path)
+            with replacing(self._path) as file:
+                file.writelines(json.dumps(record) + "\n" for record in kept)
         return kept[-1] if kept else {}
 
     def report(self, record: dict[str, Any]) -> None:
@@ -112,9 +104,8 @@ class Logger(Silent):
     def picture(self, picture: Image.Image, step: int, name: str = "") -> pathlib.Path:
         """Saves a grid of samples as `samples/step_*.png`, or another picture as `samples/NAME_*.png`."""
         path = self._samples / f"{name or 'step'}_{step:08d}.png"
-        temporary = path.with_suffix(".tmp")
-        picture.save(temporary, format="png")
-        os.replace(temporary, path)
+        with replacing(path, "wb") as file:
+            picture.save(file, format="png")
         self._board.add_image(name or "samples", np.asarray(picture.convert("RGB")), step, dataformats="HWC")
         if self._wandb is not None:
             import wandb  # noqa: PLC0415 - an optional dependency

@@ -9,6 +9,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from gan_jax.core.sharding import DATA_AXIS, FSDP_AXIS, TRIAL_AXIS, batch_spec, fsdp_spec
+from gan_jax.host import put
 from gan_jax.types import InvalidInputError
 
 
@@ -100,16 +101,6 @@ def local_places(mesh: Mesh, batch_size: int) -> np.ndarray:
     """Which examples of a batch this process's devices hold, and so which it must read; ascending."""
     indices = along_batch(mesh, 0).addressable_devices_indices_map((batch_size,)).values()
     return np.unique(np.concatenate([np.arange(batch_size)[index] for index in indices]))
-
-
-def put(x: Any, sharding: NamedSharding) -> jax.Array:
-    """An array that every process has whole, on the devices of a sharding; a key array too."""
-    if sharding.is_fully_addressable:
-        return jax.device_put(x, sharding)
-    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
-        return jax.random.wrap_key_data(put(np.asarray(jax.random.key_data(x)), sharding), impl=jax.random.key_impl(x))
-    host = np.asarray(x)
-    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
 def put_replicated(tree: PyTree, mesh: Mesh) -> PyTree:

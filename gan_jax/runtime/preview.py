@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array
 from PIL import Image
 
+from gan_jax.host import to_uint8
 from gan_jax.types import Batch, Game, PRNGKey, State
 
 _GAP = 2  # grey pixels between images
@@ -32,7 +33,7 @@ def image_grid(samples: np.ndarray, columns: int, *, min_pixels: int = 40) -> Im
         channels = 3
     rows = -(-n // columns)
     scale = max(1, -(-min_pixels // width))
-    pixels = np.clip(np.rint((samples + 1.0) * 127.5), 0, 255).astype(np.uint8)
+    pixels = to_uint8(np.nan_to_num(samples, nan=-1.0, posinf=1.0, neginf=-1.0))  # also what has just diverged is drawn
     pixels = pixels.repeat(scale, axis=1).repeat(scale, axis=2)
     height, width = height * scale + _GAP, width * scale + _GAP
     canvas = np.full((rows * height + _GAP, columns * width + _GAP, channels), 64, np.uint8)

@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 from jax.experimental import multihost_utils
 
-from gan_jax import eval as networks
+from gan_jax import eval as evals
 from gan_jax.data import Source
 from gan_jax.eval import Extractor, Outputs
+from gan_jax.host import to_uint8
 from gan_jax.runtime import hosts
 from gan_jax.types import InvalidInputError
 
 _HELD_OUT = 10  # every tenth example of the reference tests the classifier
-_PUBLISHED = {"inception": networks.inception, "dinov2": networks.dinov2, "clip": networks.clip}
+_PUBLISHED = {"inception": evals.inception, "dinov2": evals.dinov2, "clip": evals.clip}
 
 Pass = Callable[[str, dict[str, Extractor], Iterable[np.ndarray], int], dict[str, Outputs]]
 
@@ -49,7 +50,7 @@ class Reference:
         images = self.source.read(indices)["real"]
         return images if images.dtype == np.uint8 else to_uint8(images)
 
-    def check(self, requests: Iterable[networks.Request]) -> None:
+    def check(self, requests: Iterable[evals.Request]) -> None:
         """Refuses metrics that need what the source has not.
 
         Raises:
@@ -63,7 +64,7 @@ class Reference:
                     f"{self.source.name} has no such thing: mixture is for mixtures of Gaussians, stacked for "
                     "Stacked-MNIST"
                 )
-            if not request.network or request.metric.takes == networks.PAIRS:
+            if not request.network or request.metric.takes == evals.PAIRS:
                 continue
             shape = self.source.spec["real"].shape if "real" in self.source.spec else None
             if shape is None or len(shape) < 3:
@@ -85,7 +86,7 @@ class Reference:
             params, record = network.load(weights)
             return self._agreed(name, Extractor(network.apply, params, record))
         made = self._classifier()
-        return self._agreed(name, networks.by_channel(made) if hasattr(self.source, "labelled") else made)
+        return self._agreed(name, evals.by_channel(made) if hasattr(self.source, "labelled") else made)
 
     def _agreed(self, name: str, made: Extractor) -> Extractor:
         hosts.agree(f"weights of {name}", {"sha256": made.record["weights_sha256"]}, self.patience)
@@ -93,13 +94,13 @@ class Reference:
 
     def _classifier(self) -> Extractor:
         """Trained by each process on a device of its own, so that none waits; the first's weights count."""
-        key = {"classifier": networks.CLASSIFIER_VERSION, "data": self.source.fingerprint()}
+        key = {"classifier": evals.CLASSIFIER_VERSION, "data": self.source.fingerprint()}
         path = self.cache / f"classifier-{_key(key)}.npz"
         if _everywhere(path.exists()):
-            return networks.load_classifier(path)
+            return evals.load_classifier(path)
         images, labels, classes = self._labelled()
         tested = np.arange(len(images)) % _HELD_OUT == 0
-        made = networks.train_classifier(
+        made = evals.train_classifier(
             images[~tested],
             labels[~tested],
             (images[tested], labels[tested]),
@@ -108,9 +109,9 @@ class Reference:
         )
         if hosts.client() is not None:  # a process on other hardware may have trained to other bits
             weights, accuracy = multihost_utils.broadcast_one_to_all((made.params, np.float64(made.record["accuracy"])))
-            made = networks.classifier(weights, made.record | {"accuracy": float(accuracy)})
+            made = evals.classifier(weights, made.record | {"accuracy": float(accuracy)})
         made = made._replace(record=made.record | {"data": self.source.name, "data_sha256": key["data"]})
-        networks.save_classifier(path, made)
+        evals.save_classifier(path, made)
         return made
 
     def _labelled(self) -> tuple[np.ndarray, np.ndarray, int]:
@@ -152,7 +153,7 @@ class Reference:
         found = run(self.source.name, {name: extractor}, images(), count)[name]
         arrays = {key: value for key, value in found._asdict().items() if value is not None}
         self.seen[name] = digest.hexdigest()
-        networks.keep(path, arrays | {"images_sha256": np.array(self.seen[name])})
+        evals.keep(path, arrays | {"images_sha256": np.array(self.seen[name])})
         return found
 
     def record(self, extractor: Extractor) -> dict[str, Any]:
@@ -168,17 +169,6 @@ class Reference:
         """The protocol of a comparison with a network's outputs, once they are known."""
         record = self.record(extractor)
         return record | {"reference_key": _key(record), "reference_images_sha256": self.seen[name]}
-
-
-def to_uint8(images: np.ndarray) -> np.ndarray:
-    """Images in [-1, 1] as uint8, to the nearest, as they would be in files.
-
-    Raises:
-      InvalidInputError: for images that are not finite, which would be black.
-    """
-    if not np.isfinite(images).all():
-        raise InvalidInputError("samples are not finite: the generator has diverged; evaluate an earlier checkpoint")
-    return np.clip(np.round((images + 1.0) * 127.5), 0, 255).astype(np.uint8)
 
 
 def _key(record: dict[str, Any]) -> str:

@@ -12,12 +12,13 @@ import jax
 from jax.sharding import Mesh
 
 from gan_jax.data import Source
+from gan_jax.host import write_json
 from gan_jax.runtime import hosts
 from gan_jax.runtime import mesh as meshes
 from gan_jax.runtime.checkpoint import Checkpointer, state_sha256
 from gan_jax.runtime.evaluation import Evaluator
 from gan_jax.runtime.experiment import EVALUATED, Experiment
-from gan_jax.runtime.logging import Logger, Silent, Watch, write_json
+from gan_jax.runtime.logging import Logger, Silent, Watch
 from gan_jax.runtime.loop import DIVERGED, DONE, Loop
 from gan_jax.runtime.program import Carried, Start, build_start, compile_program
 from gan_jax.runtime.rollback import Rollbacks

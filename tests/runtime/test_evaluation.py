@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from gan_jax import data, metrics, runtime
+from gan_jax import data, host, metrics, runtime
 from gan_jax.types import InvalidInputError
 from tests.conformance.games import GAMES, PAIRS, REAL
 from tests.experiments import battery
@@ -144,8 +144,8 @@ def test_mixtures_need_no_network(cache):
 
 def test_uint8_is_the_nearest():
     x = np.arange(256, dtype=np.uint8)
-    assert (runtime.to_uint8(x.astype(np.float32) / 127.5 - 1.0) == x).all()
-    assert runtime.to_uint8(np.array([-7.0, 7.0])).tolist() == [0, 255]
+    assert (host.to_uint8(x.astype(np.float32) / 127.5 - 1.0) == x).all()
+    assert host.to_uint8(np.array([-7.0, 7.0])).tolist() == [0, 255]
 
 
 def test_what_can_not_be_evaluated_is_refused_before_training(cache, tmp_path):
@@ -180,7 +180,7 @@ def test_a_metric_says_which_way_is_best():
 
 def test_samples_that_are_not_finite_or_too_few_are_refused(cache):
     with pytest.raises(InvalidInputError, match="samples are not finite"):
-        runtime.to_uint8(np.array([0.0, np.nan]))
+        host.to_uint8(np.array([0.0, np.nan]))
     judge = runtime.Evaluator(["mixture"], data.ring(), runtime.make_mesh(jax.devices()[:1]), cache)
     assert judge.records["mixture"]["reference_fingerprint"] == data.ring().fingerprint()
     with pytest.raises(InvalidInputError, match="1,000 samples: expected 2,500"):

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from experiments import workdir
-from gan_jax import data, metrics, runtime, sweep
-from gan_jax import eval as networks
+from gan_jax import data, host, metrics, runtime, sweep
+from gan_jax import eval as evals
 from gan_jax.types import InvalidInputError
 from tests.processes import ROOT, run
 
@@ -56,7 +56,7 @@ def test_translations_are_measured_in_the_loop_against_their_targets(tmp_path):
     stored = held_out.read(np.arange(count))
     output = np.concatenate(list(runtime.stream_samples(made, state, made.seed)))
     assert output.shape == stored["target"].shape == (count, 8, 8, 1)
-    quantized = [runtime.to_uint8(x).astype(np.float32) / 127.5 - 1.0 for x in (output, stored["target"])]
+    quantized = [host.to_uint8(x).astype(np.float32) / 127.5 - 1.0 for x in (output, stored["target"])]
     assert found[-1]["eval/l1"] == pytest.approx(float(metrics.l1(*quantized).mean()), rel=1e-5)
     assert found[-1]["eval/psnr"] == pytest.approx(float(metrics.psnr(*quantized).mean()), rel=1e-5)
     assert {path.name for path in (tmp_path / "samples").iterdir()} == {
@@ -107,10 +107,10 @@ def test_reconstructions_are_of_the_reference_and_samples_of_the_prior(tmp_path)
     images = made.comparison.read(np.arange(1797))["real"]
     output = np.concatenate(list(runtime.stream_samples(made, state, 0, "reconstruct")))
     first = runtime.first_samples(runtime.stream_samples(made, state, 0), 100)
-    scaled = [runtime.to_uint8(x).astype(np.float32) / 127.5 - 1.0 for x in (output, images)]
+    scaled = [host.to_uint8(x).astype(np.float32) / 127.5 - 1.0 for x in (output, images)]
     assert found["l1"] == pytest.approx(np.abs(scaled[0] - scaled[1]).mean(), rel=1e-5)
-    assert found["mean"] == pytest.approx(runtime.to_uint8(first).mean(), rel=1e-5)
-    assert found["reconstruct:mean"] == pytest.approx(runtime.to_uint8(output).mean(), rel=1e-5)
+    assert found["mean"] == pytest.approx(host.to_uint8(first).mean(), rel=1e-5)
+    assert found["reconstruct:mean"] == pytest.approx(host.to_uint8(output).mean(), rel=1e-5)
     assert judge.records["reconstruct:mean"]["samples"] == 1797 and judge.records["mean"]["samples"] == 100
 
 
@@ -118,9 +118,9 @@ def mean_of(takes):
     def apply(params, x):
         return {"features": x.reshape(len(x), -1).astype(np.float32).mean(1, keepdims=True)}
 
-    network = networks.Extractor(apply, None, {"network": "a mean"}, takes)
+    network = evals.Extractor(apply, None, {"network": "a mean"}, takes)
     value = lambda found: {"": float(found.fake.outputs.features.mean())}  # noqa: E731
-    return networks.Metric(network, value, {"": "max"}, samples=100, compares=False)
+    return evals.Metric(network, value, {"": "max"}, samples=100, compares=False)
 
 
 MEAN = mean_of("images")
@@ -132,7 +132,7 @@ def test_own_metrics_see_clips_or_their_frames(tmp_path):
     own = {"frames": MEAN, "clips": mean_of("clips")}
     judge = runtime.Evaluator(["frames", "clips"], clips, runtime.make_mesh(jax.devices()[:1]), tmp_path, own=own)
     found = judge([made])
-    assert found["frames"] == pytest.approx(found["clips"], rel=1e-5) == pytest.approx(runtime.to_uint8(made).mean())
+    assert found["frames"] == pytest.approx(found["clips"], rel=1e-5) == pytest.approx(host.to_uint8(made).mean())
     assert runtime.directions(["clips"], own) == {"clips": "max"}
 
 
@@ -151,6 +151,6 @@ def test_what_does_not_fit_is_refused():
         dataclasses.replace(made, conditions=made.source).examples  # noqa: B018
     drawn = built("infogan", evaluate_every=0)
     with pytest.raises(InvalidInputError, match="has no inputs to map"):
-        drawn.outputs("logits", networks.PAIRS)
+        drawn.outputs("logits", evals.PAIRS)
     with pytest.raises(InvalidInputError, match="previews x: expected `conditions`"):
         dataclasses.replace(drawn, previews={"x": runtime.side_by_side(drawn.game)})

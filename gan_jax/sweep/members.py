@@ -22,9 +22,11 @@ from jaxtyping import PyTree
 from gan_jax import core
 from gan_jax.core.sharding import TRIAL_AXIS
 from gan_jax.data import Source
+from gan_jax.host import put
 from gan_jax.runtime import Experiment, frozen
 from gan_jax.runtime.checkpoint import path_name
-from gan_jax.runtime.program import init_state, start_window
+from gan_jax.runtime.health import all_finite
+from gan_jax.runtime.program import Start, init_state, start_window
 from gan_jax.types import InvalidInputError
 
 Carried = dict[str, PyTree]  # see `Population.init`
@@ -44,23 +46,6 @@ class Member:
 
     seed: int
     hparams: Mapping[str, float] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True)
-class Start:
-    """What a population carries.
-
-    Attributes:
-      init: makes it at step 0: `state` and `window`, stacked but for the step; for each slot `member` (its id, or
-        `EMPTY`), `alive` (whether it trains), and for those that don't `frozen_at` (the iteration that their state is
-        of) and `diverged`.
-      abstract: shapes, dtypes and shardings.
-      axes: for each leaf 0 where it is stacked, None where all members share it.
-    """
-
-    init: Callable[[], Carried]
-    abstract: Carried
-    axes: PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,7 +192,7 @@ def build_start(
     shardings = jax.tree.map(lambda axis: NamedSharding(mesh, _spec(axis)), axes, is_leaf=_is_none)
     abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
     made = jax.jit(init, out_shardings=shardings)
-    return Start(lambda: made(keys, values), abstract, axes)
+    return Start(lambda: made(keys, values), abstract)
 
 
 def build_population(
@@ -243,10 +228,10 @@ def build_population(
     inputs = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((len(slots), *x.shape), x.dtype, sharding=stacked), inputs_of_one
     )
-    carried_specs, data_specs = _specs(start.axes), _specs(data_axes)
+    carried_specs, data_specs = _specs(_per_member(start.abstract)), _specs(data_axes)
     scan = core.make_scan(experiment.step, feeds[0].fetch, length)
     mapped = jax.shard_map(
-        _advance(scan, start.axes, data_axes, _together(start, len(slots), mesh)),
+        _advance(scan, _per_member(start.abstract), data_axes, _together(start, len(slots), mesh)),
         mesh=mesh,
         in_specs=(carried_specs, data_specs, jax.tree.map(lambda x: _spec(0), inputs_of_one)),
         out_specs=carried_specs,
@@ -294,7 +279,7 @@ def _advance(scan: Callable[..., Any], axes: PyTree, data_axes: PyTree, group: i
 
         found = jax.lax.map(advance_one, own, batch_size=group)
         state, window = jax.tree.map(lambda axis, x: x[0] if axis is None else x, both, found, is_leaf=_is_none)
-        well = jax.vmap(_finite, in_axes=both)(state, window)
+        well = jax.vmap(lambda *trees: all_finite(trees), in_axes=both)(state, window)
         alive, lost = carried["alive"] & well, carried["alive"] & ~well
         chosen = jax.tree.map(
             lambda axis, new, old: new if axis is None else _select(alive, new, old),
@@ -305,12 +290,6 @@ def _advance(scan: Callable[..., Any], axes: PyTree, data_axes: PyTree, group: i
         return carried | facts | {"state": chosen[0], "window": chosen[1]}
 
     return advance
-
-
-def _finite(state: core.GANState, window: core.Window) -> jax.Array:
-    """Whether everything of a member is."""
-    leaves = [x for x in jax.tree.leaves((state, window)) if jnp.issubdtype(x.dtype, jnp.floating)]
-    return jnp.stack([jnp.all(jnp.isfinite(x)) for x in leaves]).all()
 
 
 def _select(alive: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
@@ -329,17 +308,13 @@ def _stack_data(parts: Sequence[PyTree], mesh: Mesh) -> tuple[PyTree, PyTree]:
         axes.append(None if shared else 0)
         sharding = NamedSharding(mesh, _spec(axes[-1]))
         if shared:
-            stacked.append(_put(np.asarray(same[0]), sharding))
+            stacked.append(put(np.asarray(same[0]), sharding))
         elif is_key:
             data = np.stack([np.asarray(jax.random.key_data(key)) for key in same])
-            stacked.append(jax.random.wrap_key_data(_put(data, sharding), impl=jax.random.key_impl(same[0])))
+            stacked.append(jax.random.wrap_key_data(put(data, sharding), impl=jax.random.key_impl(same[0])))
         else:
-            stacked.append(_put(np.stack([np.asarray(x) for x in same]), sharding))
+            stacked.append(put(np.stack([np.asarray(x) for x in same]), sharding))
     return jax.tree.unflatten(structure, stacked), jax.tree.unflatten(structure, axes) if axes else None
-
-
-def _put(host: np.ndarray, sharding: NamedSharding) -> jax.Array:
-    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
 def _local_slots(mesh: Mesh, slots: int) -> list[int]:
@@ -405,4 +380,4 @@ def rearranged(
     shapes = jax.eval_shape(take, carried, index, dict(hparams))
     shardings = jax.tree.map(lambda axis: NamedSharding(mesh, _spec(axis)), _per_member(shapes), is_leaf=_is_none)
     placed = shardings if mesh == before else NamedSharding(before, PartitionSpec())
-    return jax.device_put(jax.jit(take, out_shardings=placed)(carried, index, dict(hparams)), shardings)
+    return jax.deviceput(jax.jit(take, out_shardings=placed)(carried, index, dict(hparams)), shardings)
