@@ -25,7 +25,7 @@ def test_a_process_has_its_own_number_arguments_environment_and_devices(fresh):
 def test_what_is_forked_from_has_imported_everything_and_started_nothing():
     """Else a fork would inherit locks that a thread holds, or a device that is another's."""
     found = json.loads(finish(start_module("tests.echo", "facts"))[1])
-    assert found["parent_threads"] == 1 and found["backends"] == 0 and found["preloaded"]
+    assert found["threads"] == 1 and found["backends"] == 0 and found["preloaded"]
 
 
 @FRESH
