@@ -17,6 +17,7 @@ PACKAGES = ("gan_jax", "experiments", "benchmarks", "tests")
 COMMANDS = ("train", "sample", "evaluate", "sweep")  # of `tests.processes`, which names them by words
 PAGES = {"tests/test_docs.py", "tests/test_readme.py"}
 ALWAYS = {"tests/test_house.py"}
+EVERYTHING = {"pyproject.toml", "tests/__init__.py", "tests/conftest.py", "tests/preload.py"}
 
 
 def module_of(file: str) -> str:
@@ -26,7 +27,7 @@ def module_of(file: str) -> str:
 
 def near(graph: grimp.ImportGraph, changed: str) -> set[str]:
     """The test modules that import a module, or what its own package hands on of it, or start its command."""
-    home = ".".join(changed.split(".")[:2])
+    home = "experiments" if changed.startswith("experiments.") else ".".join(changed.split(".")[:2])
     passing, new, found = set[str](), {changed}, {changed}
     while new:
         passing |= new
@@ -50,7 +51,9 @@ def affected(files: list[str], graph: grimp.ImportGraph) -> set[str]:
     chosen = set(ALWAYS)
     for file in files:
         module = module_of(file)
-        if file.endswith(".md") or file == "constraints.txt":
+        if file in EVERYTHING:
+            chosen |= {str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_*.py")}
+        elif file.endswith(".md") or file == "constraints.txt":
             chosen |= PAGES
         elif module in graph.modules:
             chosen |= {f"{test.replace('.', '/')}.py" for test in near(graph, module)}
@@ -58,6 +61,11 @@ def affected(files: list[str], graph: grimp.ImportGraph) -> set[str]:
         elif file.startswith("tests/"):  # golden files, and what else lies beside tests
             chosen |= {str(path.relative_to(ROOT)) for path in (ROOT / file).parent.glob("test_*.py")}
     return {file for file in chosen if (ROOT / file).exists()}
+
+
+def missing(files: list[str]) -> list[str]:
+    """Those that are not there."""
+    return [file for file in files if not (ROOT / file).exists()]
 
 
 def changed_since(base: str) -> list[str]:
@@ -75,10 +83,14 @@ def main() -> int:
     parser.add_argument("files", nargs="*", metavar="FILE", help="files to take as changed")
     parser.add_argument("--base", default="HEAD", metavar="REV", help="the commit to compare with")
     options = parser.parse_args(arguments[:split])
-    files = options.files or changed_since(options.base)
+    if absent := missing(options.files):
+        parser.error(f"no such file in {ROOT}: {', '.join(absent)}")
+    files, graph = options.files or changed_since(options.base), build_graph()
     # Tests before doctests, whose import of a file alone would put a module where its package has a function.
-    tests = sorted(affected(files, build_graph()), key=lambda file: (file.startswith("gan_jax/"), file))
+    tests = sorted(affected(files, graph), key=lambda file: (file.startswith("gan_jax/"), file))
     print(f"{len(files)} files changed, {len(tests)} files of tests:", *tests, sep="\n  ", flush=True)
+    if alone := [file for file in files if affected([file], graph) == ALWAYS]:
+        print("no tests are near, but those of the house rules:", *alone, sep="\n  ", flush=True)
     command = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadgroup", "-m", "not slow and not storm"]
     return subprocess.run([*command, *tests, *arguments[split + 1 :]], cwd=ROOT, check=False).returncode
 

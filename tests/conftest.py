@@ -66,6 +66,17 @@ def nothing_left_over():
     assert not left, f"left running: {left}"
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item):
+    """The same after a test whose setup failed, and for what fixtures of a module have started."""
+    try:
+        return (yield)
+    finally:
+        left = processes.kill_left_over()
+        if left:
+            pytest.fail(f"{item.name}: left running: {left}")
+
+
 @pytest.fixture
 def mesh():
     """Factory: a mesh of the first n devices, in force for the test."""

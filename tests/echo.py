@@ -15,12 +15,13 @@ def facts():
     """Describes this process before it has done anything."""
     return {
         "pid": os.getpid(),
-        "threads": len(os.listdir("/proc/self/task")) if sys.platform == "linux" else 1,
+        "threads": getattr(sys.modules.get("tests.preload"), "THREADS", None),
         "backends": len(xla_bridge._backends),
         "argv": sys.argv,
         "mark": os.environ.get("ECHO_MARK"),
         "path": __name__,
-        "missing": [name for name in ("optuna", "orbax.checkpoint", "gan_jax.sweep") if name not in sys.modules],
+        "preloaded": getattr(sys.modules.get("tests.preload"), "COMPLETE", False),
+        "directory": os.getcwd(),
     }
 
 
@@ -32,6 +33,7 @@ def main(what):
     elif what == "error":
         raise ValueError("on purpose")
     elif what == "interrupt":
+        print("not flushed yet")
         signal.raise_signal(signal.SIGINT)
     elif what == "wait":
         print("waiting", flush=True)

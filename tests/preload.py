@@ -1,6 +1,8 @@
 """Imports all that a command may import, in the process that the tests fork from. Commands themselves define flags."""
 
 import importlib
+import os
+import sys
 
 for _name in (
     "experiments.pictures", "experiments.worker", "flax.nnx", "gan_jax.sweep.pictures", "gan_jax.sweep.study",
@@ -8,3 +10,6 @@ for _name in (
     "sklearn.datasets", "tensorflow_datasets", "tests.conformance.games", "tests.processes",
 ):  # fmt: skip
     importlib.import_module(_name)
+
+THREADS = len(os.listdir("/proc/self/task")) if sys.platform == "linux" else 1  # before the first fork, which ends some
+COMPLETE = True  # the fork server passes over a preload that fails

@@ -2,8 +2,8 @@
 
 Importing the library and what it needs takes most of the processor time of a short command. So a process is forked from
 one that has imported everything and done nothing else (the fork server of the standard library). From there on it is a
-real process, with its own number, signals, exit code, devices and output. A process whose environment Python or JAX
-reads while they are imported, and one that a test wants `fresh`, is started as `python -m`.
+real process, with its own number, signals, exit code, devices and output. A process whose environment Python reads when
+it starts, and one that a test wants `fresh`, is started as `python -m`; what JAX reads of it is set in the fork.
 """
 
 import atexit
@@ -38,7 +38,7 @@ BATTERY = str(ROOT / "tests" / "experiments" / "battery.py")
 CACHE = os.path.join(tempfile.gettempdir(), f"gan_jax_test_cache_{os.getuid()}_{jax.__version__}_{processor()}")
 PATIENCE = 240.0  # seconds until a process has ended, or printed what a test waits for
 READ_AT_START = "PYTHON"  # how the names of variables begin that an interpreter reads when it starts
-BOOLEANS = {"true": True, "false": False}
+BOOLEANS = {"1": True, "true": True, "0": False, "false": False}
 
 _FORK = multiprocessing.get_context("forkserver")
 _FORK.set_forkserver_preload(["tests.preload"])
@@ -110,27 +110,40 @@ class Process:
         return code, output
 
 
+def _configure(name, value):
+    """Sets what JAX read from a variable when it was imported; refuses a value that it would not take there."""
+    before = getattr(jax.config, name.lower())
+    if isinstance(before, bool):
+        jax.config.update(name.lower(), BOOLEANS[value.lower()])
+    else:
+        jax.config.update(name.lower(), type(before)(value) if isinstance(before, int | float) else value)
+
+
 def _run_module(output, module, arguments, env):
     """What a forked process does: `python -m module arguments`, with its output into a pipe."""
+    os.chdir(ROOT)
     os.dup2(output.fileno(), 1)
     os.dup2(output.fileno(), 2)
     output.close()
     for name, value in env.items():
-        if name.startswith("JAX_") and value != os.environ.get(name):  # JAX read what was there when it was imported
-            jax.config.update(name.lower(), BOOLEANS.get(value, value))
+        if name.startswith("JAX_") and value != os.environ.get(name):
+            _configure(name, value)
     os.environ.clear()
     os.environ.update(env)
     np.random.seed()  # each process draws its own, as if it had imported NumPy itself
-    sys.argv = [module, *arguments]
+    sys.argv, interrupted = [module, *arguments], False
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
-    except KeyboardInterrupt:  # Python's own way to end by it, for the exit code
+    except KeyboardInterrupt:
         traceback.print_exc()
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGINT)
+        interrupted = True
     finally:  # as at the end of an interpreter, which a forked process does not come to
         threading._shutdown()
         atexit._run_exitfuncs()
+        sys.stdout.flush()
+    if interrupted:  # Python's own way to end by it, for the exit code
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 def _ensure_server():
@@ -139,8 +152,7 @@ def _ensure_server():
     try:
         os.environ.clear()
         os.environ.update(environment(OPENBLAS_NUM_THREADS="1"))
-        with contextlib.chdir(ROOT):
-            forkserver.ensure_running()
+        forkserver.ensure_running()
     finally:
         os.environ.clear()
         os.environ.update(before)
@@ -167,19 +179,19 @@ def _fresh(before, module, arguments, env):
     return Process(module, process.pid, process.poll, process.stdout)
 
 
-def start_module(module, *arguments, before=(), fresh=False, quick=True, devices=0, **env):
+def start_module(module, *arguments, before=(), fresh=False, quick=None, devices=0, **env):
     """Starts `python -m module arguments`.
 
     Args:
       module: its name.
       *arguments: of its command line.
       before: words between `python` and `-m`.
-      fresh: started from nothing, as a user starts it.
-      quick: compiled with few of XLA's optimisations.
+      fresh: started from nothing, as a user starts it, with a hash seed of its own.
+      quick: compiled with few of XLA's optimisations; by default unless `fresh`.
       devices: so many simulated ones, one by default.
       **env: more of its environment.
     """
-    whole = environment(devices, quick=quick, **env)
+    whole = environment(devices, quick=not fresh if quick is None else quick, **env)
     if fresh or before or any(name.startswith(READ_AT_START) for name in env):
         return _fresh(before, module, arguments, whole)
     return _forked(module, arguments, whole)

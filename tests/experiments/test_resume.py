@@ -55,7 +55,7 @@ def test_kill_and_terminate_and_resume_bit_for_bit(game, tmp_path):
 @pytest.mark.slow
 def test_eight_devices_resume_bit_for_bit(tmp_path):
     """Without the compilation cache: each process runs what it compiled itself, as a user's does."""
-    alone = {"devices": 8, "quick": False, "JAX_ENABLE_COMPILATION_CACHE": "false"}
+    alone = {"devices": 8, "fresh": True, "JAX_ENABLE_COMPILATION_CACHE": "false"}
     run("train", *flags(tmp_path / "whole", "vanilla", 300), **alone)
     broken = flags(tmp_path / "broken", "vanilla", 300)
     process = start("train", *broken, **alone)

@@ -181,6 +181,7 @@ def test_augmentation_reaches_reals_fakes_and_penalties():
     np.testing.assert_allclose(metrics["discriminator/r1"], 4 * 25, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_augmentation_adapts_to_the_signs_of_the_reals():
     """D says + of 3 of 4 reals, a mean sign of one half: above a target of 0.4 p rises, below one of 0.6 it falls."""
     positive = jnp.array([3.0, 1.0])  # of X its logits are 0.7, 4, -1.1, 2

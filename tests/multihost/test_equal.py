@@ -30,9 +30,9 @@ GLOO = re.compile(r"\[Gloo\] Rank|is connected to|peer ranks\.|Expected number o
 
 @pytest.fixture(scope="module")
 def pod(tmp_path_factory):
-    """The uninterrupted run of two processes of four devices each."""
+    """The uninterrupted run of two processes of four devices each, fresh: their sets and dicts are in other orders."""
     workdir = tmp_path_factory.mktemp("pod") / "run"
-    return workdir, run_together(f"--workdir={workdir}", *RUN, devices=4)
+    return workdir, run_together(f"--workdir={workdir}", *RUN, devices=4, fresh=True, quick=True)
 
 
 def test_only_the_first_process_prints_and_writes(pod):

@@ -139,6 +139,7 @@ def population_after(run, members, steps, devices=2):
     return carried, made
 
 
+@pytest.mark.slow
 def test_nothing_is_sent_between_members_and_lazy_phases_stay_conditions():
     run = experiment(**PLAIN)
     _, made = population_after(run, rates(*[0.01] * 8), 0, devices=8)
@@ -320,6 +321,7 @@ def test_population_based_training_replaces_what_has_diverged(tmp_path):
     assert [(x.status, x.step) for x in none] == [("diverged", 0)] * 2
 
 
+@pytest.mark.slow
 def test_a_search_may_prune_and_replace(tmp_path):
     class Both:
         replaces_diverged = True
@@ -370,6 +372,7 @@ def test_what_a_population_refuses(tmp_path):
         train(experiment(), [], tmp_path / "none")
 
 
+@pytest.mark.slow
 def test_data_that_all_members_share_are_kept_once():
     run = experiment(GAMES["vanilla"][0](), REAL, batch_size=8, **PLAIN)
     _, made = population_after(run, [sweep.Member(seed) for seed in range(4)], 0)
