@@ -38,8 +38,8 @@ NARROW = {
     "sngan_cifar10": {"generator_width": 8, "discriminator_width": 8},
     "stacked_mnist": {"width": 8},
     "stylegan2_cifar10": {
-        "fmap_base": 256, "fmap_max": 16, "latents": 16, "style_size": 16, "path_length_weight": 2.0, "style_mixing": 0.9,
-        "batch_size": 32,
+        "fmap_base": 256, "fmap_max": 16, "latents": 16, "style_size": 16, "batch_size": 32,
+        "path_length_weight": 2.0, "style_mixing": 0.9,
     },
     "vanilla_mnist": {},
     "wgan_gp_mnist": {"width": 8},
