@@ -13,6 +13,7 @@ python -m benchmarks.golden_states --table                                      
 import json
 import pathlib
 import tempfile
+from typing import Any
 
 import jax
 from absl import app, flags
@@ -29,7 +30,7 @@ _HALF = flags.DEFINE_bool("half_way", False, "stop after 25 iterations")
 _ONLY = flags.DEFINE_list("only", None, "names of configs; all by default")
 _TABLE = flags.DEFINE_bool("table", False, "run nothing: print what is recorded")
 STEPS = 50
-NARROW = {
+NARROW: dict[str, dict[str, Any]] = {
     "cgan_mnist": {"width": 8},
     "dcgan_folder": {"width": 8, "image_size": 16, "augment": "diff"},
     "dcgan_mnist": {"width": 8},

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding
+from jax.sharding import Sharding
 from jaxtyping import Array
 
 from gan_jax.types import InvalidInputError
@@ -31,7 +31,7 @@ def to_uint8(images: np.ndarray) -> np.ndarray:
     return np.clip(np.round((images + 1.0) * 127.5), 0, 255).astype(np.uint8)
 
 
-def put(x: Any, sharding: NamedSharding) -> Array:
+def put(x: Any, sharding: Sharding) -> Array:
     """An array that every process has whole, on the devices of a sharding; a key array too."""
     if isinstance(x, jax.Array) and x.sharding == sharding:
         return x

@@ -93,11 +93,9 @@ def test_games_of_your_own():
     exec(compile(grey, "adding_a_gan.md, a term", "exec"), namespace)
     listed = ast.literal_eval(line.strip().partition(":")[0])
     assert listed == "lsgan"
-    for made, images in (
-        (namespace["lsgan"](conv(), conv_critic(), Z), REAL.arrays["real"]),
-        (namespace["game"], None),
-    ):
-        real = jnp.zeros((8, 16, 16, 3)) if images is None else jnp.asarray(images[:8] / 127.5 - 1, jnp.float32)
+    small = namespace["lsgan"](conv(), conv_critic(), Z), (8, 8, 8, 1)
+    for made, shape in (small, (namespace["game"], (8, 16, 16, 3))):
+        real = jnp.zeros(shape)
         state = made.init(jax.random.key(0), {"real": real})
         _, window = core.make_step(made)(state, {"real": real[None]})
         assert all(np.isfinite(value) for value in core.window_means(window).values())

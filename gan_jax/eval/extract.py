@@ -89,8 +89,8 @@ def extract(
     parts: dict[str, list[Outputs]] = {name: [] for name in extractors}
     done = 0
     for batch, valid in _batches(images, count, size):
-        batch = put(batch, along)
-        outputs = {name: run[name](params[name], batch) for name in extractors}
+        placed_batch = put(batch, along)
+        outputs = {name: run[name](params[name], placed_batch) for name in extractors}
         for name, found in outputs.items():
             logits = found.get("logits")
             parts[name].append(Outputs(np.asarray(found["features"]), None if logits is None else np.asarray(logits)))

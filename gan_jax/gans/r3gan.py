@@ -1,8 +1,10 @@
 """R3GAN: relativistic pairing with R1 and R2, and every hyperparameter on a schedule."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from gan_jax import core
+from gan_jax.core import Hook
 from gan_jax.gans.adversarial import Augmentation, adversarial
 from gan_jax.gans.terms import r1, r2
 from gan_jax.losses import relativistic_pairing
@@ -67,6 +69,7 @@ def r3gan(
     augment_probability: Range = (0.0, 0.3),
     schedule_images: float = 20_000_000.0,
     num_classes: int | None = None,
+    hooks: Sequence[Hook] = (),
     **options: Any,
 ) -> Game:
     """The relativistic pairing loss with R1 and R2 at every step; pairs are (start, end) of half a cosine.
@@ -86,7 +89,8 @@ def r3gan(
       augment_probability: of it; the paper does not adapt it.
       schedule_images: after which everything is at its end.
       num_classes: for a conditional game.
-      **options: of `adversarial`.
+      hooks: more of them, after the schedules.
+      **options: of `adversarial`; an optimiser that is given here is left to its own schedule.
 
     Returns:
       The game.
@@ -94,20 +98,19 @@ def r3gan(
     References:
       Huang et al., "The GAN is dead; long live the GAN! A Modern GAN Baseline", arXiv:2501.05441, 2025.
     """
+    own = [player for player in ("generator", "discriminator") if f"{player}_optimizer" not in options]
     ranges = {
         "r1_weight": (gamma[0] / 2, gamma[1] / 2),
         "r2_weight": (gamma[0] / 2, gamma[1] / 2),
         "ema_halflife_images": ema_halflife_images,
-        **{f"{player}/learning_rate": learning_rate for player in ("generator", "discriminator")},
-        **{f"{player}/b2": b2 for player in ("generator", "discriminator")},
+        **{f"{player}/learning_rate": learning_rate for player in own},
+        **{f"{player}/b2": b2 for player in own},
         **({} if augment is None else {"augment_probability": augment_probability}),
     }
     moves = core.schedule({name: core.cosine(*ends, schedule_images) for name, ends in ranges.items()})
     return adversarial(
         generator, discriminator, prior,
         loss=relativistic_pairing, penalties=(r1(gamma[0]), r2(gamma[0])),
-        generator_optimizer=core.adam(learning_rate[0], 0.0, b2[0]),
-        discriminator_optimizer=core.adam(learning_rate[0], 0.0, b2[0]),
-        augment=augment, num_classes=num_classes, hooks=(core.averaging(ema_halflife_images[0], 0.0), moves),
-        **options,
+        augment=augment, num_classes=num_classes, hooks=(core.averaging(ema_halflife_images[0], 0.0), moves, *hooks),
+        **{f"{player}_optimizer": core.adam(learning_rate[0], 0.0, b2[0]) for player in own}, **options,
     )  # fmt: skip

@@ -380,4 +380,4 @@ def rearranged(
     shapes = jax.eval_shape(take, carried, index, dict(hparams))
     shardings = jax.tree.map(lambda axis: NamedSharding(mesh, _spec(axis)), _per_member(shapes), is_leaf=_is_none)
     placed = shardings if mesh == before else NamedSharding(before, PartitionSpec())
-    return jax.deviceput(jax.jit(take, out_shardings=placed)(carried, index, dict(hparams)), shardings)
+    return jax.device_put(jax.jit(take, out_shardings=placed)(carried, index, dict(hparams)), shardings)

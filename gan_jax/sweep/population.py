@@ -452,6 +452,7 @@ def on_host(x: jax.Array) -> np.ndarray:
 
 
 def _placed(host: Any, like: jax.Array | jax.ShapeDtypeStruct) -> jax.Array:
+    assert like.sharding is not None
     return put(np.asarray(host), like.sharding)
 
 
