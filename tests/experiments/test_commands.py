@@ -31,7 +31,7 @@ def size(path):
 def trained(tmp_path_factory):
     """A short run of the default, and what it printed."""
     workdir = tmp_path_factory.mktemp("default") / "run"
-    return workdir, run("train", f"--workdir={workdir}", *SMALL, fresh=True)
+    return workdir, run("train", f"--workdir={workdir}", *SMALL, fresh=True, quick=True)
 
 
 @pytest.mark.xdist_group("commands")
