@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
+from jaxtyping import Array
+
 from gan_jax import core
 from gan_jax.core import Hook
 from gan_jax.gans.adversarial import Augmentation, adversarial
@@ -93,7 +96,7 @@ def r3gan(
       **options: of `adversarial`; an optimiser that is given here is left to its own schedule.
 
     Returns:
-      The game.
+      The game; its samples are clipped to [-1, 1], since the networks have no tanh.
 
     References:
       Huang et al., "The GAN is dead; long live the GAN! A Modern GAN Baseline", arXiv:2501.05441, 2025.
@@ -108,9 +111,14 @@ def r3gan(
         **({} if augment is None else {"augment_probability": augment_probability}),
     }
     moves = core.schedule({name: core.cosine(*ends, schedule_images) for name, ends in ranges.items()})
-    return adversarial(
+    game = adversarial(
         generator, discriminator, prior,
         loss=relativistic_pairing, penalties=(r1(gamma[0]), r2(gamma[0])),
         augment=augment, num_classes=num_classes, hooks=(core.averaging(ema_halflife_images[0], 0.0), moves, *hooks),
         **{f"{player}_optimizer": core.adam(learning_rate[0], 0.0, b2[0]) for player in own}, **options,
     )  # fmt: skip
+
+    def clipped(*arguments: Any, **sampling: Any) -> Array:
+        return jnp.clip(game.sample(*arguments, **sampling), -1.0, 1.0)
+
+    return game._replace(functions={**game.functions, "sample": clipped})
