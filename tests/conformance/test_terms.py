@@ -102,7 +102,8 @@ IDEAS = {
 STEPS = 4
 
 
-ALL = pytest.mark.parametrize("name", IDEAS)
+REMEMBERING = ("LeCam", "bCR with DiffAugment", "frozen network", "a discriminator that starts late",
+               "a term that grows", "two averages", "schedules")  # fmt: skip
 
 
 def experiment(name, **options):
@@ -124,7 +125,15 @@ def lines(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
-@ALL
+@pytest.mark.parametrize("name", sorted(set(IDEAS) - set(REMEMBERING)))
+def test_it_moves_both_players(name):
+    before, state, means = state_of(name, 1)
+    assert all(np.isfinite(value) for value in means.values())
+    for player, was in before.players.items():
+        assert not equal(was.params, state.players[player].params) and f"{player}/loss" in means
+
+
+@pytest.mark.parametrize("name", REMEMBERING)
 def test_it_trains_and_ends_the_same_after_a_stop(name, tmp_path):
     run = experiment(name)
     whole = train(run, tmp_path / "whole")
