@@ -7,6 +7,7 @@ python -m benchmarks.step_pairs --before=BEFORE --data_dir=DIR     appends to re
 python -m benchmarks.step_pairs --table                            what is recorded
 """
 
+import dataclasses
 import os
 import pathlib
 import statistics
@@ -20,7 +21,7 @@ from absl import app, flags
 
 from benchmarks.measure import RESULTS, record, recorded, table
 from experiments.workdir import load_module
-from gan_jax import runtime
+from gan_jax import augment, core, gans, losses, nets, runtime
 from gan_jax.runtime.program import build_start, compile_program
 
 _BEFORE = flags.DEFINE_string("before", "", "a working tree of the commit to compare with")
@@ -31,9 +32,11 @@ _SECONDS = flags.DEFINE_float("seconds", 3.0, "of a turn, at least")
 _CHILD = flags.DEFINE_string("child", "", "a case to run when told by a line of the input; for this program itself")
 _TABLE = flags.DEFINE_bool("table", False, "run nothing: print what is recorded")
 _SMALL = {"fmap_base": 4096, "fmap_max": 64, "batch_size": 32, "steps_per_dispatch": 16}
+AUGMENTED = "stacked_mnist with DiffAugment"
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "ring": ("ring", {}),
     "digits": ("digits", {}),
+    AUGMENTED: ("stacked_mnist", {"width": 16}),
     "stacked_mnist": ("stacked_mnist", {"width": 16}),
     "stylegan2_cifar10": ("stylegan2_cifar10", _SMALL | {"path_length_weight": 2.0}),
 }
@@ -48,6 +51,14 @@ def child(case: str) -> None:
     if "data_dir" in config:
         config.data_dir = _DATA.value
     experiment, mesh = module.build(config), runtime.make_mesh()
+    if case == AUGMENTED:
+        networks = nets.ResNetGenerator(32, 3, 16, norm="none"), nets.ResNetDiscriminator(16, norm="none")
+        game = gans.adversarial(
+            *map(nets.from_linen, networks), core.normal(64), loss=losses.relativistic_pairing,
+            penalties=(gans.r1(1.0), gans.r2(1.0)), augment=gans.Augmentation(augment.diff_augment(), 0.5),
+            generator_optimizer=core.adam(2e-4, 0.0, 0.99), discriminator_optimizer=core.adam(2e-4, 0.0, 0.99),
+        )  # fmt: skip
+        experiment = dataclasses.replace(experiment, game=game)
     with jax.set_mesh(mesh):
         source = experiment.open_source()
         start = build_start(experiment, source.spec, mesh)
