@@ -22,6 +22,7 @@ def get_config() -> ml_collections.ConfigDict:
         checkpoint_every=1000,
         width=64,
         groups=8,
+        blocks=1,
         latents=32,
         gamma_start=0.1,
         gamma_end=0.01,
@@ -38,7 +39,7 @@ def sweep() -> Space:
 
 
 def build(config: ml_collections.ConfigDict) -> Experiment:
-    sizes = (config.width,) * 2, (config.groups,) * 2
+    sizes = (config.width,) * 2, (config.groups,) * 2, config.blocks
     game = gans.r3gan(
         network(nets.R3GANGenerator(1, *sizes, dtype=config.dtype), config),
         network(nets.R3GANDiscriminator(*sizes, dtype=config.dtype), config),
