@@ -19,7 +19,7 @@ from jax import lax
 
 from benchmarks.measure import in_turn, milliseconds, rates, ratio, record, table
 from gan_jax.nets import bilinear, forms, ops
-from gan_jax.nets.window import Window
+from gan_jax.nets.conv_geometry import ConvGeometry
 
 _HEADLINE = flags.DEFINE_bool("headline", False, "only the gradient of transposed convolutions")
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -39,8 +39,8 @@ class Shape(NamedTuple):
     padding: int
 
     @property
-    def window(self) -> Window:
-        return Window(self.stride, self.padding, (self.size,) * 2, (self.kernel,) * 2)
+    def window(self) -> ConvGeometry:
+        return ConvGeometry(self.stride, self.padding, (self.size,) * 2, (self.kernel,) * 2)
 
     @property
     def flops(self) -> float:

@@ -242,9 +242,9 @@ def summary(tests: Mapping[str, Any], faults: Sequence[Fault]) -> tuple[str, int
 def page() -> str:
     """Makes the table of docs/testing.md: by the first and the last tests that have met every fault."""
     lines = [line for line in recorded("faults") if not line["tests"]["dirty"]]
-    known = {(line["change"], line["tests"]["commit"]): line for line in lines}
+    known = {(line["fault"], line["tests"]["commit"]): line for line in lines}  # an edit moves with its code
     commits = list(dict.fromkeys(line["tests"]["commit"] for line in lines))
-    whole = [commit for commit in commits if all((change_hash(fault), commit) in known for fault in FAULTS)]
+    whole = [commit for commit in commits if all((fault.name, commit) in known for fault in FAULTS)]
     if not whole:
         sys.exit("no tests have met every fault yet: python -m benchmarks.faults")
     shown = dict.fromkeys([whole[0], whole[-1]])
@@ -253,7 +253,7 @@ def page() -> str:
     for fault in FAULTS:
         row = [fault.name, f"`{fault.file}`"]
         for commit in shown:
-            line = known.get((change_hash(fault), commit), {})
+            line = known.get((fault.name, commit), {})
             counts[commit] += line.get("caught", False)
             test = line.get("by", "").removeprefix("tests/").replace(".py::", "::")
             missed = {"near": "nothing near", "all": "nothing"}[line["stage"]] if line else "not run"

@@ -23,7 +23,7 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks.measure import record, table
-from gan_jax import eval as networks
+from gan_jax import eval as evals
 from gan_jax import metrics, runtime
 from tests.golden import random_weights
 
@@ -36,12 +36,12 @@ _DEVICES = (1, 8)
 
 def write_features(file: str, name: str, devices: int, batch_size: int) -> None:
     """Of the images of that name."""
-    network = networks.inception()
+    network = evals.inception()
     params = network.prepare(random_weights.tensors(network.file.used))
-    extractor = networks.Extractor(network.apply, params, {})
+    extractor = evals.Extractor(network.apply, params, {})
     images = random_weights.images(name, _COUNT.value, _SIZE.value, _SIZE.value)
     mesh = runtime.make_mesh(jax.devices()[:devices])
-    found = networks.extract({name: extractor}, [images], len(images), mesh=mesh, batch_size=batch_size)
+    found = evals.extract({name: extractor}, [images], len(images), mesh=mesh, batch_size=batch_size)
     np.save(file, found[name].features)
 
 

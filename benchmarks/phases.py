@@ -51,9 +51,9 @@ def compiled(game: Game, shape: tuple[int, ...], length: int) -> tuple[Callable[
     window = core.empty_window(step, state, {"real": data})
     scan = core.make_scan(step, lambda data, inputs, step: {"real": data}, length)
     began = time.perf_counter()
-    program = jax.jit(scan, donate_argnums=0).lower(state, window, data, jnp.zeros(length)).compile()
+    program = jax.jit(scan, donate_argnums=0).lower(state, window, (data, {}), jnp.zeros(length)).compile()
     seconds = time.perf_counter() - began
-    return lambda state: program(state, window, data, jnp.zeros(length))[0], state, seconds
+    return lambda state: program(state, window, (data, {}), jnp.zeros(length))[0], state, seconds
 
 
 def main(argv: Sequence[str]) -> None:

@@ -34,7 +34,7 @@ from benchmarks.measure import RESULTS, in_turn, put, record, recorded, table
 from gan_jax import core, data, gans, nets, runtime
 from gan_jax.data import Source
 from gan_jax.sweep import Member
-from gan_jax.sweep import program as programs
+from gan_jax.sweep import members as programs
 from gan_jax.types import Game
 
 _MEMBERS = flags.DEFINE_list("members", ["1", "2", "4", "8", "16", "32", "64"], "sizes of the population")

@@ -19,6 +19,7 @@ python -m benchmarks.search --write    table and picture from the lines there ar
 """
 
 import csv
+import functools
 import math
 import os
 import pathlib
@@ -164,7 +165,8 @@ def evaluate(home: pathlib.Path, case: Case) -> list[float]:
     with jax.set_mesh(mesh):
         judge = runtime.Evaluator([wanted], reference, mesh, cache_directory() / "evaluation")
         values = [
-            judge(runtime.stream_samples(trained.experiment, state, seed))[measured] for seed in range(1000, 1008)
+            judge(functools.partial(runtime.stream_samples, trained.experiment, state, seed))[measured]
+            for seed in range(1000, 1008)
         ]
     trained.close()
     return values

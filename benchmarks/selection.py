@@ -25,6 +25,7 @@ from benchmarks.measure import RESULTS, bootstrap, put, record, recorded, spread
 from experiments.launch import cache_directory
 from experiments.workdir import Run
 from gan_jax import data, runtime
+from gan_jax.host import from_uint8
 
 _DATA = flags.DEFINE_string("data_dir", "", "where TFDS prepared mnist")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/selection", "of the trained run")
@@ -61,8 +62,8 @@ def run_all() -> None:
     """Every choice under every seed that has no line."""
     run = trained()
     unseen = data.tfds_images("mnist", data_dir=_DATA.value, labels=False, split="test").read(np.arange(4096))["real"]
-    reals = unseen.astype(np.float32) / 127.5 - 1.0
-    state, reference = run.restore().state, (run.experiment.reference or run.experiment.source)()
+    reals = from_uint8(unseen)
+    state, reference = run.restore().state, run.experiment.comparison
     digest = runtime.state_sha256(state)
     there = {(line["way"], line["seed"]) for line in recorded("selection") if line["state_sha256"] == digest}
     with jax.set_mesh(run.mesh):

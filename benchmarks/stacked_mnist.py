@@ -175,7 +175,8 @@ def measure(method: str, seed: int, source: data.Stacked, test: data.Arrays) -> 
             "method": method, "seed": seed, "scale": _SCALE.value, "settings": SCALES[_SCALE.value],
             "status": result.status, "modes": end["modes"], "kl": end["kl"], "curve": curve,
             "classifier_test_accuracy": accuracy, "classifier": judge.records["stacked"]["network"],
-            "samples": judge.count, "seconds": round(time.monotonic() - began), "state_sha256": result.state_sha256,
+            "samples": judge.records["stacked"]["samples"], "seconds": round(time.monotonic() - began),
+            "state_sha256": result.state_sha256,
         },
     )  # fmt: skip
     print(

@@ -173,11 +173,11 @@ def program(case: Case, game: Game, length: int) -> tuple[Callable[[], None], ja
     window = core.empty_window(step, state, {"real": real})
     scan = core.make_scan(step, lambda data, inputs, step: {"real": data}, length)
     inputs = jnp.zeros(length)
-    compiled = jax.jit(scan, donate_argnums=0).lower(state, window, real, inputs).compile()
+    compiled = jax.jit(scan, donate_argnums=0).lower(state, window, (real, {}), inputs).compile()
     box = [state]
 
     def run() -> None:
-        box[0], out = compiled(box[0], window, real, inputs)
+        box[0], out = compiled(box[0], window, (real, {}), inputs)
         jax.block_until_ready((box[0], out))
 
     return run, compiled

@@ -1,8 +1,11 @@
-"""Metrics of a trained run's samples, with the protocol that belongs to every number.
+"""Metrics of what a trained run makes, with the protocol that belongs to every number.
 
 --metrics names them: fid, kid, inception_score, prdc (of Inception's features), fd_dinov2, kd_dinov2, prdc_dinov2,
 cmmd, and fcd, kcd, prdc_classifier of a classifier trained here on the data in hand, which needs no download. Each is
 of 50,000 samples, or of as many thousands as stand behind the name: fid5k, fcd2k. For mixtures of Gaussians: mixture.
+For image translation and reconstructions, of pairs of an output and its target: l1, psnr, ssim, classifier_distance,
+inception_distance, dinov2_distance, clip_distance. A game that maps inputs is evaluated on all `conditions` of its
+experiment. A function of the game may stand before a name: reconstruct:fid.
 
 Appends a line for each checkpoint to eval.jsonl in the workdir, and draws eval.png, each metric against images. With
 --neighbours=N also a picture of N samples, each with the reference's images nearest to it. A checkpoint that eval.jsonl
@@ -10,6 +13,7 @@ has, the same state under the same protocol, is not evaluated again, so the same
 """
 
 import contextlib
+import functools
 import json
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -25,6 +29,7 @@ from experiments.launch import say
 from experiments.pictures import curves, neighbours
 from experiments.workdir import Run, Trained, versions
 from gan_jax import runtime
+from gan_jax.host import from_uint8
 from gan_jax.runtime import Evaluator, Watchdog, choose_samples, first_samples, hosts, parse_choice, stream_samples
 from gan_jax.types import InvalidInputError
 
@@ -79,15 +84,17 @@ def chosen_steps(run: Run) -> list[int]:
     return [run.restore("best" if step == "best" else int(step)).step]
 
 
-def draw(run: Run, evaluator: Evaluator, trained: Trained) -> Iterator[np.ndarray]:
-    """The samples that are asked for."""
+def draw(run: Run, evaluator: Evaluator, trained: Trained, function: str) -> Iterator[np.ndarray]:
+    """What a function of the game makes: the samples that are asked for, or what it maps its inputs to."""
     state = trained.state.replace(ema={}) if _RAW.value else trained.state
+    if _CHOOSE.value and (function != "sample" or run.experiment.game.prior is None):
+        raise InvalidInputError(f"--choose={_CHOOSE.value}: metrics of {function} look at every output")
     if _CHOOSE.value:
         count = len(evaluator.reference)
         spread = np.arange(min(4096, count)) * count // min(4096, count)
-        reals = evaluator.images(spread).astype(np.float32) / 127.5 - 1.0
+        reals = from_uint8(evaluator.images(spread))
         return choose_samples(run.experiment, state, _SEED.value, _CHOOSE.value, reals, truncation=_TRUNCATION.value)
-    return stream_samples(run.experiment, state, _SEED.value, truncation=_TRUNCATION.value)
+    return stream_samples(run.experiment, state, _SEED.value, function, truncation=_TRUNCATION.value)
 
 
 def evaluate(
@@ -104,7 +111,7 @@ def evaluate(
     if known:
         say(f"step {trained.step:,} is in {path} under this protocol: not evaluated again")
         return known
-    values = evaluator(draw(run, evaluator, trained))
+    values = evaluator(functools.partial(draw, run, evaluator, trained))
     line = {"images": trained.step * run.experiment.batch_size, "metrics": values, **facts, "versions": versions()}
     if hosts.is_primary():
         with path.open("a") as file:
@@ -124,9 +131,10 @@ def main(argv: Sequence[str]) -> int:
         stack.enter_context(jax.set_mesh(mesh))
         steps = hosts.decide("checkpoints", lambda: chosen_steps(run), watchdog.patience)
         cache = pathlib.Path(_CACHE.value) if _CACHE.value else launch.cache_directory()
-        reference = (run.experiment.reference or run.experiment.source)()
+        reference = run.experiment.comparison
         evaluator = Evaluator(
             _METRICS.value, reference, mesh, cache / "evaluation",
+            functions=run.experiment.outputs, own=run.experiment.own_metrics,
             weights=_WEIGHTS.value, batch_size=_BATCH_SIZE.value, seed=_SEED.value, say=say, beat=watchdog.beat,
             patience=watchdog.patience,
         )  # fmt: skip
@@ -145,7 +153,7 @@ def main(argv: Sequence[str]) -> int:
             shown = "  ".join(f"{name} {value:.5g}" for name, value in line["metrics"].items())
             say(f"step {step:,}  images {line['images']:,}  {shown}")
         if _NEIGHBOURS.value:
-            samples = first_samples(draw(run, evaluator, trained), _NEIGHBOURS.value)
+            samples = first_samples(draw(run, evaluator, trained, "sample"), _NEIGHBOURS.value)
             picture = neighbours(samples, run.experiment, evaluator)
             if hosts.is_primary():
                 where = run.workdir / f"neighbours_{steps[-1]:08d}.png"

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from gan_jax.host import from_uint8
 from gan_jax.metrics import nearest
 from gan_jax.runtime import Evaluator, Experiment
 from gan_jax.types import InvalidInputError
@@ -61,6 +62,6 @@ def neighbours(samples: np.ndarray, experiment: Experiment, evaluator: Evaluator
         raise InvalidInputError("--neighbours: none of the --metrics looks at features")
     features, reference = evaluator.features(samples)
     _, index = nearest(features, reference, _NEAREST)
-    images = evaluator.images(index.ravel()).astype(np.float32) / 127.5 - 1.0
+    images = from_uint8(evaluator.images(index.ravel()))
     rows = np.concatenate([samples[:, None], images.reshape(-1, _NEAREST, *samples.shape[1:])], axis=1)
     return experiment.preview(rows.reshape(-1, *samples.shape[1:]), _NEAREST + 1)

@@ -28,7 +28,7 @@ _TRUNCATION = flags.DEFINE_float(
     "threshold of the latents: in standard deviations if normal, in (0, 1] if uniform; psi, from 0 to 1, if StyleGAN2",
 )
 _INTERPOLATE = flags.DEFINE_integer("interpolate", 0, "images on the path between two latents; 0 for free samples")
-_LABEL = flags.DEFINE_integer("label", None, "class, for a conditional game; all in turn by default")
+_LABEL = flags.DEFINE_string("label", None, "class, by number or name, for a conditional game; all in turn by default")
 
 
 def interpolated(run: Trained, num: int, between: int) -> np.ndarray:
@@ -43,6 +43,18 @@ def interpolated(run: Trained, num: int, between: int) -> np.ndarray:
     return np.asarray(prior.interpolate(start, end, jnp.tile(jnp.linspace(0.0, 1.0, between), num // between)))
 
 
+def class_number(run: Trained, label: str) -> int:
+    """A class by number, or by the name that the data had for it."""
+    if label.isdigit():
+        return int(label)
+    if label not in run.class_names:
+        known = (
+            f"a number, or one of {', '.join(run.class_names)}" if run.class_names else "a number: no class has a name"
+        )
+        raise InvalidInputError(f"--label={label}: expected {known}")
+    return run.class_names.index(label)
+
+
 def main(argv: Sequence[str]) -> int:
     """See the module."""
     del argv
@@ -53,7 +65,8 @@ def main(argv: Sequence[str]) -> int:
     if step is not None and step != "best" and not step.isdigit():
         raise InvalidInputError(f"--step={step}: expected a number, or best")
     run = load(_WORKDIR.value, int(step) if step and step.isdigit() else step)
-    game, num, label = run.experiment.game, _NUM.value, _LABEL.value
+    game, num = run.experiment.game, _NUM.value
+    label = None if _LABEL.value is None else class_number(run, _LABEL.value)
     inputs = interpolated(run, num, _INTERPOLATE.value) if _INTERPOLATE.value else None
     labels: int | np.ndarray | None = label
     if inputs is not None and label is None and game.num_classes is not None:

@@ -6,34 +6,14 @@ from typing import Any
 import ml_collections
 
 from gan_jax import nets
-from gan_jax.runtime import Experiment
+from gan_jax.runtime import settings
 from gan_jax.types import Network
-
-_FIELDS = tuple(field.name for field in dataclasses.fields(Experiment) if field.type in (int, "int", str, "str"))
-
-# Keys that do not change what an iteration computes: a run may be continued with other values of these.
-FREE = (
-    "steps",
-    "steps_per_dispatch",
-    "report_every",
-    "sample_every",
-    "checkpoint_every",
-    "keep_last",
-    "keep_every",
-    "sample_count",
-    "metrics",
-    "evaluate_every",
-    "fsdp",
-    "remat",
-    "best_metric",
-    "best_mode",
-    "on_divergence",
-    "max_rollbacks",
-)
-
 
 MEMORY = {"microbatches": 1, "remat": False}
 """Keys of the configs whose networks `network` makes: parts of a batch in turn, and activations computed again."""
+
+FREE = (*(name for name, about in settings().items() if about["free"]), "remat")
+"""Keys that do not change what an iteration computes: a run may be continued with other values of these."""
 
 
 def network(module: Any, config: ml_collections.ConfigDict) -> Network:
@@ -43,7 +23,7 @@ def network(module: Any, config: ml_collections.ConfigDict) -> Network:
 
 
 def run_config(**values: Any) -> ml_collections.ConfigDict:
-    """A config with the fields of `Experiment` that are numbers or words, at their defaults, and with `values`.
+    """A config with the fields of `Experiment` that a config sets, at their defaults, and with `values`.
 
     Args:
       **values: at least `batch_size` and `steps`; and the scalars of the experiment itself.
@@ -52,13 +32,11 @@ def run_config(**values: Any) -> ml_collections.ConfigDict:
       The config; its keys and types are fixed, its values may be overridden by flags.
     """
     defaults = {
-        field.name: field.default
-        for field in dataclasses.fields(Experiment)
-        if field.name in _FIELDS and field.default is not dataclasses.MISSING
+        name: about["default"] for name, about in settings().items() if about["default"] is not dataclasses.MISSING
     }
     return ml_collections.ConfigDict({"seed": 0} | defaults | values)
 
 
 def run_settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """The fields of `Experiment` that a config sets."""
-    return {name: config[name] for name in _FIELDS}
+    return {name: config[name] for name in settings()}

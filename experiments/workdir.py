@@ -26,7 +26,7 @@ from experiments.launch import circumstances
 from experiments.settings import FREE
 from gan_jax import runtime
 from gan_jax.core import GANState
-from gan_jax.runtime.logging import write_json
+from gan_jax.host import write_json
 from gan_jax.runtime.program import build_start
 from gan_jax.types import InvalidInputError
 
@@ -201,11 +201,13 @@ class Trained:
       experiment: rebuilt from the workdir's own copy of the experiment file and its config.
       state: of the checkpoint.
       step: of the checkpoint.
+      class_names: of the labels, as the data had them; empty without.
     """
 
     experiment: runtime.Experiment
     state: GANState
     step: int
+    class_names: tuple[str, ...] = ()
 
     def sample(
         self,
@@ -253,7 +255,8 @@ class Run:
         """
         self.workdir, self.say = pathlib.Path(workdir), say
         config = ml_collections.ConfigDict(read_json(self.workdir / "config.json")["config"])
-        shapes = read_json(self.workdir / "data.json")["spec"]
+        known = read_json(self.workdir / "data.json")
+        shapes, self.class_names = known["spec"], tuple(known.get("class_names", ()))
         spec = {name: jax.ShapeDtypeStruct(x["shape"], x["dtype"]) for name, x in shapes.items()}
         self.experiment = load_module(self.workdir / "experiment.py").build(config)
         self.mesh = runtime.make_mesh(jax.local_devices()[:1]) if mesh is None else mesh
@@ -308,7 +311,7 @@ class Run:
             raise InvalidInputError(f"checkpoint {step} of {self.workdir} cannot be read: {error}") from error
         if restored is None:
             raise InvalidInputError(f"{self.workdir} has no checkpoint yet")
-        return Trained(self.experiment, restored[1]["state"], restored[0])
+        return Trained(self.experiment, restored[1]["state"], restored[0], self.class_names)
 
     def close(self) -> None:
         """Lets go of the checkpoints."""

@@ -6,7 +6,7 @@ neither aliases nor blur betray to the discriminator which images were transform
 """
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int, Key
 from gan_jax.augment.diffaug import Images, Probability, chosen, exact_einsum, widen
 from gan_jax.types import InvalidInputError
 
+Operations = Collection[str] | Mapping[str, float | int]  # names; with factors of their probability
 BLIT = ("x_flip", "rotate_90", "integer_translation")
 GEOMETRY = ("isotropic_scaling", "rotation", "anisotropic_scaling", "fractional_translation")
 
@@ -45,7 +46,12 @@ def check_operations(given: Collection[str], known: Collection[str]) -> None:
         raise InvalidInputError(f"operations={unknown}: expected some of {', '.join(known)}")
 
 
-def blit(key: Key[Array, ""], images: Images, p: Probability, *, operations: Collection[str] = BLIT) -> Images:
+def share(operations: Operations, name: str, p: Probability) -> Probability:
+    """The probability of an operation: p, times its factor where operations have factors."""
+    return p * operations[name] if isinstance(operations, Mapping) else p
+
+
+def blit(key: Key[Array, ""], images: Images, p: Probability, *, operations: Operations = BLIT) -> Images:
     """Pixel blitting: horizontal flips, quarter turns, and moves by whole pixels, at most an eighth of the image.
 
     Every pixel of the result is a pixel of the image. Each operation is drawn with probability p, and then uniformly
@@ -80,12 +86,13 @@ def blit(key: Key[Array, ""], images: Images, p: Probability, *, operations: Col
     def draw(name: str, low: int, high: int) -> Int[Array, "n 1 1"]:
         """An integer for each example, 0 where the operation is not drawn."""
         which, value = next(keys), next(keys)
-        take = chosen(which, p, n) if name in operations else jnp.zeros(n, bool)
+        take = chosen(which, share(operations, name, p), n) if name in operations else jnp.zeros(n, bool)
         return jnp.where(take, jax.random.randint(value, (n,), low, high), 0)[:, None, None]
 
     flip, turns = draw("x_flip", 0, 2), draw("rotate_90", 0, 4 if h == w else 2) * (1 if h == w else 2)
     which, *translation_keys = (next(keys) for _ in range(3))
-    moved = chosen(which, p, n) if "integer_translation" in operations else jnp.zeros(n, bool)
+    name = "integer_translation"
+    moved = chosen(which, share(operations, name, p), n) if name in operations else jnp.zeros(n, bool)
     shift_h, shift_w = (
         jnp.where(moved, jnp.round(jax.random.uniform(k, (n,), minval=-0.125, maxval=0.125) * size), 0).astype(int)
         for k, size in zip(translation_keys, (h, w), strict=True)
@@ -102,7 +109,7 @@ def blit(key: Key[Array, ""], images: Images, p: Probability, *, operations: Col
     return jnp.take_along_axis(images.reshape(n, h * w, c), index, axis=1).reshape(images.shape)
 
 
-def geometry(key: Key[Array, ""], images: Images, p: Probability, *, operations: Collection[str] = GEOMETRY) -> Images:
+def geometry(key: Key[Array, ""], images: Images, p: Probability, *, operations: Operations = GEOMETRY) -> Images:
     """Scaling, rotation, stretching and sub-pixel translation, in one resampling.
 
     isotropic: s ~ 2^N(0, 0.2^2); rotation: uniform over the circle, before and after the stretching, each with
@@ -136,9 +143,11 @@ def geometry(key: Key[Array, ""], images: Images, p: Probability, *, operations:
     keys = iter(jax.random.split(key, 10))
     active = jnp.zeros(n, bool)
 
-    def draw(name: str, values: Float[Array, "n *rest"], p: Probability, neutral: float) -> Float[Array, "n *rest"]:
+    def draw(name: str, values: Float[Array, "n *rest"], neutral: float) -> Float[Array, "n *rest"]:
         nonlocal active
-        take = chosen(next(keys), p, n) if name in operations else jnp.zeros(n, bool)
+        key, chance = next(keys), share(operations, name, p) if name in operations else 0.0
+        chance = 1.0 - jnp.sqrt(1.0 - chance) if name == "rotation" else chance  # drawn twice
+        take = chosen(key, chance, n) if name in operations else jnp.zeros(n, bool)
         active = active | take
         return jnp.where(take.reshape(n, *[1] * (values.ndim - 1)), values, neutral)
 
@@ -148,13 +157,12 @@ def geometry(key: Key[Array, ""], images: Images, p: Probability, *, operations:
     def angle() -> Float[Array, " n"]:
         return jax.random.uniform(next(keys), (n,), minval=-math.pi, maxval=math.pi)
 
-    either = 1.0 - jnp.sqrt(1.0 - p)
-    isotropic = draw("isotropic_scaling", scale(), p, 1.0)
-    before = draw("rotation", angle(), either, 0.0)
-    stretch = draw("anisotropic_scaling", scale(), p, 1.0)
-    after = draw("rotation", angle(), either, 0.0)
+    isotropic = draw("isotropic_scaling", scale(), 1.0)
+    before = draw("rotation", angle(), 0.0)
+    stretch = draw("anisotropic_scaling", scale(), 1.0)
+    after = draw("rotation", angle(), 0.0)
     size = jnp.array(images.shape[1:3], jnp.float32)
-    move = draw("fractional_translation", 0.125 * size * jax.random.normal(next(keys), (n, 2)), p, 0.0)
+    move = draw("fractional_translation", 0.125 * size * jax.random.normal(next(keys), (n, 2)), 0.0)
     # what a point of the result shows: forward it is scaled, turned, stretched, turned and moved
     stretched = jnp.stack([1.0 / stretch, stretch], axis=-1)[:, :, None] * _rotation(-after)
     inverse = exact_einsum("nij,njk->nik", _rotation(-before), stretched) / isotropic[:, None, None]

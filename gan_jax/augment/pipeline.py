@@ -1,7 +1,7 @@
 """The other half of ADA's pipeline, colour, filters and corruption, and the pipeline itself."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from gan_jax.augment.diffaug import Augment, Images, Probability, chosen, cutout, exact_einsum, widen
-from gan_jax.augment.geometry import BLIT, GEOMETRY, blit, check_operations, geometry, reflect
+from gan_jax.augment.geometry import BLIT, GEOMETRY, Operations, blit, check_operations, geometry, reflect, share
 from gan_jax.types import InvalidInputError
 
 COLOR = ("brightness", "contrast", "luma_flip", "hue_rotation", "saturation")
@@ -21,9 +21,7 @@ SYM2 = np.array([-0.12940952255092145, 0.22414386804185735, 0.836516303737469, 0
 _BAND_POWER = np.array([10.0, 1.0, 1.0, 1.0]) / 13.0
 
 
-def transform_color(
-    key: Key[Array, ""], images: Images, p: Probability, *, operations: Collection[str] = COLOR
-) -> Images:
+def transform_color(key: Key[Array, ""], images: Images, p: Probability, *, operations: Operations = COLOR) -> Images:
     """Brightness, contrast, luma flip, hue rotation and saturation, as one affine map of the colours of each example.
 
     brightness: + N(0, 0.2^2); contrast: times 2^N(0, 0.5^2); luma flip: a mirror image across the plane of luma 0, with
@@ -63,7 +61,7 @@ def transform_color(
 
     def draw(name: str, values: Float[Array, " n"], neutral: float) -> Float[Array, "n 1 1"]:
         nonlocal active
-        take = chosen(next(keys), p, n) if name in operations else jnp.zeros(n, bool)
+        take = chosen(next(keys), share(operations, name, p), n) if name in operations else jnp.zeros(n, bool)
         active = active | take
         return jnp.where(take, values, neutral)[:, None, None]
 
@@ -87,9 +85,7 @@ def transform_color(
     return jnp.where(active[:, None, None, None], changed.astype(images.dtype), images)
 
 
-def filter_bands(
-    key: Key[Array, ""], images: Images, p: Probability, *, operations: Collection[str] = FILTER
-) -> Images:
+def filter_bands(key: Key[Array, ""], images: Images, p: Probability, *, operations: Operations = FILTER) -> Images:
     """Amplifies or weakens four octaves of spatial frequency.
 
     For each band drawn, its amplitude is multiplied by 2^N(0, 1) and all four are then divided by
@@ -119,8 +115,8 @@ def filter_bands(
     check_operations(operations, FILTER)
     n, h, w, _ = images.shape
     which, amount = jax.random.split(key)
-    known = jnp.array([name in operations for name in FILTER])
-    take = chosen(which, p, n * len(FILTER)).reshape(n, len(FILTER)) & known
+    chances = [jnp.asarray(share(operations, name, p) if name in operations else 0.0) for name in FILTER]
+    take = jax.random.uniform(which, (n * len(FILTER),)).reshape(n, len(FILTER)) < jnp.stack(chances)
     active = jnp.any(take, axis=-1)
     factors = jnp.where(take, jnp.exp2(jax.random.normal(amount, take.shape)), 1.0)
     # band k alone multiplied, and all divided by the root of the power that this makes
@@ -170,7 +166,7 @@ def _bands(size: int) -> Float[np.ndarray, "4 size size"]:
     return matrices
 
 
-def corrupt(key: Key[Array, ""], images: Images, p: Probability, *, operations: Collection[str] = CORRUPTION) -> Images:
+def corrupt(key: Key[Array, ""], images: Images, p: Probability, *, operations: Operations = CORRUPTION) -> Images:
     """Adds noise, and cuts out a rectangle.
 
     noise: N(0, s^2) for every pixel and channel, with s ~ |N(0, 0.1^2)| for the example; cutout: half of height and
@@ -202,20 +198,21 @@ def corrupt(key: Key[Array, ""], images: Images, p: Probability, *, operations: 
     if "noise" in operations:
         level = 0.1 * jnp.abs(jax.random.normal(level_key, (n, 1, 1, 1)))
         noise = (level * jax.random.normal(noise_key, images.shape)).astype(images.dtype)
-        images = jnp.where(chosen(which, p, n)[:, None, None, None], images + noise, images)
-    return cutout(cut_key, images, p) if "cutout" in operations else images
+        images = jnp.where(chosen(which, share(operations, "noise", p), n)[:, None, None, None], images + noise, images)
+    return cutout(cut_key, images, share(operations, "cutout", p)) if "cutout" in operations else images
 
 
 STAGES = ((blit, BLIT), (geometry, GEOMETRY), (transform_color, COLOR), (filter_bands, FILTER), (corrupt, CORRUPTION))
 OPERATIONS = BLIT + GEOMETRY + COLOR + FILTER + CORRUPTION
 
 
-def ada_pipeline(operations: Collection[str] = BLIT + GEOMETRY + COLOR) -> Augment:
+def ada_pipeline(operations: Operations = BLIT + GEOMETRY + COLOR) -> Augment:
     """The augmentations of adaptive discriminator augmentation, in the paper's order, each with probability p.
 
     Args:
       operations: of the 18 in `OPERATIONS`. The default, blits, geometry and colour, is what the paper found best
-        throughout ("bgc"); filters and corruption help with very little data and leak into samples sooner.
+        throughout ("bgc"); filters and corruption help with very little data and leak into samples sooner. As a dict,
+        with a factor for each: it is drawn with that times p.
 
     Returns:
       `(key, images, p) -> images`, for both reals and fakes; p is traced, so that the controller moves it without
@@ -239,7 +236,9 @@ def ada_pipeline(operations: Collection[str] = BLIT + GEOMETRY + COLOR) -> Augme
 
     def augment(key: Key[Array, ""], images: Images, p: Probability) -> Images:
         for (stage, known), stage_key in zip(STAGES, jax.random.split(key, len(STAGES)), strict=True):
-            mine = [name for name in known if name in operations]
+            mine: Operations = [name for name in known if name in operations]
+            if isinstance(operations, Mapping):
+                mine = {name: operations[name] for name in mine}
             if mine:
                 images = stage(stage_key, images, p, operations=mine)
         return images

@@ -1,14 +1,68 @@
-"""Hooks that run once at the end of an iteration."""
+"""Hooks that run once at the end of an iteration, with what they need in the state."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from gan_jax.core.state import GANState
+from gan_jax.core.state import GANState, copied
 
 
-def ema(player: str = "generator") -> Callable[[GANState], GANState]:
+class Hook(NamedTuple):
+    """What happens at the end of an iteration, and what it needs in the state.
+
+    Attributes:
+      run: `(state) -> state`, for `Game.after`.
+      begin: `(state, batch size) -> state`, adds what `run` reads to the state at step 0.
+      shown: the hyperparameters that it moves; the log has their values.
+    """
+
+    run: Callable[[GANState], GANState]
+    begin: Callable[[GANState, int], GANState] = lambda state, batch_size: state
+    shown: tuple[str, ...] = ()
+
+
+def with_batch_size(state: GANState, batch_size: int) -> GANState:
+    """The state with `aux['batch_size']`, by which hooks count images."""
+    return state.replace(aux={**state.aux, "batch_size": jnp.float32(batch_size)})
+
+
+def with_hparams(state: GANState, values: Mapping[str, float | int]) -> GANState:
+    """The state with more hyperparameters."""
+    added = {name: jnp.asarray(value, jnp.float32) for name, value in values.items()}
+    return state.replace(hparams={**state.hparams, **added})
+
+
+def averaging(
+    halflife_images: float | int, rampup: float | int = 0.05, *, player: str = "generator", name: str = ""
+) -> Hook:
+    """`ema` with its place in the state: the average, its half-life and ramp-up as hyperparameters.
+
+    Args:
+      halflife_images: images after which half of an average is of what came since.
+      rampup: the half-life is at most that share of the images seen so far; 0 for a constant half-life.
+      player: see `ema`.
+      name: see `ema`.
+
+    Returns:
+      A hook for a game's `hooks`.
+    """
+    prefix = f"{name}_" if name else ""
+    values = {f"{prefix}ema_halflife_images": halflife_images, f"{prefix}ema_rampup": rampup}
+
+    def begin(state: GANState, batch_size: int) -> GANState:
+        state = with_hparams(with_batch_size(state, batch_size), values)
+        return state.replace(ema={**state.ema, _average(player, name): copied(state.players[player])})
+
+    return Hook(ema(player, name=name), begin)
+
+
+def _average(player: str, name: str) -> str:
+    return f"{player}/{name}" if name else player
+
+
+def ema(player: str = "generator", *, name: str = "") -> Callable[[GANState], GANState]:
     """An exponential moving average of a player's parameters and model state, counted in images.
 
     average <- beta average + (1 - beta) value, beta = 0.5 ** (batch_size / halflife),
@@ -16,7 +70,9 @@ def ema(player: str = "generator") -> Callable[[GANState], GANState]:
     Reads `ema_halflife_images` and `ema_rampup` from `state.hparams` and `batch_size` from `state.aux`.
 
     Args:
-      player: whose average to keep; `state.ema[player]` must exist.
+      player: whose average to keep.
+      name: of the average, where a player has several: `state.ema['player/name']` must exist, and the hyperparameters
+        are `{name}_ema_halflife_images` and `{name}_ema_rampup`. By default `state.ema[player]`, without the prefix.
 
     Returns:
       A hook for `Game.after`.
@@ -26,23 +82,23 @@ def ema(player: str = "generator") -> Callable[[GANState], GANState]:
       code (half-life in images, ramp-up 0.05). Other codebases fix beta per step, which then depends on the batch size,
       and average parameters only, leaving batch statistics behind.
     """
+    average, prefix = _average(player, name), f"{name}_" if name else ""
 
     def hook(state: GANState) -> GANState:
-        hparams, batch_size = state.hparams, state.aux["batch_size"]
+        batch_size = state.aux["batch_size"]
+        longest, rampup = state.hparams[f"{prefix}ema_halflife_images"], state.hparams[f"{prefix}ema_rampup"]
         images = (state.step.astype(jnp.float32) + 1.0) * batch_size
-        ramped = jnp.minimum(hparams["ema_halflife_images"], hparams["ema_rampup"] * images)
-        halflife = jnp.where(hparams["ema_rampup"] > 0, ramped, hparams["ema_halflife_images"])
+        ramped = jnp.minimum(longest, rampup * images)
+        halflife = jnp.where(rampup > 0, ramped, longest)
         beta = 0.5 ** (batch_size / jnp.maximum(halflife, 1e-8))
 
-        def average(old: jax.Array, new: jax.Array) -> jax.Array:
+        def mix(old: jax.Array, new: jax.Array) -> jax.Array:
             if not jnp.issubdtype(new.dtype, jnp.floating):
                 return new
             return (new + beta.astype(new.dtype) * (old - new)).astype(new.dtype)
 
         source = state.players[player]
-        averaged = jax.tree.map(
-            average, state.ema[player], {"params": source.params, "model_state": source.model_state}
-        )
-        return state.replace(ema={**state.ema, player: averaged})
+        averaged = jax.tree.map(mix, state.ema[average], {"params": source.params, "model_state": source.model_state})
+        return state.replace(ema={**state.ema, average: averaged})
 
     return hook

@@ -84,11 +84,13 @@ def run_phase(
         state, metrics = jax.lax.scan(one, state, (batches, jnp.arange(phase.repeat)))
         return state, {name: jnp.stack([jnp.sum(v), jnp.float32(phase.repeat)]) for name, v in metrics.items()}
 
-    if phase.every == 1:
+    if phase.every == 1 and phase.start == 0:
         return run(state, batches, key)
     run_once = jax.jit(run, inline=True)  # traced once for its shapes and the condition
 
     def skip(*args: PyTree) -> tuple[GANState, Window]:
         return args[0], jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(run_once, *args)[1])
 
-    return jax.lax.cond(state.step % phase.every == 0, run_once, skip, state, batches, key)
+    due = state.step % phase.every == 0
+    due = due & (state.step >= phase.start) if phase.start else due
+    return jax.lax.cond(due, run_once, skip, state, batches, key)

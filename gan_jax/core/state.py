@@ -1,5 +1,7 @@
 """The state of a game: arrays, all of them, in one tree."""
 
+from collections.abc import Mapping, Sequence
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -30,10 +32,12 @@ class GANState(flax.struct.PyTreeNode):
       step: iterations done, int32.
       key: the root key, into which every draw folds the step; only a rollback after a divergence changes it.
       players: `PlayerState` by name.
-      ema: averaged `{'params', 'model_state'}` by player, empty without an EMA.
+      ema: averaged `{'params', 'model_state'}` by the name of the player, or `player/name` where it has several.
       aux: other arrays that training carries (image pools, controllers).
       hparams: scalars that may vary between runs of one compiled program; those of the optimisers are in their states
         (see `get_hparams`).
+      frozen: networks that nothing trains, by name. They are here within a step and while the game's functions run,
+        and nowhere else: training does not carry them, and checkpoints only name them.
     """
 
     step: Int[Array, ""]
@@ -42,6 +46,7 @@ class GANState(flax.struct.PyTreeNode):
     ema: dict[str, PyTree]
     aux: dict[str, PyTree]
     hparams: dict[str, Float[Array, ""]]
+    frozen: dict[str, PyTree] = flax.struct.field(default_factory=dict)
 
 
 def create_player(params: PyTree, model_state: PyTree, optimizer: optax.GradientTransformation) -> PlayerState:
@@ -60,7 +65,7 @@ def create_state(
     key: PRNGKey,
     players: dict[str, PlayerState],
     *,
-    averaged: tuple[str, ...] = (),
+    averaged: Sequence[str] | Mapping[str, str] = (),
     aux: dict[str, PyTree] | None = None,
     hparams: dict[str, float] | None = None,
 ) -> GANState:
@@ -69,25 +74,27 @@ def create_state(
     Args:
       key: the root key of the run.
       players: as from `create_player`.
-      averaged: the players that have an EMA; it starts as a copy, since one buffer cannot be donated twice.
+      averaged: the players that have an EMA, or the player of each EMA by the name of the average.
       aux: arrays that training carries beside the players.
       hparams: scalars, stored as float32.
 
     Returns:
       The state.
     """
-
-    def copy(player: PlayerState) -> PyTree:
-        return jax.tree.map(jnp.copy, {"params": player.params, "model_state": player.model_state})
-
+    averages = averaged if isinstance(averaged, Mapping) else {name: name for name in averaged}
     return GANState(
         step=jnp.zeros((), jnp.int32),
         key=key,
         players=players,
-        ema={name: copy(players[name]) for name in averaged},
+        ema={name: copied(players[player]) for name, player in averages.items()},
         aux=dict(aux or {}),
         hparams={name: jnp.asarray(value, jnp.float32) for name, value in (hparams or {}).items()},
     )
+
+
+def copied(player: PlayerState) -> PyTree:
+    """What an average begins as: a copy, since one buffer cannot be donated twice."""
+    return jax.tree.map(jnp.copy, {"params": player.params, "model_state": player.model_state})
 
 
 def init_key(key: PRNGKey) -> PRNGKey:

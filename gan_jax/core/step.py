@@ -20,9 +20,10 @@ def _draws(game: Game) -> list[int]:
     """For each phase the index of its first batch, and at the end the number of batches."""
     starts, drawn = [], 0
     for phase in game.phases:
-        if phase.every < 1 or phase.repeat < 1:
+        if phase.every < 1 or phase.repeat < 1 or phase.start < 0:
             raise InvalidInputError(
-                f"phase {phase.name!r}: every={phase.every}, repeat={phase.repeat}; both count from 1"
+                f"phase {phase.name!r}: every={phase.every}, repeat={phase.repeat}, start={phase.start}; the first two "
+                "count from 1, the start from 0"
             )
         if phase.reuse_batch and (drawn == 0 or phase.repeat > 1):
             raise InvalidInputError(f"phase {phase.name!r}: reuse_batch needs a phase before it, and repeat=1")
@@ -85,14 +86,20 @@ def make_scan(step: Step, fetch: Callable[[PyTree, PyTree, Any], Batch], length:
       length: iterations.
 
     Returns:
-      `(state, window, data, inputs) -> (state, window)`, where `inputs` has a leading axis of `length`.
+      `(state, window, (data, frozen), inputs) -> (state, window)`, where `inputs` has a leading axis of `length`, and
+      `frozen` is what `state.frozen` is within the step: it is neither carried nor returned.
     """
 
-    def scan(state: GANState, window: Window, data: PyTree, inputs: PyTree) -> tuple[GANState, Window]:
+    def scan(
+        state: GANState, window: Window, constants: tuple[PyTree, dict[str, PyTree]], inputs: PyTree
+    ) -> tuple[GANState, Window]:
+        data, frozen = constants
+
         def body(index: Array, carry: tuple[GANState, Window]) -> tuple[GANState, Window]:
             state, window = carry
-            state, metrics = step(state, fetch(data, jax.tree.map(lambda x: x[index], inputs), state.step))
-            return state, jax.tree.map(jnp.add, window, metrics)
+            batches = fetch(data, jax.tree.map(lambda x: x[index], inputs), state.step)
+            state, metrics = step(state.replace(frozen=frozen), batches)
+            return state.replace(frozen={}), jax.tree.map(jnp.add, window, metrics)
 
         # XLA would unroll a loop of one iteration and round otherwise than in a loop of many; it can't see this count.
         count = jax.lax.optimization_barrier(jnp.int32(length))

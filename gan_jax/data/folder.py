@@ -54,7 +54,10 @@ def image_folder(
     numbers = {name: index for index, name in enumerate(classes)}
     targets = [numbers[p.relative_to(root).parts[0]] for p in files] if labels else None
     reader = _Files(files, targets, image_size, channels)
-    return images.hold_or_stream(f"folder {root.name}", reader, len(classes) if labels else None, resident_bytes)
+    names = classes if labels else []
+    return images.hold_or_stream(
+        f"folder {root.name}", reader, len(names) if labels else None, resident_bytes, class_names=names
+    )
 
 
 def _open(file: pathlib.Path) -> Image.Image:

@@ -3,6 +3,7 @@
 import pathlib
 import sys
 import time
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -72,13 +73,17 @@ def stack(examples: list[dict[str, np.ndarray]], name: str) -> dict[str, np.ndar
 
 
 def hold_or_stream(
-    name: str, reader: Reader, num_classes: int | None, resident_bytes: int = RESIDENT_BYTES
+    name: str,
+    reader: Reader,
+    num_classes: int | None,
+    resident_bytes: int = RESIDENT_BYTES,
+    class_names: Sequence[str] = (),
 ) -> Arrays | Records:
     """A source in memory if its decoded examples take at most `resident_bytes`, else one that streams."""
     size, chunk = len(reader), 1024
     first = reader.read(np.zeros(1, int))
     if size * sum(value.nbytes for value in first.values()) > resident_bytes:
-        return Records(name, reader, num_classes)
+        return Records(name, reader, num_classes, tuple(class_names))
     parts: list[dict[str, np.ndarray]] = []
     start = shown = time.monotonic()
     for low in range(0, size, chunk):
@@ -91,4 +96,5 @@ def hold_or_stream(
             done = min(low + chunk, size)
             eta = (now - start) / done * (size - done)
             print(f"reading {name}: {done:,} of {size:,}, ETA {eta:.0f} s", file=sys.stderr, flush=True)
-    return Arrays(name, {key: np.concatenate([part[key] for part in parts]) for key in first}, num_classes)
+    arrays = {key: np.concatenate([part[key] for part in parts]) for key in first}
+    return Arrays(name, arrays, num_classes, tuple(class_names))

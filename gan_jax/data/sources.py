@@ -1,8 +1,8 @@
 """What a data source is: in memory and gathered on the device, read from storage, or drawn from a distribution.
 
-Every source has `name`, `spec` (one example as the game sees it), `num_classes` (None without labels), `summary()` for
-the person who reads the log, `fingerprint()`, which tells two data sets apart, and `feed(...)`, which says how its
-batches get into the compiled step.
+Every source has `name`, `spec` (one example as the game sees it), `num_classes` (None without labels), `class_names`
+(empty where nobody named them), `summary()` for the person who reads the log, `fingerprint()`, which tells two data
+sets apart, and `feed(...)`, which says how its batches get into the compiled step.
 """
 
 import dataclasses
@@ -17,9 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from gan_jax.data import order
+from gan_jax.host import from_uint8
 from gan_jax.types import Batch, InvalidInputError, PRNGKey, Spec
 
-_DATA_KEY = 0xFFFFDA7A  # above every int32 step, so that no iteration has this key
+Change = Callable[[dict[str, np.ndarray], np.random.Generator], dict[str, np.ndarray]]
+DATA_KEY = 0xFFFFDA7A  # above every int32 step, so that no iteration has this key
 
 
 class Feed(NamedTuple):
@@ -61,6 +63,10 @@ class Source(Protocol):
         """Of `'label'`; None without labels."""
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of the labels 0, 1, ...; empty where they have none."""
+
+    @property
     def spec(self) -> Spec:
         """Shape and dtype of one example, as the game sees it."""
 
@@ -80,25 +86,49 @@ class Source(Protocol):
         """The examples at the indices, as they are stored: images mostly uint8."""
 
 
+def changed(
+    examples: dict[str, np.ndarray], change: Change | None, seed: int, positions: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Examples after `change`, each with random numbers of its seed and position."""
+    if change is None:
+        return examples
+    made = [
+        change(
+            {name: values[i] for name, values in examples.items()},
+            np.random.Generator(np.random.Philox(key=np.array([seed % 2**64, position], np.uint64))),
+        )
+        for i, position in enumerate(positions)
+    ]
+    return {name: np.stack([one[name] for one in made]) for name in made[0]}
+
+
 @dataclasses.dataclass(frozen=True)
 class Arrays:
     """A data set held in memory, placed on the device once and gathered by index inside the step.
 
     Attributes:
       name: for the log.
-      arrays: `[n, ...]` each; uint8 becomes float32 in [-1, 1] on the device.
+      arrays: `[n, ...]` each; uint8 becomes float32 in [-1, 1] on the device. Images are `[n, h, w, c]`, and uint8 or
+        floats in [-1, 1].
       num_classes: of `'label'`.
+      class_names: of the labels, for people.
     """
 
     name: str
     arrays: dict[str, np.ndarray]
     num_classes: int | None = None
+    class_names: tuple[str, ...] = ()
+
+    by_index = True
 
     def __post_init__(self) -> None:
         sizes = {name: len(values) for name, values in self.arrays.items()}
         if len(set(sizes.values())) != 1 or 0 in sizes.values():
             raise InvalidInputError(f"{self.name}: arrays of lengths {sizes}; expected one length above zero")
         check_labels(self.name, self.arrays.get("label"), self.num_classes)
+        check_class_names(self.name, self.class_names, self.num_classes)
+        for name, values in self.arrays.items():
+            check_values(f"{self.name}: {name!r}", values)
 
     @property
     def size(self) -> int:
@@ -115,7 +145,9 @@ class Arrays:
         return {name: model_spec(name, values) for name, values in self.arrays.items()}
 
     def summary(self) -> str:
-        return f"{self.name}: {self.size:,} examples, on the device\n" + describe(self.arrays, self.num_classes)
+        return f"{self.name}: {self.size:,} examples, on the device\n" + describe(
+            self.arrays, self.num_classes, self.class_names
+        )
 
     def fingerprint(self) -> str:
         """Of every byte."""
@@ -147,15 +179,22 @@ class Records:
       name: for the log.
       reader: random access to the examples.
       num_classes: of `'label'`.
+      class_names: of the labels, for people.
       num_threads: that read and decode.
       prefetch: batches read ahead.
+      change: `(example, rng) -> example`, what is done to each example of a batch on the host, such as cutting out a
+        part of a large image; `rng` is a function of the seed and of the example's place in the sequence.
     """
 
     name: str
     reader: Reader
     num_classes: int | None = None
+    class_names: tuple[str, ...] = ()
     num_threads: int = 8
     prefetch: int = 16
+    change: Change | None = None
+
+    by_index = True
 
     def __len__(self) -> int:
         return len(self.reader)
@@ -165,7 +204,10 @@ class Records:
 
     @property
     def spec(self) -> Spec:
-        return {name: model_spec(name, x) for name, x in self.reader.read(np.zeros(1, int)).items()}
+        return {name: model_spec(name, x) for name, x in self._first().items()}
+
+    def _first(self) -> dict[str, np.ndarray]:
+        return changed(self.reader.read(np.zeros(1, int)), self.change, 0, np.zeros(1, int))
 
     @functools.cached_property
     def shown(self) -> dict[str, np.ndarray]:
@@ -175,9 +217,12 @@ class Records:
 
     def summary(self) -> str:
         check_labels(self.name, self.shown.get("label"), self.num_classes)
+        check_class_names(self.name, self.class_names, self.num_classes)
+        for name, values in self.shown.items():
+            check_values(f"{self.name}: {name!r}", values)
         count = len(next(iter(self.shown.values())))
         head = f"{self.name}: {len(self.reader):,} examples, streamed (below: {count} of them)\n"
-        return head + describe(self.shown, self.num_classes)
+        return head + describe(self.shown, self.num_classes, self.class_names)
 
     def fingerprint(self) -> str:
         """Of the number of examples, and of those that the summary shows."""
@@ -185,7 +230,7 @@ class Records:
 
     def feed(self, seed: int, draws: int, batch_size: int, places: order.Places) -> Feed:
         def stream(start: int, length: int) -> Iterator[Batch]:
-            batches = _Batches(self.reader, seed, batch_size, places, start * draws)
+            batches = _Batches(self.reader, seed, batch_size, places, start * draws, self.change)
             options = grain.ReadOptions(num_threads=self.num_threads, prefetch_buffer_size=self.prefetch)
             iterator = iter(
                 grain.MapDataset.source(cast(Any, batches)).to_iter_dataset(options).batch(draws).batch(length)
@@ -200,7 +245,7 @@ class Records:
         def sent(length: int) -> dict[str, jax.ShapeDtypeStruct]:
             return {
                 name: jax.ShapeDtypeStruct((length, draws, len(places), *x.shape[1:]), x.dtype)
-                for name, x in self.reader.read(np.zeros(1, int)).items()
+                for name, x in self._first().items()
             }
 
         return Feed(None, sent, fetch, stream)
@@ -209,15 +254,19 @@ class Records:
 class _Batches:
     """This host's part of every batch of the endless shuffled sequence, from batch `first` on."""
 
-    def __init__(self, reader: Reader, seed: int, batch_size: int, places: order.Places, first: int) -> None:
+    def __init__(
+        self, reader: Reader, seed: int, batch_size: int, places: order.Places, first: int, change: Change | None
+    ) -> None:
         self.reader, self.seed, self.batch_size, self.places, self.first = reader, seed, batch_size, places, first
+        self.change = change
 
     def __len__(self) -> int:
         return 2**62
 
     def __getitem__(self, index: Any) -> dict[str, np.ndarray]:
         where = order.positions(self.first + int(index), 1, self.batch_size, self.places)[0]
-        return self.reader.read(order.indices(self.seed, where, len(self.reader)))
+        examples = self.reader.read(order.indices(self.seed, where, len(self.reader)))
+        return changed(examples, self.change, self.seed, where)
 
     def __repr__(self) -> str:
         return f"_Batches({type(self.reader).__name__})"
@@ -231,11 +280,13 @@ class Draws:
       name: for the log.
       draw: `(key, n) -> {name: [n, ...]}` in the range that the game sees.
       num_classes: of `'label'`.
+      class_names: of the labels, for people.
     """
 
     name: str
     draw: Callable[[PRNGKey, int], Batch]
     num_classes: int | None = None
+    class_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         raise InvalidInputError(f"{self.name} is drawn anew for every batch: it has no examples to count or to read")
@@ -251,7 +302,9 @@ class Draws:
 
     def summary(self) -> str:
         drawn = jax.device_get(self.draw(jax.random.key(0), 1000))
-        return f"{self.name}: drawn anew for every batch (below: 1,000 draws)\n" + describe(drawn, self.num_classes)
+        return f"{self.name}: drawn anew for every batch (below: 1,000 draws)\n" + describe(
+            drawn, self.num_classes, self.class_names
+        )
 
     def fingerprint(self) -> str:
         """Of the shapes only: what is drawn is in the experiment file."""
@@ -270,13 +323,13 @@ class Draws:
             keys = jax.random.split(jax.random.fold_in(data, step), draws)
             return jax.vmap(lambda key: self.draw(key, batch_size))(keys)
 
-        return Feed(jax.random.fold_in(jax.random.key(seed), _DATA_KEY), lambda length: None, fetch, stream)
+        return Feed(jax.random.fold_in(jax.random.key(seed), DATA_KEY), lambda length: None, fetch, stream)
 
 
-def to_model(name: str, values: jax.Array) -> jax.Array:
+def to_model(name: str, values: Any) -> Any:
     """Labels and other integers as int32; uint8 images as float32 in [-1, 1], 255 at 1; other values as float32."""
     if values.dtype == jnp.uint8 and name != "label":
-        return values.astype(jnp.float32) / 127.5 - 1.0
+        return from_uint8(values)
     return values.astype(jnp.int32) if jnp.issubdtype(values.dtype, jnp.integer) else values.astype(jnp.float32)
 
 
@@ -306,8 +359,52 @@ def check_labels(name: str, labels: np.ndarray | None, num_classes: int | None) 
         )
 
 
-def describe(arrays: dict[str, np.ndarray], num_classes: int | None) -> str:
-    """Shape, dtype and range of each array, and the histogram of the labels."""
+def check_class_names(name: str, class_names: tuple[str, ...], num_classes: int | None) -> None:
+    """As many names as classes, or none, and no name twice."""
+    if class_names and (len(class_names) != num_classes or len(set(class_names)) != num_classes):
+        raise InvalidInputError(
+            f"{name}: {len(set(class_names))} different class names for num_classes={num_classes}: expected one each"
+        )
+
+
+_FARTHEST = 1.5  # beyond it a value cannot be meant for [-1, 1]
+
+
+def check_values(what: str, values: np.ndarray) -> None:
+    """Refuses values that are not finite, and images in a range or layout that a game would misread.
+
+    Args:
+      what: for the message: which array of which source.
+      values: `[n, ...]`; with four axes or more they are taken for images or clips.
+
+    Raises:
+      InvalidInputError: for those.
+    """
+    floats = np.issubdtype(values.dtype, np.floating)
+    if floats and not np.isfinite(values).all():
+        bad = np.unique(np.nonzero(~np.isfinite(values))[0])
+        raise InvalidInputError(f"{what} is not finite in {len(bad):,} examples, the first of them {bad[0]}")
+    if values.ndim < 4:
+        return
+    if values.shape[-3] in (1, 3) and values.shape[-1] > 4:
+        raise InvalidInputError(
+            f"{what} has examples {values.shape[1:]}, channels first: expected height, width, channels; "
+            "np.moveaxis(images, -3, -1) moves them"
+        )
+    if not floats and values.dtype != np.uint8:
+        raise InvalidInputError(
+            f"{what} is {values.dtype}, from {values.min()} to {values.max()}: expected uint8, or floats in [-1, 1]; "
+            "images of 0 to 255 become that by .astype(np.uint8)"
+        )
+    if floats and max(-values.min(), values.max()) > _FARTHEST:
+        raise InvalidInputError(
+            f"{what} goes from {values.min():g} to {values.max():g}: expected floats in [-1, 1], or uint8; floats of 0 "
+            "to 255 become that by images / 127.5 - 1, those of mean 0 and deviation 1 by scaling them back first"
+        )
+
+
+def describe(arrays: dict[str, np.ndarray], num_classes: int | None, class_names: tuple[str, ...] = ()) -> str:
+    """Shape, dtype and range of each array, and the histogram of the labels by name."""
     lines = [
         f"  {name}: {values.shape[1:]} {values.dtype}, from {values.min():g} to {values.max():g}, "
         f"mean {values.mean():.4g}"
@@ -317,5 +414,7 @@ def describe(arrays: dict[str, np.ndarray], num_classes: int | None) -> str:
     if num_classes is None:
         return "\n".join([*lines, "  no labels"])
     counts = np.bincount(arrays["label"], minlength=num_classes)
-    shown = " ".join(f"{label}:{count:,}" for label, count in enumerate(counts[:20]))
+    named = [f"{label} {name}" if class_names else f"{label}" for label, name in enumerate(class_names or counts)]
+    between = ", " if class_names else " "
+    shown = between.join(f"{name}:{count:,}" for name, count in zip(named[:20], counts, strict=False))
     return "\n".join([*lines, f"  labels, {num_classes} classes: {shown}{' ...' if num_classes > 20 else ''}"])

@@ -37,6 +37,10 @@ class Stacked:
         return None
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        return ()
+
+    @property
     def spec(self) -> Spec:
         height, width = self.images.shape[1:3]
         return {"real": jax.ShapeDtypeStruct((height, width, CHANNELS), jnp.float32)}
@@ -79,6 +83,10 @@ class Stacked:
         """Fixed examples, of seed 0."""
         chosen = self.choose(0, indices)
         return {"real": np.moveaxis(self.images[chosen][..., 0], -3, -1)}
+
+    def labelled(self) -> tuple[np.ndarray, np.ndarray, int]:
+        """Single digits, what each shows, and the number of classes: what a classifier learns from."""
+        return self.images, self.classes, 10
 
     def modes(self, indices: np.ndarray) -> np.ndarray:
         """Modes of those that `read` gives."""

@@ -64,7 +64,9 @@ def tfds_images(
         raise InvalidInputError(
             f"feature {label_key!r} of {name!r} is no class label: {features[label_key]}; labels=False"
         )
-    return images.hold_or_stream(f"{name} ({split})", reader, num_classes, resident_bytes)
+    named = labels and getattr(features[label_key], "names", None) is not None
+    names = features[label_key].names if named else ()
+    return images.hold_or_stream(f"{name} ({split})", reader, num_classes, resident_bytes, class_names=names)
 
 
 def _open(name: str, data_dir: str, split: str) -> tuple[Any, Any]:

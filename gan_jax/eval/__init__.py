@@ -11,14 +11,17 @@ from gan_jax.eval.dinov2 import dinov2
 from gan_jax.eval.extract import Extractor, Outputs, extract, keep, placed
 from gan_jax.eval.features import FeatureNetwork
 from gan_jax.eval.inception import inception
-from gan_jax.eval.scores import METRICS, Metric, Request, Side, requests
+from gan_jax.eval.scores import METRICS, PAIRS, SAMPLES, Comparison, Metric, Request, Side, requests
 from gan_jax.eval.selection import Chosen, calibrate, metropolis_hastings, reject, top
 from gan_jax.eval.weights import WeightsFile
 
 __all__ = [
     "CLASSIFIER_VERSION",
     "METRICS",
+    "PAIRS",
+    "SAMPLES",
     "Chosen",
+    "Comparison",
     "Extractor",
     "FeatureNetwork",
     "Metric",

@@ -18,6 +18,7 @@ from jaxtyping import Array, Int, PyTree, UInt8
 
 from gan_jax import nets
 from gan_jax.eval.extract import Extractor, keep
+from gan_jax.host import from_uint8
 from gan_jax.types import InvalidInputError, Network
 
 VERSION = 1  # of network and training; it rises when anything changes that could move a number
@@ -129,7 +130,7 @@ def _train(
     steps_per_epoch = len(images) // _BATCH
     epochs = max(_LEAST_EPOCHS, math.ceil(_LEAST_STEPS / steps_per_epoch))
     optimizer = optax.adam(optax.cosine_decay_schedule(_RATE, epochs * steps_per_epoch))
-    params, model_state = jax.jit(network.init)(jax.random.key(seed), scaled(jnp.asarray(images[:2])))
+    params, model_state = jax.jit(network.init)(jax.random.key(seed), from_uint8(jnp.asarray(images[:2])))
     carried = params, model_state, jax.jit(optimizer.init)(params)
     data = jnp.asarray(images), jnp.asarray(labels, jnp.int32)
     epoch = jax.jit(_epoch(network, optimizer), donate_argnums=0)
@@ -151,15 +152,10 @@ def _apply(num_classes: int, width: int, features: int) -> Callable[[PyTree, Arr
 
     def apply(weights: PyTree, images: Array) -> dict[str, Array]:
         with jax.default_matmul_precision("highest"):
-            (found, logits), _ = network.apply(*weights, scaled(images), train=False)
+            (found, logits), _ = network.apply(*weights, from_uint8(images), train=False)
         return {"features": found, "logits": logits}
 
     return apply
-
-
-def scaled(images: Array) -> Array:
-    """uint8 to float32 in [-1, 1]."""
-    return images.astype(jnp.float32) / 127.5 - 1.0
 
 
 def _check(images: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
@@ -176,7 +172,7 @@ def _epoch(network: Network, optimizer: optax.GradientTransformation) -> Callabl
         params, model_state, moments = carried
 
         def loss(params: PyTree) -> tuple[Array, PyTree]:
-            (_, logits), changed = network.apply(params, model_state, scaled(data[0][index]), train=True)
+            (_, logits), changed = network.apply(params, model_state, from_uint8(data[0][index]), train=True)
             return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, data[1][index])), changed
 
         (value, changed), gradient = jax.value_and_grad(loss, has_aux=True)(params)

@@ -1,9 +1,7 @@
 """The feature pass: images through one or more networks, once, and what the metrics need of the outputs."""
 
 import functools
-import os
 import pathlib
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -12,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, PyTree, UInt8
 
+from gan_jax.host import put, replacing
 from gan_jax.types import InvalidInputError
 
 Apply = Callable[[PyTree, Array], dict[str, Array]]
@@ -22,14 +21,17 @@ class Extractor(NamedTuple):
     """A network with its weights.
 
     Attributes:
-      apply: `(params, images) -> {'features': [b, d], ...}`, for images uint8 `[b, h, w, c]`; perhaps `'logits'` too.
+      apply: `(params, images) -> {'features': [b, d], ...}`, uint8 as `takes` says; perhaps `'logits'` too.
       params: its weights.
       record: what they are: a part of the protocol of every number.
+      takes: `images`, `[b, h, w, c]`, which of clips are their frames; `clips`, `[b, t, h, w, c]`; or `pairs`, an
+        output and its target, `[b, 2, ...]`.
     """
 
     apply: Apply
     params: PyTree
     record: dict[str, Any]
+    takes: str = "images"
 
 
 class Outputs(NamedTuple):
@@ -50,11 +52,12 @@ class Outputs(NamedTuple):
 
 def extract(
     extractors: Mapping[str, Extractor],
-    images: Iterable[UInt8[np.ndarray, "_ h w c"]],
+    images: Iterable[UInt8[np.ndarray, "_ *example"]],
     count: int,
     *,
     mesh: Mesh,
     batch_size: int = 64,
+    paired: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Outputs]:
     """Runs images through networks.
@@ -63,67 +66,70 @@ def extract(
 
     Args:
       extractors: networks by name.
-      images: parts of any lengths, with `count` images or more; what is more is not looked at.
+      images: parts of any lengths, with `count` images or more; what is more is not looked at. Images may be clips.
       count: how many images.
       mesh: over which devices.
       batch_size: images at a time, rounded up to a multiple of the devices. The last batch is padded, and the padding's
         outputs dropped, so that it changes no value beyond rounding.
+      paired: whether each example is an output and its target, `[2, ...]`; networks of images see the output alone.
       progress: is told after every batch how far it has come.
 
     Returns:
-      The outputs of exactly `count` images, in order, for each network.
+      The outputs of exactly `count` images, in order, for each network; of clips, those of every frame in turn.
 
     Raises:
-      InvalidInputError: for fewer images than `count`.
+      InvalidInputError: for fewer images than `count`, or examples that a network does not take.
     """
     if count < 1 or batch_size < 1:
         raise InvalidInputError(f"count={count}, batch_size={batch_size}: expected 1 or more")
     size = -(-batch_size // mesh.size) * mesh.size
     along = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
-    run = {name: _on_each_device(network.apply, mesh) for name, network in extractors.items()}
+    run = {name: _on_each_device(network.apply, mesh, network.takes, paired) for name, network in extractors.items()}
     params = {name: placed(network, mesh).params for name, network in extractors.items()}
     parts: dict[str, list[Outputs]] = {name: [] for name in extractors}
     done = 0
     for batch, valid in _batches(images, count, size):
-        put = _put(batch, along)
-        outputs = {name: run[name](params[name], put) for name in extractors}
+        placed_batch = put(batch, along)
+        outputs = {name: run[name](params[name], placed_batch) for name in extractors}
         for name, found in outputs.items():
             logits = found.get("logits")
             parts[name].append(Outputs(np.asarray(found["features"]), None if logits is None else np.asarray(logits)))
         done += valid
         if progress is not None:
             progress(done, count)
-    return {name: _joined(found).first(count) for name, found in parts.items()}
+    rows = {name: len(found[0].features) // size for name, found in parts.items()}
+    return {name: _joined(found).first(count * rows[name]) for name, found in parts.items()}
 
 
 def placed(network: Extractor, mesh: Mesh) -> Extractor:
     """The network with its weights on every device of a mesh, so that each pass need not put them there."""
     everywhere = NamedSharding(mesh, PartitionSpec())
-    return network._replace(params=jax.tree.map(lambda x: _put(x, everywhere), network.params))
+    return network._replace(params=jax.tree.map(lambda x: put(x, everywhere), network.params))
 
 
-@functools.lru_cache(maxsize=8)
-def _on_each_device(apply: Apply, mesh: Mesh) -> Apply:
+@functools.lru_cache(maxsize=16)
+def _on_each_device(apply: Apply, mesh: Mesh, takes: str, paired: bool) -> Apply:
     """The network as each device's own program, so that its values are those of one device; outputs go to all."""
     along = PartitionSpec(mesh.axis_names)
-    mapped = jax.shard_map(apply, mesh=mesh, in_specs=(PartitionSpec(), along), out_specs=along)
+
+    def own(params: PyTree, examples: Array) -> dict[str, Array]:
+        images = examples[:, 0] if paired and takes != "pairs" else examples
+        if takes == "images" and images.ndim == 5:
+            images = images.reshape(-1, *images.shape[2:])
+        expected = {"images": 4, "clips": 5}.get(takes, images.ndim)
+        if images.ndim != expected or (takes == "pairs" and not paired):
+            raise InvalidInputError(f"a network of {takes} got examples of shape {examples.shape[1:]}")
+        return apply(params, images)
+
+    mapped = jax.shard_map(own, mesh=mesh, in_specs=(PartitionSpec(), along), out_specs=along)
     return jax.jit(mapped, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
 def keep(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes an .npz file in one piece, whoever else writes the same one; its directory is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.stem, suffix=".tmp", delete=False) as file:
+    with replacing(path, "wb", shared=True) as file:
         np.savez(file, allow_pickle=False, **arrays)
-    os.replace(file.name, path)
-
-
-def _put(x: Any, sharding: NamedSharding) -> jax.Array:
-    """A host's array on the devices of a sharding, also of several processes, which all have it whole."""
-    if isinstance(x, jax.Array) and x.sharding == sharding:
-        return x
-    host = np.asarray(x)
-    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
 def _joined(parts: list[Outputs]) -> Outputs:

@@ -3,12 +3,16 @@
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from gan_jax import metrics
-from gan_jax.eval.extract import Outputs
+from gan_jax.eval.extract import Extractor, Outputs
+from gan_jax.host import from_uint8
 from gan_jax.types import InvalidInputError
 
 _LEAST: Mapping[str, str] = {"": "min"}
@@ -28,24 +32,48 @@ class Side:
         return metrics.moments(self.outputs.features)
 
 
+class Comparison(NamedTuple):
+    """What a metric is computed of.
+
+    Attributes:
+      real: features of the reference, or, for a metric of pairs, of the target of each output; None where the metric
+        looks at outputs alone.
+      fake: features of the outputs.
+      seed: of random subsets.
+      facts: attributes of the reference that the metric needs.
+    """
+
+    real: Side | None
+    fake: Side
+    seed: int
+    facts: Mapping[str, Any]
+
+
+SAMPLES, PAIRS = "samples", "pairs"
+
+
 class Metric(NamedTuple):
     """A metric's definition.
 
     Attributes:
-      network: whose features it is computed of.
-      compute: `(real, fake, seed) -> {suffix: value}`; the suffix is empty for the value itself.
+      network: whose features it is computed of: a name, or a network of one's own; empty for the outputs themselves.
+      compute: `(comparison) -> {suffix: value}`; the suffix is empty for the value itself.
       suffixes: those that it gives, each with whether the `min` or the `max` is best; empty where neither is.
-      samples: how many, where its name has no count.
+      samples: how many, where its name has no count. What functions of examples give is counted by these: all.
       version: of the definition; it rises when anything changes that could move a number.
       compares: whether it looks at the reals; without, `real` may be None.
+      takes: `samples`, a set of outputs beside the reference's; or `pairs`, each output beside its target.
+      needs: attributes that the reference must have, such as the centres of a mixture.
     """
 
-    network: str
-    compute: Callable[[Any, Side, int], dict[str, float]]
+    network: str | Extractor
+    compute: Callable[[Comparison], dict[str, float]]
     suffixes: Mapping[str, str] = _LEAST
     samples: int = STANDARD
     version: int = 1
     compares: bool = True
+    takes: str = SAMPLES
+    needs: tuple[str, ...] = ()
 
 
 class Request(NamedTuple):
@@ -53,60 +81,102 @@ class Request(NamedTuple):
 
     Attributes:
       name: as typed.
+      base: the metric's own name.
       metric: its definition.
-      samples: how many.
+      samples: how many; None where nothing was said.
+      function: of the game that makes the outputs; empty for what is usual for the metric and the game.
     """
 
     name: str
+    base: str
     metric: Metric
-    samples: int
+    samples: int | None
+    function: str
+
+    @property
+    def network(self) -> str:
+        """The name of the network whose features it is computed of."""
+        return self.metric.network if isinstance(self.metric.network, str) else self.base
 
 
-def _frechet(real: Side, fake: Side, seed: int) -> dict[str, float]:
-    del seed
-    return {"": metrics.frechet_distance(real.moments, fake.moments)}
+def _frechet(found: Comparison) -> dict[str, float]:
+    assert found.real is not None
+    return {"": metrics.frechet_distance(found.real.moments, found.fake.moments)}
 
 
-def _infinity(real: Side, fake: Side, seed: int) -> dict[str, float]:
-    count = len(fake.outputs.features)
-    smallest = min(5000, count // 3)
-    return {"": metrics.frechet_infinity(real.moments, fake.outputs.features, smallest=smallest, seed=seed)}
+def _infinity(found: Comparison) -> dict[str, float]:
+    assert found.real is not None
+    features = found.fake.outputs.features
+    smallest = min(5000, len(features) // 3)
+    return {"": metrics.frechet_infinity(found.real.moments, features, smallest=smallest, seed=found.seed)}
 
 
-def _kernel(real: Side, fake: Side, seed: int) -> dict[str, float]:
-    size = min(1000, len(real.outputs.features), len(fake.outputs.features))
-    found = metrics.kernel_distance(real.outputs.features, fake.outputs.features, subset_size=size, seed=seed)
-    return {"": found.mean, "_std": found.std}
+def _kernel(found: Comparison) -> dict[str, float]:
+    real, fake = _features(found)
+    size = min(1000, len(real), len(fake))
+    distance = metrics.kernel_distance(real, fake, subset_size=size, seed=found.seed)
+    return {"": distance.mean, "_std": distance.std}
 
 
-def _score(real: Side | None, fake: Side, seed: int) -> dict[str, float]:
-    del real, seed
-    if fake.outputs.logits is None:
+def _score(found: Comparison) -> dict[str, float]:
+    if found.fake.outputs.logits is None:
         raise InvalidInputError("the inception score needs logits, which this network does not give")
-    found = metrics.inception_score(fake.outputs.logits)
-    return {"": found.mean, "_std": found.std}
+    score = metrics.inception_score(found.fake.outputs.logits)
+    return {"": score.mean, "_std": score.std}
 
 
-def _neighbours(real: Side, fake: Side, seed: int) -> dict[str, float]:
+def _neighbours(found: Comparison) -> dict[str, float]:
     """With as many reals as fakes, the larger set thinned out evenly, since the values depend on both counts."""
-    del seed
-    count = min(len(real.outputs.features), len(fake.outputs.features))
-    reals, fakes = (x[(len(x) * np.arange(count)) // count] for x in (real.outputs.features, fake.outputs.features))
+    both = _features(found)
+    count = min(map(len, both))
+    reals, fakes = (x[(len(x) * np.arange(count)) // count] for x in both)
     manifolds = metrics.precision_recall(reals, fakes)
     balls = metrics.density_coverage(reals, fakes)
     return {f"_{name}": value for name, value in (manifolds._asdict() | balls._asdict()).items()}
 
 
-def _cmmd(real: Side, fake: Side, seed: int) -> dict[str, float]:
-    del seed
-    return {"": metrics.cmmd(real.outputs.features, fake.outputs.features)}
+def _cmmd(found: Comparison) -> dict[str, float]:
+    return {"": metrics.cmmd(*_features(found))}
 
 
-def _stacked(real: Side, fake: Side, seed: int) -> dict[str, float]:
+def _features(found: Comparison) -> tuple[np.ndarray, np.ndarray]:
+    assert found.real is not None
+    return found.real.outputs.features, found.fake.outputs.features
+
+
+def _distance(found: Comparison) -> dict[str, float]:
+    """The mean over pairs of the distance of their features."""
+    real, fake = _features(found)
+    distances = np.asarray(metrics.feature_distance(jnp.asarray(fake), jnp.asarray(real)))
+    return {"": float(np.mean(distances, dtype=np.float64))}
+
+
+def _of_pairs(measure: Callable[[Array, Array], Array], best: str) -> Metric:
+    """The mean over pairs of a measure of an output and its target, in [-1, 1]."""
+
+    def apply(params: None, pairs: Array) -> dict[str, Array]:
+        del params
+        output, target = (from_uint8(pairs[:, i]) for i in range(2))
+        return {"features": measure(output, target)[:, None]}
+
+    def compute(found: Comparison) -> dict[str, float]:
+        return {"": float(np.mean(found.fake.outputs.features, dtype=np.float64))}
+
+    network = Extractor(apply, None, {"measure": measure.__name__}, PAIRS)
+    return Metric(network, compute, {"": best}, compares=False, takes=PAIRS)
+
+
+def _mixture(found: Comparison) -> dict[str, float]:
+    """Of points: the modes that they reach, and how they spread over them."""
+    coverage = metrics.mixture_coverage(found.fake.outputs.features, found.facts["centers"], found.facts["std"])
+    return {f"_{name}": float(value) for name, value in coverage._asdict().items()}
+
+
+def _stacked(found: Comparison) -> dict[str, float]:
     """Of images whose channels are digits: modes, and KL to the product of the reals' frequencies of digits."""
-    del seed
+    assert found.real is not None
     digits = []
-    for side in (real, fake):
+    for side in (found.real, found.fake):
         logits = side.outputs.logits
         if logits is None or logits.shape[1] == _DIGITS or logits.shape[1] % _DIGITS:
             raise InvalidInputError("metric 'stacked' is of Stacked-MNIST, whose channels are digits")
@@ -115,10 +185,11 @@ def _stacked(real: Side, fake: Side, seed: int) -> dict[str, float]:
     for channel in digits[0].T:
         frequencies = np.outer(frequencies, np.bincount(channel, minlength=_DIGITS) / len(channel)).ravel()
     predictions = digits[1] @ _DIGITS ** np.arange(digits[1].shape[1])[::-1]
-    found = metrics.mode_coverage(predictions, len(frequencies), frequencies)
-    return {"_modes": float(found.modes), "_kl": found.kl}
+    coverage = metrics.mode_coverage(predictions, len(frequencies), frequencies)
+    return {"_modes": float(coverage.modes), "_kl": coverage.kl}
 
 
+_COVERAGE = {"_modes": "max", "_kl": "min", "_high_quality": "max", "_js": "min"}
 _SPREAD = {"": "min", "_std": ""}
 _FOUR = dict.fromkeys(("_precision", "_recall", "_density", "_coverage"), "max")
 METRICS = {
@@ -136,20 +207,32 @@ METRICS = {
     "fcd_infinity": Metric("classifier", _infinity),
     "kcd": Metric("classifier", _kernel, _SPREAD),
     "prdc_classifier": Metric("classifier", _neighbours, _FOUR),
-    "stacked": Metric("classifier", _stacked, {"_modes": "max", "_kl": "min"}, 26_000),
+    "stacked": Metric("classifier", _stacked, {"_modes": "max", "_kl": "min"}, 26_000, needs=("modes",)),
+    "mixture": Metric("", _mixture, _COVERAGE, 2_500, compares=False, needs=("centers", "std")),
+    "l1": _of_pairs(metrics.l1, "min"),
+    "psnr": _of_pairs(metrics.psnr, "max"),
+    "ssim": _of_pairs(metrics.ssim, "max"),
+    "inception_distance": Metric("inception", _distance, takes=PAIRS),
+    "dinov2_distance": Metric("dinov2", _distance, takes=PAIRS),
+    "clip_distance": Metric("clip", _distance, takes=PAIRS),
+    "classifier_distance": Metric("classifier", _distance, takes=PAIRS),
 }
 """By name. `fcd` and `kcd` are the Fréchet and the kernel classifier distance: of the features of a classifier trained
 on the data set in hand, to be compared within one data set and one classifier only, and never to be called FID. `prdc`
 is precision, recall, density and coverage, of as many reals as fakes: the fewer of both. Kernel distances are over 100
 subsets of 1,000, or of all where there are fewer. `stacked` is of 26,000 samples by default: the modes of Stacked-MNIST
-that they reach, and KL(samples || data), its "reverse KL"."""
+that they reach, and KL(samples || data), its "reverse KL". `mixture` is of 2,500 points. `l1`, `psnr`, `ssim` and the
+distances of features are of pairs: each output beside its target, the mean over all of them."""
 
 
-def requests(names: Sequence[str]) -> list[Request]:
-    """Metrics by name, such as `fid` (of 50,000 samples), `fid5k`, `fcd2k`, `prdc10k`.
+def requests(names: Sequence[str], own: Mapping[str, Metric] = MappingProxyType({})) -> list[Request]:
+    """Metrics by name, such as `fid` (of 50,000 samples), `fid5k`, `fcd2k`, `psnr`, `reconstruct:fid`.
 
     Args:
-      names: of `METRICS`, each with the number of samples in thousands behind it where that is not its usual one.
+      names: of `METRICS` or `own`, each with the number of samples in thousands behind it where that is not its usual
+        one, and with the function of the game that makes the outputs before it, and a colon, where that is not the
+        usual one.
+      own: more metrics, by name.
 
     Returns:
       What was asked for.
@@ -157,15 +240,17 @@ def requests(names: Sequence[str]) -> list[Request]:
     Raises:
       InvalidInputError: for a name that there is not.
     """
-    return [_request(name) for name in names]
+    return [_request(name, {**METRICS, **own}) for name in names]
 
 
-def _request(name: str) -> Request:
-    for base, metric in METRICS.items():
-        match = re.fullmatch(re.escape(base) + r"(?:([1-9]\d*)k)?", name)
+def _request(name: str, known: Mapping[str, Metric]) -> Request:
+    function, _, rest = name.rpartition(":")
+    for base, metric in known.items():
+        match = re.fullmatch(re.escape(base) + r"(?:([1-9]\d*)k)?", rest)
         if match:
-            return Request(name, metric, int(match[1]) * 1000 if match[1] else metric.samples)
+            return Request(name, base, metric, int(match[1]) * 1000 if match[1] else None, function)
     raise InvalidInputError(
-        f"metric {name!r}: expected one of {', '.join(METRICS)}, of {STANDARD:,} samples, or with the number of "
-        "samples in thousands behind it, such as fid5k; or, for points of a mixture of Gaussians, mixture"
+        f"metric {name!r}: expected one of {', '.join(known)}; with the number of samples in thousands behind it where "
+        f"that is not the usual one (mostly {STANDARD:,}), such as fid5k; or with the game's function before it, such "
+        "as reconstruct:fid"
     )

@@ -1,26 +1,39 @@
 """Games: one file per variant, each exporting one factory that takes networks and returns a `Game`."""
 
-from gan_jax.gans.adversarial import Augmentation, Penalty, adversarial, gradient_penalty, r1, r2
+from gan_jax.gans import heads, terms
+from gan_jax.gans.adversarial import Augmentation, adversarial
 from gan_jax.gans.cgan import cgan
 from gan_jax.gans.cyclegan import cyclegan
 from gan_jax.gans.dcgan import dcgan
+from gan_jax.gans.r3gan import R3GAN_OPERATIONS, R3GAN_SCHEDULES, R3GANSchedule, r3gan
 from gan_jax.gans.sngan import sngan
+from gan_jax.gans.standard import sampler, sampling_weights, standard_game
 from gan_jax.gans.stylegan2 import stylegan2
+from gan_jax.gans.terms import gradient_penalty, penalty, r1, r2
 from gan_jax.gans.vanilla import vanilla
 from gan_jax.gans.wgan_gp import wgan_gp
 
 __all__ = [
+    "R3GAN_OPERATIONS",
+    "R3GAN_SCHEDULES",
     "Augmentation",
-    "Penalty",
+    "R3GANSchedule",
     "adversarial",
     "cgan",
     "cyclegan",
     "dcgan",
     "gradient_penalty",
+    "heads",
+    "penalty",
     "r1",
     "r2",
+    "r3gan",
+    "sampler",
+    "sampling_weights",
     "sngan",
+    "standard_game",
     "stylegan2",
+    "terms",
     "vanilla",
     "wgan_gp",
 ]

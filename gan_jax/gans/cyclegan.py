@@ -1,5 +1,7 @@
 """CycleGAN: translation between two image domains without pairs."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -7,7 +9,8 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from gan_jax import core
 from gan_jax.core import GANState
-from gan_jax.gans.adversarial import logit_metrics
+from gan_jax.gans.standard import sampler
+from gan_jax.gans.terms import logit_metrics
 from gan_jax.losses import GANLoss, cycle_consistency, identity_mapping, least_squares
 from gan_jax.types import Batch, Game, InvalidInputError, Network, Out, Phase, PRNGKey, Scalar
 
@@ -124,25 +127,14 @@ def cyclegan(
         hparams = {"cycle_weight": cycle_weight, "identity_weight": identity_weight}
         return core.create_state(key, players, aux=pools, hparams=hparams)
 
-    def sample(
-        state: GANState,
-        key: PRNGKey,
-        n: int,
-        label: Array | None = None,
-        *,
-        inputs: Array | None = None,
-        truncation: float | None = None,
-    ) -> Array:
-        if inputs is None or label is not None or truncation is not None:
-            raise InvalidInputError("CycleGAN translates: give inputs=images of domain a, and no label or truncation")
-        translator = state.players["generator"]
-        return generator.apply(translator.params["b"], translator.model_state["b"], inputs[:n], train=False, key=key)[0]
+    def to_b(params: PyTree, model_state: PyTree, images: Array, **options: Any) -> tuple[Array, PyTree]:
+        return generator.apply(params["b"], model_state["b"], images, **options)
 
     phases = (
         Phase("generator", "generator", generator_loss),
         Phase("discriminator", "discriminator", discriminator_loss, reuse_batch=True),
     )
-    return Game(init, phases, (), sample)
+    return Game(init, phases, (), {"sample": sampler(Network(generator.init, to_b))})
 
 
 def empty_pool(images: Float[Array, "b h w c"], size: int) -> Pool:

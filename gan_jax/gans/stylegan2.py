@@ -9,10 +9,12 @@ from jaxtyping import Array, Float, PyTree
 
 from gan_jax import core
 from gan_jax.core import GANState
-from gan_jax.gans.adversarial import adversarial, r1, sampled_labels, sampling_weights, with_adam
+from gan_jax.gans.adversarial import adversarial, with_adam
+from gan_jax.gans.standard import sampled_labels, sampling_weights
+from gan_jax.gans.terms import r1
 from gan_jax.losses import GANLoss, non_saturating
 from gan_jax.regularizers import path_length
-from gan_jax.types import Batch, Game, InvalidInputError, Network, Out, Phase, Prior, PRNGKey, Scalar
+from gan_jax.types import Game, InvalidInputError, Network, Prior, PRNGKey, Term, Value, View
 
 Styles = Float[Array, "b layers d"]
 
@@ -82,38 +84,13 @@ def stylegan2(
     """
     _check_arguments(path_length_weight, path_length_every, path_length_shrink, style_mixing, w_average_decay)
     latents = prior._replace(sample=lambda key, n, truncation=None: prior.sample(key, n))
-    lazy = 0 if path_length_weight is None else path_length_every
-    options = {"penalties": (r1(r1_gamma, r1_every),)} | options
-    options.setdefault("generator_optimizer", core.adam(learning_rate, 0.0, 0.99, lazy_interval=lazy))
-    options = with_adam(options, learning_rate, 0.0, 0.99)
     styles = with_styles(mapping, latents, mixing=style_mixing, average_decay=w_average_decay)
-    generator = in_turn(styles, synthesis)
-    game = adversarial(
-        generator, discriminator, latents,
-        loss=loss, num_classes=num_classes, ema_halflife_images=ema_halflife_images, **options,
-    )  # fmt: skip
-
-    def path_length_loss(params: PyTree, state: GANState, batch: Batch, key: PRNGKey) -> tuple[Scalar, Out]:
-        latent_key, style_key, synthesis_key, length_key = jax.random.split(key, 4)
-        n = _shrunk(batch["real"].shape[0], path_length_shrink)
-        label = () if num_classes is None else (batch["label"].reshape(n, path_length_shrink)[:, 0],)
-        z = core.constrain_batch(latents.sample(latent_key, n))
-        model_state, target = state.players["generator"].model_state, state.aux["path_length_mean"]
-        w, _ = styles.apply(params["mapping"], model_state["mapping"], z, *label, train=True, key=style_key)
-
-        def synthesize(w: Styles) -> Array:
-            return synthesis.apply(params["synthesis"], model_state["synthesis"], w, train=True, key=synthesis_key)[0]
-
-        hparams = state.hparams
-        penalty, target = path_length(synthesize, w, length_key, target, decay=hparams["path_length_decay"])
-        value = jnp.mean(penalty)
-        metrics = {"path_length": value, "mean": target}
-        return path_length_every * hparams["path_length_weight"] * value, Out(metrics, aux={"path_length_mean": target})
-
-    def init(key: PRNGKey, batch: Batch) -> GANState:
-        state = game.init(key, batch)
-        hparams = {"path_length_weight": jnp.float32(path_length_weight), "path_length_decay": jnp.float32(0.01)}
-        return state.replace(aux={**state.aux, "path_length_mean": jnp.zeros(())}, hparams={**state.hparams, **hparams})
+    lengths = path_lengths(
+        styles, synthesis, latents, path_length_weight, path_length_every, path_length_shrink, num_classes
+    )
+    options = {"penalties": (r1(r1_gamma, r1_every),)} | options
+    options["terms"] = (*options.get("terms", ()), *lengths)
+    options = with_adam(options, learning_rate, 0.0, 0.99)
 
     def sample(
         state: GANState,
@@ -134,11 +111,57 @@ def stylegan2(
         images, _ = synthesis.apply(params["synthesis"], model_state["synthesis"], w, train=False, key=synthesis_key)
         return jnp.clip(images, -1.0, 1.0)
 
-    game = game._replace(sample=sample)
-    if path_length_weight is None:
-        return game
-    phase = Phase("generator_path_length", "generator", path_length_loss, every=path_length_every, reuse_batch=True)
-    return game._replace(init=init, phases=(*game.phases, phase))
+    game = adversarial(
+        in_turn(styles, synthesis), discriminator, latents,
+        loss=loss, num_classes=num_classes, ema_halflife_images=ema_halflife_images, **options,
+    )  # fmt: skip
+    return game._replace(functions={**game.functions, "sample": sample})
+
+
+def path_lengths(
+    styles: Network,
+    synthesis: Network,
+    prior: Prior,
+    weight: float | None,
+    every: int,
+    shrink: int,
+    num_classes: int | None = None,
+) -> tuple[Term, ...]:
+    """StyleGAN2's regulariser of the generator's path lengths, on latents of its own (`regularizers.path_length`).
+
+    Args:
+      styles: from `with_styles`.
+      synthesis: `w -> images`.
+      prior: of the latents.
+      weight: see `Term`; None for no such term.
+      every: see `Term`.
+      shrink: of the batch, one in so many latents is drawn.
+      num_classes: for a conditional game.
+
+    Returns:
+      The lazy term of the generator; its target is `state.aux['path_length_mean']`.
+    """
+
+    def value(view: View, key: PRNGKey) -> Value:
+        latent_key, style_key, synthesis_key, length_key = jax.random.split(key, 4)
+        n = _shrunk(view.batch["real"].shape[0], shrink)
+        label = () if num_classes is None else (view.batch["label"].reshape(n, shrink)[:, 0],)
+        z = core.constrain_batch(prior.sample(latent_key, n))
+        player, hparams = view.state.players["generator"], view.state.hparams
+        params, model_state = player.params, player.model_state
+        w, _ = styles.apply(params["mapping"], model_state["mapping"], z, *label, train=True, key=style_key)
+
+        def synthesize(w: Styles) -> Array:
+            return synthesis.apply(params["synthesis"], model_state["synthesis"], w, train=True, key=synthesis_key)[0]
+
+        target, decay = view.state.aux["path_length_mean"], hparams["path_length_decay"]
+        found, target = path_length(synthesize, w, length_key, target, decay=decay)
+        return Value(found, {"mean": target}, {"path_length_mean": target})
+
+    if weight is None:
+        return ()
+    memory, hparams = {"path_length_mean": jnp.zeros(())}, {"path_length_decay": 0.01}
+    return (Term("path_length", "generator", weight, value, memory, hparams, every),)
 
 
 def _check_arguments(

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from gan_jax.gans.adversarial import adversarial, gradient_penalty, with_adam
+from gan_jax.gans.adversarial import adversarial, with_adam
+from gan_jax.gans.terms import gradient_penalty
 from gan_jax.losses import wasserstein
 from gan_jax.types import Game, Network, Prior
 

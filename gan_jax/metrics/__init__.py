@@ -1,4 +1,6 @@
-"""Metrics of samples, as functions of features, predictions or points; they need jax, jaxtyping and numpy alone.
+"""Metrics of samples and of pairs of images, as functions of features, predictions, points or images.
+
+They need jax, jaxtyping and numpy alone.
 
 Sums over samples are made in float64 on the host. What looks at all pairs (neighbours, CMMD) runs in blocks on the
 devices that hold its arguments.
@@ -9,6 +11,7 @@ from gan_jax.metrics.inception import Score, inception_score
 from gan_jax.metrics.kernel import KernelDistance, cmmd, kernel_distance
 from gan_jax.metrics.modes import Coverage, MixtureCoverage, mixture_coverage, mode_coverage
 from gan_jax.metrics.neighbours import DensityCoverage, PrecisionRecall, density_coverage, nearest, precision_recall
+from gan_jax.metrics.pairs import feature_distance, l1, psnr, ssim
 from gan_jax.metrics.transport import sliced_wasserstein
 
 __all__ = [
@@ -21,15 +24,19 @@ __all__ = [
     "Score",
     "cmmd",
     "density_coverage",
+    "feature_distance",
     "frechet_distance",
     "frechet_infinity",
     "inception_score",
     "kernel_distance",
+    "l1",
     "merge",
     "mixture_coverage",
     "mode_coverage",
     "moments",
     "nearest",
     "precision_recall",
+    "psnr",
     "sliced_wasserstein",
+    "ssim",
 ]

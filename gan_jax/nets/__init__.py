@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from gan_jax.nets.dcgan import DCGANDiscriminator, DCGANGenerator
     from gan_jax.nets.memory import microbatched, rematerialized
     from gan_jax.nets.mlp import MLPDiscriminator, MLPGenerator
+    from gan_jax.nets.r3gan import R3GAN_PRESETS, R3GANDiscriminator, R3GANGenerator
     from gan_jax.nets.resnet import ResNetDiscriminator, ResNetGenerator
     from gan_jax.nets.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
 
@@ -18,6 +19,9 @@ _WHERE = {  # imported on first use, so that `gan_jax.nets.ops` can be had witho
     "DCGANGenerator": "dcgan",
     "MLPDiscriminator": "mlp",
     "MLPGenerator": "mlp",
+    "R3GANDiscriminator": "r3gan",
+    "R3GANGenerator": "r3gan",
+    "R3GAN_PRESETS": "r3gan",
     "ResNetDiscriminator": "resnet",
     "ResNetGenerator": "resnet",
     "StyleGAN2Discriminator": "stylegan2",
@@ -29,11 +33,14 @@ _WHERE = {  # imported on first use, so that `gan_jax.nets.ops` can be had witho
 }
 
 __all__ = [
+    "R3GAN_PRESETS",
     "Classifier",
     "DCGANDiscriminator",
     "DCGANGenerator",
     "MLPDiscriminator",
     "MLPGenerator",
+    "R3GANDiscriminator",
+    "R3GANGenerator",
     "ResNetDiscriminator",
     "ResNetGenerator",
     "StyleGAN2Discriminator",

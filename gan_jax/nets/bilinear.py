@@ -22,25 +22,25 @@ from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array
 
 from gan_jax.nets import forms
-from gan_jax.nets.window import Window
+from gan_jax.nets.conv_geometry import ConvGeometry
 
 
-def forward(x: Array, k: Array, window: Window) -> Array:
+def forward(x: Array, k: Array, window: ConvGeometry) -> Array:
     """The convolution of x with k: y `[g, b, p, q, o]`."""
     return _bind(forward_p, x, k, window)
 
 
-def input_gradient(y: Array, k: Array, window: Window) -> Array:
+def input_gradient(y: Array, k: Array, window: ConvGeometry) -> Array:
     """The transposed convolution of y with k: x `[g, b, h, w, i]`."""
     return _bind(input_gradient_p, y, k, window)
 
 
-def kernel_gradient(x: Array, y: Array, window: Window) -> Array:
+def kernel_gradient(x: Array, y: Array, window: ConvGeometry) -> Array:
     """How x and y correlate: k `[g, u, v, i, o]`."""
     return _bind(kernel_gradient_p, x, y, window)
 
 
-def _bind(primitive: Primitive, left: Array, right: Array, window: Window) -> Array:
+def _bind(primitive: Primitive, left: Array, right: Array, window: ConvGeometry) -> Array:
     varying = [
         jax.typeof(a).mat.varying for a in (left, right)
     ]  # inside `jax.shard_map` both must vary over the same axes
@@ -66,7 +66,7 @@ def _primitive(name: str, default: Callable[..., Array], cpu: Callable[..., Arra
     evaluated = jax.jit(lambda left, right, window: primitive.bind(left, right, window=window), static_argnums=2)
     primitive.def_impl(lambda left, right, *, window: evaluated(left, right, window))
 
-    def lower_cpu(context: Any, *operands: Any, window: Window) -> Any:
+    def lower_cpu(context: Any, *operands: Any, window: ConvGeometry) -> Any:
         form = functools.partial(cpu, local=_is_local(context.module_context.axis_context))
         return mlir.lower_fun(form, multiple_results=False)(context, *operands, window=window)
 
@@ -81,17 +81,17 @@ kernel_gradient_p = _primitive("convolution_kernel_gradient", forms.kernel_gradi
 
 
 @forward_p.def_abstract_eval
-def _(x: Any, k: Any, *, window: Window) -> Any:
+def _(x: Any, k: Any, *, window: ConvGeometry) -> Any:
     return x.update(shape=(*x.shape[:2], *window.result, k.shape[-1]), weak_type=False)
 
 
 @input_gradient_p.def_abstract_eval
-def _(y: Any, k: Any, *, window: Window) -> Any:
+def _(y: Any, k: Any, *, window: ConvGeometry) -> Any:
     return y.update(shape=(*y.shape[:2], *window.image, k.shape[3]), weak_type=False)
 
 
 @kernel_gradient_p.def_abstract_eval
-def _(x: Any, y: Any, *, window: Window) -> Any:
+def _(x: Any, y: Any, *, window: ConvGeometry) -> Any:
     return x.update(shape=(x.shape[0], *window.kernel, x.shape[-1], y.shape[-1]), weak_type=False)
 
 
@@ -121,7 +121,7 @@ def _let_vmap_widen(primitive: Primitive, left: tuple[int, int], right: tuple[in
       right: likewise.
     """
 
-    def rule(operands: Sequence[Array], dims: Sequence[int | None], *, window: Window) -> tuple[Array, int]:
+    def rule(operands: Sequence[Array], dims: Sequence[int | None], *, window: ConvGeometry) -> tuple[Array, int]:
         mapped = [dim is not None for dim in dims]
         (a, out_a), (b, out_b) = ((0, 0), (0, 0)) if all(mapped) else (left, right)
         axis = out_a if mapped[0] else out_b

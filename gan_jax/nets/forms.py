@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array
 
 from gan_jax.nets import winograd
-from gan_jax.nets.window import Window
+from gan_jax.nets.conv_geometry import ConvGeometry
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -21,7 +21,7 @@ _LAYOUT = ("NHWC", "HWIO", "NHWC")
 # XLA's own convolution and its transposes, for accelerators: what their libraries are made for.
 
 
-def forward_xla(x: Array, k: Array, window: Window) -> Array:
+def forward_xla(x: Array, k: Array, window: ConvGeometry) -> Array:
     """`bilinear.forward`."""
 
     def one(x: Array, k: Array) -> Array:
@@ -31,13 +31,13 @@ def forward_xla(x: Array, k: Array, window: Window) -> Array:
     return one(x[0], k[0])[None] if len(x) == 1 else jax.vmap(one)(x, k)
 
 
-def input_gradient_xla(y: Array, k: Array, window: Window) -> Array:
+def input_gradient_xla(y: Array, k: Array, window: ConvGeometry) -> Array:
     """`bilinear.input_gradient`."""
     x = jax.ShapeDtypeStruct((*y.shape[:2], *window.image, k.shape[3]), y.dtype)
     return jax.linear_transpose(lambda x: forward_xla(x, k, window), x)(y)[0]
 
 
-def kernel_gradient_xla(x: Array, y: Array, window: Window) -> Array:
+def kernel_gradient_xla(x: Array, y: Array, window: ConvGeometry) -> Array:
     """`bilinear.kernel_gradient`."""
     k = jax.ShapeDtypeStruct((len(x), *window.kernel, x.shape[-1], y.shape[-1]), y.dtype)
     return jax.linear_transpose(lambda k: forward_xla(x, k, window), k)(y)[0]
@@ -55,7 +55,7 @@ _CACHE = 8 * 2**20  # bytes
 _PIXELS = 1024  # enough for a fast product
 
 
-def forward_cpu(x: Array, k: Array, window: Window, *, local: bool) -> Array:
+def forward_cpu(x: Array, k: Array, window: ConvGeometry, *, local: bool) -> Array:
     """`bilinear.forward`."""
     turned = window.turned()
     if turned is not None and k.shape[4] <= _FEW < k.shape[3]:
@@ -72,7 +72,7 @@ def forward_cpu(x: Array, k: Array, window: Window, *, local: bool) -> Array:
     return forward_xla(x, k, window)
 
 
-def input_gradient_cpu(y: Array, k: Array, window: Window, *, local: bool) -> Array:
+def input_gradient_cpu(y: Array, k: Array, window: ConvGeometry, *, local: bool) -> Array:
     """`bilinear.input_gradient`."""
     if local and winograd.pays(window, k.shape[3], k.shape[4], y.dtype):
         return winograd.input_gradient(y, k, window)
@@ -94,11 +94,11 @@ def input_gradient_cpu(y: Array, k: Array, window: Window, *, local: bool) -> Ar
     return x[None]
 
 
-def _is_small(window: Window) -> bool:
+def _is_small(window: ConvGeometry) -> bool:
     return min(*window.image, *window.result) < max(window.kernel)
 
 
-def _side_by_side(y: Array, k: Array, window: Window) -> Array:
+def _side_by_side(y: Array, k: Array, window: ConvGeometry) -> Array:
     """The gradient by the input as a convolution for each position modulo the stride, of several images in a row.
 
     With n = stride m + r, row n of x is the sum of `y[m + (r + padding - u) / stride] k[u]` over the u that the stride
@@ -132,7 +132,7 @@ def _residue(r: int, size: int, stride: int, padding: int) -> tuple[int, int, in
     return first, high - (size - 1 - first) // stride, high
 
 
-def _overlapping(y: Array, k: Array, window: Window) -> Array:
+def _overlapping(y: Array, k: Array, window: ConvGeometry) -> Array:
     # Tap u = span stride + p of the kernel writes row p of block i + span.
     g, b, *_, o = y.shape
     stride, taps = window.stride, _in_blocks(k, window.stride)
@@ -147,7 +147,7 @@ def _overlapping(y: Array, k: Array, window: Window) -> Array:
     return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (0, 0, 0), *pads, (0, 0, 0)))
 
 
-def kernel_gradient_cpu(x: Array, y: Array, window: Window, *, local: bool) -> Array:
+def kernel_gradient_cpu(x: Array, y: Array, window: ConvGeometry, *, local: bool) -> Array:
     """`bilinear.kernel_gradient`; a few images at a time where what the kernel sees of all would not fit a cache."""
     turned = window.turned()
     if turned is not None and y.shape[-1] <= _FEW < x.shape[-1]:
@@ -170,14 +170,14 @@ def kernel_gradient_cpu(x: Array, y: Array, window: Window, *, local: bool) -> A
     return lax.fori_loop(0, b // count, add, jnp.zeros(shape, wide)).astype(x.dtype)
 
 
-def _kernel_of_few(x: Array, y: Array, window: Window) -> Array:
+def _kernel_of_few(x: Array, y: Array, window: ConvGeometry) -> Array:
     g, b, height, width, o = y.shape
     block = (window.stride, window.stride, x.shape[-1])
     k = _matmul(_patches(x, window).reshape(g, b * height * width, -1), y.reshape(g, -1, o), (1, 1))
     return _of_blocks(k.reshape(g, *window.spans, *block, o).transpose(0, 1, 3, 2, 4, 5, 6), window)
 
 
-def _kernel_by_rows(x: Array, y: Array, window: Window) -> Array:
+def _kernel_by_rows(x: Array, y: Array, window: ConvGeometry) -> Array:
     # A product of few rows by many columns, as [o, taps], runs twice as fast as its transpose.
     g, _, height, _, o = y.shape
     spans, block = window.spans, (window.stride, window.stride, x.shape[-1])
@@ -187,7 +187,7 @@ def _kernel_by_rows(x: Array, y: Array, window: Window) -> Array:
     return _of_blocks(k.transpose(0, 1, 4, 3, 5, 6, 2), window)
 
 
-def _of_blocks(k: Array, window: Window) -> Array:
+def _of_blocks(k: Array, window: ConvGeometry) -> Array:
     """A kernel of `[g, span, stride, span, stride, i, o]`, without the zeros that made its strides whole."""
     k = k.reshape(len(k), *(span * window.stride for span in window.spans), *k.shape[5:])
     return k[:, : window.kernel[0], : window.kernel[1]]
@@ -214,7 +214,7 @@ def _in_blocks(k: Array, stride: int) -> Array:
     return k.reshape(*k.shape[:3], -1, k.shape[-1])
 
 
-def _rows(x: Array, window: Window) -> Array:
+def _rows(x: Array, window: ConvGeometry) -> Array:
     """What each column of the result sees of each row of blocks, `[g, b, rows, q, span stride stride i]`.
 
     The blocks are of stride times stride pixels of the padded image, and become channels.
@@ -232,7 +232,7 @@ def _rows(x: Array, window: Window) -> Array:
     return jnp.concatenate([x[:, :, :, v : v + window.result[1]] for v in range(spans[1])], axis=-1)
 
 
-def _patches(x: Array, window: Window) -> Array:
+def _patches(x: Array, window: ConvGeometry) -> Array:
     """What each pixel of the result sees, `[g, b, p, q, span span stride stride i]`."""
     rows, height = _rows(x, window), window.result[0]
     return jnp.concatenate([rows[:, :, u : u + height] for u in range(window.spans[0])], axis=-1)

@@ -19,7 +19,8 @@ dcgan_init = nn.initializers.normal(0.02)
 class Conv(nn.Module):
     """A convolution by `op`, one of `ops.conv`, `ops.conv_transpose`, `ops.doubled_conv`, `ops.conv_halved`.
 
-    Parameters are float32, and it computes in `dtype`. A stride is for the first two, which have their own defaults.
+    Parameters are float32, and it computes in `dtype`. A stride and groups are for the first two, which have their own
+    defaults.
     """
 
     features: int
@@ -30,13 +31,15 @@ class Conv(nn.Module):
     use_bias: bool = True
     dtype: DType = jnp.float32
     kernel_init: Initializer = dcgan_init
+    groups: int = 1
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b hout wout features"]:
-        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
-        stride = {} if self.stride is None else {"stride": self.stride}
-        y = self.op(x.astype(self.dtype), kernel, padding=self.padding, **stride)
+        options = {} if self.stride is None else {"stride": self.stride}
+        options |= {} if self.groups == 1 else {"groups": self.groups}
+        y = self.op(x.astype(self.dtype), kernel, padding=self.padding, **options)
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
         return y

@@ -14,7 +14,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from gan_jax.nets import bilinear
-from gan_jax.nets.window import Window
+from gan_jax.nets.conv_geometry import ConvGeometry
 from gan_jax.types import InvalidInputError
 
 
@@ -38,7 +38,7 @@ def conv(
       InvalidInputError: for arguments that don't fit each other.
     """
     x, kernel = _checked(x, kernel, stride, padding, groups)
-    window = Window(stride, padding, (x.shape[1], x.shape[2]), (kernel.shape[0], kernel.shape[1]))
+    window = ConvGeometry(stride, padding, (x.shape[1], x.shape[2]), (kernel.shape[0], kernel.shape[1]))
     if min(window.result) < 1:
         raise InvalidInputError(
             f"kernel of {kernel.shape[:2]} is larger than x of {x.shape[1:3]} with padding={padding}"
@@ -73,7 +73,7 @@ def conv_transpose(
     height, width = ((n - 1) * stride + k - 2 * padding for n, k in zip(x.shape[1:3], kernel.shape[:2], strict=True))
     if min(height, width) < 1:
         raise InvalidInputError(f"padding={padding} leaves nothing of an output of x {x.shape}, kernel {kernel.shape}")
-    window = Window(stride, padding, (height, width), (kernel.shape[0], kernel.shape[1]))
+    window = ConvGeometry(stride, padding, (height, width), (kernel.shape[0], kernel.shape[1]))
     y = bilinear.input_gradient(_split(x, groups), _split(kernel, groups).swapaxes(3, 4), window)
     return _joined(y)
 

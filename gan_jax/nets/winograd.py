@@ -31,7 +31,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from gan_jax.nets.window import Window
+from gan_jax.nets.conv_geometry import ConvGeometry
 
 _TILE = 4  # m, in each direction
 _POINTS = {2: ("0", "1", "-1", "2"), 3: ("0", "1", "-1", "1/2", "-2")}  # beside infinity, for r taps
@@ -40,7 +40,7 @@ _TRANSFORM = 2.0  # what a product in a transform costs, in products of the larg
 _GAIN = 1.2  # predicted, at which it is worth while
 
 
-def pays(window: Window, inputs: int, outputs: int, dtype: jnp.dtype) -> bool:
+def pays(window: ConvGeometry, inputs: int, outputs: int, dtype: jnp.dtype) -> bool:
     """Whether there are enough fewer products to make up for the transforms.
 
     Args:
@@ -57,17 +57,17 @@ def pays(window: Window, inputs: int, outputs: int, dtype: jnp.dtype) -> bool:
     return direct > _GAIN * math.prod(_tiles(window)) * (n**2 * depth * outputs + _TRANSFORM * transforms)
 
 
-def forward(x: Array, k: Array, window: Window) -> Array:
+def forward(x: Array, k: Array, window: ConvGeometry) -> Array:
     """`bilinear.forward`."""
     return _result_from_points(_product(_image_at_points(x, window), _kernel_at_points(k, window), 3, 2), window)
 
 
-def input_gradient(y: Array, k: Array, window: Window) -> Array:
+def input_gradient(y: Array, k: Array, window: ConvGeometry) -> Array:
     """`bilinear.input_gradient`."""
     return _image_from_points(_product(_result_at_points(y, window), _kernel_at_points(k, window), 3, 3), window)
 
 
-def kernel_gradient(x: Array, y: Array, window: Window) -> Array:
+def kernel_gradient(x: Array, y: Array, window: ConvGeometry) -> Array:
     """`bilinear.kernel_gradient`."""
     return _kernel_from_points(_product(_image_at_points(x, window), _result_at_points(y, window), 2, 2), window)
 
@@ -118,7 +118,7 @@ def _coefficients(roots: Sequence[Fraction]) -> list[Fraction]:
     return found
 
 
-def _tiles(window: Window) -> list[int]:
+def _tiles(window: ConvGeometry) -> list[int]:
     """How many tiles cover the result, along each axis."""
     return [-(-n // _TILE) for n in window.result]
 
@@ -134,7 +134,7 @@ def _combined(matrix: np.ndarray, parts: Sequence[Array]) -> list[Array]:
     ]
 
 
-def _image_at_points(x: Array, window: Window) -> Array:
+def _image_at_points(x: Array, window: ConvGeometry) -> Array:
     """`[g, b, h, w, i]` to `[n n, g, b tiles, stride stride i]`."""
     g, b, *_, i = x.shape
     stride, tiles, matrix = window.stride, _tiles(window), matrices(window.spans[0]).image
@@ -150,7 +150,7 @@ def _image_at_points(x: Array, window: Window) -> Array:
     return x.reshape(n * n, g, b * math.prod(tiles), stride * stride * i)
 
 
-def _image_from_points(x: Array, window: Window) -> Array:
+def _image_from_points(x: Array, window: ConvGeometry) -> Array:
     """The transpose of `_image_at_points`."""
     stride, tiles, matrix = window.stride, _tiles(window), matrices(window.spans[0]).image.T
     n, g, i = len(matrix), x.shape[1], x.shape[3] // window.stride**2
@@ -180,7 +180,7 @@ def _overlapped(parts: Sequence[Array], axis: int) -> Array:
     return jnp.concatenate([whole, *(lax.slice_in_dim(x, count - 1, count, axis=axis) for x in beyond)], axis)
 
 
-def _result_at_points(y: Array, window: Window) -> Array:
+def _result_at_points(y: Array, window: ConvGeometry) -> Array:
     """`[g, b, p, q, o]` to `[n n, g, b tiles, o]`."""
     g, b, *_, o = y.shape
     tiles, matrix = _tiles(window), matrices(window.spans[0]).result
@@ -192,7 +192,7 @@ def _result_at_points(y: Array, window: Window) -> Array:
     return columns.reshape(len(matrix) ** 2, g, b * math.prod(tiles), o)
 
 
-def _result_from_points(y: Array, window: Window) -> Array:
+def _result_from_points(y: Array, window: ConvGeometry) -> Array:
     """The transpose of `_result_at_points`."""
     tiles, matrix = _tiles(window), matrices(window.spans[0]).result.T
     n, g = matrix.shape[1], y.shape[1]
@@ -203,14 +203,14 @@ def _result_from_points(y: Array, window: Window) -> Array:
     return y[:, :, : window.result[0], : window.result[1]]
 
 
-def _blocks_at_points(window: Window) -> np.ndarray:
+def _blocks_at_points(window: ConvGeometry) -> np.ndarray:
     """G for both axes and all rows and columns of the blocks that a stride makes: `[n n stride stride, kh kw]`."""
     matrix = matrices(window.spans[0]).kernel
     one = np.einsum("pt,sr->pstr", matrix, np.eye(window.stride)).reshape(len(matrix), window.stride, -1)
     return np.einsum("psu,qtv->pqstuv", one, one).reshape(-1, one.shape[-1] ** 2)
 
 
-def _kernel_at_points(k: Array, window: Window) -> Array:
+def _kernel_at_points(k: Array, window: ConvGeometry) -> Array:
     """`[g, kh, kw, i, o]` to `[n n, g, stride stride i, o]`."""
     g, *_, i, o = k.shape
     matrix = jnp.asarray(_blocks_at_points(window), k.dtype)
@@ -219,7 +219,7 @@ def _kernel_at_points(k: Array, window: Window) -> Array:
     return k.reshape(-1, blocks, g, i, o).swapaxes(1, 2).reshape(-1, g, blocks * i, o)
 
 
-def _kernel_from_points(k: Array, window: Window) -> Array:
+def _kernel_from_points(k: Array, window: ConvGeometry) -> Array:
     """The transpose of `_kernel_at_points`."""
     taps, stride = window.spans[0], window.stride
     matrix = matrices(taps).kernel.T

@@ -14,12 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 from orbax.checkpoint import checkpoint_managers
 
+from gan_jax.host import write_json
 from gan_jax.runtime import hosts
 from gan_jax.runtime import mesh as meshes
-from gan_jax.runtime.logging import write_json
 from gan_jax.types import InvalidInputError
 
 _SEAL = "gan_jax.json"  # in a checkpoint: what it is of, and the size and hash of every other file
@@ -275,6 +276,21 @@ class Checkpointer:
         }
         arrays = self._manager.restore(step, args=ocp.args.StandardRestore(whole))
         return {name: arrays[name] for name in wanted}
+
+    def restore_part(self, step: int, prefixes: tuple[str, ...]) -> dict[str, np.ndarray]:
+        """The arrays of a checkpoint whose names begin so, on the host.
+
+        Raises:
+          OSError: if it is damaged.
+        """
+        everywhere = NamedSharding(meshes.make_mesh(), PartitionSpec())
+        wanted = {
+            name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere)
+            for name, x in self._stored(step).items()
+            if name.startswith(prefixes)
+        }
+        found = self.restore_some(step, wanted) if wanted else {}
+        return {name: np.asarray(x.addressable_data(0)) for name, x in found.items()}
 
     def seal_hash(self, step: int) -> str:
         """What tells a checkpoint from all others; damaged ones have none.

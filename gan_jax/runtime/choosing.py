@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from gan_jax import eval as selection
+from gan_jax import eval as evals
 from gan_jax.core import GANState
 from gan_jax.runtime.experiment import Experiment
 from gan_jax.runtime.sampling import CHUNK, stream_samples
@@ -66,11 +66,11 @@ def choose_samples(
     """
     name, value = parse_choice(how)
     game = experiment.game
-    if game.logits is None or game.num_classes is not None:
+    if "logits" not in game.functions or game.num_classes is not None:
         raise InvalidInputError(
             f"choice {how!r}: this game is conditional, or its discriminator does not tell one sample from another"
         )
-    judge = jax.jit(game.logits)
+    judge = jax.jit(game.functions["logits"])
 
     def logits(samples: np.ndarray) -> np.ndarray:
         parts = [samples[low : low + CHUNK] for low in range(0, len(samples), CHUNK)]
@@ -82,20 +82,20 @@ def choose_samples(
         return np.concatenate([next(stream) for _ in range(-(-size // CHUNK))])
 
     of_reals = logits(reals[:_CALIBRATED])
-    calibrated = (lambda x: x) if name == "top" else selection.calibrate(of_reals, logits(pool(_CALIBRATED)))
+    calibrated = (lambda x: x) if name == "top" else evals.calibrate(of_reals, logits(pool(_CALIBRATED)))
     draws, seen, kept = np.random.default_rng(seed), 0, 0
     while True:
         samples = pool(_CHAINS * int(value) if name == "mh" else _POOL)
         found = calibrated(logits(samples))
         options: dict[str, Any] = {"seed": int(draws.integers(2**31))}
         if name == "top":
-            chosen = selection.top(found, value)
+            chosen = evals.top(found, value)
         elif name == "reject":
-            chosen = selection.reject(found, percentile=value, **options)
+            chosen = evals.reject(found, percentile=value, **options)
         else:
             chains = found[: len(found) // int(value) * int(value)].reshape(-1, int(value))
             starts = draws.choice(calibrated(of_reals), len(chains))
-            chosen = selection.metropolis_hastings(chains, starts, **options)
+            chosen = evals.metropolis_hastings(chains, starts, **options)
         seen, kept = seen + found.size, kept + len(chosen.indices)
         if name == "reject" and seen >= 25 * _POOL and kept < seen / 1000:
             raise InvalidInputError(f"choice {how!r} keeps {kept} of {seen:,} samples: choose a lower percentile")

@@ -1,37 +1,33 @@
-"""Metrics of a game's samples against a data source: networks are loaded, and references computed, once."""
+"""Metrics of what a game makes, against a data source: networks are loaded, and references computed, once."""
 
-import hashlib
-import json
 import pathlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from gan_jax import eval as networks
-from gan_jax import metrics
-from gan_jax.data import Mixture, Source, Stacked
-from gan_jax.eval import Extractor, Outputs, Request, Side
-from gan_jax.runtime import hosts
+from gan_jax import eval as evals
+from gan_jax.data import Source
+from gan_jax.eval import PAIRS, Comparison, Extractor, Metric, Outputs, Request, Side
+from gan_jax.host import to_uint8
+from gan_jax.runtime.conditions import TARGET, Conditions
 from gan_jax.runtime.logging import duration
+from gan_jax.runtime.reference import Reference
 from gan_jax.types import InvalidInputError
 
-MIXTURE, MIXTURE_COUNT = "mixture", 2500
-_MIXTURE_DIRECTIONS = {
-    f"{MIXTURE}_modes": "max", f"{MIXTURE}_kl": "min", f"{MIXTURE}_high_quality": "max", f"{MIXTURE}_js": "min",
-}  # fmt: skip
-_HELD_OUT = 10  # every tenth example of the reference tests the classifier
-_PUBLISHED = {"inception": networks.inception, "dinov2": networks.dinov2, "clip": networks.clip}
+Draw = Callable[[str], Iterable[np.ndarray]]
+Resolve = Callable[[str, str], tuple[str, Conditions | None]]
 
 
 class Evaluator:
-    """Computes the same metrics of different samples.
+    """Computes the same metrics of what several states of a game make.
 
     Attributes:
       records: of each metric asked for, by name: the protocol that belongs to its values.
+      seed: of random subsets.
     """
 
     def __init__(
@@ -41,6 +37,8 @@ class Evaluator:
         mesh: Mesh,
         cache: pathlib.Path,
         *,
+        functions: Resolve | None = None,
+        own: Mapping[str, Metric] = MappingProxyType({}),
         weights: str | None = None,
         batch_size: int = 64,
         seed: int = 0,
@@ -53,10 +51,13 @@ class Evaluator:
         Every process of a run makes one, with the same arguments.
 
         Args:
-          wanted: names as in `eval.requests`, or `mixture` for a mixture of Gaussians.
-          reference: what samples are compared with; with labels where the classifier is to be trained.
+          wanted: names as in `eval.requests`.
+          reference: what outputs are compared with; with labels where the classifier is to be trained.
           mesh: over which devices.
           cache: directory of classifiers and of references' outputs, keyed by their whole protocol.
+          functions: `(function, takes) -> (function, conditions)`: which function makes what a metric takes, where none
+            is named, and what it maps; `Experiment.outputs`. By default metrics are of samples drawn from a prior.
+          own: metrics beside those of `eval.METRICS`.
           weights: directory of published networks' weights; None for `$GAN_JAX_WEIGHTS`.
           batch_size: images at a time.
           seed: of random subsets.
@@ -65,85 +66,135 @@ class Evaluator:
           patience: seconds that a process waits for what another one says.
 
         Raises:
-          InvalidInputError: for unknown metrics, absent weights, or a reference that does not suit the metrics.
+          InvalidInputError: for unknown metrics, absent weights, or a reference or a game that does not suit the
+            metrics.
         """
-        self.wanted, self.reference, self.mesh, self.cache, self.weights = list(wanted), reference, mesh, cache, weights
-        self.batch_size, self.seed, self.beat, self.patience = batch_size, seed, beat, patience
+        self.reference, self.mesh = reference, mesh
+        self.batch_size, self.seed, self.beat = batch_size, seed, beat
         self._say = say
-        self.mixture = MIXTURE in wanted
-        if self.mixture and not isinstance(reference, Mixture):
-            raise InvalidInputError(
-                f"metric {MIXTURE!r} is of mixtures of Gaussians, but the data are {reference.name}"
-            )
-        self.requests: list[Request] = networks.requests([name for name in wanted if name != MIXTURE])
-        if self.requests and isinstance(reference, Mixture):
-            raise InvalidInputError(
-                f"metrics {', '.join(wanted)}: data are points of {reference.name}, whose only metric is {MIXTURE!r}"
-            )
-        self._check_images()
-        names = dict.fromkeys(request.metric.network for request in self.requests)
-        self.extractors = {name: self._extractor(name) for name in names}
-        compared = dict.fromkeys(x.metric.network for x in self.requests if x.metric.compares)
-        self.seen: dict[str, str] = {}  # by network, a hash of every image that the reference's outputs are of
+        self.images_of = Reference(reference, cache, self.say, patience)
+        self._values = list(directions(wanted, own))
+        self.groups: dict[str, list[tuple[Request, int]]] = {}  # by function, each metric and how many outputs it is of
+        self.inputs: dict[str, Conditions | None] = {}  # by function, what it maps
+        for request in evals.requests(wanted, own):
+            self._admit(request, functions or _drawn)
+        requests = [request for group in self.groups.values() for request, _ in group]
+        self.images_of.check(requests)
+        self.extractors: dict[str, Extractor] = {}
+        for request in requests:
+            if request.network and request.network not in self.extractors:
+                self.extractors[request.network] = self._extractor(request, weights)
+        compared = dict.fromkeys(x.network for x in requests if x.metric.compares and x.metric.takes != PAIRS)
         self.real = {name: Side(self._reference(name)) for name in compared}
-        self.records = {request.name: self._record(request) for request in self.requests}
-        if self.mixture:
-            facts = {"reference": reference.name, "reference_fingerprint": reference.fingerprint()}
-            self.records[MIXTURE] = facts | {"metric_version": 1, "samples": MIXTURE_COUNT}
+        self._targets: dict[tuple[str, str], Side] = {}
+        self.records = {x.name: self._record(x, n) for group in self.groups.values() for x, n in group}
+
+    def _admit(self, request: Request, functions: Resolve) -> None:
+        """Settles which function a metric is of, and of how many of its outputs."""
+        function, inputs = functions(request.function, request.metric.takes)
+        count = request.samples or (request.metric.samples if inputs is None else len(inputs))
+        if inputs is not None and count > len(inputs):
+            raise InvalidInputError(
+                f"metric {request.name!r} is of {count:,} outputs, but {inputs.source.name} has {len(inputs):,} "
+                "inputs: leave the number out for all"
+            )
+        if request.metric.takes == PAIRS and (inputs is None or not inputs.has_target):
+            raise InvalidInputError(
+                f"metric {request.name!r} is of pairs: give the experiment `conditions` with 'inputs' and 'target'"
+            )
+        self.inputs[function] = inputs
+        self.groups.setdefault(function, []).append((request, count))
 
     def say(self, message: str) -> None:
         """Tells the person, and the watchdog."""
         self.beat("evaluating")
         self._say(message)
 
-    def _check_images(self) -> None:
-        if self.requests and "real" not in self.reference.spec:
-            raise InvalidInputError(
-                f"metrics {', '.join(self.wanted)}: {self.reference.name} has {', '.join(self.reference.spec)} and no "
-                "'real' images to compare samples with: give the experiment a `reference` that has"
-            )
-        if any(request.metric is networks.METRICS["stacked"] for request in self.requests) and not isinstance(
-            self.reference, Stacked
-        ):
-            raise InvalidInputError(f"metric 'stacked' is of Stacked-MNIST, but the data are {self.reference.name}")
-
     @property
     def values(self) -> list[str]:
         """Names of the values that it gives."""
-        return list(directions(self.wanted))
+        return self._values
 
-    @property
-    def count(self) -> int:
-        """How many samples it looks at."""
-        return max([request.samples for request in self.requests] + [MIXTURE_COUNT] * self.mixture)
-
-    def __call__(self, samples: Iterable[np.ndarray]) -> dict[str, float]:
-        """Metrics of samples; every process calls it with the same ones.
+    def __call__(self, draw: Draw | Iterable[np.ndarray]) -> dict[str, float]:
+        """Metrics of what a state makes; every process calls it with the same outputs.
 
         Args:
-          samples: parts in the range that the game makes, together `count` or more.
+          draw: `function -> parts` of its outputs, in the range that the game makes: samples, together as many as the
+            metrics are of, or what the function makes of its inputs, in their order. Or the parts themselves, where
+            metrics are of one function.
 
         Returns:
           Values by name: that of the metric, with a suffix where it has several.
         """
         values: dict[str, float] = {}
-        if self.mixture:
-            assert isinstance(self.reference, Mixture)
-            points = first_samples(samples, MIXTURE_COUNT)
-            coverage = metrics.mixture_coverage(points, self.reference.centers, self.reference.std)
-            values |= {f"{MIXTURE}_{name}": float(value) for name, value in coverage._asdict().items()}
-        if self.requests:
-            quantized = (to_uint8(part) for part in samples)
-            outputs = self._extract("samples", self.extractors, quantized, self.count)
-            for name, metric, count in self.requests:
-                fake = Side(outputs[metric.network].first(count))
-                self.beat(f"computing {name}")
-                found = metric.compute(self.real.get(metric.network), fake, self.seed)
-                values |= {f"{name}{suffix}": value for suffix, value in found.items()}
-        return values
+        for function, group in self.groups.items():
+            parts = draw(function) if callable(draw) else draw
+            sides = self._outputs(function, [request for request, _ in group], max(n for _, n in group), parts)
+            for request, count in group:
+                self.beat(f"computing {request.name}")
+                outputs, total = sides[request.network]
+                fake = Side(outputs.first(count * len(outputs.features) // total))
+                real = self._compared(request, function, count)
+                facts = {name: getattr(self.reference, name) for name in request.metric.needs}
+                found = request.metric.compute(Comparison(real, fake, self.seed, facts))
+                values |= {f"{request.name}{suffix}": value for suffix, value in found.items()}
+        return {name: values[name] for name in self.values}
+
+    def _outputs(
+        self, function: str, requests: Sequence[Request], count: int, parts: Iterable[np.ndarray]
+    ) -> dict[str, tuple[Outputs, int]]:
+        """What each network makes of a function's outputs, and of how many of them; '' are the outputs themselves."""
+        found: dict[str, Outputs] = {}
+        if any(not request.network for request in requests):
+            samples = first_samples(parts, count)
+            parts, found[""] = [samples], Outputs(samples)
+        extractors = {request.network: self.extractors[request.network] for request in requests if request.network}
+        if extractors:
+            paired = any(extractor.takes == PAIRS for extractor in extractors.values())
+            images: Iterable[np.ndarray] = (to_uint8(part) for part in parts)
+            what = "samples" if function == "sample" else f"{function}'s outputs"
+            images = self._with_targets(function, images) if paired else images
+            found |= self._extract(what, extractors, images, count, paired)
+        return {name: (outputs, count) for name, outputs in found.items()}
+
+    def _with_targets(self, function: str, images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Each output beside its target."""
+        low = 0
+        for part in images:
+            targets = self._target_images(function, low, low + len(part))
+            if targets.shape != part.shape:
+                raise InvalidInputError(
+                    f"{function} makes images {part.shape[1:]}, and targets are {targets.shape[1:]}"
+                )
+            yield np.stack([part, targets], axis=1)
+            low += len(part)
+
+    def _target_images(self, function: str, low: int, high: int) -> np.ndarray:
+        inputs = self.inputs[function]
+        assert inputs is not None
+        return to_uint8(inputs.read(low, high)[TARGET])
+
+    def _compared(self, request: Request, function: str, count: int) -> Side | None:
+        """What a metric compares its outputs with."""
+        if not request.metric.compares or request.metric.takes != PAIRS:
+            return self.real.get(request.network)
+        inputs, key = self.inputs[function], (function, request.network)
+        assert inputs is not None
+        if key not in self._targets:
+            total = len(inputs)
+            parts = (self._target_images(function, low, low + 256) for low in range(0, total, 256))
+            extractors = {request.network: self.extractors[request.network]}
+            self._targets[key] = Side(self._extract("targets", extractors, parts, total)[request.network])
+        outputs = self._targets[key].outputs
+        return Side(outputs.first(count * len(outputs.features) // len(inputs)))
 
     def _extract(
-        self, what: str, extractors: dict[str, Extractor], images: Iterable[np.ndarray], count: int
+        self,
+        what: str,
+        extractors: dict[str, Extractor],
+        images: Iterable[np.ndarray],
+        count: int,
+        paired: bool = False,
     ) -> dict[str, Outputs]:
         """A feature pass that tells how far it has come, every ten seconds."""
         began = shown = time.monotonic()
@@ -159,76 +210,17 @@ class Evaluator:
                     f"features of {what}: {done:,} of {total:,}, {done / (now - began):,.0f}/s, ETA {duration(eta)}"
                 )
 
-        return networks.extract(
-            extractors, images, count, mesh=self.mesh, batch_size=self.batch_size, progress=progress
+        return evals.extract(
+            extractors, images, count, mesh=self.mesh, batch_size=self.batch_size, paired=paired, progress=progress
         )
 
-    def _extractor(self, name: str) -> Extractor:
-        if name != "classifier":
-            network = _PUBLISHED[name]()
-            params, record = network.load(self.weights)
-            made = Extractor(network.apply, params, record)
-        else:
-            made = self._classifier()
-            made = networks.by_channel(made) if isinstance(self.reference, Stacked) else made
-        hosts.agree(f"weights of {name}", {"sha256": made.record["weights_sha256"]}, self.patience)
-        return networks.placed(made, self.mesh)
-
-    def _classifier(self) -> Extractor:
-        """Trained by each process on a device of its own, so that none waits; the first's weights count."""
-        key = {"classifier": networks.CLASSIFIER_VERSION, "data": self.reference.fingerprint()}
-        path = self.cache / f"classifier-{_key(key)}.npz"
-        if _everywhere(path.exists()):
-            return networks.load_classifier(path)
-        images, labels, classes = self._labelled()
-        tested = np.arange(len(images)) % _HELD_OUT == 0
-        made = networks.train_classifier(
-            images[~tested],
-            labels[~tested],
-            (images[tested], labels[tested]),
-            num_classes=classes,
-            say=self.say,
-        )
-        if hosts.client() is not None:  # a process on other hardware may have trained to other bits
-            weights, accuracy = multihost_utils.broadcast_one_to_all((made.params, np.float64(made.record["accuracy"])))
-            made = networks.classifier(weights, made.record | {"accuracy": float(accuracy)})
-        made = made._replace(record=made.record | {"data": self.reference.name, "data_sha256": key["data"]})
-        networks.save_classifier(path, made)
-        return made
-
-    def _labelled(self) -> tuple[np.ndarray, np.ndarray, int]:
-        """Images, labels and the number of classes that the classifier learns."""
-        if isinstance(self.reference, Stacked):
-            return self.reference.images, self.reference.classes, 10
-        if self.reference.num_classes is None:
-            raise InvalidInputError(
-                f"{self.reference.name} comes without labels, which the classifier of fcd, kcd and prdc_classifier "
-                "learns: give the experiment a `reference` with labels"
-            )
-        everything = np.arange(len(self.reference))
-        return self.images(everything), self.reference.read(everything)["label"], self.reference.num_classes
+    def _extractor(self, request: Request, weights: str | None) -> Extractor:
+        network = request.metric.network
+        made = self.images_of.extractor(network, weights) if isinstance(network, str) else network
+        return evals.placed(made, self.mesh)
 
     def _reference(self, name: str) -> Outputs:
-        count = len(self.reference)
-        path = self.cache / f"reference-{_key(self._reference_record(name))}.npz"
-        if _everywhere(path.exists()):
-            with np.load(path, allow_pickle=False) as kept:
-                self.seen[name] = str(kept["images_sha256"])
-                return Outputs(kept["features"], kept.get("logits"))
-        digest = hashlib.sha256()
-        self.say(f"features of {self.reference.name}, {count:,} examples, by {name}")
-
-        def images() -> Iterator[np.ndarray]:
-            for low in range(0, count, 1024):
-                part = self.images(np.arange(low, min(low + 1024, count)))
-                digest.update(np.ascontiguousarray(part).data)
-                yield part
-
-        found = self._extract(self.reference.name, {name: self.extractors[name]}, images(), count)[name]
-        arrays = {key: value for key, value in found._asdict().items() if value is not None}
-        self.seen[name] = digest.hexdigest()
-        networks.keep(path, arrays | {"images_sha256": np.array(self.seen[name])})
-        return found
+        return self.images_of.outputs(name, self.extractors[name], self._extract)
 
     def features(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Features of samples and of the whole reference, by the first network."""
@@ -240,52 +232,39 @@ class Evaluator:
 
     def images(self, indices: np.ndarray) -> np.ndarray:
         """Images of the reference, uint8."""
-        images = self.reference.read(indices)["real"]
-        return images if images.dtype == np.uint8 else to_uint8(images)
+        return self.images_of.images(indices)
 
-    def _reference_record(self, name: str) -> dict[str, Any]:
-        return {
-            "network": self.extractors[name].record,
-            "reference": self.reference.name,
-            "reference_fingerprint": self.reference.fingerprint(),
-            "reference_count": len(self.reference),
-        }
-
-    def _record(self, request: Request) -> dict[str, Any]:
-        network, metric = request.metric.network, request.metric
-        record: dict[str, Any] = {"network": self.extractors[network].record}
-        if metric.compares:
-            record = self._reference_record(network)
-            record |= {"reference_key": _key(record), "reference_images_sha256": self.seen[network]}
-        return record | {
-            "metric_version": metric.version,
-            "samples": request.samples,
-            "quantized": "uint8",
-            "subset_seed": self.seed,
-        }
+    def _record(self, request: Request, count: int) -> dict[str, Any]:
+        metric = request.metric
+        mapped: dict[str, Any] = {}
+        record: dict[str, Any]
+        for function, group in self.groups.items():
+            inputs = self.inputs[function]
+            if inputs is not None and any(request is other for other, _ in group):
+                mapped = {"function": function, "inputs": inputs.source.name}
+                mapped["inputs_fingerprint"] = inputs.source.fingerprint()
+        if not request.network:
+            record = {"reference": self.reference.name, "reference_fingerprint": self.reference.fingerprint()}
+            return record | mapped | {"metric_version": metric.version, "samples": count}
+        extractor = self.extractors[request.network]
+        record = {"network": extractor.record}
+        if request.network in self.real and metric.takes != PAIRS and metric.compares:
+            record = self.images_of.compared(request.network, extractor)
+        facts = {"metric_version": metric.version, "samples": count, "quantized": "uint8", "subset_seed": self.seed}
+        return record | mapped | facts
 
 
-def directions(wanted: Sequence[str]) -> dict[str, str]:
+def directions(wanted: Sequence[str], own: Mapping[str, Metric] = MappingProxyType({})) -> dict[str, str]:
     """The values that metrics give, each with whether the `min` or the `max` is best; empty where neither is."""
-    found = dict(_MIXTURE_DIRECTIONS) if MIXTURE in wanted else {}
-    for request in networks.requests([name for name in wanted if name != MIXTURE]):
-        found |= {f"{request.name}{suffix}": best for suffix, best in request.metric.suffixes.items()}
-    return found
-
-
-def to_uint8(images: np.ndarray) -> np.ndarray:
-    """Images in [-1, 1] as uint8, to the nearest, as they would be in files.
-
-    Raises:
-      InvalidInputError: for images that are not finite, which would be black.
-    """
-    if not np.isfinite(images).all():
-        raise InvalidInputError("samples are not finite: the generator has diverged; evaluate an earlier checkpoint")
-    return np.clip(np.round((images + 1.0) * 127.5), 0, 255).astype(np.uint8)
+    return {
+        f"{request.name}{suffix}": best
+        for request in evals.requests(wanted, own)
+        for suffix, best in request.metric.suffixes.items()
+    }
 
 
 def first_samples(parts: Iterable[np.ndarray], count: int) -> np.ndarray:
-    """So many samples of a stream, in one array.
+    """The first samples of a stream, in one array.
 
     Raises:
       InvalidInputError: for a stream that ends before.
@@ -298,12 +277,7 @@ def first_samples(parts: Iterable[np.ndarray], count: int) -> np.ndarray:
     raise InvalidInputError(f"{sum(map(len, taken)):,} samples: expected {count:,}")
 
 
-def _key(record: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _everywhere(here: bool) -> bool:
-    """Whether it is so in all processes."""
-    if hosts.client() is None:
-        return here
-    return bool(np.all(multihost_utils.process_allgather(np.array(here))))
+def _drawn(function: str, takes: str) -> tuple[str, None]:
+    if function not in ("", "sample") or takes == PAIRS:
+        raise InvalidInputError(f"function {function!r}: this evaluator knows samples alone, and no inputs of a game")
+    return "sample", None

@@ -3,23 +3,51 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Array
 from PIL import Image
 
 from gan_jax.core import Step, UpdateRule, alternating, make_step
-from gan_jax.data import Source
+from gan_jax.data import Source, renamed
+from gan_jax.eval import PAIRS, Metric
+from gan_jax.runtime.conditions import TARGET, Conditions
 from gan_jax.runtime.evaluation import directions
-from gan_jax.types import Game, InvalidInputError
+from gan_jax.runtime.frozen import Frozen
+from gan_jax.types import Batch, Game, InvalidInputError, PRNGKey, State
 
+Preview = Callable[[State, PRNGKey, Batch], Array]
+RECONSTRUCT = "reconstruct"
 EVALUATED = "eval/"  # what names of metrics of samples begin with, in the log
-_BOUNDARIES = ("steps", "report_every", "sample_every", "checkpoint_every")  # where a dispatch must end
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+def setting(
+    default: Any = dataclasses.MISSING,
+    *,
+    least: int | None = None,
+    among: tuple[str, ...] = (),
+    free: bool = True,
+    boundary: bool = False,
+) -> Any:
+    """A field that a config sets.
+
+    Args:
+      default: of the field; none if it must be given.
+      least: what its value is at least.
+      among: what its value is one of.
+      free: whether a run may be continued with another value, since no iteration computes anything else by it.
+      boundary: whether a dispatch must end at every multiple of it.
+
+    Returns:
+      The field.
+    """
+    about = {"least": least, "among": among, "free": free, "boundary": boundary}
+    return dataclasses.field(default=default, metadata=about)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Experiment:
     """One run: a game, its data, and a schedule counted in iterations (images are iterations times batch size).
 
@@ -39,8 +67,8 @@ class Experiment:
       keep_every: keep for good each checkpoint whose step this divides; 0 for none.
       sample_count: samples in a grid.
       fsdp: over how many devices the large arrays of the players are split; 1 keeps a copy on each.
-      metrics: of samples, computed on the way; names as `eval.requests` has them, separated by commas, such as `fcd2k`,
-        or `mixture`. In the log they are `eval/NAME`.
+      metrics: computed on the way; names as `eval.requests` has them, separated by commas, such as `fcd2k`, `mixture`
+        or `psnr`. In the log they are `eval/NAME`.
       evaluate_every: iterations between those; 0 for none.
       best_metric: keep the checkpoint with the best value of this metric of the log too; empty for none.
       best_mode: whether the `min` or the `max` of it is best; empty for what the metric of samples says, else `max`.
@@ -50,52 +78,50 @@ class Experiment:
       update_rule: how the game's phases make an iteration; see `core.rules`.
       reference: makes the data that metrics compare samples with, with labels where a classifier is to be trained on
         them; `source` by default.
-      sample_inputs: what a game without a prior maps to the samples of a grid.
+      conditions: makes the source of what the game's functions map, where that is not drawn from a prior: its
+        `'inputs'` are source images, its `'target'` what they should become, where that is known. Grids show its first
+        examples, metrics are of all. For reconstructions the images of the reference, by default.
+      previews: more pictures beside each grid of samples, by name: `(state, key, examples) -> images`, of the first
+        `sample_count` examples of `conditions`; see `runtime.side_by_side`.
+      own_metrics: metrics beside those of `eval.METRICS`, by the names that `metrics` has for them.
+      frozen: networks that nothing trains, by their names in `state.frozen`: each a function that reads one. They are
+        read once, are in no checkpoint, and a run is not continued with others.
     """
 
     game: Game
     source: Callable[[], Source]
     preview: Callable[[np.ndarray, int], Image.Image]
-    seed: int
-    batch_size: int
-    steps: int
-    steps_per_dispatch: int = 10
-    report_every: int = 100
-    sample_every: int = 1000
-    checkpoint_every: int = 1000
-    keep_last: int = 3
-    keep_every: int = 0
-    sample_count: int = 64
-    fsdp: int = 1
-    metrics: str = ""
-    evaluate_every: int = 0
-    best_metric: str = ""
-    best_mode: str = ""
-    on_divergence: str = "stop"
-    max_rollbacks: int = 3
+    seed: int = setting(least=0, free=False)
+    batch_size: int = setting(least=1, free=False)
+    steps: int = setting(least=1, boundary=True)
+    steps_per_dispatch: int = setting(10, least=1)
+    report_every: int = setting(100, least=1, boundary=True)
+    sample_every: int = setting(1000, least=0, boundary=True)
+    checkpoint_every: int = setting(1000, least=1, boundary=True)
+    keep_last: int = setting(3, least=1)
+    keep_every: int = setting(0, least=0)
+    sample_count: int = setting(64, least=1)
+    fsdp: int = setting(1, least=1)
+    metrics: str = setting("")
+    evaluate_every: int = setting(0, least=0)
+    best_metric: str = setting("")
+    best_mode: str = setting("", among=("", "min", "max"))
+    on_divergence: str = setting("stop", among=("stop", "rollback"))
+    max_rollbacks: int = setting(3, least=0)
     update_rule: UpdateRule = alternating
     reference: Callable[[], Source] | None = None
-    sample_inputs: Callable[[], PyTree] | None = None
+    conditions: Callable[[], Source] | None = None
+    previews: Mapping[str, Preview] = dataclasses.field(default_factory=dict)
+    own_metrics: Mapping[str, Metric] = dataclasses.field(default_factory=dict)
+    frozen: Mapping[str, Callable[[], Frozen]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in (
-            "batch_size",
-            "steps",
-            "steps_per_dispatch",
-            "report_every",
-            "checkpoint_every",
-            "keep_last",
-            "sample_count",
-            "fsdp",
-        ):
-            if getattr(self, name) < 1:
-                raise InvalidInputError(f"{name}={getattr(self, name)}: expected at least 1")
-        for name in ("seed", "sample_every", "evaluate_every", "keep_every", "max_rollbacks"):
-            if not 0 <= getattr(self, name) < 2**63:
-                raise InvalidInputError(f"{name}={getattr(self, name)}: expected at least 0, and below 2**63")
-        for name, known in (("best_mode", ("", "min", "max")), ("on_divergence", ("stop", "rollback"))):
-            if getattr(self, name) not in known:
-                raise InvalidInputError(f"{name}={getattr(self, name)!r}: expected {' or '.join(filter(None, known))}")
+        for name, about in settings().items():
+            value, least, among = getattr(self, name), about["least"], about["among"]
+            if least is not None and not least <= value < 2**63:
+                raise InvalidInputError(f"{name}={value}: expected at least {least}, and below 2**63")
+            if among and value not in among:
+                raise InvalidInputError(f"{name}={value!r}: expected {' or '.join(filter(None, among))}")
         if self.best_metric and self.checkpoint_every % self.report_every:
             raise InvalidInputError(
                 f"best_metric={self.best_metric!r}: checkpoint_every={self.checkpoint_every} must be a multiple of "
@@ -111,16 +137,58 @@ class Experiment:
                 f"best_metric={self.best_metric!r}: checkpoint_every={self.checkpoint_every} must be a multiple of "
                 f"evaluate_every={self.evaluate_every}, so that every checkpoint has its value"
             )
-        if self.game.prior is None and self.metrics:
-            raise InvalidInputError(f"metrics={self.metrics!r}: this game has no prior to draw samples from")
         self.best()
-        if self.game.prior is None and self.sample_every and self.sample_inputs is None:
-            raise InvalidInputError("sample_inputs is missing: this game has no prior, so its grids need source images")
+        if self.game.prior is None and (self.sample_every or self.metrics) and self.conditions is None:
+            raise InvalidInputError("conditions is missing: this game has no prior, so its samples need inputs to map")
+        if self.previews and self.conditions is None and RECONSTRUCT not in self.game.functions:
+            raise InvalidInputError(
+                f"previews {', '.join(self.previews)}: expected `conditions`, whose examples they show"
+            )
 
     @functools.cached_property
     def step(self) -> Step:
         """One iteration; the same function each time, so that it is traced once for all programs with it."""
         return make_step(self.game, self.update_rule)
+
+    @functools.cached_property
+    def frozen_networks(self) -> dict[str, Frozen]:
+        """The networks that nothing trains, read when they are first asked for."""
+        return {name: read() for name, read in self.frozen.items()}
+
+    @functools.cached_property
+    def examples(self) -> Conditions:
+        """What functions of the game map, opened when it is first asked for."""
+        if self.conditions is not None:
+            return Conditions(self.conditions())
+        if RECONSTRUCT not in self.game.functions:
+            raise InvalidInputError("conditions is missing: this game's function has no inputs to map")
+        return Conditions(renamed(self.comparison, inputs="real", target="real"))
+
+    @functools.cached_property
+    def comparison(self) -> Source:
+        """What metrics compare with: `reference`; else the images of `source`, or the targets of `conditions`."""
+        source = (self.reference or self.source)()
+        if "real" in source.spec or self.reference is not None or self.conditions is None:
+            return source
+        return renamed(self.examples.source, real=TARGET) if self.examples.has_target else source
+
+    def outputs(self, function: str, takes: str) -> tuple[str, Conditions | None]:
+        """Which function makes what a metric takes, and what it maps.
+
+        Args:
+          function: by name; empty for the usual one: `reconstruct` for pairs where the game has it, else `sample`.
+          takes: see `eval.Metric`.
+
+        Returns:
+          The name; and the examples that it maps, None for samples that are drawn from a prior.
+        """
+        known = self.game.functions
+        if not function:
+            function = RECONSTRUCT if takes == PAIRS and RECONSTRUCT in known else "sample"
+        if function not in known:
+            raise InvalidInputError(f"this game has no function {function!r}: it has {', '.join(known)}")
+        drawn = function == "sample" and self.game.prior is not None
+        return function, None if drawn else self.examples
 
     def best(self) -> str:
         """Whether the `min` or the `max` of `best_metric` is best.
@@ -128,7 +196,7 @@ class Experiment:
         Raises:
           InvalidInputError: where `best_mode` says the opposite of what the metric is.
         """
-        own = directions(self.wanted_metrics()).get(self.best_metric.removeprefix(EVALUATED), "")
+        own = directions(self.wanted_metrics(), self.own_metrics).get(self.best_metric.removeprefix(EVALUATED), "")
         if own and self.best_mode and own != self.best_mode:
             raise InvalidInputError(
                 f"best_mode={self.best_mode!r}: of {self.best_metric} the {own} is best; leave best_mode out"
@@ -141,7 +209,10 @@ class Experiment:
             f"phase {phase.name}": f"of {phase.player}, every {phase.every}, repeat {phase.repeat}"
             for phase in self.game.phases
         }
-        return phases | {"num_classes": self.game.num_classes, "seed": self.seed, "batch_size": self.batch_size}
+        networks = {f"frozen {name}": network.sha256() for name, network in self.frozen_networks.items()}
+        return (
+            phases | networks | {"num_classes": self.game.num_classes, "seed": self.seed, "batch_size": self.batch_size}
+        )
 
     def allowed_rollbacks(self) -> int:
         """How many rollbacks the run may make."""
@@ -175,14 +246,24 @@ class Experiment:
         Returns:
           The number.
         """
-        common = math.gcd(start, *(getattr(self, name) for name in _BOUNDARIES))
+        common = math.gcd(start, *(getattr(self, name) for name in _boundaries()))
         return max(n for n in range(1, self.steps_per_dispatch + 1) if common % n == 0)
 
     def boundaries(self, start: int) -> str:
         """Which values keep a dispatch from being `steps_per_dispatch` long, for the log."""
-        values = {"the step continued from": start} | {name: getattr(self, name) for name in _BOUNDARIES}
+        values = {"the step continued from": start} | {name: getattr(self, name) for name in _boundaries()}
         odd = [f"{name}={value}" for name, value in values.items() if value % self.steps_per_dispatch]
         return f"no multiple of it: {', '.join(odd)}"
+
+
+def settings() -> dict[str, Mapping[str, Any]]:
+    """The fields of `Experiment` that a config sets, by name, with what `setting` says of each, and their `default`."""
+    fields = [field for field in dataclasses.fields(Experiment) if "least" in field.metadata]
+    return {field.name: {**field.metadata, "default": field.default} for field in fields}
+
+
+def _boundaries() -> list[str]:
+    return [name for name, about in settings().items() if about["boundary"]]
 
 
 def _classes(count: int | None) -> str:

@@ -3,18 +3,20 @@
 import json
 import pathlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from gan_jax.host import write_json
 from gan_jax.runtime import hosts
 from gan_jax.runtime.checkpoint import Checkpointer, flatten, path_name
-from gan_jax.runtime.logging import write_json
 from gan_jax.runtime.program import Carried, Start
 from gan_jax.types import InvalidInputError
 
+_PART = re.compile(r"state\.((?:players|ema)\.[^.]+)\.")
 _NETWORKS = re.compile(r"state\.(players\.[^.]+\.(params|model_state)|ema)\.")
 
 
@@ -22,6 +24,7 @@ def init_from(
     checkpoints: pathlib.Path,
     step: int | None = None,
     *,
+    fill: Mapping[str, str] = MappingProxyType({}),
     record: pathlib.Path | None = None,
     say: Callable[[str], None] = print,
     timeout: float = 600.0,
@@ -33,6 +36,9 @@ def init_from(
     Args:
       checkpoints: of the other run; all processes must see the same.
       step: of the checkpoint; the newest that is whole by default.
+      fill: for each player that is filled, the player or average of the other run that it is filled from:
+        `{'student': 'ema.generator', 'critic': 'generator'}`; players that are not named begin anew. By default every
+        player and average from its namesake.
       record: a JSON file that keeps which one it was, so that a run that begins again (killed before its first
         checkpoint, or gone back to step 0) begins with the same, even if the other run has gone on.
       say: gets the messages.
@@ -63,21 +69,57 @@ def init_from(
         chosen = hosts.decide("init_from", lambda: choose(source), timeout)
         if chosen["sha256"] != _hash(source, chosen["step"]):
             raise InvalidInputError(f"{checkpoints} is not the directory that process 0 sees under this name")
+        stored = source.names(chosen["step"])
         wanted = {name: x for name, x in flatten(start.abstract).items() if _NETWORKS.match(name)}
-        if not any(name.startswith("state.ema.") for name in source.names(chosen["step"])):
-            wanted = {name: x for name, x in wanted.items() if not name.startswith("state.ema.")}
-        found = source.restore_some(chosen["step"], wanted)
+        from_where = _origins(list(wanted), fill, stored)
+        arrays = {origin: wanted[name] for name, origin in from_where.items()}
+        found = source.restore_some(chosen["step"], arrays)
         source.close()
         say(f"beginning with the networks of {checkpoints / str(chosen['step'])}")
 
+        used: set[str] = set()
+
         def take(path: Any, leaf: jax.Array) -> jax.Array:
-            name = path_name(path)
-            averaged = found.get(name.replace("state.ema.", "state.players.", 1))
-            return found[name] if name in found else leaf if averaged is None else jnp.copy(averaged)
+            origin = from_where.get(path_name(path))
+            if origin is None:
+                return leaf
+            again = origin in used  # one buffer can't be donated twice
+            used.add(origin)
+            return jnp.copy(found[origin]) if again else found[origin]
 
         return jax.tree_util.tree_map_with_path(take, start.init())
 
     return begin
+
+
+def _origins(names: list[str], fill: Mapping[str, str], stored: list[str]) -> dict[str, str]:
+    """For each array of this game that is filled, the array of the checkpoint that it is filled from.
+
+    An average that the checkpoint does not have is a copy of what its player is filled with.
+    """
+    known = {match[1] for name in stored if (match := _PART.match(name))}
+    found, players = {}, set()
+    for name in names:
+        match = _PART.match(name)
+        assert match is not None
+        part = match[1]
+        player = part.partition(".")[2].partition("/")[0]
+        players.add(player)
+        origin = part if part in known or part.startswith("players.") else _part(player)
+        origin = _part(fill[player]) if player in fill else origin
+        if player in fill or not fill:
+            found[name] = name.replace(part, origin, 1)
+    unknown, missing = sorted({*fill} - players), sorted(x for x in {*fill.values()} if _part(x) not in known)
+    if unknown or missing:
+        raise InvalidInputError(
+            f"fill={dict(fill)}: expected players of this game ({', '.join(sorted(players))}), each with a player or "
+            f"an average of the checkpoint ({', '.join(sorted(part.removeprefix('players.') for part in known))})"
+        )
+    return found
+
+
+def _part(name: str) -> str:
+    return name if name.startswith("ema.") else f"players.{name}"
 
 
 def _hash(source: Checkpointer, step: int) -> str:

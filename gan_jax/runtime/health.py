@@ -1,13 +1,14 @@
-"""Signs of a run's health that no loss can report: whether all is finite, and whether samples still differ."""
+"""Signs of a run's health that no loss can report: whether all is finite, whether samples differ, what moves."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from gan_jax.core import GANState
+from gan_jax.core import GANState, get_hparams
 from gan_jax.runtime.experiment import Experiment
 from gan_jax.runtime.sampling import begin_samples
+from gan_jax.types import Game
 
 _PAIRS = 32
 
@@ -34,12 +35,14 @@ def diversity(experiment: Experiment, state: GANState, key: Array) -> Array | No
       The mean distance, in units of the samples (images: 0 to 2), on the devices, which work on when this returns;
       None if the game has no prior, and the experiment fewer than two inputs for samples.
     """
-    if experiment.game.prior is None and experiment.sample_inputs is None:
+    pairs = _PAIRS
+    if experiment.game.prior is None:
+        pairs = 0 if experiment.conditions is None else min(_PAIRS, len(experiment.examples) // 2)
+    if not pairs:
         return None
     classes = experiment.game.num_classes
-    label = None if classes is None else np.tile(np.arange(_PAIRS, dtype=np.int32) % classes, 2)
-    samples = begin_samples(experiment, state, key, 2 * _PAIRS, label=label)
-    return _mean_distance(samples) if len(samples) > 1 else None
+    label = None if classes is None else np.tile(np.arange(pairs, dtype=np.int32) % classes, 2)
+    return _mean_distance(begin_samples(experiment, state, key, 2 * pairs, label=label))
 
 
 @jax.jit
@@ -47,3 +50,9 @@ def _mean_distance(samples: Array) -> Array:
     """Of each sample in the first half to its like in the second."""
     half = samples.shape[0] // 2
     return jnp.mean(jnp.abs(samples[:half] - samples[half : 2 * half]))
+
+
+def moving(game: Game, state: GANState) -> dict[str, Array]:
+    """The hyperparameters that move by themselves, as the log names them; copies, since the state is donated."""
+    values = get_hparams(state) if game.shown else {}
+    return {f"hparams/{name}": jnp.copy(values[name]) for name in game.shown}

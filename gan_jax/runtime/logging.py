@@ -13,15 +13,8 @@ import numpy as np
 from PIL import Image
 from tensorboardX import SummaryWriter
 
+from gan_jax.host import replacing
 from gan_jax.types import InvalidInputError
-
-
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes a JSON file in one piece: a reader, or a kill, never meets half of it."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(temporary, path)
-
 
 Watch = Callable[[dict[str, Any]], None]  # gets each line of a log, once it is written
 
@@ -38,10 +31,10 @@ class Silent:
         self.last = record
         self._watch(record)
 
-    def picture(self, picture: Image.Image, step: int) -> pathlib.Path:
+    def picture(self, picture: Image.Image, step: int, name: str = "") -> pathlib.Path:
         """Saves nothing."""
         del picture
-        return pathlib.Path(f"step_{step:08d}.png")
+        return pathlib.Path(f"{name or 'step'}_{step:08d}.png")
 
     def close(self) -> None:
         """Has nothing to write."""
@@ -91,9 +84,8 @@ class Logger(Silent):
             raise InvalidInputError(f"{self._path} is damaged ({error}): mend or remove the line") from error
         kept = [record for record in whole if record["step"] <= step]
         if len(kept) < len(lines):
-            temporary = self._path.with_name("metrics.jsonl.tmp")
-            temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
-            os.replace(temporary, self._path)
+            with replacing(self._path) as file:
+                file.writelines(json.dumps(record) + "\n" for record in kept)
         return kept[-1] if kept else {}
 
     def report(self, record: dict[str, Any]) -> None:
@@ -109,17 +101,16 @@ class Logger(Silent):
             self._wandb.log(record)
         super().report(record)
 
-    def picture(self, picture: Image.Image, step: int) -> pathlib.Path:
-        """Saves a grid of samples as `samples/step_*.png`."""
-        path = self._samples / f"step_{step:08d}.png"
-        temporary = path.with_suffix(".tmp")
-        picture.save(temporary, format="png")
-        os.replace(temporary, path)
-        self._board.add_image("samples", np.asarray(picture.convert("RGB")), step, dataformats="HWC")
+    def picture(self, picture: Image.Image, step: int, name: str = "") -> pathlib.Path:
+        """Saves a grid of samples as `samples/step_*.png`, or another picture as `samples/NAME_*.png`."""
+        path = self._samples / f"{name or 'step'}_{step:08d}.png"
+        with replacing(path, "wb") as file:
+            picture.save(file, format="png")
+        self._board.add_image(name or "samples", np.asarray(picture.convert("RGB")), step, dataformats="HWC")
         if self._wandb is not None:
             import wandb  # noqa: PLC0415 - an optional dependency
 
-            self._wandb.log({"samples": wandb.Image(picture), "step": step})
+            self._wandb.log({name or "samples": wandb.Image(picture), "step": step})
         return path
 
     def close(self) -> None:

@@ -1,6 +1,7 @@
 """The loop: run a dispatch, report, sample, save, until the end, a signal, or divergence."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -14,11 +15,11 @@ from gan_jax.runtime import mesh as meshes
 from gan_jax.runtime.checkpoint import Checkpointer
 from gan_jax.runtime.evaluation import Evaluator
 from gan_jax.runtime.experiment import EVALUATED, Experiment
-from gan_jax.runtime.health import all_finite, diversity
+from gan_jax.runtime.health import all_finite, diversity, moving
 from gan_jax.runtime.logging import Pace, Silent, duration
 from gan_jax.runtime.preview import grid_columns
 from gan_jax.runtime.program import Carried, Program
-from gan_jax.runtime.sampling import begin_samples, stream_samples
+from gan_jax.runtime.sampling import begin_outputs, begin_samples, stream_samples
 from gan_jax.runtime.signals import StopRequest
 from gan_jax.runtime.watchdog import Watchdog
 
@@ -116,7 +117,7 @@ class Loop:
             or not all_finite(state)
         ):
             return {}
-        values = self.evaluator(stream_samples(settings, state, settings.seed))
+        values = self.evaluator(functools.partial(stream_samples, settings, state, settings.seed))
         return {f"{EVALUATED}{name}": value for name, value in values.items()}
 
     def report(
@@ -127,9 +128,11 @@ class Loop:
         It notes a divergence instead where a metric is not finite.
         """
         spread = diversity(self.experiment, state, self.grid_key())
+        moved = moving(self.experiment.game, state)
 
         def write() -> dict[str, Any]:
             means = window_means(window) | ({} if spread is None else {"samples/diversity": float(spread)})
+            means |= {name: float(value) for name, value in moved.items()}
             images, rate, eta = pace.measure(step)
             record = {"step": step, "images": images, "images_per_second": round(rate, 1), **means}
             bad = sorted(name for name, value in means.items() if not math.isfinite(value))
@@ -156,14 +159,21 @@ class Loop:
         return jax.random.fold_in(jax.random.key(self.experiment.seed), _GRID_KEY)
 
     def sample(self, step: int, state: GANState) -> Callable[[], None]:
-        """Begins a grid of samples, from the same latents every time; what it returns saves it."""
-        count = self.experiment.sample_count
-        samples = begin_samples(self.experiment, state, self.grid_key(), count)
+        """Begins a grid of samples, from the same latents every time, and the previews; what it returns saves them."""
+        settings, count = self.experiment, self.experiment.sample_count
+        samples = begin_samples(settings, state, self.grid_key(), count)
+        shown = {
+            name: begin_outputs(settings, preview, state, self.grid_key(), settings.examples.read(0, count))
+            for name, preview in settings.previews.items()
+        }
 
         def save() -> None:
             if hosts.is_primary():
-                columns = grid_columns(count, self.experiment.game.num_classes)
-                path = self.logger.picture(self.experiment.preview(np.asarray(samples), columns), step)
-                self.say(f"samples in {path}")
+                columns = grid_columns(count, settings.game.num_classes)
+                path = self.logger.picture(settings.preview(np.asarray(samples), columns), step)
+                for name, images in shown.items():
+                    self.logger.picture(settings.preview(np.asarray(images), math.isqrt(count)), step, name)
+                beside = f", and {', '.join(shown)} beside it" if shown else ""
+                self.say(f"samples in {path}{beside}")
 
         return save

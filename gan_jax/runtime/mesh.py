@@ -9,6 +9,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from gan_jax.core.sharding import DATA_AXIS, FSDP_AXIS, TRIAL_AXIS, batch_spec, fsdp_spec
+from gan_jax.host import put
 from gan_jax.types import InvalidInputError
 
 
@@ -104,16 +105,7 @@ def local_places(mesh: Mesh, batch_size: int) -> np.ndarray:
 
 def put_replicated(tree: PyTree, mesh: Mesh) -> PyTree:
     """Arrays that every process has whole, on all devices."""
-    if replicated(mesh).is_fully_addressable:
-        return jax.device_put(tree, replicated(mesh))
-
-    def put(x: jax.Array | np.ndarray) -> jax.Array:
-        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
-            return jax.random.wrap_key_data(put(np.asarray(jax.random.key_data(x))), impl=jax.random.key_impl(x))
-        host = np.asarray(x)
-        return jax.make_array_from_callback(host.shape, replicated(mesh), lambda index: host[index])
-
-    return jax.tree.map(put, tree)
+    return jax.tree.map(lambda x: put(x, replicated(mesh)), tree)
 
 
 def put_batch(tree: PyTree, mesh: Mesh, places: np.ndarray, batch_size: int, axis: int) -> PyTree:
@@ -133,7 +125,7 @@ def put_batch(tree: PyTree, mesh: Mesh, places: np.ndarray, batch_size: int, axi
     if sharding.is_fully_addressable:
         return jax.device_put(tree, sharding)
 
-    def put(local: np.ndarray) -> jax.Array:
+    def put_part(local: np.ndarray) -> jax.Array:
         shape = (*local.shape[:axis], batch_size, *local.shape[axis + 1 :])
 
         def part(index: Any) -> np.ndarray:
@@ -142,4 +134,4 @@ def put_batch(tree: PyTree, mesh: Mesh, places: np.ndarray, batch_size: int, axi
 
         return jax.make_array_from_callback(shape, sharding, part)
 
-    return jax.tree.map(put, tree)
+    return jax.tree.map(put_part, tree)

@@ -2,9 +2,15 @@
 
 import io
 import math
+from collections.abc import Callable
 
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 from PIL import Image
+
+from gan_jax.host import to_uint8
+from gan_jax.types import Batch, Game, PRNGKey, State
 
 _GAP = 2  # grey pixels between images
 
@@ -27,7 +33,7 @@ def image_grid(samples: np.ndarray, columns: int, *, min_pixels: int = 40) -> Im
         channels = 3
     rows = -(-n // columns)
     scale = max(1, -(-min_pixels // width))
-    pixels = np.clip(np.rint((samples + 1.0) * 127.5), 0, 255).astype(np.uint8)
+    pixels = to_uint8(np.nan_to_num(samples, nan=-1.0, posinf=1.0, neginf=-1.0))  # also what has just diverged is drawn
     pixels = pixels.repeat(scale, axis=1).repeat(scale, axis=2)
     height, width = height * scale + _GAP, width * scale + _GAP
     canvas = np.full((rows * height + _GAP, columns * width + _GAP, channels), 64, np.uint8)
@@ -35,6 +41,33 @@ def image_grid(samples: np.ndarray, columns: int, *, min_pixels: int = 40) -> Im
         top, left = index // columns * height + _GAP, index % columns * width + _GAP
         canvas[top : top + height - _GAP, left : left + width - _GAP] = image
     return Image.fromarray(canvas[..., 0] if channels == 1 else canvas)
+
+
+def side_by_side(game: Game, function: str = "sample") -> Callable[[State, PRNGKey, Batch], Array]:
+    """A preview of what a function makes of examples: inputs, output and, where it is known, target in one picture.
+
+    Args:
+      game: whose function.
+      function: that maps inputs: `sample` of a game without a prior, `reconstruct`, or another.
+
+    Returns:
+      `(state, key, examples) -> images` for `Experiment.previews`: `[n, h, 2 w or 3 w, c]`. Images of one channel
+      become three where others have three, and inputs that are no images of the outputs' size are left out.
+    """
+
+    def preview(state: State, key: PRNGKey, examples: Batch) -> Array:
+        inputs = examples["inputs"]
+        rest = {"label": examples["label"]} if "label" in examples else {}
+        if function == "sample":
+            output = game.sample(state, key, len(inputs), inputs=inputs, **rest)
+        else:
+            output = game.functions[function](state, key, inputs, **rest)
+        target = None if function == "reconstruct" else examples.get("target")  # there it is the input
+        row = [x for x in (inputs, output, target) if x is not None and x.shape[:-1] == output.shape[:-1]]
+        channels = max(x.shape[-1] for x in row)
+        return jnp.concatenate([jnp.broadcast_to(x, (*x.shape[:-1], channels)) for x in row], axis=-2)
+
+    return preview
 
 
 def grid_columns(n: int, num_classes: int | None) -> int:

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
-from gan_jax.core import GANState, constrain_batch, empty_window, make_scan, num_draws
+from gan_jax.core import GANState, Window, constrain_batch, empty_window, make_scan, num_draws
 from gan_jax.data import Feed, Source
-from gan_jax.runtime import describe
+from gan_jax.runtime import describe, frozen
 from gan_jax.runtime import mesh as meshes
 from gan_jax.runtime.experiment import Experiment
 from gan_jax.types import Batch, Spec
@@ -42,7 +42,7 @@ class Program:
 
     Attributes:
       run: `(state, window, data, inputs) -> (state, window)`, `length` iterations; the state is donated.
-      data: the feed's constant arrays, on the devices.
+      data: the feed's constant arrays and the frozen networks, on the devices.
       stream: from a start step on, what each dispatch is sent, on the devices.
       mesh: over which devices it is compiled.
       length: iterations of one dispatch.
@@ -60,7 +60,7 @@ class Program:
 
 
 def init_state(experiment: Experiment, spec: Spec, key: jax.Array) -> GANState:
-    """The game's state at step 0, for data of a spec."""
+    """The game's state at step 0, for data of a spec, without frozen networks."""
     size = experiment.batch_size
     return experiment.game.init(key, {name: jnp.zeros((size, *x.shape), x.dtype) for name, x in spec.items()})
 
@@ -69,6 +69,12 @@ def abstract_batches(experiment: Experiment, spec: Spec) -> dict[str, jax.ShapeD
     """Shapes and dtypes of what one iteration takes, `[draws, batch, ...]`."""
     draws, size = num_draws(experiment.game, experiment.update_rule), experiment.batch_size
     return {name: jax.ShapeDtypeStruct((draws, size, *x.shape), x.dtype) for name, x in spec.items()}
+
+
+def start_window(experiment: Experiment, state: GANState, spec: Spec) -> Window:
+    """No metrics yet, of the names that the experiment's step gives."""
+    whole = state.replace(frozen=frozen.shapes(experiment.frozen_networks))
+    return empty_window(experiment.step, whole, abstract_batches(experiment, spec))
 
 
 def build_start(experiment: Experiment, spec: Spec, mesh: Mesh) -> Start:
@@ -86,7 +92,7 @@ def build_start(experiment: Experiment, spec: Spec, mesh: Mesh) -> Start:
 
     def init(key: jax.Array) -> Carried:
         state = init_state(experiment, spec, key)
-        window = empty_window(experiment.step, state, abstract_batches(experiment, spec))
+        window = start_window(experiment, state, spec)
         return {"state": state, "window": window, "rollbacks": jnp.int32(0)}
 
     key = meshes.put_replicated(jax.random.key(experiment.seed), mesh)
@@ -122,7 +128,7 @@ def build_program(experiment: Experiment, source: Source, mesh: Mesh, start: Sta
     game, length = experiment.game, experiment.dispatch_length(step)
     size, places = experiment.batch_size, meshes.local_places(mesh, experiment.batch_size)
     feed: Feed = source.feed(experiment.seed, num_draws(game, experiment.update_rule), size, places)
-    data = meshes.put_replicated(feed.data, mesh)
+    data = meshes.put_replicated(feed.data, mesh), frozen.place(experiment.frozen_networks, mesh)
 
     def whole(local: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         shape = (*local.shape[:_INPUT_AXIS], size, *local.shape[_INPUT_AXIS + 1 :])

@@ -2,32 +2,47 @@
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import PyTree
 
 from gan_jax.core import GANState
 from gan_jax.core.sharding import constrain_batch, gather
-from gan_jax.runtime.experiment import Experiment
-from gan_jax.types import InvalidInputError
+from gan_jax.eval import SAMPLES
+from gan_jax.runtime import frozen
+from gan_jax.runtime.conditions import INPUTS, LABEL
+from gan_jax.runtime.experiment import Experiment, Preview
+from gan_jax.types import Batch, InvalidInputError
 
 CHUNK = 256  # samples that `stream_samples` draws from one key
 
 
 @functools.lru_cache(maxsize=8)
-def _compiled(game: Any, n: int, truncation: float | None, meshed: bool) -> Callable[..., PyTree]:
+def _compiled(function: Callable[..., PyTree], n: int, truncation: float | None, meshed: bool) -> Callable[..., PyTree]:
     """`(state, key data, **options) -> samples`, whole on every device of the mesh if one is in force."""
 
     def sample(state: GANState, key: jax.Array, **options: PyTree) -> PyTree:
         state = state.replace(players=gather(state.players), ema=gather(state.ema))
-        made = game.sample(state, jax.random.wrap_key_data(key), n=n, truncation=truncation, **options)
+        made = function(state, jax.random.wrap_key_data(key), n=n, truncation=truncation, **options)
         return constrain_batch(made) if meshed and n % jax.sharding.get_abstract_mesh().size == 0 else made
 
     return jax.jit(sample, out_shardings=PartitionSpec() if meshed else None)
+
+
+@functools.lru_cache(maxsize=2)
+def _placed(experiment: Experiment, mesh: Mesh | None) -> dict[str, PyTree]:
+    networks = experiment.frozen_networks
+    return frozen.arrays(networks) if mesh is None else frozen.place(networks, mesh)
+
+
+def _frozen(experiment: Experiment) -> dict[str, PyTree]:
+    """The experiment's frozen networks, on the devices of the mesh in force, put there once."""
+    mesh = jax.sharding.get_mesh()
+    return _placed(experiment, None if mesh.empty else mesh)
 
 
 def begin_samples(
@@ -50,7 +65,7 @@ def begin_samples(
       key: fixes the latents: the same key gives the same latents in every call.
       n: number of samples.
       label: in place of the classes in turn, `[n]` or one label for all.
-      inputs: in place of latents drawn from the prior.
+      inputs: in place of latents drawn from the prior; of a game without one, the first of its `conditions`.
       truncation: see the prior.
 
     Returns:
@@ -66,11 +81,11 @@ def begin_samples(
         wrong = sorted({int(x) for x in np.ravel(label) if not 0 <= x < game.num_classes})
         if wrong:
             raise InvalidInputError(f"label={wrong}: this game has classes 0 to {game.num_classes - 1}")
-    if inputs is None and game.prior is None and experiment.sample_inputs is not None:
-        inputs = experiment.sample_inputs()
+    if inputs is None and game.prior is None:
+        inputs = experiment.examples.read(0, n)[INPUTS]
     options = {name: value for name, value in (("label", label), ("inputs", inputs)) if value is not None}
-    sample = _compiled(game, n, truncation, not jax.sharding.get_abstract_mesh().empty)
-    return sample(state, np.asarray(jax.random.key_data(key)), **options)
+    sample = _compiled(game.functions["sample"], n, truncation, not jax.sharding.get_abstract_mesh().empty)
+    return sample(state.replace(frozen=_frozen(experiment)), np.asarray(jax.random.key_data(key)), **options)
 
 
 def sample_grid(experiment: Experiment, state: GANState, key: jax.Array, n: int, **options: Any) -> np.ndarray:
@@ -78,37 +93,88 @@ def sample_grid(experiment: Experiment, state: GANState, key: jax.Array, n: int,
     return np.asarray(begin_samples(experiment, state, key, n, **options))
 
 
-def stream_samples(
-    experiment: Experiment, state: GANState, seed: int, *, truncation: float | None = None
-) -> Iterator[np.ndarray]:
-    """Endless samples for metrics, in chunks of 256, on the host; all processes must call it.
+def begin_outputs(
+    experiment: Experiment, function: str | Preview, state: GANState, key: jax.Array, examples: Mapping[str, np.ndarray]
+) -> PyTree:
+    """What a function of the game makes of examples, or a preview of them; all processes must call it.
 
-    The first n depend on state, seed and truncation alone, not on how many are taken. The next chunk is on its way
-    while one is looked at. The classes of a conditional game come in turn.
+    Args:
+      experiment: whose game.
+      function: a name in `game.functions`, such as `reconstruct`, which gets the inputs, and labels where there are
+        any; or a preview, which gets all.
+      state: of the game.
+      key: of what the function draws.
+      examples: from `Conditions.read`.
+
+    Returns:
+      Its outputs, whole on every device, which work on when this returns.
+    """
+    named = experiment.game.functions[function] if isinstance(function, str) else function
+    meshed = not jax.sharding.get_abstract_mesh().empty
+    whole = state.replace(frozen=_frozen(experiment))
+    run = _mapping(named, isinstance(function, str), meshed)
+    return run(whole, np.asarray(jax.random.key_data(key)), dict(examples))
+
+
+@functools.lru_cache(maxsize=8)
+def _mapping(function: Callable[..., PyTree], by_name: bool, meshed: bool) -> Callable[..., PyTree]:
+    def run(state: GANState, key: jax.Array, examples: Batch) -> PyTree:
+        state = state.replace(players=gather(state.players), ema=gather(state.ema))
+        rest = {"label": examples[LABEL]} if LABEL in examples else {}
+        wrapped = jax.random.wrap_key_data(key)
+        return function(state, wrapped, examples[INPUTS], **rest) if by_name else function(state, wrapped, examples)
+
+    return jax.jit(run, out_shardings=PartitionSpec() if meshed else None)
+
+
+def stream_samples(
+    experiment: Experiment, state: GANState, seed: int, function: str = "sample", *, truncation: float | None = None
+) -> Iterator[np.ndarray]:
+    """Samples for metrics, in chunks of 256, on the host; all processes must call it.
+
+    Samples that are drawn from a prior are endless; the first n depend on state, seed and truncation alone, not on how
+    many are taken. The classes of a conditional game come in turn. What a function makes of inputs comes in their
+    order, and ends with them. The next chunk is on its way while one is looked at.
 
     Args:
       experiment: whose game.
       state: to sample from.
       seed: of the latents.
+      function: of the game.
       truncation: see the prior.
 
     Yields:
-      Samples `[256, ...]`.
+      Samples `[256, ...]`, of inputs the last perhaps fewer.
 
     Raises:
-      InvalidInputError: for a game that maps source images, not latents.
+      InvalidInputError: for a function that the game does not have, or that has nothing to map.
     """
     game = experiment.game
-    if game.prior is None:
-        raise InvalidInputError("this game has no prior to sample from: metrics of translated images are not supported")
+    _, conditions = experiment.outputs(function, SAMPLES)
 
     def begin(index: int) -> PyTree:
-        label = None if game.num_classes is None else (index * CHUNK + np.arange(CHUNK)) % game.num_classes
         key = jax.random.fold_in(jax.random.key(seed), index)
-        return begin_samples(experiment, state, key, CHUNK, label=label, truncation=truncation)
+        if conditions is None:
+            label = None if game.num_classes is None else (index * CHUNK + np.arange(CHUNK)) % game.num_classes
+            return begin_samples(experiment, state, key, CHUNK, label=label, truncation=truncation)
+        examples = conditions.read(index * CHUNK, (index + 1) * CHUNK)
+        if function != "sample":
+            return begin_outputs(experiment, function, state, key, examples)
+        label, inputs = examples.get(LABEL), examples[INPUTS]
+        return begin_samples(experiment, state, key, CHUNK, label=label, inputs=inputs, truncation=truncation)
 
-    waiting = begin(0)
-    for index in itertools.count(1):
-        following = begin(index)
-        yield np.asarray(waiting)
-        waiting = following
+    lengths = itertools.repeat(CHUNK) if conditions is None else _chunks(len(conditions))
+    waiting: list[tuple[PyTree, int]] = []
+    for index, length in enumerate(lengths):
+        waiting.append((begin(index), length))
+        if len(waiting) > 1:
+            made, kept = waiting.pop(0)
+            yield np.asarray(made)[:kept]
+    for made, kept in waiting:
+        yield np.asarray(made)[:kept]
+
+
+def _chunks(count: int) -> Iterator[int]:
+    """Lengths of chunks that make up a count."""
+    for low in range(0, count, CHUNK):
+        yield min(CHUNK, count - low)

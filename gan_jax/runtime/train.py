@@ -12,12 +12,13 @@ import jax
 from jax.sharding import Mesh
 
 from gan_jax.data import Source
+from gan_jax.host import write_json
 from gan_jax.runtime import hosts
 from gan_jax.runtime import mesh as meshes
 from gan_jax.runtime.checkpoint import Checkpointer, state_sha256
 from gan_jax.runtime.evaluation import Evaluator
 from gan_jax.runtime.experiment import EVALUATED, Experiment
-from gan_jax.runtime.logging import Logger, Silent, Watch, write_json
+from gan_jax.runtime.logging import Logger, Silent, Watch
 from gan_jax.runtime.loop import DIVERGED, DONE, Loop
 from gan_jax.runtime.program import Carried, Start, build_start, compile_program
 from gan_jax.runtime.rollback import Rollbacks
@@ -102,7 +103,7 @@ def train(
         hosts.agree("data", {"fingerprint": source.fingerprint()}, watchdog.patience)
         start = build_start(experiment, source.spec, mesh)
         watchdog.beat("preparing metrics of samples")
-        evaluator = make_evaluator(experiment, source, mesh, evaluation_cache or workdir / "evaluation", say, watchdog)
+        evaluator = make_evaluator(experiment, mesh, evaluation_cache or workdir / "evaluation", say, watchdog)
         if evaluator:
             _note_protocol(evaluator.records, workdir, bool(checkpointer.steps()), watchdog)
         evaluated = {f"{EVALUATED}{name}" for name in evaluator.values} if evaluator else set()
@@ -163,7 +164,6 @@ def _result(
 
 def make_evaluator(
     experiment: Experiment,
-    source: Source,
     mesh: Mesh,
     cache: pathlib.Path,
     say: Callable[[str], None],
@@ -173,10 +173,10 @@ def make_evaluator(
     wanted = experiment.wanted_metrics()
     if not wanted:
         return None
-    reference = source if experiment.reference is None else experiment.reference()
     return Evaluator(
-        wanted, reference, mesh, cache, seed=experiment.seed, say=say, beat=watchdog.beat, patience=watchdog.patience
-    )
+        wanted, experiment.comparison, mesh, cache, functions=experiment.outputs, own=experiment.own_metrics,
+        seed=experiment.seed, say=say, beat=watchdog.beat, patience=watchdog.patience,
+    )  # fmt: skip
 
 
 def _note_protocol(records: dict[str, Any], workdir: pathlib.Path, resuming: bool, watchdog: Watchdog) -> None:
@@ -246,6 +246,7 @@ def note_data(source: Source, workdir: pathlib.Path, resuming: bool) -> None:
         "spec": {name: {"shape": list(x.shape), "dtype": str(x.dtype)} for name, x in source.spec.items()},
         "fingerprint": source.fingerprint(),
         "summary": source.summary(),
+        "class_names": list(source.class_names),
     }
     if resuming and record.exists():
         before = json.loads(record.read_text())

@@ -12,10 +12,10 @@ from gan_jax.data import Source
 from gan_jax.runtime import hosts
 from gan_jax.runtime import mesh as meshes
 from gan_jax.runtime.train import note_data
-from gan_jax.sweep import program as programs
+from gan_jax.sweep import members as programs
 from gan_jax.sweep.logs import Logs, Outcome
+from gan_jax.sweep.members import Member
 from gan_jax.sweep.population import about, generation_directory, on_host
-from gan_jax.sweep.program import Member
 from gan_jax.types import InvalidInputError
 
 _LOG = "metrics.jsonl"

@@ -6,7 +6,7 @@ import os
 import pathlib
 from typing import Any
 
-from gan_jax.runtime.logging import write_json
+from gan_jax.host import replacing, write_json
 
 RUNNING, DONE, PRUNED, DIVERGED, STOPPED = "running", "done", "pruned", "diverged", "stopped"
 
@@ -125,6 +125,5 @@ def _read_outcome(path: pathlib.Path) -> Outcome | None:
 def _rewrite(path: pathlib.Path, lines: list[dict[str, Any]], kept: list[dict[str, Any]]) -> None:
     """Takes lines back, in one piece; also what is left of one that was not written whole."""
     if path.exists() and (len(kept) < len(lines) or not path.read_text().endswith("\n")):
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        os.replace(temporary, path)
+        with replacing(path) as file:
+            file.writelines(json.dumps(line) + "\n" for line in kept)

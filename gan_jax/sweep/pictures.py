@@ -1,13 +1,13 @@
 """What a sweep found, as pictures: parallel coordinates, the metric against each key, curves and survival, lineage."""
 
 import math
-import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from gan_jax.host import replacing
 from gan_jax.sweep.logs import DIVERGED, read_lines
 
 Row = Mapping[str, Any]
@@ -60,9 +60,8 @@ def draw(workdir: pathlib.Path, rows: Sequence[Row], keys: Sequence[str], metric
 
 
 def _save(figure: Any, path: pathlib.Path) -> pathlib.Path:
-    temporary = path.with_suffix(".tmp")
-    figure.savefig(temporary, dpi=100, format="png")
-    os.replace(temporary, path)
+    with replacing(path, "wb") as file:
+        figure.savefig(file, dpi=100, format="png")
     return path
 
 

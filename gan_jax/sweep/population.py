@@ -11,7 +11,6 @@ import functools
 import json
 import math
 import pathlib
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -24,16 +23,18 @@ from jaxtyping import PyTree
 
 from gan_jax import core, runtime
 from gan_jax.data import Source
+from gan_jax.host import put, write_json
 from gan_jax.runtime import hosts
 from gan_jax.runtime import mesh as meshes
 from gan_jax.runtime.experiment import EVALUATED
-from gan_jax.runtime.logging import duration, write_json
+from gan_jax.runtime.logging import Pace, duration
+from gan_jax.runtime.program import Start
 from gan_jax.runtime.signals import StopRequest, stop_signals
 from gan_jax.runtime.train import make_evaluator
 from gan_jax.runtime.watchdog import Watchdog
-from gan_jax.sweep import program as programs
+from gan_jax.sweep import members as programs
 from gan_jax.sweep.logs import DIVERGED, DONE, PRUNED, RUNNING, STOPPED, Logs, Outcome
-from gan_jax.sweep.program import EMPTY, Carried, Member, Population
+from gan_jax.sweep.members import EMPTY, Carried, Member, Population
 from gan_jax.types import InvalidInputError
 
 
@@ -126,7 +127,7 @@ def train_population(
             return logs.finished(experiment.steps) or []
         mesh, cache = runtime.make_mesh(), evaluation_cache or workdir / "evaluation"
         with jax.set_mesh(mesh):
-            judge = make_evaluator(experiment, source, mesh, cache, say, watchdog)
+            judge = make_evaluator(experiment, mesh, cache, say, watchdog)
         chosen = tuple(jax.devices() if devices is None else devices)
         return _Trainer(
             experiment, members, workdir, source, search, say, stop, watchdog, chosen, logs, judge, watch, replaces
@@ -239,7 +240,7 @@ class _Trainer:
             home.mkdir(parents=True, exist_ok=True)
             write_json(home / "slots.json", slots)
 
-    def _compile(self, slots: list[int], step: int) -> tuple[programs.Start, Population]:
+    def _compile(self, slots: list[int], step: int) -> tuple[Start, Population]:
         self.watchdog.beat("compiling")
         count = sum(slot != EMPTY for slot in slots)
         mesh = programs.make_trial_mesh(count, self.devices, slots=len(slots))
@@ -251,7 +252,7 @@ class _Trainer:
         self.experiment.check_metric({*start.abstract["window"], *(f"{EVALUATED}{name}" for name in measured)})
         return start, made
 
-    def _packed(self, carried: Carried, slots: list[int], start: programs.Start, mesh: Mesh) -> Carried:
+    def _packed(self, carried: Carried, slots: list[int], start: Start, mesh: Mesh) -> Carried:
         """What is carried, of the members in these slots alone."""
         where = {int(member): slot for slot, member in enumerate(on_host(carried["member"])) if member != EMPTY}
         sources = [where.get(member, 0) for member in slots]
@@ -264,7 +265,11 @@ class _Trainer:
         self, population: Population, checkpointer: runtime.Checkpointer, step: int, carried: Carried, generation: int
     ) -> tuple[str, int, Carried]:
         """Runs to the end, a signal (`STOPPED`), or until fewer slots would do (`RUNNING`)."""
-        settings, vote, clock = self.experiment, hosts.Vote(population.mesh), _Clock(step, time.monotonic())
+        settings, vote, pace = (
+            self.experiment,
+            hosts.Vote(population.mesh),
+            Pace(step, self.experiment.steps, self.experiment.batch_size),
+        )
         self._note_ended(carried, generation)
         if step >= settings.steps or not self._training(carried):
             return DONE, step, carried
@@ -281,7 +286,7 @@ class _Trainer:
             stopping = hosts.preempted() | vote.cast(self.stop.asked)
             if last or step % settings.report_every == 0:
                 self._note_ended(carried, generation)
-                self._report(population, step, carried, clock)
+                self._report(population, step, carried, pace)
                 outcomes = self.logs.outcomes | self._outcomes(step, carried, generation)
                 if hosts.is_primary():
                     self.watch([outcomes[one] for one in sorted(outcomes)])
@@ -355,11 +360,11 @@ class _Trainer:
             ended = outcome if outcome.status != RUNNING else dataclasses.replace(outcome, status=status)
             self._end(ended, member.index(one), carried)
 
-    def _report(self, population: Population, step: int, carried: Carried, clock: "_Clock") -> None:
+    def _report(self, population: Population, step: int, carried: Carried, pace: Pace) -> None:
         """A line in the log of each member that trains, and one for the person watching."""
         member, window = on_host(carried["member"]), jax.tree.map(on_host, carried["window"])
         training, settings = self._training(carried), self.experiment
-        rate, eta = clock.measure(step, settings)
+        _, rate, eta = pace.measure(step)
         for slot, one in enumerate(member):
             if int(one) not in training:
                 continue
@@ -396,7 +401,7 @@ class _Trainer:
         state = meshes.put_replicated(programs.member_state(carried, slot, mesh), judge.mesh)
         judge.seed = seed
         with jax.set_mesh(judge.mesh):
-            values = judge(runtime.stream_samples(settings, state, seed))
+            values = judge(functools.partial(runtime.stream_samples, settings, state, seed))
         return {f"{EVALUATED}{name}": value for name, value in values.items()}
 
     def _decide(self, population: Population, step: int, carried: Carried) -> Carried:
@@ -439,21 +444,6 @@ class _Trainer:
         }
 
 
-@dataclasses.dataclass
-class _Clock:
-    """How fast it goes."""
-
-    step: int
-    time: float
-
-    def measure(self, step: int, experiment: runtime.Experiment) -> tuple[float, float]:
-        """Images per second of each member since the last report, and the seconds left."""
-        now = time.monotonic()
-        rate = (step - self.step) * experiment.batch_size / (now - self.time)
-        self.step, self.time = step, now
-        return rate, (experiment.steps - step) * experiment.batch_size / rate
-
-
 def on_host(x: jax.Array) -> np.ndarray:
     """The whole of a small array, in every process."""
     if x.is_fully_addressable or x.is_fully_replicated:
@@ -462,8 +452,8 @@ def on_host(x: jax.Array) -> np.ndarray:
 
 
 def _placed(host: Any, like: jax.Array | jax.ShapeDtypeStruct) -> jax.Array:
-    host = np.asarray(host)
-    return jax.make_array_from_callback(host.shape, like.sharding, lambda index: host[index])
+    assert like.sharding is not None
+    return put(np.asarray(host), like.sharding)
 
 
 def _zeros(window: PyTree) -> PyTree:

@@ -3,25 +3,24 @@
 import csv
 import json
 import math
-import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from gan_jax.host import replacing
 
 
 def write_table(workdir: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Writes `results.jsonl` and `results.csv`, a row for each trial, each file in one piece."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     for name in ("results.jsonl", "results.csv"):
-        temporary = workdir / f"{name}.tmp"
-        with temporary.open("w", newline="") as file:
+        with replacing(workdir / name, newline="") as file:
             if name.endswith(".jsonl"):
                 file.writelines(json.dumps(row) + "\n" for row in rows)
             else:
                 writer = csv.DictWriter(file, columns)
                 writer.writeheader()
                 writer.writerows(rows)
-        os.replace(temporary, workdir / name)
 
 
 def best(rows: Sequence[Mapping[str, Any]], metric: str, mode: str) -> int | None:

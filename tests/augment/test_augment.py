@@ -10,7 +10,7 @@ import pytest
 
 from gan_jax import augment
 from gan_jax.augment.geometry import SYM6, resample
-from gan_jax.augment.pipeline import SYM2
+from gan_jax.augment.pipeline import OPERATIONS, SYM2
 from gan_jax.types import InvalidInputError
 
 KEY = jax.random.key(0)
@@ -329,3 +329,16 @@ def test_the_controller_stays_in_range_and_needs_observations():
 def test_what_is_refused(call, message):
     with pytest.raises(InvalidInputError, match=message):
         call()
+
+
+def test_operations_have_probabilities_of_their_own():
+    """A factor times p: 0 never, 2 at p = 1/2 always; those with a factor of 1 draw what they draw without."""
+    x = jax.random.normal(KEY, (64, 8, 8, 3))
+    names = [name for name in OPERATIONS if not name.startswith("band")]
+    never = augment.ada_pipeline(dict.fromkeys(names, 0.0))
+    np.testing.assert_array_equal(never(KEY, x, 1.0), x)
+    plain, ones = augment.ada_pipeline(names), augment.ada_pipeline(dict.fromkeys(names, 1.0))
+    np.testing.assert_array_equal(plain(KEY, x, 0.5), ones(KEY, x, 0.5))
+    hue, half = augment.ada_pipeline({"hue_rotation": 2.0}), augment.ada_pipeline({"hue_rotation": 0.5})
+    changed = [float(jnp.mean(jnp.any(f(KEY, x, 0.5) != x, axis=(1, 2, 3)))) for f in (hue, half)]
+    assert changed[0] == 1.0 and 0.1 < changed[1] < 0.45

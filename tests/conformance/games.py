@@ -68,6 +68,16 @@ def lazy(**o) -> Game:
     )  # fmt: skip
 
 
+def r3gan(**o) -> Game:
+    """With labels and every schedule but that of augmentation, which `test_terms` moves."""
+    sizes = (8, 8), (2, 2)
+    generator = nets.R3GANGenerator(1, *sizes, embedding=4, **K)
+    critic = nets.R3GANDiscriminator(*sizes, embedding=4, **K)
+    return gans.r3gan(
+        nets.from_linen(generator), nets.from_linen(critic), Z, gamma=(1.0, 0.1), schedule_images=200.0, **K, **o,
+    )  # fmt: skip
+
+
 class Translator(nets.MLPGenerator):
     """Images to images, of the smallest kind: flattened, mapped, reshaped."""
 
@@ -95,6 +105,7 @@ GAMES: dict[str, tuple[Callable[..., Game], Arrays]] = {
     "cgan": (lambda **o: gans.cgan(mlp(**K), mlp_critic(**K), Z, **K, **o), LABELLED),
     "cyclegan": (lambda **o: gans.cyclegan(translator(), mlp_critic(), pool_size=20, **o), PAIRS),
     "dcgan": (lambda **o: gans.dcgan(conv(), conv_critic(), Z, **o), REAL),
+    "r3gan": (r3gan, LABELLED),
     "sngan": (lambda **o: gans.sngan(resnet(**K), resnet_critic(**K), Z, **K, **o), LABELLED),
     "stylegan2": (stylegan2, LABELLED),
     "vanilla": (lambda **o: gans.vanilla(mlp(), mlp_critic(), Z, **o), REAL),

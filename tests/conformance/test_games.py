@@ -76,7 +76,8 @@ def test_every_factory_is_in_the_list():
         for name in gans.__all__
         if inspect.isfunction(getattr(gans, name)) and inspect.signature(getattr(gans, name)).return_annotation is Game
     }
-    assert factories and factories <= set(GAMES), f"add {factories - set(GAMES)} to tests/conformance/games.py"
+    missing = factories - set(GAMES) - {"standard_game"}  # which all of them are made with
+    assert factories and not missing, f"add {missing} to tests/conformance/games.py"
 
 
 def equal(a, b) -> bool:

@@ -19,7 +19,7 @@ def count_game(**phase):
     def init(key, batch):
         return core.create_state(key, {"p": core.create_player({"x": jnp.zeros(())}, {}, optax.sgd(1.0))})
 
-    return Game(init, (Phase("p", "p", loss, **phase),), (), sample=lambda *a, **k: None)
+    return Game(init, (Phase("p", "p", loss, **phase),), (), functions={})
 
 
 def run(game, steps, values):
@@ -60,7 +60,7 @@ def test_every_update_has_a_key_of_its_own():
         return core.create_state(key, {"p": player}, aux=aux)
 
     phases = (Phase("twice", "p", loss, repeat=2), Phase("once", "p", loss))
-    state, _ = run(Game(init, phases, (), sample=lambda *a, **k: None), 2, [[0.0] * 3] * 2)
+    state, _ = run(Game(init, phases, (), functions={}), 2, [[0.0] * 3] * 2)
     assert int(state.aux["count"]) == 6
     assert len(np.unique(state.aux["keys"], axis=0)) == 6
 
@@ -79,7 +79,7 @@ def test_a_generator_that_ignores_the_reals_draws_no_batch():
 
 
 def test_draws():
-    phases = lambda *specs: Game(None, tuple(Phase(str(i), "p", None, **s) for i, s in enumerate(specs)), (), None)  # noqa: E731
+    phases = lambda *specs: Game(None, tuple(Phase(str(i), "p", None, **s) for i, s in enumerate(specs)), (), {})  # noqa: E731
     assert core.num_draws(phases({"repeat": 5}, {})) == 6
     assert core.num_draws(phases({}, {"reuse_batch": True}, {})) == 2
     for bad in ({"every": 0}, {"repeat": 0}, {"reuse_batch": True}):
@@ -93,7 +93,7 @@ def test_a_scan_equals_steps_one_by_one():
     state = game.init(jax.random.key(0), {})
     batch, step = {"real": values[0]}, core.make_step(game)
     scan = jax.jit(core.make_scan(step, lambda data, inputs, step: {"real": inputs + data}, 3))
-    scanned, window = scan(state, core.empty_window(step, state, batch), jnp.float32(1.0), values)
+    scanned, window = scan(state, core.empty_window(step, state, batch), (jnp.float32(1.0), {}), values)
     by_hand, windows = run(game, 3, np.asarray(values)[..., 0] + 1)
     assert float(scanned.players["p"].params["x"]) == float(by_hand.players["p"].params["x"])
     np.testing.assert_allclose(window["p/loss"], sum(w["p/loss"] for w in windows), rtol=1e-6)

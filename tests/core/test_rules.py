@@ -43,7 +43,7 @@ def bilinear(optimizer, coupling=1.0):
         return value(params["x"], state.players["discriminator"].params["y"]), Out({})
 
     phases = (Phase("discriminator", "discriminator", maximise), Phase("generator", "generator", minimise))
-    return Game(init, phases, (), lambda *args: None)
+    return Game(init, phases, (), {})
 
 
 def play(rule, optimizer, steps, coupling=1.0):
@@ -109,7 +109,7 @@ def test_both_steps_of_extragradient_have_a_batch_of_their_own():
     def loss(params, state, batch, key):
         return jnp.mean((params["x"] - batch["real"]) ** 2) / 2, Out({})
 
-    game = Game(init, (Phase("p", "p", loss),), (), lambda *args: None)
+    game = Game(init, (Phase("p", "p", loss),), (), {})
     assert core.num_draws(game, core.extragradient) == 2
     state, _ = core.make_step(game, core.extragradient)(init(KEY, None), {"real": jnp.array([[2.0], [5.0]])})
     np.testing.assert_allclose(state.players["p"].params["x"], -H * (H * 2.0 - 5.0), rtol=1e-6)

@@ -82,7 +82,7 @@ def test_the_fingerprint_is_of_the_content(make):
     images = np.arange(24, dtype=np.uint8).reshape(6, 2, 2, 1)
     changed = images.copy()
     changed[5, 1, 1, 0] ^= 1
-    others = [changed, images[::-1], images[:5], images.reshape(6, 4, 1, 1), images.astype(np.int16)]
+    others = [changed, images[::-1], images[:5], images.reshape(6, 4, 1, 1), images / np.float32(24)]
     prints = [make({"real": x}).fingerprint() for x in (images, *others)]
     assert len(set(prints)) == len(prints)
     assert make({"real": images.copy()}).fingerprint() == prints[0]
@@ -284,3 +284,44 @@ def test_the_newest_of_several_prepared_versions_is_read_unless_one_is_named(tmp
 def test_tfds_requests_that_are_refused(tfds_dir, arguments, message):
     with pytest.raises(InvalidInputError, match=message):
         data.tfds_images(**({"name": "mnist", "data_dir": tfds_dir, "labels": True} | arguments))
+
+
+def test_values_that_a_game_would_misread_are_refused():
+    image = np.zeros((6, 8, 8, 3), np.float32)
+    broken = image.copy()
+    broken[4, 0, 0, 0] = np.nan
+    for values, message in (
+        (broken, "is not finite in 1 examples, the first of them 4"),
+        (np.full((6, 2), np.inf), "is not finite in 6 examples"),
+        (np.moveaxis(image, -1, 1), r"has examples \(3, 8, 8\), channels first"),
+        (image.astype(np.int64) + 255, "is int64, from 255 to 255: expected uint8"),
+        (image + 255, "goes from 255 to 255: expected floats in"),
+        (np.zeros((2, 5, 3, 8, 8), np.uint8), "channels first"),
+    ):
+        with pytest.raises(InvalidInputError, match=message):
+            data.Arrays("x", {"real": values})
+        if values is not broken:
+            with pytest.raises(InvalidInputError, match=message):
+                data.Records("x", Held({"real": values})).summary()
+    data.Arrays("x", {"real": image - 1, "points": np.full((6, 2), 100.0), "map": np.zeros((6, 8, 8), np.int32)})
+
+
+def test_class_names_are_in_the_summary():
+    labels = np.array([0, 1, 1], np.int32)
+    named = data.Arrays("x", {"real": np.zeros((3, 2)), "label": labels}, 2, ("cat", "dog"))
+    assert "labels, 2 classes: 0 cat:1, 1 dog:2" in named.summary()
+    assert data.transformed(named).class_names == data.renamed(named, real="real", label="label").class_names
+    for names in (("cat",), ("cat", "cat")):
+        with pytest.raises(InvalidInputError, match="1 different class names for num_classes=2"):
+            data.Arrays("x", {"real": np.zeros((3, 2)), "label": labels}, 2, names)
+
+
+def test_renamed_arrays():
+    pairs = data.zip_sources(a=SOURCES["arrays"], b=data.Arrays("y", {"real": 255 - SOURCES["arrays"].arrays["real"]}))
+    made = data.renamed(pairs, inputs="a", target="b")
+    assert set(made.spec) == {"inputs", "target"} and len(made) == len(pairs) and made.num_classes is None
+    batch, before = take(made, 0, 1)[0], take(pairs, 0, 1)[0]
+    np.testing.assert_array_equal(batch["target"], before["b"])
+    assert made.fingerprint() not in (pairs.fingerprint(), data.renamed(pairs, inputs="b", target="a").fingerprint())
+    with pytest.raises(InvalidInputError, match="has a, b"):
+        data.renamed(pairs, inputs="real")

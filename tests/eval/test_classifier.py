@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gan_jax import data, metrics
-from gan_jax import eval as networks
+from gan_jax import eval as evals
 from gan_jax.types import InvalidInputError
 
 
@@ -19,7 +19,7 @@ def digits():
 @pytest.fixture(scope="module")
 def trained():
     said = []
-    made = networks.train_classifier(*digits(), num_classes=10, width=8, features=32, say=said.append)
+    made = evals.train_classifier(*digits(), num_classes=10, width=8, features=32, say=said.append)
     assert "pass 1 of" in said[0] and "ETA" in said[0] and "held out are right" in said[-1]
     return made
 
@@ -44,8 +44,8 @@ def test_it_learns_and_its_features_tell_data_apart(trained):
 @pytest.mark.xdist_group("classifier")
 def test_a_file_brings_it_back_and_a_damaged_one_is_refused(trained, tmp_path):
     path = tmp_path / "classifier.npz"
-    networks.save_classifier(path, trained)
-    again = networks.load_classifier(path)
+    evals.save_classifier(path, trained)
+    again = evals.load_classifier(path)
     x = digits()[2][0]
     assert again.record == trained.record
     assert (again.apply(again.params, x)["logits"] == trained.apply(trained.params, x)["logits"]).all()
@@ -55,17 +55,17 @@ def test_a_file_brings_it_back_and_a_damaged_one_is_refused(trained, tmp_path):
     arrays[name] = arrays[name] + 1.0
     np.savez(path, **arrays)
     with pytest.raises(InvalidInputError, match="damaged"):
-        networks.load_classifier(path)
+        evals.load_classifier(path)
     path.write_bytes(b"nothing")
     with pytest.raises(InvalidInputError, match="no classifier"):
-        networks.load_classifier(path)
+        evals.load_classifier(path)
 
 
 def test_bad_images_and_labels_are_refused():
     images, labels, held_out = digits()
     with pytest.raises(InvalidInputError, match="labels from 0 to 9: expected 0 to 4"):
-        networks.train_classifier(images, labels, held_out, num_classes=5)
+        evals.train_classifier(images, labels, held_out, num_classes=5)
     with pytest.raises(InvalidInputError, match="expected uint8"):
-        networks.train_classifier(images.astype(np.float32), labels, held_out, num_classes=10)
+        evals.train_classifier(images.astype(np.float32), labels, held_out, num_classes=10)
     with pytest.raises(InvalidInputError, match="128 or more"):
-        networks.train_classifier(images[:100], labels[:100], held_out, num_classes=10)
+        evals.train_classifier(images[:100], labels[:100], held_out, num_classes=10)

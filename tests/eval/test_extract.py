@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from gan_jax import eval as networks
+from gan_jax import eval as evals
 from gan_jax import metrics
 from gan_jax.types import InvalidInputError
 
@@ -18,7 +18,7 @@ def apply(params, images):
     return {"features": jnp.tanh(flat @ params / 500), "logits": flat[:, :3]}
 
 
-LINEAR = networks.Extractor(apply, KERNEL, {"name": "linear"})
+LINEAR = evals.Extractor(apply, KERNEL, {"name": "linear"})
 
 
 def images(count):
@@ -38,7 +38,7 @@ def mesh(devices):
 
 def outputs(x, count, devices=1, batch_size=64, sizes=None):
     given = [x] if sizes is None else parts(x, *sizes)
-    return networks.extract({"linear": LINEAR}, given, count, mesh=mesh(devices), batch_size=batch_size)["linear"]
+    return evals.extract({"linear": LINEAR}, given, count, mesh=mesh(devices), batch_size=batch_size)["linear"]
 
 
 @pytest.mark.parametrize("devices", [1, 8])
@@ -70,15 +70,13 @@ def test_no_more_images_are_taken_than_needed():
             taken.append(1)
             yield images(10)
 
-    networks.extract({"linear": LINEAR}, stream(), 25, mesh=mesh(1), batch_size=8)
+    evals.extract({"linear": LINEAR}, stream(), 25, mesh=mesh(1), batch_size=8)
     assert len(taken) == 3
 
 
 def test_progress_comes_to_the_end_and_too_few_images_are_refused():
     seen = []
-    networks.extract(
-        {"linear": LINEAR}, [images(20)], 20, mesh=mesh(1), batch_size=8, progress=lambda *x: seen.append(x)
-    )
+    evals.extract({"linear": LINEAR}, [images(20)], 20, mesh=mesh(1), batch_size=8, progress=lambda *x: seen.append(x))
     assert seen == [(8, 20), (16, 20), (20, 20)]
     with pytest.raises(InvalidInputError, match="20 images: expected 21"):
         outputs(images(20), 21)
@@ -92,22 +90,46 @@ def test_moments_in_blocks():
 
 
 def test_requests_by_name():
-    fid, short, dinov2, proxy = networks.requests(["fid", "fid5k", "fd_dinov2", "fd_dinov25k"])
-    assert (fid.samples, short.samples, dinov2.samples, proxy.samples) == (50_000, 5000, 50_000, 5000)
+    fid, short, dinov2, proxy = evals.requests(["fid", "fid5k", "fd_dinov2", "fd_dinov25k"])
+    assert (fid.samples, short.samples, dinov2.samples, proxy.samples) == (None, 5000, None, 5000)
+    assert fid.metric.samples == dinov2.metric.samples == 50_000
+    [rebuilt] = evals.requests(["reconstruct:fcd2k"])
+    assert (rebuilt.function, rebuilt.base, rebuilt.samples) == ("reconstruct", "fcd", 2000)
     assert fid.metric is short.metric and dinov2.metric is proxy.metric and dinov2.metric.network == "dinov2"
     for wrong in ("FID", "fid0k", "fid5", "fidk", "fd", ""):
         with pytest.raises(InvalidInputError, match="expected one of fid, "):
-            networks.requests([wrong])
+            evals.requests([wrong])
 
 
-@pytest.mark.parametrize("name", sorted(networks.METRICS))
+@pytest.mark.parametrize("name", sorted(evals.METRICS))
 def test_every_metric_gives_the_values_that_it_names(name):
     random, classes = np.random.default_rng(0), 30 if name == "stacked" else 5
+    metric = evals.METRICS[name]
+    widths, paired = (2 if name == "mixture" else 8, classes), metric.takes == evals.PAIRS
     real, fake = (
-        networks.Side(networks.Outputs(*(random.normal(size=(n, width)).astype(np.float32) for width in (8, classes))))
-        for n in (400, 300)
+        evals.Side(evals.Outputs(*(random.normal(size=(n, width)).astype(np.float32) for width in widths)))
+        for n in (400, 400 if paired else 300)
     )
-    metric = networks.METRICS[name]
-    found = metric.compute(real, fake, 0)
+    facts = {"centers": np.zeros((1, 2)), "std": 1.0}
+    found = metric.compute(evals.Comparison(real, fake, 0, facts))
     assert list(found) == list(metric.suffixes) and np.isfinite(list(found.values())).all()
-    assert found == metric.compute(real if metric.compares else None, fake, 0)
+    assert found == metric.compute(evals.Comparison(real if metric.compares else None, fake, 0, facts))
+
+
+def test_networks_see_the_frames_of_clips_or_whole_clips_and_pairs_alike():
+    clips = np.random.default_rng(0).integers(0, 256, (5, 3, 4, 4, 1), np.uint8)
+
+    def total(params, x):
+        return {"features": x.reshape(len(x), -1).astype(np.float32).sum(1, keepdims=True)}
+
+    frames, whole, pair = (evals.Extractor(total, None, {}, takes) for takes in ("images", "clips", "pairs"))
+    found = evals.extract({"frames": frames, "whole": whole}, [clips], 5, mesh=mesh(1), batch_size=2)
+    np.testing.assert_array_equal(found["frames"].features[:, 0], clips.reshape(15, -1).sum(1))
+    np.testing.assert_array_equal(found["whole"].features[:, 0], clips.reshape(5, -1).sum(1))
+    both = np.stack([clips, 255 - clips], axis=1)
+    found = evals.extract({"frames": frames, "pair": pair}, [both], 5, mesh=mesh(8), batch_size=2, paired=True)
+    np.testing.assert_array_equal(found["frames"].features[:, 0], clips.reshape(15, -1).sum(1))
+    np.testing.assert_array_equal(found["pair"].features[:, 0], np.full(5, 255 * clips[0].size))
+    for network, given in ((whole, clips[:, 0]), (pair, clips)):
+        with pytest.raises(InvalidInputError, match=f"a network of {network.takes} got examples"):
+            evals.extract({"x": network}, [given], 5, mesh=mesh(1))

@@ -6,7 +6,6 @@ import time
 import jax
 import jax.numpy as jnp
 import ml_collections
-import numpy as np
 import optax
 
 from experiments.settings import run_config, run_settings
@@ -82,7 +81,7 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
         game = poisoned(game, config)
     if config.stream:
         source = data.Records("streamed", Reader(config, source.arrays), source.num_classes)
-    inputs = None if game.prior is not None else lambda: np.zeros((4, 8, 8, 1), np.float32)
+    conditions = None if game.prior is not None else lambda: data.renamed(source, inputs="a", target="b")
     return Experiment(
-        game=game, source=lambda: source, preview=image_grid, sample_inputs=inputs, **run_settings(config)
+        game=game, source=lambda: source, preview=image_grid, conditions=conditions, **run_settings(config)
     )

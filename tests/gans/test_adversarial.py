@@ -214,7 +214,7 @@ def test_where_the_probability_of_augmentation_begins_and_what_several_critic_st
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"penalties": (gans.r1(1.0), gans.r1(2.0))}, "each may be given once"),
+        ({"penalties": (gans.r1(1.0), gans.r1(2.0))}, "is given twice"),
         ({"ema_halflife_images": -1.0}, "ema_halflife_images=-1"),
         ({"augment": gans.Augmentation(lambda key, x, p: x, 1.5)}, "a probability from 0 to 1"),
         ({"augment": gans.Augmentation(lambda key, x, p: x, target=60.0)}, "a target from -1 to 1"),

@@ -13,7 +13,7 @@ from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from gan_jax.nets import forms, ops, winograd
-from gan_jax.nets.window import Window
+from gan_jax.nets.conv_geometry import ConvGeometry
 from gan_jax.types import InvalidInputError
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -103,13 +103,13 @@ FORMS = {  # of the three maps: for accelerators, and for CPUs
     "kernel_gradient": (forms.kernel_gradient_xla, forms.kernel_gradient_cpu),
 }
 WINDOWS = {
-    "few channels": (Window(2, 1, (9, 8), (4, 3)), (3, 5)),
-    "stride 1": (Window(1, 1, (8, 7), (3, 3)), (6, 5)),
-    "one pixel": (Window(1, 0, (8, 7), (1, 1)), (6, 5)),
-    "stride 2": (Window(2, 1, (14, 12), (4, 4)), (6, 5)),
-    "stride 2, odd": (Window(2, 1, (13, 15), (4, 3)), (6, 5)),
-    "stride 3": (Window(3, 2, (17, 20), (4, 5)), (6, 5)),
-    "a kernel below its stride": (Window(3, 0, (17, 20), (2, 2)), (6, 5)),
+    "few channels": (ConvGeometry(2, 1, (9, 8), (4, 3)), (3, 5)),
+    "stride 1": (ConvGeometry(1, 1, (8, 7), (3, 3)), (6, 5)),
+    "one pixel": (ConvGeometry(1, 0, (8, 7), (1, 1)), (6, 5)),
+    "stride 2": (ConvGeometry(2, 1, (14, 12), (4, 4)), (6, 5)),
+    "stride 2, odd": (ConvGeometry(2, 1, (13, 15), (4, 3)), (6, 5)),
+    "stride 3": (ConvGeometry(3, 2, (17, 20), (4, 5)), (6, 5)),
+    "a kernel below its stride": (ConvGeometry(3, 0, (17, 20), (2, 2)), (6, 5)),
 }
 
 
@@ -132,11 +132,11 @@ def test_the_forms_of_all_platforms_agree(name, window, groups, local, monkeypat
 
 
 FAST = {  # windows of Winograd's algorithm: images with and without whole tiles
-    "3x3": Window(1, 1, (8, 8), (3, 3)),
-    "3x3, odd": Window(1, 0, (9, 11), (3, 3)),
-    "4x4": Window(2, 1, (16, 8), (4, 4)),
-    "4x4, odd": Window(2, 1, (13, 15), (4, 4)),
-    "4x4, a row unseen": Window(2, 0, (17, 12), (4, 4)),
+    "3x3": ConvGeometry(1, 1, (8, 8), (3, 3)),
+    "3x3, odd": ConvGeometry(1, 0, (9, 11), (3, 3)),
+    "4x4": ConvGeometry(2, 1, (16, 8), (4, 4)),
+    "4x4, odd": ConvGeometry(2, 1, (13, 15), (4, 4)),
+    "4x4, a row unseen": ConvGeometry(2, 0, (17, 12), (4, 4)),
 }
 
 
@@ -173,7 +173,7 @@ def test_winograds_algorithm_at_every_order_of_derivative(name, kernel, monkeypa
 
 
 def test_where_winograds_algorithm_pays():
-    wide, strided = Window(1, 1, (16, 16), (3, 3)), Window(2, 1, (16, 16), (4, 4))
+    wide, strided = ConvGeometry(1, 1, (16, 16), (3, 3)), ConvGeometry(2, 1, (16, 16), (4, 4))
     assert winograd.pays(wide, 64, 64, jnp.float32) and winograd.pays(strided, 64, 128, jnp.float64)
     assert not winograd.pays(wide, 64, 64, jnp.bfloat16), "rounding"
     assert not winograd.pays(wide, 8, 8, jnp.float32), "transforms cost more than they save"

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from gan_jax import data, metrics, runtime
+from gan_jax import data, host, metrics, runtime
 from gan_jax.types import InvalidInputError
 from tests.conformance.games import GAMES, PAIRS, REAL
 from tests.experiments import battery
@@ -144,8 +144,8 @@ def test_mixtures_need_no_network(cache):
 
 def test_uint8_is_the_nearest():
     x = np.arange(256, dtype=np.uint8)
-    assert (runtime.to_uint8(x.astype(np.float32) / 127.5 - 1.0) == x).all()
-    assert runtime.to_uint8(np.array([-7.0, 7.0])).tolist() == [0, 255]
+    assert (host.to_uint8(x.astype(np.float32) / 127.5 - 1.0) == x).all()
+    assert host.to_uint8(np.array([-7.0, 7.0])).tolist() == [0, 255]
 
 
 def test_what_can_not_be_evaluated_is_refused_before_training(cache, tmp_path):
@@ -155,19 +155,19 @@ def test_what_can_not_be_evaluated_is_refused_before_training(cache, tmp_path):
 
     refused("comes without labels", metrics="fcd1k")
     refused("of eval/fcd1k the min is best", best_metric="eval/fcd1k", best_mode="max")
-    refused("is of Stacked-MNIST, but the data are real", metrics="stacked")
-    refused("has a, b and no 'real' images", reference=lambda: PAIRS)
+    refused("needs the modes of its reference", metrics="stacked")
+    refused("compares images, and pairs has a", reference=lambda: PAIRS)
     refused("expected one of fid, ", metrics="fcd1000")
-    refused("is of mixtures of Gaussians", metrics="mixture")
+    refused("needs the centers and std of its reference", metrics="mixture")
     refused("multiple of report_every=2", evaluate_every=3)
     refused("expected both or neither", metrics="")
     refused("must be a multiple of evaluate_every=8", evaluate_every=8, best_metric="eval/fcd1k")
     refused("expected one of ", reference=many, best_metric="eval/fcd2k")
-    with pytest.raises(InvalidInputError, match="data are points of ring of 8"):
+    with pytest.raises(InvalidInputError, match="compares images, and ring of 8 has real"):
         runtime.Evaluator(["kcd1k"], data.ring(), runtime.make_mesh(jax.devices()[:1]), cache)
-    with pytest.raises(InvalidInputError, match="has no prior"):
+    with pytest.raises(InvalidInputError, match="conditions is missing"):
         next(runtime.stream_samples(translation(), None, 0))
-    with pytest.raises(InvalidInputError, match="no prior to draw samples from"):
+    with pytest.raises(InvalidInputError, match="conditions is missing"):
         translation(metrics="fcd1k", evaluate_every=100)
 
 
@@ -180,7 +180,7 @@ def test_a_metric_says_which_way_is_best():
 
 def test_samples_that_are_not_finite_or_too_few_are_refused(cache):
     with pytest.raises(InvalidInputError, match="samples are not finite"):
-        runtime.to_uint8(np.array([0.0, np.nan]))
+        host.to_uint8(np.array([0.0, np.nan]))
     judge = runtime.Evaluator(["mixture"], data.ring(), runtime.make_mesh(jax.devices()[:1]), cache)
     assert judge.records["mixture"]["reference_fingerprint"] == data.ring().fingerprint()
     with pytest.raises(InvalidInputError, match="1,000 samples: expected 2,500"):

@@ -243,7 +243,7 @@ def test_schedules_that_are_refused(options, message):
 
 
 def test_a_game_without_prior_needs_pictures_to_translate():
-    with pytest.raises(InvalidInputError, match="sample_inputs"):
+    with pytest.raises(InvalidInputError, match="conditions is missing"):
         runtime.Experiment(
             game=GAMES["cyclegan"][0](), source=lambda: REAL, preview=runtime.image_grid, seed=0, batch_size=1, steps=1
         )

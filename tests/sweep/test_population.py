@@ -12,7 +12,7 @@ import pytest
 from gan_jax import core, data, gans, losses, nets, runtime, sweep
 from gan_jax.runtime.program import build_program, build_start
 from gan_jax.runtime.signals import StopRequest
-from gan_jax.sweep import program as programs
+from gan_jax.sweep import members as programs
 from gan_jax.types import InvalidInputError
 from tests.conformance.games import GAMES, REAL
 
@@ -158,7 +158,7 @@ def test_nothing_is_sent_between_members_and_lazy_phases_stay_conditions():
 def test_games_of_all_kinds_train_as_members(name):
     make, source = GAMES[name]
     run = experiment(make(), source, batch_size=8, steps=2, steps_per_dispatch=1, report_every=2, checkpoint_every=2,
-                     sample_inputs=lambda: None, **PLAIN)  # fmt: skip
+                     **PLAIN)  # fmt: skip
     carried, _ = population_after(run, [sweep.Member(seed) for seed in range(2)], 2)
     assert np.asarray(carried["alive"]).all()
     hashes = {

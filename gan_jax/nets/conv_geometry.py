@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 
-class Window(NamedTuple):
+class ConvGeometry(NamedTuple):
     """Of a convolution.
 
     Attributes:
@@ -31,9 +31,9 @@ class Window(NamedTuple):
         """How many strides the kernel spans, in height and width."""
         return [-(-n // self.stride) for n in self.kernel]
 
-    def turned(self) -> "Window | None":
+    def turned(self) -> "ConvGeometry | None":
         """With x and y in each other's place and the kernel turned by 180 degrees, where that is a window too."""
         padding = self.kernel[0] - 1 - self.padding
         if self.stride > 1 or self.kernel[0] != self.kernel[1] or padding < 0:
             return None
-        return Window(1, padding, self.result, self.kernel)
+        return ConvGeometry(1, padding, self.result, self.kernel)

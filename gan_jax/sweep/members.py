@@ -22,9 +22,11 @@ from jaxtyping import PyTree
 from gan_jax import core
 from gan_jax.core.sharding import TRIAL_AXIS
 from gan_jax.data import Source
-from gan_jax.runtime import Experiment
+from gan_jax.host import put
+from gan_jax.runtime import Experiment, frozen
 from gan_jax.runtime.checkpoint import path_name
-from gan_jax.runtime.program import abstract_batches, init_state
+from gan_jax.runtime.health import all_finite
+from gan_jax.runtime.program import Start, init_state, start_window
 from gan_jax.types import InvalidInputError
 
 Carried = dict[str, PyTree]  # see `Population.init`
@@ -44,23 +46,6 @@ class Member:
 
     seed: int
     hparams: Mapping[str, float] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True)
-class Start:
-    """What a population carries.
-
-    Attributes:
-      init: makes it at step 0: `state` and `window`, stacked but for the step; for each slot `member` (its id, or
-        `EMPTY`), `alive` (whether it trains), and for those that don't `frozen_at` (the iteration that their state is
-        of) and `diverged`.
-      abstract: shapes, dtypes and shardings.
-      axes: for each leaf 0 where it is stacked, None where all members share it.
-    """
-
-    init: Callable[[], Carried]
-    abstract: Carried
-    axes: PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,14 +170,14 @@ def build_start(
     Returns:
       The start.
     """
-    held, batches = [members[max(slot, 0)] for slot in slots], abstract_batches(experiment, source.spec)
+    held = [members[max(slot, 0)] for slot in slots]
     ids = np.asarray(slots, np.int32)
     values = {name: np.asarray([x.hparams[name] for x in held], np.float32) for name in held[0].hparams}
     keys = jnp.stack([jax.random.key(member.seed) for member in held])
 
     def begin(key: jax.Array, values: dict[str, jax.Array]) -> Carried:
         state = core.set_hparams(init_state(experiment, source.spec, key), values)
-        return {"state": state, "window": core.empty_window(experiment.step, state, batches)}
+        return {"state": state, "window": start_window(experiment, state, source.spec)}
 
     def init(keys: jax.Array, values: dict[str, jax.Array]) -> Carried:
         made = jax.vmap(begin)(keys, values)
@@ -207,7 +192,7 @@ def build_start(
     shardings = jax.tree.map(lambda axis: NamedSharding(mesh, _spec(axis)), axes, is_leaf=_is_none)
     abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
     made = jax.jit(init, out_shardings=shardings)
-    return Start(lambda: made(keys, values), abstract, axes)
+    return Start(lambda: made(keys, values), abstract)
 
 
 def build_population(
@@ -236,16 +221,17 @@ def build_population(
     length, size = experiment.dispatch_length(step), experiment.batch_size
     draws = core.num_draws(experiment.game, experiment.update_rule)
     feeds = [source.feed(members[max(slot, 0)].seed, draws, size, np.arange(size)) for slot in slots]
-    data, data_axes = _stack_data([feed.data for feed in feeds], mesh)
+    networks = frozen.arrays(experiment.frozen_networks)
+    data, data_axes = _stack_data([(feed.data, networks) for feed in feeds], mesh)
     inputs_of_one = feeds[0].sent(length)
     stacked = NamedSharding(mesh, _spec(0))
     inputs = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((len(slots), *x.shape), x.dtype, sharding=stacked), inputs_of_one
     )
-    carried_specs, data_specs = _specs(start.axes), _specs(data_axes)
+    carried_specs, data_specs = _specs(_per_member(start.abstract)), _specs(data_axes)
     scan = core.make_scan(experiment.step, feeds[0].fetch, length)
     mapped = jax.shard_map(
-        _advance(scan, start.axes, data_axes, _together(start, len(slots), mesh)),
+        _advance(scan, _per_member(start.abstract), data_axes, _together(start, len(slots), mesh)),
         mesh=mesh,
         in_specs=(carried_specs, data_specs, jax.tree.map(lambda x: _spec(0), inputs_of_one)),
         out_specs=carried_specs,
@@ -293,7 +279,7 @@ def _advance(scan: Callable[..., Any], axes: PyTree, data_axes: PyTree, group: i
 
         found = jax.lax.map(advance_one, own, batch_size=group)
         state, window = jax.tree.map(lambda axis, x: x[0] if axis is None else x, both, found, is_leaf=_is_none)
-        well = jax.vmap(_finite, in_axes=both)(state, window)
+        well = jax.vmap(lambda *trees: all_finite(trees), in_axes=both)(state, window)
         alive, lost = carried["alive"] & well, carried["alive"] & ~well
         chosen = jax.tree.map(
             lambda axis, new, old: new if axis is None else _select(alive, new, old),
@@ -304,12 +290,6 @@ def _advance(scan: Callable[..., Any], axes: PyTree, data_axes: PyTree, group: i
         return carried | facts | {"state": chosen[0], "window": chosen[1]}
 
     return advance
-
-
-def _finite(state: core.GANState, window: core.Window) -> jax.Array:
-    """Whether everything of a member is."""
-    leaves = [x for x in jax.tree.leaves((state, window)) if jnp.issubdtype(x.dtype, jnp.floating)]
-    return jnp.stack([jnp.all(jnp.isfinite(x)) for x in leaves]).all()
 
 
 def _select(alive: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
@@ -328,17 +308,13 @@ def _stack_data(parts: Sequence[PyTree], mesh: Mesh) -> tuple[PyTree, PyTree]:
         axes.append(None if shared else 0)
         sharding = NamedSharding(mesh, _spec(axes[-1]))
         if shared:
-            stacked.append(_put(np.asarray(same[0]), sharding))
+            stacked.append(put(np.asarray(same[0]), sharding))
         elif is_key:
             data = np.stack([np.asarray(jax.random.key_data(key)) for key in same])
-            stacked.append(jax.random.wrap_key_data(_put(data, sharding), impl=jax.random.key_impl(same[0])))
+            stacked.append(jax.random.wrap_key_data(put(data, sharding), impl=jax.random.key_impl(same[0])))
         else:
-            stacked.append(_put(np.stack([np.asarray(x) for x in same]), sharding))
+            stacked.append(put(np.stack([np.asarray(x) for x in same]), sharding))
     return jax.tree.unflatten(structure, stacked), jax.tree.unflatten(structure, axes) if axes else None
-
-
-def _put(host: np.ndarray, sharding: NamedSharding) -> jax.Array:
-    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
 def _local_slots(mesh: Mesh, slots: int) -> list[int]:

@@ -1,0 +1,86 @@
+"""Two configs on the same data, trained for about the same time under several seeds, and the metric that each reaches.
+
+The time is that of the iterations alone, from the rates in the log; the lengths of the configs make it about equal.
+
+python -m benchmarks.equal_time                 digits and r3gan_digits, 5 seeds, by turns; appends to results/
+python -m benchmarks.equal_time --table         what is recorded; --write puts it into docs/evaluation.md
+"""
+
+import json
+import pathlib
+import tempfile
+from typing import Any
+
+import jax
+from absl import app, flags
+
+from benchmarks.measure import RESULTS, put, record, recorded, spread, table
+from experiments.launch import cache_directory
+from experiments.workdir import load_module
+from gan_jax import runtime
+
+_CONFIGS = flags.DEFINE_list("configs", ["digits", "r3gan_digits"], "names in experiments/configs")
+_SEEDS = flags.DEFINE_integer("seeds", 5, "of each")
+_METRIC = flags.DEFINE_string("metric", "fcd10k", "of the samples at the end")
+_STEPS = flags.DEFINE_list("steps", None, "iterations of each config, where they shall not be its own")
+_TABLE = flags.DEFINE_bool("table", False, "run nothing: print what is recorded")
+_WRITE = flags.DEFINE_bool("write", False, "the same, into its page")
+_ROOT = RESULTS.parents[1]
+
+
+def seconds(log: list[dict[str, Any]]) -> float:
+    """Of the iterations of a log."""
+    images = [0, *(line["images"] for line in log)]
+    return sum((b - a) / line["images_per_second"] for a, b, line in zip(images, images[1:], log, strict=False))
+
+
+def measure(name: str, seed: int, steps: str | None) -> None:
+    """Trains, evaluates and records."""
+    module = load_module(_ROOT / "experiments" / "configs" / f"{name}.py")
+    config = module.get_config()
+    config.update({"seed": seed, "sample_every": 0} | ({} if steps is None else {"steps": int(steps)}))
+    experiment, cache = module.build(config), cache_directory() / "evaluation"
+    with tempfile.TemporaryDirectory() as directory:
+        workdir = pathlib.Path(directory)
+        ended = runtime.train(experiment, workdir, say=lambda message: None)
+        log = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+        mesh = runtime.make_mesh()
+        with jax.set_mesh(mesh), runtime.Checkpointer(workdir / "checkpoints", keep_last=1, read_only=True) as saved:
+            start = runtime.build_start(experiment, experiment.open_source().spec, mesh)
+            state = saved.restore(ended.step, start.abstract)["state"]
+            judge = runtime.Evaluator([_METRIC.value], experiment.comparison, mesh, cache, say=lambda message: None)
+            values = judge(runtime.stream_samples(experiment, state, 0))
+    parameters = sum(x.size for x in jax.tree.leaves(state.players["generator"].params))
+    facts = {"config": name, "seed": seed, "steps": ended.step, "seconds": round(seconds(log), 1), "values": values}
+    record("equal_time", facts | {"generator_parameters": parameters, "state_sha256": ended.state_sha256})
+    print(f"{name} seed {seed}: {facts['seconds']} s, {values}", flush=True)
+
+
+def page() -> str:
+    """The table."""
+    lines = {(line["config"], line["seed"]): line for line in recorded("equal_time")}
+    rows: list[list[Any]] = [["config", "iterations", "seconds", "metric", "mean over seeds"]]
+    for name in dict.fromkeys(name for name, _ in lines):
+        mine = [line for (other, _), line in lines.items() if other == name]
+        for metric in mine[0]["values"]:
+            values = spread([line["values"][metric] for line in mine], ".3g")
+            taken = spread([line["seconds"] for line in mine], ".0f")
+            rows.append([f"`{name}`", f"{mine[0]['steps']:,}", taken, metric, f"{values}, {len(mine)} seeds"])
+    return table(rows)
+
+
+def main(argv: list[str]) -> None:
+    """See the module."""
+    del argv
+    if _TABLE.value or _WRITE.value:
+        print(page())
+        if _WRITE.value:
+            put(_ROOT / "docs" / "evaluation.md", "benchmarks.equal_time", page())
+        return
+    for seed in range(_SEEDS.value):
+        for name, steps in zip(_CONFIGS.value, _STEPS.value or [None] * len(_CONFIGS.value), strict=True):
+            measure(name, seed, steps)
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,58 @@
+"""R3GAN, small, on the 8x8 digits inside scikit-learn: no data needed.
+
+python -m experiments.train --config=experiments/configs/r3gan_digits.py --workdir=runs/r3gan_digits
+"""
+
+import ml_collections
+
+from experiments.settings import MEMORY, network, run_config, run_settings
+from gan_jax import core, data, gans, nets
+from gan_jax.runtime import Experiment, image_grid
+from gan_jax.sweep.space import LogUniform, Space
+
+
+def get_config() -> ml_collections.ConfigDict:
+    return run_config(
+        **MEMORY,
+        batch_size=64,
+        steps=4000,
+        steps_per_dispatch=50,
+        report_every=200,
+        sample_every=1000,
+        checkpoint_every=1000,
+        width=64,
+        groups=8,
+        blocks=1,
+        latents=32,
+        gamma_start=0.1,
+        gamma_end=0.01,
+        learning_rate_start=5e-4,
+        learning_rate_end=1e-4,
+        ema_halflife_images_end=10_000.0,
+        schedule_images=256_000.0,
+        dtype="float32",
+    )
+
+
+def sweep() -> Space:
+    return {"gamma_start": LogUniform(0.01, 1.0), "learning_rate_start": LogUniform(1e-4, 2e-3)}
+
+
+def build(config: ml_collections.ConfigDict) -> Experiment:
+    sizes = (config.width,) * 2, (config.groups,) * 2, config.blocks
+    game = gans.r3gan(
+        network(nets.R3GANGenerator(1, *sizes, dtype=config.dtype), config),
+        network(nets.R3GANDiscriminator(*sizes, dtype=config.dtype), config),
+        core.normal(config.latents),
+        gamma=(config.gamma_start, config.gamma_end),
+        learning_rate=(config.learning_rate_start, config.learning_rate_end),
+        ema_halflife_images=(0.0, config.ema_halflife_images_end),
+        schedule_images=config.schedule_images,
+    )
+    return Experiment(
+        game=game,
+        source=lambda: data.digits(labels=False),
+        reference=lambda: data.digits(labels=True),
+        preview=image_grid,
+        **run_settings(config),
+    )

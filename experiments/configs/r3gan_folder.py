@@ -1,0 +1,70 @@
+"""R3GAN on a folder of images of your own, in one of the paper's configurations.
+
+python -m experiments.train --config=experiments/configs/r3gan_folder.py --workdir=runs/mine --config.data_dir=DIR \
+  --config.preset=ffhq64
+  --config.preset=NAME         cifar10 or imagenet32 (32 pixels), ffhq64 or imagenet64 (64), ffhq256 (256)
+  --config.num_classes=K       for K sub-folders, as classes
+  --config.gamma_start=G --config.gamma_end=G/10   the penalties' weight depends on the data: try a few
+  --config.dtype=bfloat16      the finest stages in half precision, as the authors have them
+
+`--dry_run` shows what it needs, and trains nothing.
+"""
+
+import ml_collections
+
+from experiments.settings import MEMORY, network, run_config, run_settings
+from gan_jax import augment, core, data, gans, nets
+from gan_jax.runtime import Experiment, image_grid
+from gan_jax.types import InvalidInputError
+
+
+def get_config() -> ml_collections.ConfigDict:
+    return run_config(
+        **MEMORY,
+        data_dir="",
+        preset="ffhq64",
+        num_classes=0,
+        batch_size=256,
+        steps=100_000,
+        steps_per_dispatch=10,
+        report_every=100,
+        sample_every=2000,
+        checkpoint_every=2000,
+        gamma_start=2.0,
+        gamma_end=0.2,
+        ema_halflife_images_end=500_000.0,
+        augment_probability_end=0.3,
+        schedule_images=20_000_000.0,
+        dtype="float32",
+    )
+
+
+def build(config: ml_collections.ConfigDict) -> Experiment:
+    if config.preset not in nets.R3GAN_PRESETS:
+        raise InvalidInputError(f"preset={config.preset!r}: expected one of {', '.join(nets.R3GAN_PRESETS)}")
+    preset, classes = nets.R3GAN_PRESETS[config.preset], config.num_classes or None
+    options = {"num_classes": classes, "dtype": config.dtype, "fine_stages": preset.bfloat16_stages}
+    sizes, embedding = (preset.widths, preset.groups), preset.embedding
+    game = gans.r3gan(
+        network(nets.R3GANGenerator(3, *sizes, embedding=embedding[0], **options), config),
+        network(nets.R3GANDiscriminator(*sizes, embedding=embedding[1], **options), config),
+        core.normal(64),
+        gamma=(config.gamma_start, config.gamma_end),
+        ema_halflife_images=(0.0, config.ema_halflife_images_end),
+        augment=gans.Augmentation(augment.ada_pipeline(gans.R3GAN_OPERATIONS), 0.0),
+        augment_probability=(0.0, config.augment_probability_end),
+        schedule_images=config.schedule_images,
+        num_classes=classes,
+    )
+    size = 4 * 2 ** (len(preset.widths) - 1)
+
+    def images() -> data.Source:
+        return data.image_folder(config.data_dir, image_size=size, labels=classes is not None)
+
+    return Experiment(
+        game=game,
+        source=lambda: data.transformed(images(), data.flip()),
+        reference=images,
+        preview=image_grid,
+        **run_settings(config),
+    )

@@ -1,0 +1,394 @@
+"""Sources made of sources: pairs, unpaired domains, and examples that are changed at random on their way."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gan_jax.data import order
+from gan_jax.data.sources import DATA_KEY, Feed, Source
+from gan_jax.types import Batch, InvalidInputError, PRNGKey, Spec
+
+Transform = Callable[[PRNGKey, Batch], Batch]
+
+
+@dataclasses.dataclass(frozen=True)
+class Combined:
+    """Several sources side by side: `'real'` of each goes by the name it has here, `'label'` stays.
+
+    Attributes:
+      name: for the log.
+      sources: by the name of their images in a batch.
+      paired: whether example i of each belongs to example i of the others; else each is drawn independently.
+    """
+
+    name: str
+    sources: Mapping[str, Source]
+    paired: bool
+
+    @property
+    def by_index(self) -> bool:
+        return self.paired
+
+    @property
+    def num_classes(self) -> int | None:
+        return next((source.num_classes for source in self.sources.values() if source.num_classes is not None), None)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return next((source.class_names for source in self.sources.values() if source.num_classes is not None), ())
+
+    @property
+    def spec(self) -> Spec:
+        return self._named({name: source.spec for name, source in self.sources.items()})
+
+    def _named(self, parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        return {(name if key == "real" else key): value for name, part in parts.items() for key, value in part.items()}
+
+    def summary(self) -> str:
+        how = "in pairs" if self.paired else "drawn independently of each other"
+        parts = [f"{name}: {source.summary()}" for name, source in self.sources.items()]
+        return "\n".join([f"{self.name}: {', '.join(self.sources)}, {how}", *parts])
+
+    def fingerprint(self) -> str:
+        """Of those of the sources."""
+        parts = [f"{name} {source.fingerprint()}" for name, source in sorted(self.sources.items())]
+        return hashlib.sha256("\n".join([str(self.paired), *parts]).encode()).hexdigest()
+
+    def feed(self, seed: int, draws: int, batch_size: int, places: order.Places) -> Feed:
+        feeds = {
+            name: source.feed(seed if self.paired else _own_seed(seed, name), draws, batch_size, places)
+            for name, source in self.sources.items()
+        }
+
+        def stream(start: int, length: int) -> Iterator[dict[str, Any]]:
+            streams = {name: feed.stream(start, length) for name, feed in feeds.items()}
+            while True:
+                yield {name: next(each) for name, each in streams.items()}
+
+        def fetch(data: Any, inputs: Any, step: jax.Array) -> Batch:
+            return self._named({name: feed.fetch(data[name], inputs[name], step) for name, feed in feeds.items()})
+
+        def sent(length: int) -> dict[str, Any]:
+            return {name: feed.sent(length) for name, feed in feeds.items()}
+
+        return Feed({name: feed.data for name, feed in feeds.items()}, sent, fetch, stream)
+
+    def __len__(self) -> int:
+        """Of the longest source: how many examples an epoch has."""
+        return max(len(source) for source in self.sources.values())
+
+    def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """The examples at the indices; a source that is shorter than the longest begins again."""
+        return self._named({name: source.read(indices % len(source)) for name, source in self.sources.items()})
+
+
+def _own_seed(seed: int, name: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:7])
+
+
+def _check(sources: Mapping[str, Source]) -> None:
+    labelled = [name for name, source in sources.items() if source.num_classes is not None]
+    if len(sources) < 2 or "real" in sources or "label" in sources or len(labelled) > 1:
+        raise InvalidInputError(
+            f"sources {', '.join(sources)}, with labels in {', '.join(labelled) or 'none'}: expected two or more, "
+            "labels in one at most (labels=False), and other names than 'real' and 'label'"
+        )
+
+
+def zip_sources(**sources: Source) -> Combined:
+    """Pairs: example i of each source belongs to example i of the others, and they stay together when shuffled.
+
+    Args:
+      **sources: in memory or read by index, all of one length; `zip_sources(a=photos, b=drawings)` delivers `'a'` and
+        `'b'`.
+
+    Returns:
+      The source.
+
+    Raises:
+      InvalidInputError: for sources of several lengths, or without an order.
+    """
+    _check(sources)
+    lengths = {name: len(source) for name, source in sources.items()}
+    if len(set(lengths.values())) > 1:
+        raise InvalidInputError(
+            f"pairs of sources with {', '.join(f'{n:,} ({name})' for name, n in lengths.items())} examples: expected "
+            "one length; for domains without pairs use unpaired(...)"
+        )
+    loose = [name for name, source in sources.items() if not getattr(source, "by_index", False)]
+    if loose:
+        raise InvalidInputError(f"{', '.join(loose)}: examples are not drawn by their index, so they make no pairs")
+    return Combined(" + ".join(source.name for source in sources.values()), sources, paired=True)
+
+
+def unpaired(**sources: Source) -> Combined:
+    """Domains without pairs: each source is shuffled for itself; an epoch is that of the longest.
+
+    Args:
+      **sources: of any lengths; `unpaired(a=horses, b=zebras)` delivers `'a'` and `'b'`.
+
+    Returns:
+      The source.
+    """
+    _check(sources)
+    return Combined(" | ".join(source.name for source in sources.values()), sources, paired=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Renamed:
+    """A source whose arrays go by other names; those that no name is given to are left out.
+
+    Attributes:
+      source: of the examples.
+      names: of each array that is delivered, the name that it has there.
+    """
+
+    source: Source
+    names: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    @property
+    def num_classes(self) -> int | None:
+        return self.source.num_classes if "label" in self.names else None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.source.class_names if "label" in self.names else ()
+
+    @property
+    def by_index(self) -> bool:
+        return getattr(self.source, "by_index", False)
+
+    @property
+    def spec(self) -> Spec:
+        return self._named(self.source.spec)
+
+    def _named(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
+        return {new: arrays[old] for new, old in self.names.items()}
+
+    def summary(self) -> str:
+        """That of the source, with the names."""
+        return f"{self.source.summary()}\n  as {', '.join(f'{new} ({old})' for new, old in self.names.items())}"
+
+    def fingerprint(self) -> str:
+        """Of the source and of the names."""
+        names = [f"{new} {old}" for new, old in sorted(self.names.items())]
+        return hashlib.sha256("\n".join([self.source.fingerprint(), *names]).encode()).hexdigest()
+
+    def feed(self, seed: int, draws: int, batch_size: int, places: order.Places) -> Feed:
+        inner = self.source.feed(seed, draws, batch_size, places)
+
+        def fetch(data: Any, inputs: Any, step: jax.Array) -> Batch:
+            return self._named(inner.fetch(data, inputs, step))
+
+        return inner._replace(fetch=fetch)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """The examples at the indices."""
+        return self._named(self.source.read(indices))
+
+
+def renamed(source: Source, **names: str) -> Renamed:
+    """A source whose arrays go by other names.
+
+    Args:
+      source: of the examples.
+      **names: `renamed(pairs, inputs="a", target="b")` delivers what `pairs` calls `'a'` as `'inputs'`, `'b'` as
+        `'target'`, and nothing else. One array may be delivered twice.
+
+    Returns:
+      The source.
+
+    Raises:
+      InvalidInputError: for a name that the source does not have.
+    """
+    missing = [old for old in names.values() if old not in source.spec]
+    if missing or not names:
+        raise InvalidInputError(f"renamed({names}): {source.name} has {', '.join(source.spec)}")
+    return Renamed(source, names)
+
+
+@dataclasses.dataclass(frozen=True)
+class Transformed:
+    """A source whose batches are changed at random, in the compiled step.
+
+    Attributes:
+      source: of the examples.
+      transforms: applied in turn, each with a key of its own.
+    """
+
+    source: Source
+    transforms: Sequence[Transform]
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    @property
+    def num_classes(self) -> int | None:
+        return self.source.num_classes
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.source.class_names
+
+    @property
+    def by_index(self) -> bool:
+        return getattr(self.source, "by_index", False)
+
+    @property
+    def spec(self) -> Spec:
+        one = {name: jax.ShapeDtypeStruct((1, *x.shape), x.dtype) for name, x in self.source.spec.items()}
+        made = jax.eval_shape(lambda batch: self._change(jax.random.key(0), batch), one)
+        return {name: jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for name, x in made.items()}
+
+    def _change(self, key: PRNGKey, batch: Batch) -> Batch:
+        for transform, own in zip(self.transforms, jax.random.split(key, len(self.transforms)), strict=True):
+            batch = transform(own, batch)
+        return batch
+
+    def summary(self) -> str:
+        shapes = ", ".join(f"{name} {x.shape}" for name, x in self.spec.items())
+        return f"{self.source.summary()}\n  changed at random in the step, to {shapes}"
+
+    def fingerprint(self) -> str:
+        """Of the source, and of what it is changed to."""
+        shapes = [f"{name} {x.shape} {x.dtype}" for name, x in sorted(self.spec.items())]
+        return hashlib.sha256("\n".join([self.source.fingerprint(), *shapes]).encode()).hexdigest()
+
+    def feed(self, seed: int, draws: int, batch_size: int, places: order.Places) -> Feed:
+        inner = self.source.feed(seed, draws, batch_size, places)
+
+        def fetch(data: Any, inputs: Any, step: jax.Array) -> Batch:
+            key, own = data
+            keys = jax.random.split(jax.random.fold_in(key, step), draws)
+            return jax.vmap(self._change)(keys, inner.fetch(own, inputs, step))
+
+        key = jax.random.fold_in(jax.random.key(seed), DATA_KEY + 1)
+        return Feed((key, inner.data), inner.sent, fetch, inner.stream)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """The examples as they are stored, unchanged."""
+        return self.source.read(indices)
+
+
+def transformed(source: Source, *transforms: Transform) -> Transformed:
+    """A source whose batches are changed at random, in the compiled step: a function of (seed, step) as before.
+
+    Args:
+      source: of the examples.
+      *transforms: `(key, batch) -> batch`, of arrays `[b, ...]`; `flip`, `crop`, `clip`, or your own.
+
+    Returns:
+      The source.
+    """
+    return Transformed(source, transforms)
+
+
+def _names(names: Sequence[str], batch: Batch) -> list[str]:
+    missing = [name for name in names if name not in batch]
+    if missing:
+        raise InvalidInputError(f"{', '.join(missing)}: the batch has {', '.join(batch)}")
+    return list(names) or [name for name in batch if name != "label"]
+
+
+def flip(*names: str, probability: float = 0.5) -> Transform:
+    """Mirrors images left to right, all named ones of an example alike.
+
+    Args:
+      *names: of arrays `[b, ..., h, w, c]` in the batch; all but labels by default.
+      probability: that an example is mirrored.
+
+    Returns:
+      The transform.
+    """
+
+    def change(key: PRNGKey, batch: Batch) -> Batch:
+        chosen = _names(names, batch)
+        turned = jax.random.bernoulli(key, probability, (batch[chosen[0]].shape[0],))
+        mirrored = {
+            name: jnp.where(turned.reshape(-1, *(1,) * (batch[name].ndim - 1)), batch[name][..., ::-1, :], batch[name])
+            for name in chosen
+        }
+        return batch | mirrored
+
+    return change
+
+
+def crop(size: int, *names: str) -> Transform:
+    """A square at a random place, of all named images of an example the same.
+
+    Args:
+      size: height and width.
+      *names: of arrays `[b, h, w, c]` of one height and width; all but labels by default.
+
+    Returns:
+      The transform.
+
+    Raises:
+      InvalidInputError: when used, for images that are smaller or differ in size.
+    """
+
+    def change(key: PRNGKey, batch: Batch) -> Batch:
+        chosen = _names(names, batch)
+        sizes = {batch[name].shape[1:3] for name in chosen}
+        if len(sizes) > 1 or min(next(iter(sizes))) < size:
+            raise InvalidInputError(f"crop({size}) of images of {sorted(sizes)}: expected one size, at least {size}")
+        [(height, width)] = sizes
+        b = batch[chosen[0]].shape[0]
+        tops, lefts = (
+            jax.random.randint(own, (b,), 0, extent - size + 1)
+            for own, extent in zip(jax.random.split(key), (height, width), strict=True)
+        )
+
+        def cut(image: jax.Array, top: jax.Array, left: jax.Array) -> jax.Array:
+            return jax.lax.dynamic_slice(image, (top, left, 0), (size, size, image.shape[-1]))
+
+        return batch | {name: jax.vmap(cut)(batch[name], tops, lefts) for name in chosen}
+
+    return change
+
+
+def clip(frames: int, *names: str, every: int = 1) -> Transform:
+    """Some frames of a video, from a random one on.
+
+    Args:
+      frames: how many.
+      *names: of arrays `[b, t, h, w, c]` of one length; all but labels by default.
+      every: take every k-th frame.
+
+    Returns:
+      The transform.
+
+    Raises:
+      InvalidInputError: when used, for videos that are shorter.
+    """
+    span = (frames - 1) * every + 1
+
+    def change(key: PRNGKey, batch: Batch) -> Batch:
+        chosen = _names(names, batch)
+        length = min(batch[name].shape[1] for name in chosen)
+        if length < span:
+            raise InvalidInputError(f"clip({frames}, every={every}) takes {span} frames: the videos have {length}")
+        starts = jax.random.randint(key, (batch[chosen[0]].shape[0],), 0, length - span + 1)
+
+        def cut(video: jax.Array, start: jax.Array) -> jax.Array:
+            return jax.lax.dynamic_slice_in_dim(video, start, span)[::every]
+
+        return batch | {name: jax.vmap(cut)(batch[name], starts) for name in chosen}
+
+    return change

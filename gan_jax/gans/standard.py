@@ -1,0 +1,234 @@
+"""The assembly behind most games: a generator, a discriminator, and terms."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, PyTree
+
+from gan_jax import core
+from gan_jax.core import GANState, Hook
+from gan_jax.types import (
+    Batch,
+    Game,
+    InvalidInputError,
+    Network,
+    Prior,
+    PRNGKey,
+    Term,
+    View,
+)
+
+GENERATOR, DISCRIMINATOR = "generator", "discriminator"
+Inputs = Callable[[PRNGKey, Batch, Mapping[str, Any]], tuple[PyTree, ...]]
+
+
+def standard_game(
+    generator: Network,
+    discriminator: Network,
+    terms: Sequence[Term],
+    *,
+    inputs: Inputs,
+    optimizers: Mapping[str, optax.GradientTransformation],
+    functions: Mapping[str, Callable[..., PyTree]] = MappingProxyType({}),
+    real: Callable[[Batch], PyTree] = lambda batch: batch["real"],
+    fakes: Callable[[PyTree], PyTree] = lambda made: made,
+    condition: Callable[[Batch], tuple[PyTree, ...]] = lambda batch: (),
+    preprocess: Callable[[PRNGKey, PyTree, GANState], PyTree] = lambda key, x, state: x,
+    critic_steps: int = 1,
+    discriminator_start: int = 0,
+    new_batch: bool = False,
+    hooks: Sequence[Hook] = (),
+    hparams: Mapping[str, float] | None = None,
+    check: Callable[[Batch], None] = lambda batch: None,
+    prior: Prior | None = None,
+    num_classes: int | None = None,
+) -> Game:
+    """A game of two players whose losses are sums of terms.
+
+    Args:
+      generator: `(*inputs) -> samples`.
+      discriminator: `(x, *condition) -> outputs`: logits, or any tree with logits in it.
+      terms: of both players; see `gan_jax.gans.terms`.
+      inputs: `(key, batch, hparams) -> (...)`, what the generator maps: latents, labels, source images.
+      optimizers: of each player.
+      functions: see `Game.functions`; `sample` is by default what `sampler` makes.
+      real: the part of a batch that is real to the discriminator; the generator makes the like.
+      fakes: takes what is like it from the generator's outputs, where these are more.
+      condition: what the discriminator sees beside samples, of the same batch: labels, source images.
+      preprocess: `(key, x, state) -> x`, done to all that the discriminator sees: augmentation, concatenation.
+      critic_steps: updates of the discriminator in an iteration, each with a batch of its own.
+      discriminator_start: iteration from which on the discriminator moves.
+      new_batch: whether the generator's update draws a batch, or sees the discriminator's last one.
+      hooks: what happens at the end of an iteration.
+      hparams: of the game itself.
+      check: raises `InvalidInputError` for a batch that the game cannot use.
+      prior: see `Game.prior`.
+      num_classes: see `Game.num_classes`.
+
+    Returns:
+      The game, of the players `generator` and `discriminator`; the discriminator moves first.
+
+    Raises:
+      InvalidInputError: for terms that contradict each other; by `init`, where samples and data differ in shape.
+    """
+    constants = dict(hparams or {}) | core.term_hparams(terms)
+
+    def see(player: str, count: int, lazy: bool) -> core.See:
+        def look(params: PyTree, state: GANState, batch: Batch, key: PRNGKey) -> tuple[View, list[PRNGKey], PyTree]:
+            keys = _keys(player, lazy, key, count)
+            state = state.replace(players={**state.players, player: state.players[player].replace(params=params)})
+            made, judge = state.players[GENERATOR], state.players[DISCRIMINATOR]
+            input_key, noise_key = jax.random.split(keys.fake)
+
+            def generate(*x: PyTree) -> tuple[PyTree, PyTree]:
+                return generator.apply(made.params, made.model_state, *x, train=True, key=noise_key)
+
+            def criticize(key: PRNGKey, x: PyTree) -> tuple[PyTree, PyTree]:
+                augment_key, network_key = jax.random.split(key)
+                seen = preprocess(augment_key, x, state), *condition(batch)
+                return discriminator.apply(judge.params, judge.model_state, *seen, train=True, key=network_key)
+
+            view = View(
+                batch, real(batch), core.constrain_batch(inputs(input_key, batch, state.hparams)), state, generate,
+                functools.partial(criticize, keys.real), functools.partial(criticize, keys.fake_critic), fakes,
+            )  # fmt: skip
+            writes = "generated" if player == GENERATOR else "judged"
+            return view, keys.terms, None if lazy else getattr(view, writes)[1]
+
+        return look
+
+    def init(key: PRNGKey, batch: Batch) -> GANState:
+        check(batch)
+        generator_key, discriminator_key = jax.random.split(core.init_key(key))
+        first = jax.tree.map(lambda x: x[:1], batch)
+        drawn = inputs(generator_key, first, constants)
+        params, model_state = generator.init(generator_key, *drawn)
+        _check_shapes(generator, (params, model_state, *drawn), fakes, real(first), key)
+        judge = discriminator.init(discriminator_key, real(first), *condition(first))
+        players = {
+            GENERATOR: core.create_player(params, model_state, optimizers[GENERATOR]),
+            DISCRIMINATOR: core.create_player(*judge, optimizers[DISCRIMINATOR]),
+        }
+        size = jax.tree.leaves(batch)[0].shape[0]
+        state = core.create_state(key, players, hparams=constants, aux=core.term_aux(terms))
+        for hook in hooks:
+            state = hook.begin(state, size)
+        return state
+
+    phases = functools.partial(core.term_phases, terms=terms, see=see)
+    moves = (
+        *phases(DISCRIMINATOR, repeat=critic_steps, start=discriminator_start),
+        *phases(GENERATOR, reuse_batch=not new_batch),
+    )
+    shown = tuple(name for hook in hooks for name in hook.shown)
+    functions = {"sample": sampler(generator, prior, num_classes, fakes=fakes), **functions}
+    return Game(init, moves, tuple(hook.run for hook in hooks), functions, prior, num_classes, shown)
+
+
+def sampler(
+    generator: Network,
+    prior: Prior | None = None,
+    num_classes: int | None = None,
+    *,
+    fakes: Callable[[PyTree], PyTree] = lambda made: made,
+    latents: Callable[[Array, Mapping[str, Array]], Array] = lambda z, hparams: z,
+) -> Callable[..., PyTree]:
+    """The function `sample` of a game: what the generator makes of latents, or of data where there is no prior.
+
+    Args:
+      generator: `(inputs) -> outputs`, or `(inputs, label) -> outputs` if conditional.
+      prior: see `Game.prior`.
+      num_classes: see `Game.num_classes`.
+      fakes: see `standard_game`.
+      latents: `(z, hparams) -> z`, what becomes of the prior's latents before the generator has them.
+
+    Returns:
+      `(state, key, n, label=None, *, inputs=None, truncation=None) -> samples`, of the averaged generator if there is
+      one; labels that are not given are drawn.
+    """
+
+    def sample(
+        state: GANState,
+        key: PRNGKey,
+        n: int,
+        label: Array | None = None,
+        *,
+        inputs: PyTree = None,
+        truncation: float | None = None,
+    ) -> PyTree:
+        latent_key, label_key, network_key = jax.random.split(key, 3)
+        if prior is not None:
+            z = prior.sample(latent_key, n, truncation) if inputs is None else inputs
+            given = latents(z, state.hparams)
+        elif inputs is None or truncation is not None:
+            raise InvalidInputError("this game maps data: give inputs=, and no truncation")
+        else:
+            given = jax.tree.map(lambda x: x[:n], inputs)
+        labels = sampled_labels(label, label_key, jax.tree.leaves(given)[0].shape[0], num_classes)
+        params, model_state = sampling_weights(state, GENERATOR)
+        return fakes(generator.apply(params, model_state, given, *labels, train=False, key=network_key)[0])
+
+    return sample
+
+
+def sampled_labels(label: Array | None, key: PRNGKey, n: int, num_classes: int | None) -> tuple[Array, ...]:
+    """The generator's inputs after the latents: none, the labels asked for, or labels drawn uniformly."""
+    if num_classes is None:
+        if label is not None:
+            raise InvalidInputError("label was given, but this game is unconditional: leave it out")
+        return ()
+    if label is None:
+        return (jax.random.randint(key, (n,), 0, num_classes),)
+    return (jnp.broadcast_to(jnp.asarray(label, jnp.int32), (n,)),)
+
+
+def sampling_weights(state: GANState, player: str = GENERATOR) -> tuple[PyTree, PyTree]:
+    """Parameters and model state to sample with: the averaged ones where the game keeps an average."""
+    averaged = state.ema.get(player)
+    if averaged is None:
+        return state.players[player].params, state.players[player].model_state
+    return averaged["params"], averaged["model_state"]
+
+
+class _Keys(NamedTuple):
+    fake: PRNGKey
+    real: PRNGKey
+    fake_critic: PRNGKey
+    terms: list[PRNGKey]
+
+
+def _keys(player: str, lazy: bool, key: PRNGKey, count: int) -> _Keys:
+    """The keys of an update, in the order of the first release, so that runs which began with it end the same."""
+    if not lazy:
+        a, b, c, *rest = jax.random.split(key, 3 + count)
+        others = [jax.random.split(each)[1] for each in rest]
+        terms = [*others[-1:], *others[:-1]]  # the first term, the adversarial one, draws nothing: its key is the last
+        return _Keys(a, b, c, terms) if player == DISCRIMINATOR else _Keys(a, c, b, terms)
+    if player == DISCRIMINATOR:
+        fake, rest = jax.random.split(key)
+        critic, term = jax.random.split(rest)
+        return _Keys(fake, critic, critic, [term])
+    fake, real, fake_critic = jax.random.split(jax.random.fold_in(key, 0xFFFFFFFF), 3)
+    return _Keys(fake, real, fake_critic, [key])
+
+
+def _check_shapes(
+    generator: Network,
+    arguments: tuple[PyTree, ...],
+    fakes: Callable[[PyTree], PyTree],
+    real: PyTree,
+    key: PRNGKey,
+) -> None:
+    made = jax.eval_shape(lambda: fakes(generator.apply(*arguments, train=False, key=key)[0]))
+    shapes, wanted = (jax.tree.map(jnp.shape, tree) for tree in (made, real))
+    if shapes != wanted:
+        found, expected = (jax.tree.map(lambda x: x.shape[1:], tree) for tree in (made, real))
+        raise InvalidInputError(
+            f"the generator makes samples of shape {found}, but the data has {expected}: "
+            "change the generator's output shape or resize the data in its source"
+        )

@@ -1,0 +1,182 @@
+"""What outputs of a game are compared with: the images of a data source, and what networks make of them."""
+
+import hashlib
+import json
+import pathlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from jax.experimental import multihost_utils
+
+from gan_jax import eval as evals
+from gan_jax.data import Source
+from gan_jax.eval import Extractor, Outputs
+from gan_jax.host import to_uint8
+from gan_jax.runtime import hosts
+from gan_jax.types import InvalidInputError
+
+_HELD_OUT = 10  # every tenth example of the reference tests the classifier
+_PUBLISHED = {"inception": evals.inception, "dinov2": evals.dinov2, "clip": evals.clip}
+
+Pass = Callable[[str, dict[str, Extractor], Iterable[np.ndarray], int], dict[str, Outputs]]
+
+
+class Reference:
+    """A data source as metrics see it, with a cache on disk of what was computed of it.
+
+    A source of images has `'real'`; one with labels lets a classifier learn from them. A source that has images for
+    the classifier beside those (digits, of which it stacks three) has a method `labelled() -> (images, labels,
+    number of classes)`, and the classifier looks at each channel then.
+
+    Attributes:
+      seen: for each network a hash of every image that the outputs are of.
+    """
+
+    def __init__(self, source: Source, cache: pathlib.Path, say: Callable[[str], None], patience: float) -> None:
+        """A source, and a directory for what is computed of it.
+
+        Args:
+          source: the data.
+          cache: directory of classifiers and of outputs, keyed by their whole protocol.
+          say: is told of long work.
+          patience: seconds that a process waits for what another one says.
+        """
+        self.source, self.cache, self.say, self.patience = source, cache, say, patience
+        self.seen: dict[str, str] = {}
+
+    def images(self, indices: np.ndarray) -> np.ndarray:
+        """Images at the indices, uint8."""
+        images = self.source.read(indices)["real"]
+        return images if images.dtype == np.uint8 else to_uint8(images)
+
+    def check(self, requests: Iterable[evals.Request]) -> None:
+        """Refuses metrics that need what the source has not.
+
+        Raises:
+          InvalidInputError: for such a metric.
+        """
+        for request in requests:
+            missing = [name for name in request.metric.needs if not hasattr(self.source, name)]
+            if missing:
+                raise InvalidInputError(
+                    f"metric {request.name!r} needs the {' and '.join(missing)} of its reference, and "
+                    f"{self.source.name} has no such thing: mixture is for mixtures of Gaussians, stacked for "
+                    "Stacked-MNIST"
+                )
+            if not request.network or request.metric.takes == evals.PAIRS:
+                continue
+            shape = self.source.spec["real"].shape if "real" in self.source.spec else None
+            if shape is None or len(shape) < 3:
+                has = ", ".join(f"{name} {x.shape}" for name, x in self.source.spec.items())
+                raise InvalidInputError(
+                    f"metric {request.name!r} compares images, and {self.source.name} has {has}: give the experiment a "
+                    "`reference` whose 'real' are images, or choose another metric (mixture for points of a mixture)"
+                )
+
+    def extractor(self, name: str, weights: str | None) -> Extractor:
+        """A network by name, with weights that are the same in all processes.
+
+        Args:
+          name: a published network's, or `classifier`.
+          weights: directory of published networks' weights; None for `$GAN_JAX_WEIGHTS`.
+        """
+        if name in _PUBLISHED:
+            network = _PUBLISHED[name]()
+            params, record = network.load(weights)
+            return self._agreed(name, Extractor(network.apply, params, record))
+        made = self._classifier()
+        return self._agreed(name, evals.by_channel(made) if hasattr(self.source, "labelled") else made)
+
+    def _agreed(self, name: str, made: Extractor) -> Extractor:
+        hosts.agree(f"weights of {name}", {"sha256": made.record["weights_sha256"]}, self.patience)
+        return made
+
+    def _classifier(self) -> Extractor:
+        """Trained by each process on a device of its own, so that none waits; the first's weights count."""
+        key = {"classifier": evals.CLASSIFIER_VERSION, "data": self.source.fingerprint()}
+        path = self.cache / f"classifier-{_key(key)}.npz"
+        if _everywhere(path.exists()):
+            return evals.load_classifier(path)
+        images, labels, classes = self._labelled()
+        tested = np.arange(len(images)) % _HELD_OUT == 0
+        made = evals.train_classifier(
+            images[~tested],
+            labels[~tested],
+            (images[tested], labels[tested]),
+            num_classes=classes,
+            say=self.say,
+        )
+        if hosts.client() is not None:  # a process on other hardware may have trained to other bits
+            weights, accuracy = multihost_utils.broadcast_one_to_all((made.params, np.float64(made.record["accuracy"])))
+            made = evals.classifier(weights, made.record | {"accuracy": float(accuracy)})
+        made = made._replace(record=made.record | {"data": self.source.name, "data_sha256": key["data"]})
+        evals.save_classifier(path, made)
+        return made
+
+    def _labelled(self) -> tuple[np.ndarray, np.ndarray, int]:
+        """Images, labels and the number of classes that the classifier learns."""
+        labelled = getattr(self.source, "labelled", None)
+        if labelled is not None:
+            return labelled()
+        if self.source.num_classes is None:
+            raise InvalidInputError(
+                f"{self.source.name} comes without labels, which the classifier of fcd, kcd and prdc_classifier "
+                "learns: give the experiment a `reference` with labels"
+            )
+        everything = np.arange(len(self.source))
+        return self.images(everything), self.source.read(everything)["label"], self.source.num_classes
+
+    def outputs(self, name: str, extractor: Extractor, run: Pass) -> Outputs:
+        """What a network makes of all images, from the cache or computed.
+
+        Args:
+          name: of the network.
+          extractor: the network.
+          run: `(what, networks, images, count) -> outputs`, a feature pass.
+        """
+        count = len(self.source)
+        path = self.cache / f"reference-{_key(self.record(extractor))}.npz"
+        if _everywhere(path.exists()):
+            with np.load(path, allow_pickle=False) as kept:
+                self.seen[name] = str(kept["images_sha256"])
+                return Outputs(kept["features"], kept.get("logits"))
+        digest = hashlib.sha256()
+        self.say(f"features of {self.source.name}, {count:,} examples, by {name}")
+
+        def images() -> Iterator[np.ndarray]:
+            for low in range(0, count, 1024):
+                part = self.images(np.arange(low, min(low + 1024, count)))
+                digest.update(np.ascontiguousarray(part).data)
+                yield part
+
+        found = run(self.source.name, {name: extractor}, images(), count)[name]
+        arrays = {key: value for key, value in found._asdict().items() if value is not None}
+        self.seen[name] = digest.hexdigest()
+        evals.keep(path, arrays | {"images_sha256": np.array(self.seen[name])})
+        return found
+
+    def record(self, extractor: Extractor) -> dict[str, Any]:
+        """The protocol of a network's outputs."""
+        return {
+            "network": extractor.record,
+            "reference": self.source.name,
+            "reference_fingerprint": self.source.fingerprint(),
+            "reference_count": len(self.source),
+        }
+
+    def compared(self, name: str, extractor: Extractor) -> dict[str, Any]:
+        """The protocol of a comparison with a network's outputs, once they are known."""
+        record = self.record(extractor)
+        return record | {"reference_key": _key(record), "reference_images_sha256": self.seen[name]}
+
+
+def _key(record: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _everywhere(here: bool) -> bool:
+    """Whether it is so in all processes."""
+    if hosts.client() is None:
+        return here
+    return bool(np.all(multihost_utils.process_allgather(np.array(here))))

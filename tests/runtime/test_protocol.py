@@ -1,0 +1,156 @@
+"""Metrics of what functions of a game make of inputs: translations, reconstructions, clips; previews of them."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import workdir
+from gan_jax import data, host, metrics, runtime, sweep
+from gan_jax import eval as evals
+from gan_jax.types import InvalidInputError
+from tests.processes import ROOT, run
+
+EXAMPLES = ROOT / "docs" / "examples"
+SHORT = {
+    "steps": 4, "steps_per_dispatch": 2, "report_every": 2, "checkpoint_every": 2, "sample_every": 4,
+    "batch_size": 8, "sample_count": 4, "evaluate_every": 2,
+}  # fmt: skip
+
+
+def built(name, **options):
+    module = workdir.load_module(EXAMPLES / f"{name}.py")
+    config = module.get_config()
+    config.update(SHORT | options)
+    return module.build(config)
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_translations_are_measured_in_the_loop_against_their_targets(tmp_path):
+    read = []
+    made = built("pix2pix")
+    held_out = made.conditions()
+
+    class Counted(data.Renamed):
+        def read(self, indices):
+            read.append(len(indices))
+            return super().read(indices)
+
+    made = dataclasses.replace(made, conditions=lambda: Counted(held_out.source, held_out.names))
+    runtime.train(made, tmp_path, say=lambda message: None)
+    found = lines(tmp_path / "metrics.jsonl")
+    assert [line["step"] for line in found if "eval/psnr" in line] == [2, 4]
+    assert sum(read) == len(held_out) == 180, "an example is read once, for metrics, grids and all"
+
+    with runtime.Checkpointer(tmp_path / "checkpoints", keep_last=1, read_only=True) as saved:
+        state = saved.restore(4, runtime.build_start(made, made.open_source().spec, runtime.make_mesh()).abstract)[
+            "state"
+        ]
+    count = len(held_out)
+    stored = held_out.read(np.arange(count))
+    output = np.concatenate(list(runtime.stream_samples(made, state, made.seed)))
+    assert output.shape == stored["target"].shape == (count, 8, 8, 1)
+    quantized = [host.to_uint8(x).astype(np.float32) / 127.5 - 1.0 for x in (output, stored["target"])]
+    assert found[-1]["eval/l1"] == pytest.approx(float(metrics.l1(*quantized).mean()), rel=1e-5)
+    assert found[-1]["eval/psnr"] == pytest.approx(float(metrics.psnr(*quantized).mean()), rel=1e-5)
+    assert {path.name for path in (tmp_path / "samples").iterdir()} == {
+        "step_00000004.png",
+        "translations_00000004.png",
+    }
+    with Image.open(tmp_path / "samples" / "translations_00000004.png") as picture:
+        assert picture.width == 2 * (2 * 24 + 2) + 2  # two columns of source, output and target, enlarged twice
+
+
+@pytest.mark.slow
+def test_a_population_is_swept_by_a_metric_of_pairs(tmp_path):
+    made = built("pix2pix", steps=6, checkpoint_every=6)
+    members = [sweep.Member(0, {"l1_weight": weight}) for weight in (0.0, 100.0)]
+    outcomes = sweep.train_population(made, members, tmp_path / "population", say=lambda message: None)
+    alone = built("pix2pix", steps=6, checkpoint_every=6, seed=0)
+    runtime.train(alone, tmp_path / "alone", say=lambda message: None)
+    values = [outcome.metrics["eval/psnr"] for outcome in outcomes]
+    assert values[1] == pytest.approx(lines(tmp_path / "alone" / "metrics.jsonl")[-1]["eval/psnr"], abs=0.01)
+    assert values[0] < values[1]
+
+
+@pytest.mark.slow
+def test_the_commands_evaluate_and_sample_a_translation(tmp_path):
+    flags = [f"--config.{key}={value}" for key, value in SHORT.items()]
+    run("train", f"--config={EXAMPLES / 'pix2pix.py'}", f"--workdir={tmp_path}", *flags)
+    run("evaluate", f"--workdir={tmp_path}", "--metrics=l1,psnr", "--step=all")
+    found, logged = lines(tmp_path / "eval.jsonl"), lines(tmp_path / "metrics.jsonl")
+    assert [line["metrics"]["l1"] for line in found] == [line["eval/l1"] for line in logged]
+    record = found[0]["protocol"]["metrics"]["l1"]
+    assert record["samples"] == 180 and record["function"] == "sample" and len(record["inputs_fingerprint"]) == 64
+    run("sample", f"--workdir={tmp_path}", "--num=4", f"--out={tmp_path / 'grid.png'}")
+    refused = run("evaluate", f"--workdir={tmp_path}", "--metrics=ssim", code=2)
+    assert "11 pixels or more a side" in refused
+    assert "'fcd1k' is of 1,000 outputs, but blurred digits (test) has 180 inputs" in run(
+        "evaluate", f"--workdir={tmp_path}", "--metrics=fcd1k", code=2
+    )
+
+
+def test_reconstructions_are_of_the_reference_and_samples_of_the_prior(tmp_path):
+    made = built("vae_gan", metrics="psnr")
+    state = made.game.init(jax.random.key(0), {"real": np.zeros((8, 8, 8, 1), np.float32)})
+    judge = runtime.Evaluator(
+        ["l1", "mean", "reconstruct:mean"], made.comparison, runtime.make_mesh(jax.devices()[:1]), tmp_path,
+        functions=made.outputs, own={"mean": MEAN},
+    )  # fmt: skip
+    found = judge(lambda function: runtime.stream_samples(made, state, 0, function))
+    images = made.comparison.read(np.arange(1797))["real"]
+    output = np.concatenate(list(runtime.stream_samples(made, state, 0, "reconstruct")))
+    first = runtime.first_samples(runtime.stream_samples(made, state, 0), 100)
+    scaled = [host.to_uint8(x).astype(np.float32) / 127.5 - 1.0 for x in (output, images)]
+    assert found["l1"] == pytest.approx(np.abs(scaled[0] - scaled[1]).mean(), rel=1e-5)
+    assert found["mean"] == pytest.approx(host.to_uint8(first).mean(), rel=1e-5)
+    assert found["reconstruct:mean"] == pytest.approx(host.to_uint8(output).mean(), rel=1e-5)
+    assert judge.records["reconstruct:mean"]["samples"] == 1797 and judge.records["mean"]["samples"] == 100
+
+
+def mean_of(takes):
+    def apply(params, x):
+        return {"features": x.reshape(len(x), -1).astype(np.float32).mean(1, keepdims=True)}
+
+    network = evals.Extractor(apply, None, {"network": "a mean"}, takes)
+    value = lambda found: {"": float(found.fake.outputs.features.mean())}  # noqa: E731
+    return evals.Metric(network, value, {"": "max"}, samples=100, compares=False)
+
+
+MEAN = mean_of("images")
+
+
+def test_own_metrics_see_clips_or_their_frames(tmp_path):
+    clips = data.Arrays("clips", {"real": np.zeros((8, 3, 8, 8, 1), np.uint8)})
+    made = np.random.default_rng(0).uniform(-1, 1, (100, 3, 8, 8, 1)).astype(np.float32)
+    own = {"frames": MEAN, "clips": mean_of("clips")}
+    judge = runtime.Evaluator(["frames", "clips"], clips, runtime.make_mesh(jax.devices()[:1]), tmp_path, own=own)
+    found = judge([made])
+    assert found["frames"] == pytest.approx(found["clips"], rel=1e-5) == pytest.approx(host.to_uint8(made).mean())
+    assert runtime.directions(["clips"], own) == {"clips": "max"}
+
+
+def test_what_does_not_fit_is_refused():
+    made = built("pix2pix")
+    for wanted, message in (
+        ("reconstruct:l1", "no function 'reconstruct': it has sample"),
+        ("l1k", "expected one of fid"),
+        ("fid1k", "is of 1,000 outputs, but blurred digits"),
+    ):
+        with pytest.raises(InvalidInputError, match=message):
+            runtime.Evaluator([wanted], made.comparison, runtime.make_mesh(), ROOT, functions=made.outputs)
+    with pytest.raises(InvalidInputError, match="conditions is missing"):
+        dataclasses.replace(made, conditions=None)
+    with pytest.raises(InvalidInputError, match="expected 'inputs', which the game maps"):
+        dataclasses.replace(made, conditions=made.source).examples  # noqa: B018
+    drawn = built("infogan", evaluate_every=0)
+    with pytest.raises(InvalidInputError, match="has no inputs to map"):
+        drawn.outputs("logits", evals.PAIRS)
+    with pytest.raises(InvalidInputError, match="previews x: expected `conditions`"):
+        dataclasses.replace(drawn, previews={"x": runtime.side_by_side(drawn.game)})
