@@ -9,6 +9,7 @@ python -m benchmarks.equal_time --table         what is recorded; --write puts i
 import json
 import pathlib
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -77,8 +78,9 @@ def main(argv: list[str]) -> None:
         if _WRITE.value:
             put(_ROOT / "docs" / "evaluation.md", "benchmarks.equal_time", page())
         return
+    steps_of: Sequence[str | None] = _STEPS.value or (None,) * len(_CONFIGS.value)
     for seed in range(_SEEDS.value):
-        for name, steps in zip(_CONFIGS.value, _STEPS.value or [None] * len(_CONFIGS.value), strict=True):
+        for name, steps in zip(_CONFIGS.value, steps_of, strict=True):
             measure(name, seed, steps)
 
 

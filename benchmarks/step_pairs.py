@@ -52,9 +52,10 @@ def child(case: str) -> None:
         config.data_dir = _DATA.value
     experiment, mesh = module.build(config), runtime.make_mesh()
     if case == AUGMENTED:
-        networks = nets.ResNetGenerator(32, 3, 16, norm="none"), nets.ResNetDiscriminator(16, norm="none")
+        generator = nets.from_linen(nets.ResNetGenerator(32, 3, 16, norm="none"))
+        critic = nets.from_linen(nets.ResNetDiscriminator(16, norm="none"))
         game = gans.adversarial(
-            *map(nets.from_linen, networks), core.normal(64), loss=losses.relativistic_pairing,
+            generator, critic, core.normal(64), loss=losses.relativistic_pairing,
             penalties=(gans.r1(1.0), gans.r2(1.0)), augment=gans.Augmentation(augment.diff_augment(), 0.5),
             generator_optimizer=core.adam(2e-4, 0.0, 0.99), discriminator_optimizer=core.adam(2e-4, 0.0, 0.99),
         )  # fmt: skip
