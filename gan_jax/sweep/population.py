@@ -27,6 +27,7 @@ from gan_jax.host import put, write_json
 from gan_jax.runtime import hosts
 from gan_jax.runtime import mesh as meshes
 from gan_jax.runtime.experiment import EVALUATED
+from gan_jax.runtime.health import moving
 from gan_jax.runtime.logging import Pace, duration
 from gan_jax.runtime.program import Start
 from gan_jax.runtime.signals import StopRequest, stop_signals
@@ -364,11 +365,13 @@ class _Trainer:
         """A line in the log of each member that trains, and one for the person watching."""
         member, window = on_host(carried["member"]), jax.tree.map(on_host, carried["window"])
         training, settings = self._training(carried), self.experiment
+        moved = {name: on_host(values) for name, values in moving(settings.game, carried["state"]).items()}
         _, rate, eta = pace.measure(step)
         for slot, one in enumerate(member):
             if int(one) not in training:
                 continue
             means = core.window_means({name: x[slot] for name, x in window.items()})
+            means |= {name: float(values[slot]) for name, values in moved.items()}
             record = {"step": step, "images": step * settings.batch_size, "images_per_second": round(rate, 1), **means}
             self.logs.report(int(one), record | self._evaluate(step, carried, slot, population.mesh))
         ended = [outcome.status for outcome in self.logs.outcomes.values()]

@@ -219,10 +219,23 @@ def test_augmentation_of_a_folder(tmp_path, augment):
     flags = (f"--config.data_dir={folder(tmp_path / 'pets')}", f"--config.augment={augment}", "--config.image_size=16")
     size = ("--config.width=4", "--config.batch_size=8", "--config.steps=20", "--config.report_every=10")
     config = "--config=experiments/configs/dcgan_folder.py"
+    flags += ("--config.num_classes=2",) if augment == "diff" else ()
     run("train", f"--workdir={tmp_path / 'run'}", config, *flags, *size)
+    if augment == "diff":
+        check_class_names(tmp_path / "run", tmp_path)
     last = result(tmp_path / "run")["metrics"]
     assert ("discriminator/augment_probability" in last) == (augment == "ada")
     assert "augment='some'" in refused(f"--workdir={tmp_path / 'other'}", config, *flags, "--config.augment=some")
+
+
+def check_class_names(workdir, home):
+    """The folder's names stand for the classes."""
+    assert json.loads((workdir / "data.json").read_text())["class_names"] == ["cat", "dog"]
+    for label in ("dog", "1"):
+        run("sample", f"--workdir={workdir}", "--num=4", f"--label={label}", f"--out={home / f'{label}.npy'}")
+    assert (home / "dog.npy").read_bytes() == (home / "1.npy").read_bytes()
+    wrong = refused(f"--workdir={workdir}", "--label=bird", command="sample")
+    assert "--label=bird: expected a number, or one of cat, dog" in wrong
 
 
 def test_a_batch_that_eight_devices_do_not_divide(tmp_path):

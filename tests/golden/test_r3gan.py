@@ -172,3 +172,20 @@ def test_networks_of_every_preset_of_r3gan_have_as_many_parameters_as_the_author
 def count(module, *inputs):
     shapes = jax.eval_shape(nets.from_linen(module).init, jax.random.key(0), *inputs)[0]
     return sum(x.size for x in jax.tree.leaves(shapes))
+
+
+@pytest.mark.parametrize("stages", [0, 1, 2])
+def test_the_finest_stages_alone_are_in_half_precision(stages):
+    """Both networks of two stages; images and logits are float32 whatever computes them."""
+    z, images = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate([(4, 8), (4, 8, 8, 3)]))
+    for make, x in (
+        (lambda **o: nets.R3GANGenerator(3, (8, 8), (2, 2), **o), z),
+        (lambda **o: nets.R3GANDiscriminator((8, 8), (2, 2), **o), images),
+    ):
+        whole, half = (nets.from_linen(make(**o)) for o in ({}, {"dtype": jnp.bfloat16, "fine_stages": stages}))
+        params, _ = whole.init(jax.random.key(2), x)
+        params = jax.tree.map(lambda p: p + 0.05, params)  # blocks begin as identities
+        expected, found = (made.apply(params, {}, x, train=False)[0] for made in (whole, half))
+        assert found.dtype == jnp.float32
+        assert bool(jnp.all(found == expected)) == (stages == 0)
+        np.testing.assert_allclose(found, expected, rtol=0.1, atol=0.05 * float(jnp.abs(expected).max()))

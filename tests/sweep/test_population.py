@@ -392,3 +392,24 @@ def test_a_population_goes_on_on_another_number_of_devices(tmp_path):
     whole, _ = train(experiment(steps=30), members, tmp_path / "whole", devices=6)
     for one, other in zip(outcomes, whole, strict=True):
         assert one.metrics["generator/loss"] == pytest.approx(other.metrics["generator/loss"], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_schedules_differ_between_members_and_are_in_their_logs(tmp_path):
+    def made(end):
+        moves = core.schedule({"r2_weight": core.linear(0.05, end, 320)})
+        return experiment(ring_game(hooks=(moves,)), steps=20, **PLAIN)
+
+    ends = 0.1, 1.0
+    members = [sweep.Member(0, {"r2_weight_end": end}) for end in ends]
+    train(made(0.5), members, tmp_path / "population")
+    for index, end in enumerate(ends):
+        log = tmp_path / "population" / "members" / f"{index:05d}" / "metrics.jsonl"
+        found = [json.loads(line) for line in log.read_text().splitlines()]
+        halfway = 0.05 + (end - 0.05) * 160 / 320
+        assert [line["hparams/r2_weight"] for line in found] == pytest.approx([halfway, end])
+        alone = tmp_path / f"alone_{index}"
+        alone.mkdir()
+        runtime.train(made(end), alone, say=lambda message: None)
+        last = json.loads((alone / "metrics.jsonl").read_text().splitlines()[-1])
+        assert found[-1]["discriminator/r2"] == pytest.approx(last["discriminator/r2"], rel=1e-3)
