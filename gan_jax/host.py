@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import uuid
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -56,7 +57,7 @@ def replacing(path: pathlib.Path, mode: str = "w", *, shared: bool = False, **op
     Yields:
       The new file, under another name in the same directory.
     """
-    temporary = path.with_name(f"{path.name}{f'.{os.getpid()}' if shared else ''}.tmp")
+    temporary = path.with_name(f"{path.name}{f'.{uuid.uuid4().hex}' if shared else ''}.tmp")
     with open(temporary, mode, **options) as file:
         yield file
     os.replace(temporary, path)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gan_jax.core.state import GANState, copied
+from gan_jax.types import InvalidInputError
 
 
 class Hook(NamedTuple):
@@ -29,7 +30,15 @@ def with_batch_size(state: GANState, batch_size: int) -> GANState:
 
 
 def with_hparams(state: GANState, values: Mapping[str, float | int]) -> GANState:
-    """The state with more hyperparameters."""
+    """The state with more hyperparameters.
+
+    Raises:
+      InvalidInputError: for a name that is there already.
+    """
+    if twice := sorted(set(values) & set(state.hparams)):
+        raise InvalidInputError(
+            f"hyperparameters {', '.join(twice)} are there already: two parts of the game name them"
+        )
     added = {name: jnp.asarray(value, jnp.float32) for name, value in values.items()}
     return state.replace(hparams={**state.hparams, **added})
 
@@ -46,16 +55,23 @@ def averaging(
       name: see `ema`.
 
     Returns:
-      A hook for a game's `hooks`.
+      A hook for a game's `hooks`. Its `begin` raises `InvalidInputError` for an average that is there already.
     """
-    prefix = f"{name}_" if name else ""
+    prefix = _prefix(player, name)
     values = {f"{prefix}ema_halflife_images": halflife_images, f"{prefix}ema_rampup": rampup}
 
     def begin(state: GANState, batch_size: int) -> GANState:
+        if _average(player, name) in state.ema:
+            raise InvalidInputError(f"averaging: {_average(player, name)!r} is averaged already: give it another name")
         state = with_hparams(with_batch_size(state, batch_size), values)
         return state.replace(ema={**state.ema, _average(player, name): copied(state.players[player])})
 
     return Hook(ema(player, name=name), begin)
+
+
+def _prefix(player: str, name: str) -> str:
+    """Of an average's hyperparameters; those of the generator's own have none."""
+    return f"{'' if player == 'generator' else f'{player}_'}{f'{name}_' if name else ''}"
 
 
 def _average(player: str, name: str) -> str:
@@ -72,7 +88,8 @@ def ema(player: str = "generator", *, name: str = "") -> Callable[[GANState], GA
     Args:
       player: whose average to keep.
       name: of the average, where a player has several: `state.ema['player/name']` must exist, and the hyperparameters
-        are `{name}_ema_halflife_images` and `{name}_ema_rampup`. By default `state.ema[player]`, without the prefix.
+        are `{name}_ema_halflife_images` and `{name}_ema_rampup`, with the player's name before where it is not the
+        generator. By default `state.ema[player]`, without the name.
 
     Returns:
       A hook for `Game.after`.
@@ -82,7 +99,7 @@ def ema(player: str = "generator", *, name: str = "") -> Callable[[GANState], GA
       code (half-life in images, ramp-up 0.05). Other codebases fix beta per step, which then depends on the batch size,
       and average parameters only, leaving batch statistics behind.
     """
-    average, prefix = _average(player, name), f"{name}_" if name else ""
+    average, prefix = _average(player, name), _prefix(player, name)
 
     def hook(state: GANState) -> GANState:
         batch_size = state.aux["batch_size"]

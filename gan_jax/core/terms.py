@@ -116,5 +116,12 @@ def term_hparams(terms: Sequence[Term]) -> dict[str, float]:
 
 
 def term_aux(terms: Sequence[Term]) -> dict[str, PyTree]:
-    """What terms remember, at the start."""
+    """What terms remember, at the start.
+
+    Raises:
+      InvalidInputError: for two terms that remember something under one name.
+    """
+    names = [name for term in terms for name in term.aux]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InvalidInputError(f"terms: {', '.join(twice)} is remembered by two of them")
     return {name: jax.tree.map(jnp.asarray, value) for term in terms for name, value in term.aux.items()}

@@ -275,7 +275,7 @@ class Transformed:
             keys = jax.random.split(jax.random.fold_in(key, step), draws)
             return jax.vmap(self._change)(keys, inner.fetch(own, inputs, step))
 
-        key = jax.random.fold_in(jax.random.key(seed), DATA_KEY + 1)
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), DATA_KEY + 1), _depth(self.source))
         return Feed((key, inner.data), inner.sent, fetch, inner.stream)
 
     def __len__(self) -> int:
@@ -284,6 +284,13 @@ class Transformed:
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """The examples as they are stored, unchanged."""
         return self.source.read(indices)
+
+
+def _depth(source: Any) -> int:
+    """How many times a source is transformed below here, so that each has keys of its own."""
+    inner = [source.source] if isinstance(source, Renamed | Transformed) else []
+    inner = list(source.sources.values()) if isinstance(source, Combined) else inner
+    return isinstance(source, Transformed) + max(map(_depth, inner), default=0)
 
 
 def transformed(source: Source, *transforms: Transform) -> Transformed:

@@ -222,7 +222,8 @@ class Records:
             check_values(f"{self.name}: {name!r}", values)
         count = len(next(iter(self.shown.values())))
         head = f"{self.name}: {len(self.reader):,} examples, streamed (below: {count} of them)\n"
-        return head + describe(self.shown, self.num_classes, self.class_names)
+        seen = changed(self.shown, self.change, 0, np.arange(count))
+        return head + describe(seen, self.num_classes, self.class_names)
 
     def fingerprint(self) -> str:
         """Of the number of examples, and of those that the summary shows."""

@@ -88,7 +88,7 @@ def with_adam(options: dict[str, Any], learning_rate: float, b1: float, b2: floa
     terms = [*options.get("penalties", ()), *options.get("terms", ())]
 
     def adam(player: str) -> optax.GradientTransformation:
-        lazy = max([term.every for term in terms if term.player == player], default=1)
+        lazy = max([term.every for term in terms if term.player == player], default=1)  # the rarest moves Adam least
         return core.adam(learning_rate, b1, b2, lazy_interval=lazy if lazy > 1 else 0)
 
     return {f"{player}_optimizer": adam(player) for player in ("generator", "discriminator")} | options
@@ -112,6 +112,7 @@ def adversarial(
     ema_rampup: float = 0.05,
     hooks: Sequence[Hook] = (),
     keep: float | None = None,
+    ramp: tuple[int, int] = (0, 0),
     logits: Pick = LOGITS,
     **options: Any,
 ) -> Game:
@@ -134,7 +135,8 @@ def adversarial(
       ema_halflife_images: of the averaged generator that `sample` uses; None samples from the generator itself.
       ema_rampup: see `core.ema`.
       hooks: what else happens at the end of an iteration: `core.schedule(...)`, `core.averaging(...)`.
-      keep: see `terms.gan_loss`.
+      keep: see `terms.gan_loss`, like the next two.
+      ramp: of the generator's adversarial term.
       logits: takes the logits from the discriminator's outputs.
       **options: of `standard_game`.
 
@@ -146,7 +148,7 @@ def adversarial(
         ignore, or differs in shape from what the generator makes.
     """
     everything = (*penalties, *terms)
-    _check_arguments(everything, augment, critic_steps, ema_halflife_images)
+    _check_arguments(augment, ema_halflife_images)
 
     def condition(batch: Batch) -> tuple[Array, ...]:
         return () if num_classes is None else (batch["label"],)
@@ -167,7 +169,7 @@ def adversarial(
     adapting = [augment.observer(logits)] if augment is not None and augment.target is not None else []
     averages = [] if ema_halflife_images is None else [core.averaging(ema_halflife_images, ema_rampup)]
     return standard_game(
-        generator, discriminator, (*gan_loss(loss, logits=logits, keep=keep), *everything, *adapting),
+        generator, discriminator, (*gan_loss(loss, logits=logits, keep=keep, ramp=ramp), *everything, *adapting),
         inputs=inputs, condition=condition,
         optimizers={"generator": generator_optimizer, "discriminator": discriminator_optimizer},
         critic_steps=critic_steps, new_batch=sees_reals(loss),
@@ -179,16 +181,9 @@ def adversarial(
     )  # fmt: skip
 
 
-def _check_arguments(
-    terms: Sequence[Term], augment: Augmentation | None, critic_steps: int, ema_halflife_images: float | None
-) -> None:
+def _check_arguments(augment: Augmentation | None, ema_halflife_images: float | None) -> None:
     if ema_halflife_images is not None and not ema_halflife_images > 0:
         raise InvalidInputError(f"ema_halflife_images={ema_halflife_images}: expected a number above 0, or None")
-    if critic_steps > 1 and any(term.every > 1 and term.player == DISCRIMINATOR for term in terms):
-        raise InvalidInputError(
-            f"critic_steps={critic_steps} with a lazy penalty: its weight and Adam's correction are for one critic "
-            "step per iteration; set every=1"
-        )
     if augment is not None and (
         not 0 <= (augment.probability or 0) <= 1
         or not -1 <= (augment.target or 0) <= 1

@@ -1,5 +1,6 @@
 """CycleGAN: translation between two image domains without pairs."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -48,7 +49,7 @@ def cyclegan(
 
     Returns:
       A game of the players `generator` and `discriminator`. `sample` needs `inputs`, images of domain a, and returns
-      their translations to b.
+      their translations to b, as `translate` does; `translate_back` maps images of b to a.
 
     References:
       Zhu et al., "Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks", arXiv:1703.10593,
@@ -134,7 +135,19 @@ def cyclegan(
         Phase("generator", "generator", generator_loss),
         Phase("discriminator", "discriminator", discriminator_loss, reuse_batch=True),
     )
-    return Game(init, phases, (), {"sample": sampler(Network(generator.init, to_b))})
+
+    def translation(domain: str) -> Callable[[GANState, PRNGKey, Array], Array]:
+        def map_images(state: GANState, key: PRNGKey, inputs: Array) -> Array:
+            translator = state.players["generator"]
+            return generator.apply(
+                translator.params[domain], translator.model_state[domain], inputs, train=False, key=key
+            )[0]
+
+        return map_images
+
+    functions = {"sample": sampler(Network(generator.init, to_b))}
+    functions |= {"translate": translation("b"), "translate_back": translation("a")}
+    return Game(init, phases, (), functions)
 
 
 def empty_pool(images: Float[Array, "b h w c"], size: int) -> Pool:

@@ -77,6 +77,13 @@ def standard_game(
       InvalidInputError: for terms that contradict each other; by `init`, where samples and data differ in shape.
     """
     constants = dict(hparams or {}) | core.term_hparams(terms)
+    if twice := sorted(set(hparams or {}) & set(core.term_hparams(terms))):
+        raise InvalidInputError(f"hyperparameters {', '.join(twice)} are both the game's and a term's")
+    if critic_steps > 1 and any(term.every > 1 and term.player == DISCRIMINATOR for term in terms):
+        raise InvalidInputError(
+            f"critic_steps={critic_steps} with a lazy penalty: its weight and Adam's correction are for one critic "
+            "step per iteration; set every=1"
+        )
 
     def see(player: str, count: int, lazy: bool) -> core.See:
         def look(params: PyTree, state: GANState, batch: Batch, key: PRNGKey) -> tuple[View, list[PRNGKey], PyTree]:

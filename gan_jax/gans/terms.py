@@ -49,7 +49,9 @@ def _over_scales(loss: Callable[..., Array], *outputs: PyTree) -> Array:
     return found[0] if len(found) == 1 else jnp.stack([jnp.mean(x) for x in found]).sum()
 
 
-def gan_loss(loss: GANLoss, *, logits: Pick = LOGITS, keep: float | None = None) -> tuple[Term, Term]:
+def gan_loss(
+    loss: GANLoss, *, logits: Pick = LOGITS, keep: float | None = None, ramp: tuple[int, int] = (0, 0)
+) -> tuple[Term, Term]:
     """The adversarial loss of both players, of any tree of logits.
 
     Over all axes of one array of logits the mean is taken, over several arrays (scales, or image and video) the sum of
@@ -60,6 +62,8 @@ def gan_loss(loss: GANLoss, *, logits: Pick = LOGITS, keep: float | None = None)
       logits: takes them from the discriminator's outputs.
       keep: share of the fakes, those with the highest logits, that the generator learns from (top-k training); it is
         the hyperparameter `keep` then, to be lowered by a schedule. None for all.
+      ramp: of the generator's term; see `Term`. A discriminator that starts late teaches nothing before, so let this
+        begin no earlier.
 
     Returns:
       A term of the discriminator and one of the generator, of constant weight 1.
@@ -89,7 +93,7 @@ def gan_loss(loss: GANLoss, *, logits: Pick = LOGITS, keep: float | None = None)
     hparams = {} if keep is None else {"keep": keep}
     return (
         Term("adversarial", DISCRIMINATOR, None, discriminator),
-        Term("adversarial", GENERATOR, None, generator, hparams=hparams),
+        Term("adversarial", GENERATOR, None, generator, hparams=hparams, ramp=ramp),
     )
 
 
@@ -128,64 +132,74 @@ def sees_reals(loss: GANLoss) -> bool:
 
 
 def penalty(
-    name: str, weight: float, function: Callable[[Any, PyTree, PyTree, PRNGKey], Array], every: int = 1
+    name: str,
+    weight: float,
+    function: Callable[[Any, PyTree, PyTree, PRNGKey], Array],
+    every: int = 1,
+    *,
+    logits: Pick = LOGITS,
 ) -> Term:
     """A term of the discriminator from a penalty on the critic.
 
     Args:
       name: see `Term`.
       weight: see `Term`.
-      function: `(critic, real, fake, key) -> [b]`, with label, augmentation and model state bound in `critic`, which
-        sees reals as they are seen by the loss.
+      function: `(critic, real, fake, key) -> [b]`; `critic` gives the logits, with label, augmentation and model state
+        bound, and sees reals as they are seen by the loss.
       every: see `Term`.
+      logits: takes them from the discriminator's outputs.
 
     Returns:
       The term.
     """
     return Term(
         name, DISCRIMINATOR, weight,
-        lambda view, key: Value(function(view.critic, view.real, view.fake, key)), every=every,
+        lambda view, key: Value(function(lambda x: logits(view.critic(x)), view.real, view.fake, key)), every=every,
     )  # fmt: skip
 
 
-def r1(gamma: float, every: int = 1) -> Term:
-    """Gamma / 2 times the squared gradient norm at reals (`regularizers.zero_centered_penalty`).
+def r1(gamma: float, every: int = 1, *, logits: Pick = LOGITS) -> Term:
+    """Gamma / 2 times the squared gradient norm of the logits at reals (`regularizers.zero_centered_penalty`).
 
-    In the phase of the loss it is of the very forward pass whose logits the loss has, as in the official code of R3GAN.
+    In the phase of the loss the discriminator is as it was for the loss: the same augmentation and dropout, as in the
+    official code of R3GAN, so that XLA computes their common forward pass once.
     """
     _check_weight("gamma", gamma)
-    return penalty(
-        "r1", gamma / 2, lambda critic, real, fake, key: regularizers.zero_centered_penalty(critic, real), every
-    )
+
+    def value(view: View, key: PRNGKey) -> Value:
+        return Value(regularizers.zero_centered_penalty(lambda x: logits(view.critic(x)), view.real))
+
+    return Term("r1", DISCRIMINATOR, gamma / 2, value, every=every)
 
 
-def r2(gamma: float, every: int = 1) -> Term:
+def r2(gamma: float, every: int = 1, *, logits: Pick = LOGITS) -> Term:
     """Gamma / 2 times the squared gradient norm at fakes (`regularizers.zero_centered_penalty`); see `r1`."""
     _check_weight("gamma", gamma)
-    return Term(
-        "r2", DISCRIMINATOR, gamma / 2,
-        lambda view, key: Value(regularizers.zero_centered_penalty(view.fake_critic, view.fake)), every=every,
-    )  # fmt: skip
+
+    def value(view: View, key: PRNGKey) -> Value:
+        return Value(regularizers.zero_centered_penalty(lambda x: logits(view.fake_critic(x)), view.fake))
+
+    return Term("r2", DISCRIMINATOR, gamma / 2, value, every=every)
 
 
-def gradient_penalty(weight: float = 10.0, *, one_sided: bool = False, every: int = 1) -> Term:
+def gradient_penalty(weight: float = 10.0, *, one_sided: bool = False, every: int = 1, logits: Pick = LOGITS) -> Term:
     """The penalty of WGAN-GP, or with `one_sided` of WGAN-LP (`regularizers.interpolated_penalty`)."""
     _check_weight("weight", weight)
 
     def function(critic: Any, real: Array, fake: Array, key: PRNGKey) -> Array:
         return regularizers.interpolated_penalty(critic, real, fake, key, one_sided=one_sided)
 
-    return penalty("gradient_penalty", weight, function, every)
+    return penalty("gradient_penalty", weight, function, every, logits=logits)
 
 
-def dragan(weight: float = 10.0, *, scale: float = 0.5, every: int = 1) -> Term:
+def dragan(weight: float = 10.0, *, scale: float = 0.5, every: int = 1, logits: Pick = LOGITS) -> Term:
     """The penalty of DRAGAN, around reals (`regularizers.dragan_penalty`)."""
     _check_weight("weight", weight)
 
-    def function(critic: Any, real: Array, fake: Array, key: PRNGKey) -> Array:
-        return regularizers.dragan_penalty(critic, real, key, scale=scale)
+    def value(view: View, key: PRNGKey) -> Value:
+        return Value(regularizers.dragan_penalty(lambda x: logits(view.critic(x)), view.real, key, scale=scale))
 
-    return penalty("dragan", weight, function, every)
+    return Term("dragan", DISCRIMINATOR, weight, value, every=every)
 
 
 def lecam(weight: float = 0.3, *, decay: float = 0.99, begin: int = 0, logits: Pick = LOGITS) -> Term:
@@ -301,8 +315,11 @@ def mode_seeking(prior: Prior, weight: float = 1.0) -> Term:
 def feature_matching(weight: float = 10.0, *, features: Pick = FEATURES) -> Term:
     """The generator's term on all the discriminator's features (`losses.feature_matching`); reals are not moved.
 
+    Each fake is compared with the real of its place in the batch: for games with a target, such as pix2pixHD. From
+    latents to samples that pulls a fake towards a real that it has nothing to do with: take `mean_feature_matching`.
+
     Args:
-      weight: see `Term`; of pix2pixHD it is 10 for each scale, of 4 layers whose means are added up.
+      weight: see `Term`. pix2pixHD's 10 is of the sum over the 4 layers of a scale: 40 here, where all have one mean.
       features: takes them from the discriminator's outputs: a list of arrays, or any tree.
 
     Returns:
@@ -313,6 +330,23 @@ def feature_matching(weight: float = 10.0, *, features: Pick = FEATURES) -> Term
         return Value(losses.feature_matching(features(view.real_out), features(view.fake_out)))
 
     return Term("feature_matching", GENERATOR, weight, value)
+
+
+def mean_feature_matching(weight: float = 1.0, *, features: Pick = FEATURES) -> Term:
+    """The generator's term on the means of the discriminator's features (`losses.mean_feature_matching`).
+
+    Args:
+      weight: see `Term`.
+      features: takes them from the discriminator's outputs.
+
+    Returns:
+      The term.
+    """
+
+    def value(view: View, key: PRNGKey) -> Value:
+        return Value(losses.mean_feature_matching(features(view.real_out), features(view.fake_out)))
+
+    return Term("mean_feature_matching", GENERATOR, weight, value)
 
 
 def reconstruction(

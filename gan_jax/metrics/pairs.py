@@ -63,17 +63,19 @@ def psnr(output: Images, target: Images, *, data_range: float = 2.0) -> Each:
     return 10.0 * jnp.log10(data_range**2 / _mean((output - target) ** 2))
 
 
-def ssim(output: Images, target: Images, *, data_range: float = 2.0) -> Each:
+def ssim(output: Images, target: Images, *, data_range: float = 2.0, lowest: float = -1.0) -> Each:
     """The structural similarity of each image; more is better, and 1 is the same image.
 
     The mean over places and channels of (2 m_x m_y + c1) (2 s_xy + c2) / ((m_x^2 + m_y^2 + c1) (s_x^2 + s_y^2 + c2)),
     with means m, variances s^2 and covariances s_xy under a Gaussian window of standard deviation 1.5, 11 pixels wide,
-    wherever it lies inside the image; c1 = (0.01 data_range)^2, c2 = (0.03 data_range)^2.
+    wherever it lies inside the image; c1 = (0.01 data_range)^2, c2 = (0.03 data_range)^2. Intensities count from the
+    darkest value: `lowest` is subtracted first, since around 0 the comparison of means says nothing.
 
     Args:
       output: images, `[b, ..., h, w, c]`, such as clips.
       target: the images that they should be, of the same shape.
       data_range: distance from the darkest to the lightest value that there can be: 2 for images in [-1, 1].
+      lowest: the darkest value that there can be.
 
     Returns:
       `[b]`, from -1 to 1.
@@ -85,7 +87,8 @@ def ssim(output: Images, target: Images, *, data_range: float = 2.0) -> Each:
       Wang, Bovik, Sheikh and Simoncelli, "Image Quality Assessment: From Error Visibility to Structural Similarity",
       IEEE Transactions on Image Processing 13(4), 2004. It is of grey images; over colours the mean is taken, as in
       scikit-image and torchmetrics. scikit-image has this window and these variances with gaussian_weights=True,
-      sigma=1.5, use_sample_covariance=False; its default window is a square of 7 pixels.
+      sigma=1.5, use_sample_covariance=False; its default window is a square of 7 pixels. They take values as
+      they are: images in [-1, 1] must be shifted before.
 
     Example:
       >>> image = jnp.linspace(-1.0, 1.0, 144).reshape(1, 12, 12, 1)
@@ -102,6 +105,7 @@ def ssim(output: Images, target: Images, *, data_range: float = 2.0) -> Each:
         rows, columns = (jnp.asarray(_window(size), x.dtype) for size in x.shape[-3:-1])
         return jnp.einsum("...hwc,Hh,Ww->...HWc", x, rows, columns, precision="highest")
 
+    output, target = output - lowest, target - lowest
     mean_x, mean_y = blur(output), blur(target)
     variances = blur(output**2) - mean_x**2 + blur(target**2) - mean_y**2
     covariance = blur(output * target) - mean_x * mean_y

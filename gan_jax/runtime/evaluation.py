@@ -100,7 +100,8 @@ class Evaluator:
             )
         if request.metric.takes == PAIRS and (inputs is None or not inputs.has_target):
             raise InvalidInputError(
-                f"metric {request.name!r} is of pairs: give the experiment `conditions` with 'inputs' and 'target'"
+                f"metric {request.name!r} is of pairs, and {function!r} maps no inputs with targets: it takes a game "
+                "with a function `reconstruct`, or one without a prior and `conditions` with 'inputs' and 'target'"
             )
         self.inputs[function] = inputs
         self.groups.setdefault(function, []).append((request, count))

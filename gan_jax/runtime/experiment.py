@@ -138,9 +138,10 @@ class Experiment:
                 f"evaluate_every={self.evaluate_every}, so that every checkpoint has its value"
             )
         self.best()
-        if self.game.prior is None and (self.sample_every or self.metrics) and self.conditions is None:
+        mapping = self.conditions is not None or RECONSTRUCT in self.game.functions
+        if self.game.prior is None and (self.sample_every or self.metrics) and not mapping:
             raise InvalidInputError("conditions is missing: this game has no prior, so its samples need inputs to map")
-        if self.previews and self.conditions is None and RECONSTRUCT not in self.game.functions:
+        if self.previews and not mapping:
             raise InvalidInputError(
                 f"previews {', '.join(self.previews)}: expected `conditions`, whose examples they show"
             )
@@ -156,18 +157,25 @@ class Experiment:
         return {name: read() for name, read in self.frozen.items()}
 
     @functools.cached_property
+    def opened(self) -> Source:
+        """What `source` makes, made when it is first asked for; see `open_source`."""
+        return self.source()
+
+    @functools.cached_property
     def examples(self) -> Conditions:
         """What functions of the game map, opened when it is first asked for."""
         if self.conditions is not None:
             return Conditions(self.conditions())
         if RECONSTRUCT not in self.game.functions:
             raise InvalidInputError("conditions is missing: this game's function has no inputs to map")
-        return Conditions(renamed(self.comparison, inputs="real", target="real"))
+        labelled = self.game.num_classes is not None and "label" in self.comparison.spec
+        labels = {"label": "label"} if labelled else {}
+        return Conditions(renamed(self.comparison, inputs="real", target="real", **labels))
 
     @functools.cached_property
     def comparison(self) -> Source:
         """What metrics compare with: `reference`; else the images of `source`, or the targets of `conditions`."""
-        source = (self.reference or self.source)()
+        source = self.opened if self.reference is None else self.reference()
         if "real" in source.spec or self.reference is not None or self.conditions is None:
             return source
         return renamed(self.examples.source, real=TARGET) if self.examples.has_target else source
@@ -176,7 +184,8 @@ class Experiment:
         """Which function makes what a metric takes, and what it maps.
 
         Args:
-          function: by name; empty for the usual one: `reconstruct` for pairs where the game has it, else `sample`.
+          function: by name; empty for the usual one: for pairs `reconstruct` or `translate` where the game has it, else
+            `sample`.
           takes: see `eval.Metric`.
 
         Returns:
@@ -184,7 +193,8 @@ class Experiment:
         """
         known = self.game.functions
         if not function:
-            function = RECONSTRUCT if takes == PAIRS and RECONSTRUCT in known else "sample"
+            pairs = [name for name in (RECONSTRUCT, "translate") if name in known and takes == PAIRS]
+            function = [*pairs, "sample"][0]
         if function not in known:
             raise InvalidInputError(f"this game has no function {function!r}: it has {', '.join(known)}")
         drawn = function == "sample" and self.game.prior is not None
@@ -207,6 +217,7 @@ class Experiment:
         """What a checkpoint of this experiment is of, beside its arrays."""
         phases = {
             f"phase {phase.name}": f"of {phase.player}, every {phase.every}, repeat {phase.repeat}"
+            + (f", from {phase.start}" if phase.start else "")
             for phase in self.game.phases
         }
         networks = {f"frozen {name}": network.sha256() for name, network in self.frozen_networks.items()}
@@ -229,7 +240,7 @@ class Experiment:
 
     def open_source(self) -> Source:
         """The data, once it is clear that its labels are the game's."""
-        source = self.source()
+        source = self.opened
         if source.num_classes != self.game.num_classes:
             raise InvalidInputError(
                 f"{source.name} {_classes(source.num_classes)}, but the game {_classes(self.game.num_classes)}: leave "

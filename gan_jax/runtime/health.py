@@ -37,10 +37,11 @@ def diversity(experiment: Experiment, state: GANState, key: Array) -> Array | No
     """
     pairs = _PAIRS
     if experiment.game.prior is None:
-        pairs = 0 if experiment.conditions is None else min(_PAIRS, len(experiment.examples) // 2)
+        mapped = experiment.conditions is not None or "reconstruct" in experiment.game.functions
+        pairs = min(_PAIRS, len(experiment.examples) // 2) if mapped else 0
     if not pairs:
         return None
-    classes = experiment.game.num_classes
+    classes = experiment.game.num_classes if experiment.game.prior is not None else None
     label = None if classes is None else np.tile(np.arange(pairs, dtype=np.int32) % classes, 2)
     return _mean_distance(begin_samples(experiment, state, key, 2 * pairs, label=label))
 

@@ -46,7 +46,7 @@ class Reference:
         self.seen: dict[str, str] = {}
 
     def images(self, indices: np.ndarray) -> np.ndarray:
-        """Images at the indices, uint8."""
+        """Images at the indices, uint8, as they are stored."""
         images = self.source.read(indices)["real"]
         return images if images.dtype == np.uint8 else to_uint8(images)
 
@@ -64,7 +64,7 @@ class Reference:
                     f"{self.source.name} has no such thing: mixture is for mixtures of Gaussians, stacked for "
                     "Stacked-MNIST"
                 )
-            if not request.network or request.metric.takes == evals.PAIRS:
+            if not request.network or request.metric.takes == evals.PAIRS or not request.metric.compares:
                 continue
             shape = self.source.spec["real"].shape if "real" in self.source.spec else None
             if shape is None or len(shape) < 3:
@@ -72,6 +72,12 @@ class Reference:
                 raise InvalidInputError(
                     f"metric {request.name!r} compares images, and {self.source.name} has {has}: give the experiment a "
                     "`reference` whose 'real' are images, or choose another metric (mixture for points of a mixture)"
+                )
+            stored = self.images(np.zeros(1, int)).shape[1:]
+            if stored != shape:
+                raise InvalidInputError(
+                    f"metric {request.name!r}: {self.source.name} stores images {stored}, and changes them to {shape} "
+                    "on their way into the game: give the experiment a `reference` of images as the game makes them"
                 )
 
     def extractor(self, name: str, weights: str | None) -> Extractor:

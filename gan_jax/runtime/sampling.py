@@ -75,14 +75,15 @@ def begin_samples(
       InvalidInputError: for a label that the game does not have.
     """
     game = experiment.game
+    if inputs is None and game.prior is None:
+        examples = experiment.examples.read(0, n)
+        inputs, label = examples[INPUTS], examples.get(LABEL, label) if label is None else label
     if label is None and game.num_classes is not None:
         label = np.arange(n) % game.num_classes
     if label is not None and game.num_classes is not None:
         wrong = sorted({int(x) for x in np.ravel(label) if not 0 <= x < game.num_classes})
         if wrong:
             raise InvalidInputError(f"label={wrong}: this game has classes 0 to {game.num_classes - 1}")
-    if inputs is None and game.prior is None:
-        inputs = experiment.examples.read(0, n)[INPUTS]
     options = {name: value for name, value in (("label", label), ("inputs", inputs)) if value is not None}
     sample = _compiled(game.functions["sample"], n, truncation, not jax.sharding.get_abstract_mesh().empty)
     return sample(state.replace(frozen=_frozen(experiment)), np.asarray(jax.random.key_data(key)), **options)

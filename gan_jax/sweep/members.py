@@ -121,6 +121,13 @@ def check_members(experiment: Experiment, source: Source, members: Sequence[Memb
             raise InvalidInputError(
                 f"member {index} sets {sorted(member.hparams)}, and member 0 sets {sorted(names)}: all set the same"
             )
+        for name in experiment.game.shown:
+            own = sorted(x for x in known if x.startswith(f"{name}_"))
+            if own and (name in names) != (f"{name}_start" in names):
+                raise InvalidInputError(
+                    f"member {index}: {name!r} moves by itself, and begins at '{name}_start': set both or neither (its "
+                    f"schedule has {', '.join(own)})"
+                )
         for name, value in member.hparams.items():
             if name not in known:
                 raise InvalidInputError(

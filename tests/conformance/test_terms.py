@@ -161,6 +161,20 @@ def equal(a, b):
     return all(jax.tree.leaves(jax.tree.map(lambda x, y: bool(jnp.all(x == y)), a, b)))
 
 
+@pytest.mark.parametrize("penalty", [gans.r1(1.0), gans.r2(1.0), gans.gradient_penalty(), terms.dragan()])
+def test_penalties_are_of_the_logits_alone(penalty):
+    """Whatever else the discriminator returns."""
+    whole = nets.from_linen(Critic())
+    bare = Network(whole.init, lambda *a, **o: (whole.apply(*a, **o)[0]["logits"], a[1]))
+    batch = {"real": jax.random.normal(jax.random.key(0), (1, 4, 8, 8, 1))}
+    found = []
+    for critic in (whole, bare):
+        made = game(critic=critic, penalties=(penalty,))
+        state = made.init(jax.random.key(1), {"real": batch["real"][0]})
+        found.append(core.window_means(core.make_step(made)(state, batch)[1])[f"discriminator/{penalty.name}"])
+    assert found[0] == pytest.approx(found[1], rel=1e-5) and found[0] > 0
+
+
 def test_lecam_remembers():
     _, state, means = state_of("LeCam")
     assert (
@@ -281,3 +295,18 @@ def test_what_does_not_exist_is_told():
     ):
         with pytest.raises(InvalidInputError, match=message):
             game(*bad)
+    for bad, message in (
+        ({"hooks": (core.averaging(10.0),), "ema_halflife_images": 10.0}, "'generator' is averaged already"),
+        ({"hooks": (core.averaging(10.0), core.averaging(10.0))}, "'generator' is averaged already"),
+        ({"terms": (terms.lecam()._replace(name="a"), terms.lecam())}, "lecam is remembered by two"),
+        (
+            {"latent_scale": 1.0, "terms": (terms.lecam()._replace(hparams={"latent_scale": 1.0}),)},
+            "latent_scale are both",
+        ),
+        ({"critic_steps": 2, "penalties": (gans.r1(1.0, every=2),)}, "critic_steps=2 with a lazy penalty"),
+    ):
+        with pytest.raises(InvalidInputError, match=message):
+            game(*bad.pop("terms", ()), **bad).init(jax.random.key(0), first)
+    both = game(ema_halflife_images=10.0, hooks=(core.averaging(20.0, player="discriminator"),))
+    values = both.init(jax.random.key(0), first).hparams
+    assert values["ema_halflife_images"] == 10.0 and values["discriminator_ema_halflife_images"] == 20.0

@@ -121,3 +121,13 @@ def test_examples_changed_on_the_host_depend_on_seed_and_place_alone():
     assert not np.array_equal(first[0]["real"], other[0]["real"]) and made.spec["real"].shape == (1,)
     noise = np.concatenate([pixels(batch["real"]) for batch in first])
     assert len(set(noise)) > 8
+
+
+def test_each_level_of_changes_draws_for_itself():
+    """Two flips by one coin would never flip."""
+    row = np.tile(np.array([0, 255], np.uint8).reshape(1, 1, 2, 1), (64, 1, 1, 1))
+    once = data.transformed(data.Arrays("rows", {"real": row}), data.flip())
+    for twice in (data.transformed(once, data.flip()), data.transformed(data.renamed(once, real="real"), data.flip())):
+        [batch] = batches(twice, 1, size=64)
+        flipped = (batch["real"][:, 0, 0, 0] > 0).mean()
+        assert 0.2 < flipped < 0.8

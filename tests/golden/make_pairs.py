@@ -29,7 +29,7 @@ def main():
     entries = []
     for seed, channels in ((0, 3), (1, 1)):
         outputs, targets = pairs(seed, channels=channels)
-        wide = [(x.astype(np.float64), y.astype(np.float64)) for x, y in zip(outputs, targets, strict=True)]
+        wide = [(x.astype(np.float64) + 1, y.astype(np.float64) + 1) for x, y in zip(outputs, targets, strict=True)]
         window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "channel_axis": -1}
         entries.append(
             {

@@ -46,7 +46,7 @@ def test_translations_are_measured_in_the_loop_against_their_targets(tmp_path):
     runtime.train(made, tmp_path, say=lambda message: None)
     found = lines(tmp_path / "metrics.jsonl")
     assert [line["step"] for line in found if "eval/psnr" in line] == [2, 4]
-    assert sum(read) == len(held_out) == 180, "an example is read once, for metrics, grids and all"
+    assert read == [1, len(held_out)], "one to look at, and then each once, for metrics, grids and all"
 
     with runtime.Checkpointer(tmp_path / "checkpoints", keep_last=1, read_only=True) as saved:
         state = saved.restore(4, runtime.build_start(made, made.open_source().spec, runtime.make_mesh()).abstract)[
@@ -138,6 +138,11 @@ def test_own_metrics_see_clips_or_their_frames(tmp_path):
 
 def test_what_does_not_fit_is_refused():
     made = built("pix2pix")
+    cropped = data.transformed(data.digits(labels=True), data.crop(6))
+    with pytest.raises(InvalidInputError, match=r"stores images \(8, 8, 1\), and changes them to \(6, 6, 1\)"):
+        runtime.Evaluator(["fcd1k"], cropped, runtime.make_mesh(), ROOT)
+    with pytest.raises(InvalidInputError, match=r"stores 'inputs' as \(8, 8, 1\)"):
+        runtime.Conditions(data.renamed(cropped, inputs="real"))
     for wanted, message in (
         ("reconstruct:l1", "no function 'reconstruct': it has sample"),
         ("l1k", "expected one of fid"),

@@ -413,3 +413,12 @@ def test_schedules_differ_between_members_and_are_in_their_logs(tmp_path):
         runtime.train(made(end), alone, say=lambda message: None)
         last = json.loads((alone / "metrics.jsonl").read_text().splitlines()[-1])
         assert found[-1]["discriminator/r2"] == pytest.approx(last["discriminator/r2"], rel=1e-3)
+
+
+def test_a_member_cannot_set_what_a_schedule_moves():
+    moves = core.schedule({"r2_weight": core.linear(0.05, 0.1, 320)})
+    run = experiment(ring_game(hooks=(moves,)), **PLAIN)
+    for values in ({"r2_weight": 1.0}, {"r2_weight_start": 1.0}):
+        with pytest.raises(InvalidInputError, match=r"'r2_weight' moves by itself.*r2_weight_end"):
+            programs.check_members(run, RING, [sweep.Member(0, values)])
+    programs.check_members(run, RING, [sweep.Member(0, {"r2_weight": 1.0, "r2_weight_start": 1.0})])
