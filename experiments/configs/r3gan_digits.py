@@ -1,6 +1,8 @@
 """R3GAN, small, on the 8x8 digits inside scikit-learn: no data needed.
 
 python -m experiments.train --config=experiments/configs/r3gan_digits.py --workdir=runs/r3gan_digits
+
+Learning rate and gamma were chosen by the metric among eleven pairs, for a run as long as that of `digits` on two cores.
 """
 
 import ml_collections
@@ -15,27 +17,27 @@ def get_config() -> ml_collections.ConfigDict:
     return run_config(
         **MEMORY,
         batch_size=64,
-        steps=4000,
+        steps=3000,
         steps_per_dispatch=50,
         report_every=200,
         sample_every=1000,
         checkpoint_every=1000,
-        width=64,
-        groups=8,
+        width=16,
+        groups=4,
         blocks=1,
         latents=32,
-        gamma_start=0.1,
-        gamma_end=0.01,
-        learning_rate_start=5e-4,
-        learning_rate_end=1e-4,
+        gamma_start=2.0,
+        gamma_end=0.2,
+        learning_rate_start=1.2e-2,
+        learning_rate_end=1e-3,
         ema_halflife_images_end=10_000.0,
-        schedule_images=256_000.0,
+        schedule_images=192_000.0,
         dtype="float32",
     )
 
 
 def sweep() -> Space:
-    return {"gamma_start": LogUniform(0.01, 1.0), "learning_rate_start": LogUniform(1e-4, 2e-3)}
+    return {"gamma_start": LogUniform(0.2, 10.0), "learning_rate_start": LogUniform(1e-3, 3e-2)}
 
 
 def build(config: ml_collections.ConfigDict) -> Experiment:
