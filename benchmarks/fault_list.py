@@ -186,7 +186,7 @@ FAULTS: tuple[Fault, ...] = (
           "None if lazy or player == DISCRIMINATOR else getattr(view, writes)[1]",
           f"{_ADVERSARIAL} tests/gans/test_sngan.py"),
     Fault("R2 is taken at the reals", "gan_jax/gans/terms.py",
-          "zero_centered_penalty(view.fake_critic, view.fake)", "zero_centered_penalty(view.fake_critic, view.real)",
+          "logits(view.fake_critic(x)), view.fake)", "logits(view.fake_critic(x)), view.real)",
           _ADVERSARIAL),
     Fault("samples are never of the last class", "gan_jax/gans/standard.py",
           "jax.random.randint(key, (n,), 0, num_classes)", "jax.random.randint(key, (n,), 0, num_classes - 1)",

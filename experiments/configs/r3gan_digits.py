@@ -2,7 +2,7 @@
 
 python -m experiments.train --config=experiments/configs/r3gan_digits.py --workdir=runs/r3gan_digits
 
-Learning rate and gamma were chosen by the metric among eleven pairs, for a run as long as that of `digits` on two cores.
+Learning rate and gamma were chosen by the metric among eleven pairs, for a run as long as that of `digits`.
 """
 
 import ml_collections
