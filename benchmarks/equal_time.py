@@ -30,7 +30,7 @@ _ROOT = RESULTS.parents[1]
 
 
 def seconds(log: list[dict[str, Any]]) -> float:
-    """Of the iterations of a log."""
+    """Adds up what the iterations of a log took."""
     images = [0, *(line["images"] for line in log)]
     return sum((b - a) / line["images_per_second"] for a, b, line in zip(images, images[1:], log, strict=False))
 

@@ -70,7 +70,7 @@ def averaging(
 
 
 def _prefix(player: str, name: str) -> str:
-    """Of an average's hyperparameters; those of the generator's own have none."""
+    """Makes the prefix of an average's hyperparameters; the generator's unnamed average has none."""
     return f"{'' if player == 'generator' else f'{player}_'}{f'{name}_' if name else ''}"
 
 

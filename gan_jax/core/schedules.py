@@ -26,12 +26,12 @@ class Schedule(NamedTuple):
 
 
 def constant(value: float | int) -> Schedule:
-    """The same all the time."""
+    """Keeps a value as it is."""
     return Schedule(lambda images, p: p["value"], {"value": value})
 
 
 def linear(start: float | int, end: float | int, images: float | int, *, begin: float | int = 0) -> Schedule:
-    """From `start` to `end` in a straight line.
+    """Moves a value from `start` to `end` in a straight line.
 
     start + (end - start) clip((n - begin) / images, 0, 1), with n the images seen.
 
@@ -48,7 +48,7 @@ def linear(start: float | int, end: float | int, images: float | int, *, begin: 
 
 
 def cosine(start: float | int, end: float | int, images: float | int, *, begin: float | int = 0) -> Schedule:
-    """From `start` to `end` along half a cosine.
+    """Moves a value from `start` to `end` along half a cosine.
 
     start + (end - start) (1 - cos(pi t)) / 2, t = clip((n - begin) / images, 0, 1), with n the images seen.
 

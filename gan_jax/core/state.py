@@ -93,7 +93,7 @@ def create_state(
 
 
 def copied(player: PlayerState) -> PyTree:
-    """What an average begins as: a copy, since one buffer cannot be donated twice."""
+    """Copies parameters and model state, to begin an average: one buffer cannot be donated twice."""
     return jax.tree.map(jnp.copy, {"params": player.params, "model_state": player.model_state})
 
 

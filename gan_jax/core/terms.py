@@ -116,7 +116,7 @@ def term_hparams(terms: Sequence[Term]) -> dict[str, float]:
 
 
 def term_aux(terms: Sequence[Term]) -> dict[str, PyTree]:
-    """What terms remember, at the start.
+    """Collects what terms remember, as it is at the start.
 
     Raises:
       InvalidInputError: for two terms that remember something under one name.

@@ -55,7 +55,7 @@ class Combined:
         return "\n".join([f"{self.name}: {', '.join(self.sources)}, {how}", *parts])
 
     def fingerprint(self) -> str:
-        """Of those of the sources."""
+        """A hash of the sources' fingerprints."""
         parts = [f"{name} {source.fingerprint()}" for name, source in sorted(self.sources.items())]
         return hashlib.sha256("\n".join([str(self.paired), *parts]).encode()).hexdigest()
 
@@ -79,7 +79,7 @@ class Combined:
         return Feed({name: feed.data for name, feed in feeds.items()}, sent, fetch, stream)
 
     def __len__(self) -> int:
-        """Of the longest source: how many examples an epoch has."""
+        """The length of the longest source, which is an epoch."""
         return max(len(source) for source in self.sources.values())
 
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
@@ -179,7 +179,7 @@ class Renamed:
         return f"{self.source.summary()}\n  as {', '.join(f'{new} ({old})' for new, old in self.names.items())}"
 
     def fingerprint(self) -> str:
-        """Of the source and of the names."""
+        """A hash of the source's fingerprint and of the names."""
         names = [f"{new} {old}" for new, old in sorted(self.names.items())]
         return hashlib.sha256("\n".join([self.source.fingerprint(), *names]).encode()).hexdigest()
 
@@ -263,7 +263,7 @@ class Transformed:
         return f"{self.source.summary()}\n  changed at random in the step, to {shapes}"
 
     def fingerprint(self) -> str:
-        """Of the source, and of what it is changed to."""
+        """A hash of the source's fingerprint and of the shapes that it is changed to."""
         shapes = [f"{name} {x.shape} {x.dtype}" for name, x in sorted(self.spec.items())]
         return hashlib.sha256("\n".join([self.source.fingerprint(), *shapes]).encode()).hexdigest()
 

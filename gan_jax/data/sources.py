@@ -60,11 +60,11 @@ class Source(Protocol):
 
     @property
     def num_classes(self) -> int | None:
-        """Of `'label'`; None without labels."""
+        """The number of classes of `'label'`; None without labels."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Of the labels 0, 1, ...; empty where they have none."""
+        """Names of the labels 0, 1, ...; empty where they have none."""
 
     @property
     def spec(self) -> Spec:
@@ -150,7 +150,7 @@ class Arrays:
         )
 
     def fingerprint(self) -> str:
-        """Of every byte."""
+        """A hash of every byte."""
         return fingerprint(self.arrays, self.size)
 
     def feed(self, seed: int, draws: int, batch_size: int, places: order.Places) -> Feed:
@@ -226,7 +226,7 @@ class Records:
         return head + describe(seen, self.num_classes, self.class_names)
 
     def fingerprint(self) -> str:
-        """Of the number of examples, and of those that the summary shows."""
+        """A hash of the number of examples, and of those that the summary shows."""
         return fingerprint(self.shown, len(self.reader))
 
     def feed(self, seed: int, draws: int, batch_size: int, places: order.Places) -> Feed:
@@ -308,7 +308,7 @@ class Draws:
         )
 
     def fingerprint(self) -> str:
-        """Of the shapes only: what is drawn is in the experiment file."""
+        """A hash of the shapes only: what is drawn is in the experiment file."""
         return fingerprint({name: np.zeros(x.shape, x.dtype) for name, x in self.spec.items()}, 0)
 
     def feed(self, seed: int, draws: int, batch_size: int, places: order.Places) -> Feed:

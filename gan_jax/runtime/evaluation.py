@@ -87,7 +87,7 @@ class Evaluator:
         compared = dict.fromkeys(x.network for x in requests if x.metric.compares and x.metric.takes != PAIRS)
         self.real = {name: Side(self._reference(name)) for name in compared}
         self._targets: dict[tuple[str, str], Side] = {}
-        self.records = {x.name: self._record(x, n) for group in self.groups.values() for x, n in group}
+        self.records = {x.name: self._record(x, n, name) for name, group in self.groups.items() for x, n in group}
 
     def _admit(self, request: Request, functions: Resolve) -> None:
         """Settles which function a metric is of, and of how many of its outputs."""
@@ -235,15 +235,13 @@ class Evaluator:
         """Images of the reference, uint8."""
         return self.images_of.images(indices)
 
-    def _record(self, request: Request, count: int) -> dict[str, Any]:
-        metric = request.metric
-        mapped: dict[str, Any] = {}
-        record: dict[str, Any]
-        for function, group in self.groups.items():
-            inputs = self.inputs[function]
-            if inputs is not None and any(request is other for other, _ in group):
-                mapped = {"function": function, "inputs": inputs.source.name}
-                mapped["inputs_fingerprint"] = inputs.source.fingerprint()
+    def _record(self, request: Request, count: int, function: str) -> dict[str, Any]:
+        """The protocol that belongs to a metric's values."""
+        metric, inputs = request.metric, self.inputs[function]
+        mapped, record = dict[str, Any](), dict[str, Any]()
+        if inputs is not None:
+            mapped = {"function": function, "inputs": inputs.source.name}
+            mapped["inputs_fingerprint"] = inputs.source.fingerprint()
         if not request.network:
             record = {"reference": self.reference.name, "reference_fingerprint": self.reference.fingerprint()}
             return record | mapped | {"metric_version": metric.version, "samples": count}
