@@ -31,6 +31,12 @@ _INIT_FROM = flags.DEFINE_string(
     "init_from", "", "workdir of another run, whose networks this one begins with: fine-tuning, from step 0"
 )
 _INIT_STEP = flags.DEFINE_integer("init_step", None, "step of its checkpoint; the newest by default")
+_INIT_PLAYERS = flags.DEFINE_list(
+    "init_players",
+    [],
+    "which of this run's players begin as which players or averages of that run: OURS=THEIRS,..., such as "
+    "student=ema.generator,critic=generator; players that are not named begin anew. By default each as its namesake",
+)
 _EXIT = {DONE: commands.DONE, STOPPED: commands.STOPPED, DIVERGED: commands.DIVERGED}
 
 
@@ -44,6 +50,23 @@ def dry_run(experiment: runtime.Experiment) -> None:
         compile_program(experiment, source, mesh, start, 0, say)
 
 
+def _fill() -> dict[str, str]:
+    """What --init_players says, as `runtime.init_from` wants it."""
+    pairs = [pair.split("=") for pair in _INIT_PLAYERS.value]
+    if any(len(pair) != 2 or not all(pair) for pair in pairs) or len({pair[0] for pair in pairs}) < len(pairs):
+        raise InvalidInputError(f"--init_players={','.join(_INIT_PLAYERS.value)}: expected OURS=THEIRS,..., each once")
+    if pairs and not _INIT_FROM.value:
+        raise InvalidInputError("--init_players needs --init_from=WORKDIR, the run whose players they are")
+    return {ours: theirs for ours, theirs in pairs}
+
+
+def _begun_from() -> dict[str, Any] | None:
+    """Whose networks the run begins with, for the record."""
+    fill = _fill()
+    source = {"workdir": _INIT_FROM.value, "step": _INIT_STEP.value} | ({"players": fill} if fill else {})
+    return source if _INIT_FROM.value else None
+
+
 def train(
     experiment: runtime.Experiment, workdir: pathlib.Path, watchdog: runtime.Watchdog, stop: signals.StopRequest
 ) -> int:
@@ -54,7 +77,7 @@ def train(
         if not checkpoints.is_dir():
             raise InvalidInputError(f"--init_from={_INIT_FROM.value}: no workdir of a run; it has no {checkpoints}")
         record = workdir / "init_from.json"
-        options["begin"] = runtime.init_from(checkpoints, _INIT_STEP.value, record=record, say=say)
+        options["begin"] = runtime.init_from(checkpoints, _INIT_STEP.value, fill=_fill(), record=record, say=say)
     config = flags.FLAGS.config.to_dict()
     result = runtime.train(
         experiment, workdir, config=config, evaluation_cache=launch.cache_directory() / "evaluation", **options
@@ -81,7 +104,7 @@ def main(argv: Sequence[str]) -> int:
     config, path = flags.FLAGS.config, commands.config_path()
     with launch.launched() as watchdog, signals.stop_signals() as stop:
         module = workdirs.load_module(path)
-        others = {flag.name: flag.value for flag in (_DRY_RUN, _INIT_FROM, _INIT_STEP)}
+        others = {flag.name: flag.value for flag in (_DRY_RUN, _INIT_FROM, _INIT_STEP, _INIT_PLAYERS)}
         launch.agree(workdirs.versions(), config.to_dict(), path, others, watchdog.patience)
         experiment = module.build(config)
         if _DRY_RUN.value:
@@ -92,8 +115,8 @@ def main(argv: Sequence[str]) -> int:
                 "--workdir is missing: a directory for checkpoints and logs, such as --workdir=runs/digits"
             )
         workdir = pathlib.Path(_WORKDIR.value)
-        source = {"workdir": _INIT_FROM.value, "step": _INIT_STEP.value} if _INIT_FROM.value else None
-        launch.claim(workdir, lambda: workdirs.claim(workdir, path, config, init_from=source), watchdog.patience)
+        begun = _begun_from()
+        launch.claim(workdir, lambda: workdirs.claim(workdir, path, config, init_from=begun), watchdog.patience)
         return train(experiment, workdir, watchdog, stop)
 
 

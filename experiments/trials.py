@@ -16,7 +16,7 @@ import ml_collections
 from experiments import launch
 from gan_jax import core, runtime, sweep
 from gan_jax.data import Source
-from gan_jax.runtime import frozen, signals
+from gan_jax.runtime import signals
 from gan_jax.runtime.program import abstract_batches, init_state
 from gan_jax.sweep.space import Space, extremes
 from gan_jax.types import InvalidInputError
@@ -186,7 +186,7 @@ class _Trial:
     def traced(self) -> str:
         """The step, as text, with the shapes of its state."""
         batches = abstract_batches(self.experiment, self.source.spec)
-        state = jax.eval_shape(self._start).replace(frozen=frozen.shapes(self.experiment.frozen_networks))
+        state = jax.eval_shape(self._start).replace(frozen=self.experiment.frozen_networks.shapes())
         traced = jax.make_jaxpr(self.experiment.step)(state, batches)
         constants = [float(jnp.sum(jnp.abs(x))) for x in traced.consts if jnp.issubdtype(x.dtype, jnp.floating)]
         return f"{_ADDRESS.sub('', str(traced))}\n{constants}"

@@ -27,7 +27,7 @@ from experiments.settings import FREE
 from gan_jax import runtime
 from gan_jax.core import GANState
 from gan_jax.host import write_json
-from gan_jax.runtime.program import build_start
+from gan_jax.runtime.program import abstract_state
 from gan_jax.types import InvalidInputError
 
 _PACKAGES = ("gan_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
@@ -261,7 +261,7 @@ class Run:
         self.experiment = load_module(self.workdir / "experiment.py").build(config)
         self.mesh = runtime.make_mesh(jax.local_devices()[:1]) if mesh is None else mesh
         with jax.set_mesh(self.mesh):
-            self._abstract = build_start(self.experiment, spec, self.mesh).abstract
+            self._abstract = {"state": abstract_state(self.experiment, spec, self.mesh)}
         self._checkpointer = runtime.Checkpointer(
             self.workdir / "checkpoints",
             keep_last=1,

@@ -92,6 +92,7 @@ class View:
       generator: `(*inputs) -> (outputs, model state)`, with parameters and noise bound.
       discriminator: `(x) -> (outputs, model state)`, with parameters, labels and the augmentation of the reals bound.
       fake_discriminator: the same with the augmentation of the fakes.
+      draw: `(key) -> inputs`, other inputs of the same batch: new latents, the same labels.
       fakes: takes what the discriminator sees from the generator's outputs; all of them unless told otherwise.
     """
 
@@ -102,6 +103,7 @@ class View:
     generator: Callable[..., tuple[PyTree, PyTree]]
     discriminator: Callable[[PyTree], tuple[PyTree, PyTree]]
     fake_discriminator: Callable[[PyTree], tuple[PyTree, PyTree]]
+    draw: Callable[[PRNGKey], tuple[PyTree, ...]]
     fakes: Callable[[PyTree], PyTree] = lambda made: made
 
     @functools.cached_property
@@ -239,5 +241,11 @@ class Game(NamedTuple):
 
     @property
     def sample(self) -> Callable[..., PyTree]:
-        """The function of that name."""
+        """The function of that name.
+
+        Raises:
+          InvalidInputError: if the game has none.
+        """
+        if "sample" not in self.functions:
+            raise InvalidInputError(f"this game has no function 'sample': it has {', '.join(self.functions)}")
         return self.functions["sample"]

@@ -12,7 +12,7 @@ def adam(
     *,
     eps: float = 1e-8,
     eps_root: float = 0.0,
-    lazy_interval: int = 0,
+    lazy_interval: int | float = 0,
 ) -> optax.GradientTransformation:
     """Adam with its learning rate and betas as arrays in the optimiser state (`optax.inject_hyperparams`).
 
@@ -23,7 +23,8 @@ def adam(
       eps: added to the root of the second moment.
       eps_root: added under the root; above 0 the update has a derivative where gradients are 0 (`unrolled` needs it).
       lazy_interval: k of a penalty that runs every k-th step in a phase of its own and shares this optimiser; the
-        learning rate is then multiplied by c = k / (k + 1) and the betas raised to the power c. 0 for none.
+        learning rate is then multiplied by c = k / (k + 1) and the betas raised to the power c. Of several such
+        penalties 1 / sum(1 / k), for one update of each every k-th step. 0 for none.
 
     Returns:
       An optax transformation.

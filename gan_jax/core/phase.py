@@ -20,9 +20,8 @@ Gradient = tuple[PyTree, Out, Array]  # the gradient, what the loss reports, its
 def gradient(phase: Phase, state: GANState, batch: Batch, key: PRNGKey) -> Gradient:
     """The gradient of a phase's loss with respect to its player's parameters, everything else as in the state."""
     whole = {name: player.replace(params=gather(player.params)) for name, player in state.players.items()}
-    (loss, out), gradient = jax.value_and_grad(phase.loss, has_aux=True)(
-        whole[phase.player].params, state.replace(players=whole), batch, key
-    )
+    state = state.replace(players=whole, frozen=gather(state.frozen))
+    (loss, out), gradient = jax.value_and_grad(phase.loss, has_aux=True)(whole[phase.player].params, state, batch, key)
     return scatter(gradient), out, loss
 
 

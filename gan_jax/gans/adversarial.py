@@ -83,13 +83,14 @@ class Augmentation(NamedTuple):
 def with_adam(options: dict[str, Any], learning_rate: float, b1: float, b2: float = 0.999) -> dict[str, Any]:
     """Options for `adversarial` with Adam for both players where they name no optimiser.
 
-    Each is corrected for that player's lazy term among the options, if there is one; see `core.adam`.
+    Each is corrected for that player's lazy terms among the options, if there are any; see `core.adam`.
     """
     terms = [*options.get("penalties", ()), *options.get("terms", ())]
 
     def adam(player: str) -> optax.GradientTransformation:
-        lazy = max([term.every for term in terms if term.player == player], default=1)  # the rarest moves Adam least
-        return core.adam(learning_rate, b1, b2, lazy_interval=lazy if lazy > 1 else 0)
+        lazy = [term.every for term in terms if term.player == player and term.every > 1]
+        interval = lazy[0] if len(lazy) == 1 else 1 / sum(1 / every for every in lazy) if lazy else 0
+        return core.adam(learning_rate, b1, b2, lazy_interval=interval)
 
     return {f"{player}_optimizer": adam(player) for player in ("generator", "discriminator")} | options
 

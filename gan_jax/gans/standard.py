@@ -100,9 +100,12 @@ def standard_game(
                 seen = preprocess(augment_key, x, state), *condition(batch)
                 return discriminator.apply(judge.params, judge.model_state, *seen, train=True, key=network_key)
 
+            def draw(key: PRNGKey) -> tuple[PyTree, ...]:
+                return core.constrain_batch(inputs(key, batch, state.hparams))
+
             view = View(
-                batch, real(batch), core.constrain_batch(inputs(input_key, batch, state.hparams)), state, generate,
-                functools.partial(criticize, keys.real), functools.partial(criticize, keys.fake_critic), fakes,
+                batch, real(batch), draw(input_key), state, generate, functools.partial(criticize, keys.real),
+                functools.partial(criticize, keys.fake_critic), draw, fakes,
             )  # fmt: skip
             writes = "generated" if player == GENERATOR else "judged"
             return view, keys.terms, None if lazy else getattr(view, writes)[1]

@@ -12,9 +12,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from gan_jax import losses, regularizers
-from gan_jax.core import constrain_batch
 from gan_jax.losses import GANLoss
-from gan_jax.types import InvalidInputError, Metrics, Prior, PRNGKey, Term, Value, View
+from gan_jax.types import InvalidInputError, Metrics, PRNGKey, Term, Value, View
 
 GENERATOR, DISCRIMINATOR = "generator", "discriminator"
 Pick = Callable[[PyTree], PyTree]
@@ -293,11 +292,12 @@ def latent_consistency(
     )
 
 
-def mode_seeking(prior: Prior, weight: float = 1.0) -> Term:
+def mode_seeking(weight: float = 1.0) -> Term:
     """MSGAN's term of the generator: other latents shall give another sample (`losses.mode_seeking`).
 
+    The first of the generator's inputs are the latents; the others (labels) are the same for both samples.
+
     Args:
-      prior: of the first of the generator's inputs; the others (labels) are kept.
       weight: see `Term`.
 
     Returns:
@@ -305,8 +305,7 @@ def mode_seeking(prior: Prior, weight: float = 1.0) -> Term:
     """
 
     def value(view: View, key: PRNGKey) -> Value:
-        z, *rest = view.inputs
-        other = constrain_batch(prior.sample(key, z.shape[0]))
+        (z, *rest), (other, *_) = view.inputs, view.draw(key)
         return Value(losses.mode_seeking(view.fake, view.generate(other, *rest), z, other))
 
     return Term("mode_seeking", GENERATOR, weight, value)
@@ -396,6 +395,60 @@ def perceptual(
         return Value(losses.perceptual(features(params, target(view)), features(params, view.fake)))
 
     return Term(name, GENERATOR, weight, value)
+
+
+def distance(
+    loss: Callable[[Array, Array], Array] = losses.maximum_mean_discrepancy,
+    weight: float = 1.0,
+    *,
+    features: Pick = LOGITS,
+    name: str = "distance",
+) -> tuple[Term, Term]:
+    """A distance of distributions that the generator makes small and the discriminator large, as in MMD GAN.
+
+    Args:
+      loss: `(real_features, fake_features) -> distance`, such as `losses.energy_distance`.
+      weight: of both players' terms.
+      features: takes them, `[b, d]`, from the discriminator's outputs.
+      name: see `Term`.
+
+    Returns:
+      A term of the discriminator and one of the generator, in place of `gan_loss` or beside it.
+
+    References:
+      Li et al., "MMD GAN", arXiv:1705.08584, 2017; Bellemare et al., "The Cramer Distance", arXiv:1705.10743, 2017.
+    """
+
+    def of(sign: float) -> Callable[[View, PRNGKey], Value]:
+        return lambda view, key: Value(sign * loss(features(view.real_out), features(view.fake_out)))
+
+    return Term(name, DISCRIMINATOR, weight, of(-1.0)), Term(name, GENERATOR, weight, of(1.0))
+
+
+def orthogonal(
+    weight: float = 1e-4,
+    player: str = GENERATOR,
+    *,
+    kernels: Callable[[PyTree], PyTree] = lambda params: params,
+    off_diagonal: bool = True,
+) -> Term:
+    """Orthogonal regularisation of a player's kernels, as in BigGAN (`regularizers.orthogonal`).
+
+    Args:
+      weight: see `Term`; BigGAN's 1e-4 is 5e-5 here.
+      player: whose.
+      kernels: takes them from its parameters; BigGAN leaves out the embeddings.
+      off_diagonal: see there.
+
+    Returns:
+      The term.
+    """
+
+    def value(view: View, key: PRNGKey) -> Value:
+        found = kernels(view.state.players[player].params)
+        return Value(regularizers.orthogonal(found, off_diagonal=off_diagonal))
+
+    return Term("orthogonal", player, weight, value)
 
 
 def _check_weight(name: str, value: float) -> None:

@@ -224,6 +224,8 @@ class Checkpointer:
     def restore(self, step: int, abstract: PyTree) -> PyTree:
         """One checkpoint, exactly as `abstract` describes it; all processes of a run must call it.
 
+        Where a run is only looked at (`read_only`), `abstract` may have fewer entries at the top than the checkpoint.
+
         Args:
           step: which.
           abstract: tree of `jax.ShapeDtypeStruct`s with shardings, on any number of devices and processes.
@@ -239,10 +241,12 @@ class Checkpointer:
         return self._restore(step, abstract)
 
     def _restore(self, step: int, abstract: PyTree) -> PyTree:
-        wanted = flatten(abstract)
+        wanted, stored = flatten(abstract), self._stored(step)
+        tops = {name.partition(".")[0] for name in wanted}
+        looked_at = {name: x for name, x in stored.items() if not self._read_only or name.partition(".")[0] in tops}
         about = json.loads((self.directory / str(step) / _SEAL).read_text())["about"]
         differences = [] if self._about is None else _compare(about or {}, self._about)
-        differences += _differences(wanted, self._stored(step))
+        differences += _differences(wanted, looked_at)
         if differences:
             shown = "\n  ".join(differences[:20]) + (
                 f"\n  and {len(differences) - 20} more" if differences[20:] else ""
@@ -251,8 +255,17 @@ class Checkpointer:
                 f"checkpoint {self.directory / str(step)} is of another game or configuration:\n  {shown}\n"
                 "resume with the configuration that made it, or use another workdir"
             )
-        arrays = self._manager.restore(step, args=ocp.args.StandardRestore(wanted))
-        return _rebuild(abstract, arrays)
+        return _rebuild(abstract, self._whole(step, wanted))
+
+    def _whole(self, step: int, wanted: dict[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
+        """All arrays of a checkpoint, since Orbax restores no part of one; those that are wanted as they are wanted."""
+
+        def unasked(x: Any) -> jax.ShapeDtypeStruct:
+            mesh = jax.tree.leaves(wanted)[0].sharding.mesh
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=meshes.split_sharding(x, mesh))
+
+        whole = {name: wanted[name] if name in wanted else unasked(x) for name, x in self._stored(step).items()}
+        return self._manager.restore(step, args=ocp.args.StandardRestore(whole))
 
     def restore_some(self, step: int, wanted: dict[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
         """Arrays of a checkpoint by the names of `flatten`, whatever else it holds, for another game to begin with.
@@ -269,12 +282,7 @@ class Checkpointer:
                 f"checkpoint {self.directory / str(step)} has not the networks of this game:\n  "
                 + "\n  ".join(differences[:20])
             )
-        mesh = jax.tree.leaves(wanted)[0].sharding.mesh
-        whole = {
-            name: wanted.get(name, jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=meshes.split_sharding(x, mesh)))
-            for name, x in stored.items()
-        }
-        arrays = self._manager.restore(step, args=ocp.args.StandardRestore(whole))
+        arrays = self._whole(step, wanted)
         return {name: arrays[name] for name in wanted}
 
     def restore_part(self, step: int, prefixes: tuple[str, ...]) -> dict[str, np.ndarray]:

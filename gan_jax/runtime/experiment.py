@@ -15,7 +15,7 @@ from gan_jax.data import Source, renamed
 from gan_jax.eval import PAIRS, Metric
 from gan_jax.runtime.conditions import TARGET, Conditions
 from gan_jax.runtime.evaluation import directions
-from gan_jax.runtime.frozen import Frozen
+from gan_jax.runtime.frozen import Frozen, Networks
 from gan_jax.types import Batch, Game, InvalidInputError, PRNGKey, State
 
 Preview = Callable[[State, PRNGKey, Batch], Array]
@@ -139,6 +139,11 @@ class Experiment:
             )
         self.best()
         mapping = self.conditions is not None or RECONSTRUCT in self.game.functions
+        if self.sample_every and not self.has_samples and not self.previews:
+            raise InvalidInputError(
+                f"sample_every={self.sample_every}: this game has no function 'sample'; give `previews` (such as "
+                "`runtime.side_by_side(game, 'reconstruct')`), or set sample_every=0"
+            )
         if self.game.prior is None and (self.sample_every or self.metrics) and not mapping:
             raise InvalidInputError("conditions is missing: this game has no prior, so its samples need inputs to map")
         if self.previews and not mapping:
@@ -146,15 +151,20 @@ class Experiment:
                 f"previews {', '.join(self.previews)}: expected `conditions`, whose examples they show"
             )
 
+    @property
+    def has_samples(self) -> bool:
+        """Whether there is something to show as samples, and to compute metrics of samples with."""
+        return "sample" in self.game.functions
+
     @functools.cached_property
     def step(self) -> Step:
         """One iteration; the same function each time, so that it is traced once for all programs with it."""
         return make_step(self.game, self.update_rule)
 
     @functools.cached_property
-    def frozen_networks(self) -> dict[str, Frozen]:
-        """The networks that nothing trains, read when they are first asked for."""
-        return {name: read() for name, read in self.frozen.items()}
+    def frozen_networks(self) -> Networks:
+        """The networks that nothing trains, each read when it is first asked for."""
+        return Networks(self.frozen)
 
     @functools.cached_property
     def opened(self) -> Source:

@@ -1,7 +1,7 @@
 """Networks that a game uses and nothing trains: a teacher, a feature network, another run's generator."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -67,16 +67,91 @@ def trained_player(workdir: str | pathlib.Path, name: str = "ema.generator", *, 
     return Frozen(whole, f"{name} of {home / str(found)}")
 
 
-def arrays(frozen: Mapping[str, Frozen]) -> dict[str, PyTree]:
-    """What `state.frozen` is."""
-    return {name: network.params for name, network in frozen.items()}
+class Networks(Mapping[str, Frozen]):
+    """Networks that nothing trains, each read, and put on the devices, when it is first asked for."""
+
+    def __init__(self, readers: Mapping[str, Callable[[], Frozen]]) -> None:
+        """Reads nothing.
+
+        Args:
+          readers: a function for each that reads it.
+        """
+        self._readers = dict(readers)
+        self._read: dict[str, Frozen] = {}
+        self._placed: dict[tuple[str, Mesh], PyTree] = {}
+
+    def __getitem__(self, name: str) -> Frozen:
+        if name not in self._read:
+            with jax.ensure_compile_time_eval():  # it may be asked for within a trace, and is no part of that
+                self._read[name] = self._readers[name]()
+        return self._read[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._readers)
+
+    def __len__(self) -> int:
+        return len(self._readers)
+
+    def shapes(self) -> dict[str, PyTree]:
+        """Shapes and dtypes of all of them."""
+        params = {name: network.params for name, network in self.items()}
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype), params)
+
+    def on(self, mesh: Mesh, names: Iterable[str] | None = None) -> dict[str, PyTree]:
+        """Their arrays on the devices of a mesh: replicated, or split over `fsdp` like the arrays of players.
+
+        Args:
+          mesh: which; an empty one for the arrays as they were read.
+          names: of those that are wanted; all by default.
+
+        Returns:
+          What `state.frozen` is.
+        """
+        return {name: self._on(mesh, name) for name in (self if names is None else names)}
+
+    def _on(self, mesh: Mesh, name: str) -> PyTree:
+        if mesh.empty:
+            return self[name].params
+        if (name, mesh) not in self._placed:
+            self._placed[name, mesh] = jax.tree.map(lambda x: put(x, meshes.split_sharding(x, mesh)), self[name].params)
+        return self._placed[name, mesh]
 
 
-def shapes(frozen: Mapping[str, Frozen]) -> dict[str, PyTree]:
-    """Shapes and dtypes of frozen networks."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype), arrays(frozen))
+class _Asked(Mapping[str, PyTree]):
+    """In place of `state.frozen` while a function is traced: notes which networks the function takes."""
+
+    def __init__(self, networks: Networks) -> None:
+        self._networks, self.names = networks, set[str]()
+
+    def __getitem__(self, name: str) -> PyTree:
+        params = self._networks[name].params
+        self.names.add(name)
+        return params
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._networks)
+
+    def __len__(self) -> int:
+        return len(self._networks)
 
 
-def place(frozen: Mapping[str, Frozen], mesh: Mesh) -> dict[str, PyTree]:
-    """Frozen networks on the devices of a mesh: replicated, or split over `fsdp` like the arrays of players."""
-    return jax.tree.map(lambda x: put(x, meshes.split_sharding(x, mesh)), arrays(frozen))
+jax.tree_util.register_pytree_node(  # a function that takes the whole mapping takes all networks
+    _Asked,
+    lambda asked: ([asked[name] for name in asked], list(asked)),
+    lambda names, values: dict(zip(names, values, strict=True)),  # type: ignore[arg-type,return-value]
+)
+
+
+def used(networks: Networks, function: Callable[[Mapping[str, PyTree]], PyTree]) -> frozenset[str]:
+    """The networks that a function takes, found by tracing it; the others are not read.
+
+    Args:
+      networks: which there are.
+      function: of what is in place of `state.frozen`.
+
+    Returns:
+      Their names.
+    """
+    asked = _Asked(networks)
+    jax.eval_shape(lambda: function(asked))
+    return frozenset(asked.names)

@@ -33,13 +33,13 @@ def diversity(experiment: Experiment, state: GANState, key: Array) -> Array | No
 
     Returns:
       The mean distance, in units of the samples (images: 0 to 2), on the devices, which work on when this returns;
-      None if the game has no prior, and the experiment fewer than two inputs for samples.
+      None if the game makes no samples, or has no prior and the experiment fewer than two inputs for them.
     """
     pairs = _PAIRS
     if experiment.game.prior is None:
         mapped = experiment.conditions is not None or "reconstruct" in experiment.game.functions
         pairs = min(_PAIRS, len(experiment.examples) // 2) if mapped else 0
-    if not pairs:
+    if not pairs or not experiment.has_samples:
         return None
     classes = experiment.game.num_classes if experiment.game.prior is not None else None
     label = None if classes is None else np.tile(np.arange(pairs, dtype=np.int32) % classes, 2)

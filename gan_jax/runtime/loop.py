@@ -161,7 +161,7 @@ class Loop:
     def sample(self, step: int, state: GANState) -> Callable[[], None]:
         """Begins a grid of samples, from the same latents every time, and the previews; what it returns saves them."""
         settings, count = self.experiment, self.experiment.sample_count
-        samples = begin_samples(settings, state, self.grid_key(), count)
+        samples = begin_samples(settings, state, self.grid_key(), count) if settings.has_samples else None
         shown = {
             name: begin_outputs(settings, preview, state, self.grid_key(), settings.examples.read(0, count))
             for name, preview in settings.previews.items()
@@ -169,11 +169,15 @@ class Loop:
 
         def save() -> None:
             if hosts.is_primary():
-                columns = grid_columns(count, settings.game.num_classes)
-                path = self.logger.picture(settings.preview(np.asarray(samples), columns), step)
-                for name, images in shown.items():
-                    self.logger.picture(settings.preview(np.asarray(images), math.isqrt(count)), step, name)
-                beside = f", and {', '.join(shown)} beside it" if shown else ""
-                self.say(f"samples in {path}{beside}")
+                pictures = (
+                    {"": (samples, grid_columns(count, settings.game.num_classes))} if settings.has_samples else {}
+                )
+                pictures |= {name: (images, math.isqrt(count)) for name, images in shown.items()}
+                paths = [
+                    self.logger.picture(settings.preview(np.asarray(images), columns), step, name)
+                    for name, (images, columns) in pictures.items()
+                ]
+                beside = f", and {', '.join(list(pictures)[1:])} beside it" if paths[1:] else ""
+                self.say(f"samples in {paths[0]}{beside}")
 
         return save

@@ -13,7 +13,7 @@ from jaxtyping import PyTree
 
 from gan_jax.core import GANState, Window, constrain_batch, empty_window, make_scan, num_draws
 from gan_jax.data import Feed, Source
-from gan_jax.runtime import describe, frozen
+from gan_jax.runtime import describe
 from gan_jax.runtime import mesh as meshes
 from gan_jax.runtime.experiment import Experiment
 from gan_jax.types import Batch, Spec
@@ -73,7 +73,7 @@ def abstract_batches(experiment: Experiment, spec: Spec) -> dict[str, jax.ShapeD
 
 def start_window(experiment: Experiment, state: GANState, spec: Spec) -> Window:
     """No metrics yet, of the names that the experiment's step gives."""
-    whole = state.replace(frozen=frozen.shapes(experiment.frozen_networks))
+    whole = state.replace(frozen=experiment.frozen_networks.shapes())
     return empty_window(experiment.step, whole, abstract_batches(experiment, spec))
 
 
@@ -95,7 +95,16 @@ def build_start(experiment: Experiment, spec: Spec, mesh: Mesh) -> Start:
         window = start_window(experiment, state, spec)
         return {"state": state, "window": window, "rollbacks": jnp.int32(0)}
 
-    key = meshes.put_replicated(jax.random.key(experiment.seed), mesh)
+    return _start(init, experiment.seed, mesh)
+
+
+def abstract_state(experiment: Experiment, spec: Spec, mesh: Mesh) -> GANState:
+    """Shapes, dtypes and shardings of a game's state, of which no step is traced and no frozen network read."""
+    return _start(lambda key: {"state": init_state(experiment, spec, key)}, experiment.seed, mesh).abstract["state"]
+
+
+def _start(init: Callable[[jax.Array], Carried], seed: int, mesh: Mesh) -> Start:
+    key = meshes.put_replicated(jax.random.key(seed), mesh)
     traced = jax.jit(init).trace(key)  # compiled only where it is wanted: a resume needs shapes alone
     shapes = traced.out_info
     constrained = jax.tree.unflatten(jax.tree.structure(shapes), meshes.constraints(traced.jaxpr.jaxpr))
@@ -128,7 +137,7 @@ def build_program(experiment: Experiment, source: Source, mesh: Mesh, start: Sta
     game, length = experiment.game, experiment.dispatch_length(step)
     size, places = experiment.batch_size, meshes.local_places(mesh, experiment.batch_size)
     feed: Feed = source.feed(experiment.seed, num_draws(game, experiment.update_rule), size, places)
-    data = meshes.put_replicated(feed.data, mesh), frozen.place(experiment.frozen_networks, mesh)
+    data = meshes.put_replicated(feed.data, mesh), experiment.frozen_networks.on(mesh)
 
     def whole(local: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         shape = (*local.shape[:_INPUT_AXIS], size, *local.shape[_INPUT_AXIS + 1 :])

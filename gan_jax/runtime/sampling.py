@@ -3,11 +3,11 @@
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import PartitionSpec
 from jaxtyping import PyTree
 
 from gan_jax.core import GANState
@@ -21,28 +21,50 @@ from gan_jax.types import Batch, InvalidInputError
 CHUNK = 256  # samples that `stream_samples` draws from one key
 
 
-@functools.lru_cache(maxsize=8)
-def _compiled(function: Callable[..., PyTree], n: int, truncation: float | None, meshed: bool) -> Callable[..., PyTree]:
-    """`(state, key data, **options) -> samples`, whole on every device of the mesh if one is in force."""
+class _Compiled:
+    """A function of a game, compiled; it gets those frozen networks that it takes, and no others are read."""
 
-    def sample(state: GANState, key: jax.Array, **options: PyTree) -> PyTree:
-        state = state.replace(players=gather(state.players), ema=gather(state.ema))
-        made = function(state, jax.random.wrap_key_data(key), n=n, truncation=truncation, **options)
+    def __init__(self, function: Callable[..., PyTree], meshed: bool) -> None:
+        """Compiles nothing yet.
+
+        Args:
+          function: `(state, key, *arguments) -> outputs`.
+          meshed: whether a mesh is in force; outputs are then whole on every device of it.
+        """
+
+        def run(state: GANState, key: jax.Array, *arguments: PyTree) -> PyTree:
+            whole = {name: gather(getattr(state, name)) for name in ("players", "ema", "frozen")}
+            return function(state.replace(**whole), jax.random.wrap_key_data(key), *arguments)
+
+        self._run, self._jitted = run, jax.jit(run, out_shardings=PartitionSpec() if meshed else None)
+        self._used: dict[Any, frozenset[str]] = {}  # by the structure of the arguments
+
+    def __call__(self, experiment: Experiment, state: GANState, key: jax.Array, *arguments: PyTree) -> PyTree:
+        """The outputs, on the devices, which work on when this returns."""
+        networks, words = experiment.frozen_networks, cast(jax.Array, np.asarray(jax.random.key_data(key)))
+        kind = jax.tree.structure(arguments)
+        if networks and kind not in self._used:
+            self._used[kind] = frozen.used(networks, lambda x: self._run(state.replace(frozen=x), words, *arguments))
+        taken = networks.on(jax.sharding.get_mesh(), self._used.get(kind, ()))
+        return self._jitted(state.replace(frozen=taken), words, *arguments)
+
+
+@functools.lru_cache(maxsize=8)
+def _sampling(function: Callable[..., PyTree], n: int, truncation: float | None, meshed: bool) -> _Compiled:
+    def sample(state: GANState, key: jax.Array, options: Mapping[str, PyTree]) -> PyTree:
+        made = function(state, key, n=n, truncation=truncation, **options)
         return constrain_batch(made) if meshed and n % jax.sharding.get_abstract_mesh().size == 0 else made
 
-    return jax.jit(sample, out_shardings=PartitionSpec() if meshed else None)
+    return _Compiled(sample, meshed)
 
 
-@functools.lru_cache(maxsize=2)
-def _placed(experiment: Experiment, mesh: Mesh | None) -> dict[str, PyTree]:
-    networks = experiment.frozen_networks
-    return frozen.arrays(networks) if mesh is None else frozen.place(networks, mesh)
+@functools.lru_cache(maxsize=8)
+def _mapping(function: Callable[..., PyTree], by_name: bool, meshed: bool) -> _Compiled:
+    def run(state: GANState, key: jax.Array, examples: Batch) -> PyTree:
+        rest = {"label": examples[LABEL]} if LABEL in examples else {}
+        return function(state, key, examples[INPUTS], **rest) if by_name else function(state, key, examples)
 
-
-def _frozen(experiment: Experiment) -> dict[str, PyTree]:
-    """The experiment's frozen networks, on the devices of the mesh in force, put there once."""
-    mesh = jax.sharding.get_mesh()
-    return _placed(experiment, None if mesh.empty else mesh)
+    return _Compiled(run, meshed)
 
 
 def begin_samples(
@@ -72,7 +94,7 @@ def begin_samples(
       Samples `[n, ...]`, whole on every device.
 
     Raises:
-      InvalidInputError: for a label that the game does not have.
+      InvalidInputError: for a game that makes no samples, or a label that it does not have.
     """
     game = experiment.game
     if inputs is None and game.prior is None:
@@ -85,8 +107,8 @@ def begin_samples(
         if wrong:
             raise InvalidInputError(f"label={wrong}: this game has classes 0 to {game.num_classes - 1}")
     options = {name: value for name, value in (("label", label), ("inputs", inputs)) if value is not None}
-    sample = _compiled(game.functions["sample"], n, truncation, not jax.sharding.get_abstract_mesh().empty)
-    return sample(state.replace(frozen=_frozen(experiment)), np.asarray(jax.random.key_data(key)), **options)
+    sample = _sampling(game.sample, n, truncation, not jax.sharding.get_abstract_mesh().empty)
+    return sample(experiment, state, key, options)
 
 
 def sample_grid(experiment: Experiment, state: GANState, key: jax.Array, n: int, **options: Any) -> np.ndarray:
@@ -111,21 +133,8 @@ def begin_outputs(
       Its outputs, whole on every device, which work on when this returns.
     """
     named = experiment.game.functions[function] if isinstance(function, str) else function
-    meshed = not jax.sharding.get_abstract_mesh().empty
-    whole = state.replace(frozen=_frozen(experiment))
-    run = _mapping(named, isinstance(function, str), meshed)
-    return run(whole, np.asarray(jax.random.key_data(key)), dict(examples))
-
-
-@functools.lru_cache(maxsize=8)
-def _mapping(function: Callable[..., PyTree], by_name: bool, meshed: bool) -> Callable[..., PyTree]:
-    def run(state: GANState, key: jax.Array, examples: Batch) -> PyTree:
-        state = state.replace(players=gather(state.players), ema=gather(state.ema))
-        rest = {"label": examples[LABEL]} if LABEL in examples else {}
-        wrapped = jax.random.wrap_key_data(key)
-        return function(state, wrapped, examples[INPUTS], **rest) if by_name else function(state, wrapped, examples)
-
-    return jax.jit(run, out_shardings=PartitionSpec() if meshed else None)
+    run = _mapping(named, isinstance(function, str), not jax.sharding.get_abstract_mesh().empty)
+    return run(experiment, state, key, dict(examples))
 
 
 def stream_samples(

@@ -23,7 +23,7 @@ from gan_jax import core
 from gan_jax.core.sharding import TRIAL_AXIS
 from gan_jax.data import Source
 from gan_jax.host import put
-from gan_jax.runtime import Experiment, frozen
+from gan_jax.runtime import Experiment
 from gan_jax.runtime.checkpoint import path_name
 from gan_jax.runtime.health import all_finite
 from gan_jax.runtime.program import Start, init_state, start_window
@@ -228,7 +228,7 @@ def build_population(
     length, size = experiment.dispatch_length(step), experiment.batch_size
     draws = core.num_draws(experiment.game, experiment.update_rule)
     feeds = [source.feed(members[max(slot, 0)].seed, draws, size, np.arange(size)) for slot in slots]
-    networks = frozen.arrays(experiment.frozen_networks)
+    networks = {name: network.params for name, network in experiment.frozen_networks.items()}
     data, data_axes = _stack_data([(feed.data, networks) for feed in feeds], mesh)
     inputs_of_one = feeds[0].sent(length)
     stacked = NamedSharding(mesh, _spec(0))

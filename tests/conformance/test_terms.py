@@ -57,7 +57,13 @@ def distance(view, key):
     return Value(losses.l1(view.fake, mlp().apply(teacher["params"], {}, *view.inputs, train=False)[0]))
 
 
-TEACHER = runtime.Frozen({"params": mlp().init(jax.random.key(1), jnp.zeros((1, 4)))[0]}, "a test")
+TEACHER = runtime.Frozen(
+    {
+        "params": mlp().init(jax.random.key(1), jnp.zeros((1, 4)))[0],
+        "large": np.random.default_rng(0).integers(0, 255, 2**20, np.uint8),
+    },
+    "a test",
+)
 DIFF = augment.diff_augment(["color"])
 LATE = Term("late", "generator", 1.0, lambda view, key: Value(view.fake**2), ramp=(16, 32))
 IDEAS = {
@@ -70,7 +76,10 @@ IDEAS = {
         *terms.consistency(lambda key, x: DIFF(key, x, 1.0), fake_weight=10.0), augment=gans.Augmentation(DIFF)
     ),
     "zCR": lambda: game(*terms.latent_consistency()),
-    "mode seeking": lambda: game(terms.mode_seeking(Z)),
+    "mode seeking": lambda: game(terms.mode_seeking(), latent_scale=0.5),
+    "MMD and orthogonal kernels": lambda: game(
+        *terms.distance(features=terms.named("embedding")), terms.orthogonal(), conditional=True
+    ),
     "2C and ADC-GAN": lambda: game(
         *heads.conditional_contrastive(), *heads.auxiliary_discriminative(), conditional=True
     ),
@@ -189,9 +198,58 @@ def test_a_frozen_network_is_in_no_checkpoint_and_another_is_refused(tmp_path):
     with runtime.Checkpointer(tmp_path / "run" / "checkpoints", keep_last=1, read_only=True) as saved:
         names = saved.names(STEPS)
     assert names and not [name for name in names if "teacher" in name or "frozen" in name]
+    files = (tmp_path / "run" / "checkpoints" / str(STEPS)).rglob("*")
+    assert sum(x.stat().st_size for x in files if x.is_file()) < TEACHER.params["large"].nbytes / 2
     other = runtime.Frozen(jax.tree.map(lambda x: x + 1, TEACHER.params), "another")
     with pytest.raises(InvalidInputError, match="frozen teacher"):
         train(dataclasses.replace(run, frozen={"teacher": lambda: other}, steps=6), tmp_path / "run")
+
+
+def test_sampling_reads_the_frozen_networks_that_it_takes_and_no_others(tmp_path):
+    """A student is sampled where its teacher is not; what asks for one, or for all, gets them."""
+    read = []
+
+    def reader(name):
+        def read_it():
+            read.append(name)
+            return TEACHER
+
+        return read_it
+
+    made = experiment("frozen network")
+    teach = lambda state, key, inputs: mlp().apply(state.frozen["teacher"]["params"], {}, inputs, train=False)[0]  # noqa: E731
+    every = lambda state, key, inputs: sum(jnp.sum(x) for x in jax.tree.leaves(state.frozen)) * inputs  # noqa: E731
+    made = dataclasses.replace(
+        made, game=made.game._replace(functions={**made.game.functions, "teach": teach, "every": every}),
+        frozen={name: reader(name) for name in ("teacher", "other")},
+    )  # fmt: skip
+    with jax.set_mesh(runtime.make_mesh()):
+        state = runtime.program.abstract_state(made, REAL.spec, runtime.make_mesh())
+        state = made.game.init(jax.random.key(0), {"real": jnp.zeros((16, 8, 8, 1))})
+        key, z = jax.random.key(0), np.ones((8, 4), np.float32)
+        runtime.sample_grid(made, state, key, 8)
+        assert read == []
+        taught = runtime.sampling.begin_outputs(made, "teach", state, key, {"inputs": z})
+        assert read == ["teacher"] and np.allclose(taught, mlp().apply(TEACHER.params["params"], {}, z, train=False)[0])
+        runtime.sampling.begin_outputs(made, "every", state, key, {"inputs": z})
+        assert read == ["teacher", "other"]
+
+
+def test_a_game_without_samples_shows_and_measures_its_other_functions(tmp_path):
+    made = experiment("feature matching")
+    functions = {"reconstruct": lambda state, key, inputs: 0.5 * inputs}
+    options = {"game": made.game._replace(functions=functions), "metrics": "l1", "evaluate_every": 2}
+    with pytest.raises(InvalidInputError, match="sample_every=4: this game has no function 'sample'; give `previews`"):
+        dataclasses.replace(made, sample_every=4, **options)
+    previews = {"halves": runtime.side_by_side(options["game"], "reconstruct")}
+    made = dataclasses.replace(made, sample_every=4, previews=previews, **options)
+    train(made, tmp_path)
+    assert [path.name for path in (tmp_path / "samples").iterdir()] == ["halves_00000004.png"]
+    last = lines(tmp_path)[-1]
+    assert 0 < last["eval/l1"] < 1 and "samples/diversity" not in last
+    state = made.game.init(jax.random.key(0), {"real": jnp.zeros((16, 8, 8, 1))})
+    with pytest.raises(InvalidInputError, match="this game has no function 'sample': it has reconstruct"):
+        runtime.sample_grid(made, state, jax.random.key(0), 4)
 
 
 def test_a_player_of_another_run_is_frozen_or_fills_several(tmp_path):

@@ -336,6 +336,11 @@ def test_fine_tuning_that_can_not_be(whole, half, tmp_path):
     assert "no checkpoint of step 7" in refused(tmp_path / "c", f"--init_from={whole}", "--init_step=7")
     workdir = half(tmp_path / "run")
     assert "has checkpoints already, and did not begin from" in refused(workdir, f"--init_from={whole}")
+    assert "--init_players needs --init_from" in refused(tmp_path / "d", "--init_players=generator=generator")
+    output = refused(tmp_path / "e", f"--init_from={whole}", "--init_players=generator")
+    assert "--init_players=generator: expected OURS=THEIRS" in output
+    output = refused(tmp_path / "f", f"--init_from={whole}", "--init_players=judge=ema.generator,generator=generator")
+    assert "expected players of this game (discriminator, generator)" in output and "'judge': 'ema.generator'" in output
 
 
 def test_the_best_checkpoint_is_kept(tmp_path):

@@ -11,7 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gan_jax import losses, nets, regularizers
+from gan_jax import core, gans, losses, nets, regularizers
+from gan_jax.core.phase import gradient as phase_gradient
+from gan_jax.types import Network
 
 HERE = pathlib.Path(__file__).with_name("r3gan")
 CASES = pytest.mark.parametrize("conditional", [False, True])
@@ -141,6 +143,37 @@ def test_both_losses_and_their_gradients(conditional):
     close(value, arrays["out/g/loss"], 1e-5)
     close(adversarial, arrays["out/g/adversarial"], 1e-5)
     close(norms(gradient), np.sort(arrays["out/g/gradnorm"]), 1e-4)
+
+
+@CASES
+def test_the_game_makes_that_step(conditional):
+    """The phases of `gans.r3gan`: what they log, and their gradients, at the official trainer's latents."""
+    meta, arrays = read("step", conditional)
+    generate, g = network(nets.R3GANGenerator, meta["args"]["G"], arrays, "w/G/", conditional)
+    judge, d = network(nets.R3GANDiscriminator, meta["args"]["D"], arrays, "w/D/", conditional)
+    z, gamma = jnp.asarray(arrays["in/z"]), float(arrays["in/gamma"])
+
+    def fixed(apply, params):
+        return Network(
+            lambda key, *inputs: (params, {}),
+            lambda params, model_state, *inputs, train, key=None: (apply(params, *inputs), model_state),
+        )
+
+    prior = core.normal(z.shape[1])._replace(sample=lambda key, n, truncation=None: z[:n])
+    classes = {"num_classes": meta["args"]["G"]["ConditionDimension"]} if conditional else {}
+    game = gans.r3gan(fixed(generate, g), fixed(judge, d), prior, gamma=(gamma, 0.1 * gamma), **classes)
+    batch = {"real": images(arrays["in/x"])} | {"label": x for x in label(arrays)}
+    state, key = game.init(jax.random.key(0), batch), jax.random.key(1)
+    assert [(phase.player, phase.every, phase.reuse_batch) for phase in game.phases] == [
+        ("discriminator", 1, False),
+        ("generator", 1, False),
+    ]
+    for phase, ours in zip(game.phases, ("d", "g"), strict=True):
+        gradient, out, loss = phase_gradient(phase, state, batch, key)
+        close(loss, arrays[f"out/{ours}/loss"], 1e-4)
+        for name in ("r1", "r2") if ours == "d" else ():
+            close(out.metrics[name], np.mean(arrays[f"out/d/{name}"]), 1e-4)
+        close(norms(gradient), np.sort(arrays[f"out/{ours}/gradnorm"]), 1e-4)
 
 
 def test_networks_of_every_preset_of_r3gan_have_as_many_parameters_as_the_authors():

@@ -13,7 +13,7 @@ from gan_jax import core, data, gans, losses, nets, runtime, sweep
 from gan_jax.runtime.program import build_program, build_start
 from gan_jax.runtime.signals import StopRequest
 from gan_jax.sweep import members as programs
-from gan_jax.types import InvalidInputError
+from gan_jax.types import InvalidInputError, Term, Value
 from tests.conformance.games import GAMES, REAL
 
 RING = data.ring()
@@ -107,10 +107,13 @@ def test_a_member_is_the_run_that_it_would_be_alone(cache, monkeypatch):
     One after the other where caches hold no two members of a device, and side by side where they do.
     """
     monkeypatch.setattr(programs, "_CPU_BYTES", cache)
-    run = experiment(ring_game(latent_scale=1.0), steps=200, report_every=200, checkpoint_every=200, **PLAIN)
+    near = Term("near", "generator", 0.1, lambda view, key: Value((view.fake - view.state.frozen["point"]) ** 2))
+    options = {"frozen": {"point": lambda: runtime.Frozen(np.array([1.0, -1.0], np.float32), "a test")}} | PLAIN
+    game = ring_game(latent_scale=1.0, terms=(near,))
+    run = experiment(game, steps=200, report_every=200, checkpoint_every=200, **options)
     members = [
         sweep.Member(seed, {**dict.fromkeys(RATES, rate), "latent_scale": scale, "r2_weight": weight,
-                            "ema_halflife_images": 5000 * rate})
+                            "near_weight": weight, "ema_halflife_images": 5000 * rate})
         for seed, rate, scale, weight in ((0, 0.01, 1.0, 0.05), (7, 0.05, 0.5, 0.1), (2**31, 0.2, 2.0, 0.0))
     ]  # fmt: skip
     population, _ = population_after(run, members, run.steps)
