@@ -57,7 +57,7 @@ def _fill() -> dict[str, str]:
         raise InvalidInputError(f"--init_players={','.join(_INIT_PLAYERS.value)}: expected OURS=THEIRS,..., each once")
     if pairs and not _INIT_FROM.value:
         raise InvalidInputError("--init_players needs --init_from=WORKDIR, the run whose players they are")
-    return {ours: theirs for ours, theirs in pairs}
+    return dict(pairs)  # type: ignore[arg-type]  # of two each
 
 
 def _begun_from() -> dict[str, Any] | None:

@@ -162,7 +162,7 @@ def test_the_game_makes_that_step(conditional):
     prior = core.normal(z.shape[1])._replace(sample=lambda key, n, truncation=None: z[:n])
     classes = {"num_classes": meta["args"]["G"]["ConditionDimension"]} if conditional else {}
     game = gans.r3gan(fixed(generate, g), fixed(judge, d), prior, gamma=(gamma, 0.1 * gamma), **classes)
-    batch = {"real": images(arrays["in/x"])} | {"label": x for x in label(arrays)}
+    batch = {"real": images(arrays["in/x"])} | dict(zip(["label"], label(arrays), strict=False))
     state, key = game.init(jax.random.key(0), batch), jax.random.key(1)
     assert [(phase.player, phase.every, phase.reuse_batch) for phase in game.phases] == [
         ("discriminator", 1, False),
