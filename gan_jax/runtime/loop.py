@@ -17,9 +17,8 @@ from gan_jax.runtime.evaluation import Evaluator
 from gan_jax.runtime.experiment import EVALUATED, Experiment
 from gan_jax.runtime.health import all_finite, diversity, moving
 from gan_jax.runtime.logging import Pace, Silent, duration
-from gan_jax.runtime.preview import grid_columns
 from gan_jax.runtime.program import Carried, Program
-from gan_jax.runtime.sampling import begin_outputs, begin_samples, stream_samples
+from gan_jax.runtime.sampling import begin_pictures, stream_samples
 from gan_jax.runtime.signals import StopRequest
 from gan_jax.runtime.watchdog import Watchdog
 
@@ -160,24 +159,15 @@ class Loop:
 
     def sample(self, step: int, state: GANState) -> Callable[[], None]:
         """Begins a grid of samples, from the same latents every time, and the previews; what it returns saves them."""
-        settings, count = self.experiment, self.experiment.sample_count
-        samples = begin_samples(settings, state, self.grid_key(), count) if settings.has_samples else None
-        shown = {
-            name: begin_outputs(settings, preview, state, self.grid_key(), settings.examples.read(0, count))
-            for name, preview in settings.previews.items()
-        }
+        shown = begin_pictures(self.experiment, state, self.grid_key())
 
         def save() -> None:
             if hosts.is_primary():
-                pictures = (
-                    {"": (samples, grid_columns(count, settings.game.num_classes))} if settings.has_samples else {}
-                )
-                pictures |= {name: (images, math.isqrt(count)) for name, images in shown.items()}
                 paths = [
-                    self.logger.picture(settings.preview(np.asarray(images), columns), step, name)
-                    for name, (images, columns) in pictures.items()
+                    self.logger.picture(self.experiment.preview(np.asarray(images), columns), step, name)
+                    for name, (images, columns) in shown.items()
                 ]
-                beside = f", and {', '.join(list(pictures)[1:])} beside it" if paths[1:] else ""
+                beside = f", and {', '.join(list(shown)[1:])} beside it" if paths[1:] else ""
                 self.say(f"samples in {paths[0]}{beside}")
 
         return save

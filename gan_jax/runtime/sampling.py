@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
@@ -16,6 +17,7 @@ from gan_jax.eval import SAMPLES
 from gan_jax.runtime import frozen
 from gan_jax.runtime.conditions import INPUTS, LABEL
 from gan_jax.runtime.experiment import Experiment, Preview
+from gan_jax.runtime.preview import grid_columns
 from gan_jax.types import Batch, InvalidInputError
 
 CHUNK = 256  # samples that `stream_samples` draws from one key
@@ -135,6 +137,26 @@ def begin_outputs(
     named = experiment.game.functions[function] if isinstance(function, str) else function
     run = _mapping(named, isinstance(function, str), not jax.sharding.get_abstract_mesh().empty)
     return run(experiment, state, key, dict(examples))
+
+
+def begin_pictures(experiment: Experiment, state: GANState, key: jax.Array) -> dict[str, tuple[PyTree, int]]:
+    """What a run shows on its way: samples, under the name '', and the experiment's previews.
+
+    Args:
+      experiment: whose game.
+      state: of the game.
+      key: fixes the latents.
+
+    Returns:
+      By name the images, whole on every device, which work on when this returns, and how many belong in a row.
+    """
+    count, shown = experiment.sample_count, dict[str, tuple[PyTree, int]]()
+    if experiment.has_samples:
+        shown[""] = begin_samples(experiment, state, key, count), grid_columns(count, experiment.game.num_classes)
+    for name, preview in experiment.previews.items():
+        images = begin_outputs(experiment, preview, state, key, experiment.examples.read(0, count))
+        shown[name] = images, math.isqrt(count)
+    return shown
 
 
 def stream_samples(
