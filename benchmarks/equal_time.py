@@ -16,9 +16,9 @@ import jax
 from absl import app, flags
 
 from benchmarks.measure import RESULTS, put, record, recorded, spread, table
-from experiments.launch import cache_directory
-from experiments.workdir import load_module
 from gan_jax import runtime
+from gan_jax.runs import load_module
+from gan_jax.runtime.environment import cache_directory
 
 _CONFIGS = flags.DEFINE_list("configs", ["digits", "r3gan_digits"], "names in experiments/configs")
 _SEEDS = flags.DEFINE_integer("seeds", 5, "of each")

@@ -20,8 +20,9 @@ from absl import app, flags
 from PIL import Image
 
 import gan_jax
-from experiments.workdir import load_module, versions
 from gan_jax import data, runtime
+from gan_jax.runs import load_module
+from gan_jax.runtime.environment import versions
 
 _DATA = flags.DEFINE_string("data_dir", "", "where TFDS has mnist and cifar10_jpeg")
 _RECORD = flags.DEFINE_string("record", "", "the name of the library's commit; empty to print only")

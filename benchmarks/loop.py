@@ -25,6 +25,7 @@ from gan_jax.runtime.checkpoint import Checkpointer
 from gan_jax.runtime.logging import Logger
 from gan_jax.runtime.loop import Loop
 from gan_jax.runtime.program import Start, build_program, build_start
+from gan_jax.runtime.progress import Progress
 from gan_jax.runtime.signals import StopRequest
 
 _STEPS = flags.DEFINE_integer("steps", 6000, "iterations of a turn; the default is the config's", lower_bound=1000)
@@ -73,8 +74,10 @@ class Bench:
             workdir = pathlib.Path(directory)
             logger, vote = Logger(workdir, 0), hosts.Vote(self.mesh)
             with Checkpointer(workdir / "checkpoints", keep_last=3, every=1000, about=self.experiment.about()) as saver:
+                quiet = lambda text: None  # noqa: E731
+                progress = Progress(0, self.experiment.steps, quiet)
                 loop = Loop(
-                    self.experiment, program, saver, logger, StopRequest(), vote, runtime.Watchdog(), lambda text: None
+                    self.experiment, program, saver, logger, StopRequest(), vote, runtime.Watchdog(), quiet, progress
                 )
                 status, _, carried = loop.run(0, self.start.init())
                 saver.wait()

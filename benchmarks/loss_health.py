@@ -21,8 +21,8 @@ import numpy as np
 from absl import app, flags, logging
 
 from benchmarks.zoo import all_losses, positive
-from experiments.workdir import versions
 from gan_jax import core, data, gans, losses, nets, runtime
+from gan_jax.runtime.environment import versions
 
 HERE = pathlib.Path(__file__).parent
 RESULTS = HERE / "results" / "loss_health.jsonl"

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.workdir import versions
+from gan_jax.runtime.environment import versions
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 Run = Callable[[], None]  # does some work, and returns when it is done

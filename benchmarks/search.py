@@ -36,9 +36,9 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks.measure import RESULTS, put, record, recorded, spread, table
-from experiments.launch import cache_directory
-from experiments.workdir import Run
 from gan_jax import runtime
+from gan_jax.runs import Run
+from gan_jax.runtime.environment import cache_directory
 from gan_jax.sweep import space as spaces
 from gan_jax.sweep.logs import read_lines
 

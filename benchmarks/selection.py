@@ -22,10 +22,10 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks.measure import RESULTS, bootstrap, put, record, recorded, spread, table
-from experiments.launch import cache_directory
-from experiments.workdir import Run
 from gan_jax import data, runtime
 from gan_jax.host import from_uint8
+from gan_jax.runs import Run
+from gan_jax.runtime.environment import cache_directory
 
 _DATA = flags.DEFINE_string("data_dir", "", "where TFDS prepared mnist")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/selection", "of the trained run")

@@ -23,8 +23,8 @@ import numpy as np
 from absl import app, flags, logging
 
 from benchmarks.measure import RESULTS, put, record, recorded, spread, table
-from experiments.launch import cache_directory
 from gan_jax import core, data, gans, losses, nets, runtime
+from gan_jax.runtime.environment import cache_directory
 from gan_jax.types import Game
 
 _DATA = flags.DEFINE_string("data_dir", "", "where TFDS prepared mnist")

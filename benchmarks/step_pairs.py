@@ -20,8 +20,8 @@ import jax
 from absl import app, flags
 
 from benchmarks.measure import RESULTS, record, recorded, table
-from experiments.workdir import load_module
 from gan_jax import augment, core, gans, losses, nets, runtime
+from gan_jax.runs import load_module
 from gan_jax.runtime.program import build_start, compile_program
 
 _BEFORE = flags.DEFINE_string("before", "", "a working tree of the commit to compare with")

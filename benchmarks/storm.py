@@ -25,7 +25,7 @@ from typing import Any
 
 from absl import app, flags
 
-from experiments.workdir import versions
+from gan_jax.runtime.environment import versions
 
 HERE = pathlib.Path(__file__).parent
 RESULTS = HERE / "results" / "storm.jsonl"

@@ -1,6 +1,6 @@
 """gan_jax: generative adversarial networks for JAX.
 
-The rooms are imported on first use, so that `import gan_jax.losses` pays for jax alone.
+Packages are imported on first use, so that `import gan_jax.losses` pays for jax alone.
 """
 
 import importlib
@@ -15,10 +15,12 @@ __all__ = [
     "data",
     "eval",
     "gans",
+    "load",
     "losses",
     "metrics",
     "nets",
     "regularizers",
+    "runs",
     "runtime",
     "sweep",
     "types",
@@ -26,6 +28,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "load":
+        return importlib.import_module("gan_jax.runs").load
     if name in __all__:
         return importlib.import_module(f"gan_jax.{name}")
     raise AttributeError(f"module 'gan_jax' has no attribute {name!r}; it has {', '.join(__all__)}")

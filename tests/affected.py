@@ -15,6 +15,7 @@ import grimp
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGES = ("gan_jax", "experiments", "benchmarks", "tests")
 COMMANDS = ("train", "sample", "evaluate", "sweep")  # of `tests.processes`, which names them by words
+COMMANDS_HOMES = ("gan_jax.cli", "gan_jax.runs")  # packages that only commands use: their tests are those of commands
 PAGES = {"tests/test_docs.py", "tests/test_readme.py"}
 ALWAYS = {"tests/test_house.py"}
 EVERYTHING = {"pyproject.toml", "tests/__init__.py", "tests/conftest.py", "tests/preload.py"}
@@ -27,13 +28,15 @@ def module_of(file: str) -> str:
 
 def near(graph: grimp.ImportGraph, changed: str) -> set[str]:
     """The test modules that import a module, or what its own package hands on of it, or start its command."""
-    home = "experiments" if changed.startswith("experiments.") else ".".join(changed.split(".")[:2])
+    own = ".".join(changed.split(".")[:2])
+    homes = COMMANDS_HOMES if own in COMMANDS_HOMES or changed.startswith("experiments.") else (own,)
     passing, new, found = set[str](), {changed}, {changed}
     while new:
         passing |= new
         importers = set[str]().union(*(graph.find_modules_that_directly_import(module) for module in new))
         found |= importers
-        new = {x for x in importers if f"{x}.".startswith(f"{home}.") or x == "tests.processes"} - passing
+        inside = {x for x in importers if any(f"{x}.".startswith(f"{home}.") for home in homes)}
+        new = (inside | importers & {"tests.processes"}) - passing
     return {module for module in found if module.split(".")[-1].startswith("test_")}
 
 
@@ -42,7 +45,9 @@ def build_graph() -> grimp.ImportGraph:
     sys.path.insert(0, str(ROOT))
     graph = grimp.build_graph(*PACKAGES, cache_dir=None)
     for command in COMMANDS:
+        graph.add_import(importer="tests.processes", imported=f"gan_jax.cli.{command}")
         graph.add_import(importer="tests.processes", imported=f"experiments.{command}")
+        graph.add_import(importer=f"gan_jax.cli.{command}", imported="gan_jax.cli.flags")
     return graph
 
 

@@ -6,7 +6,7 @@ import sys
 
 sys.modules["pandas"] = None  # scikit-learn would import it, which starts a thread
 for _name in (
-    "experiments.pictures", "experiments.worker", "flax.nnx", "gan_jax.sweep.pictures", "gan_jax.sweep.study",
+    "flax.nnx", "gan_jax.runs.pictures", "gan_jax.sweep.pictures", "gan_jax.sweep.study", "gan_jax.sweep.worker",
     "jax.experimental.multihost_utils", "matplotlib.figure", "ml_collections.config_flags", "scipy.stats.qmc",
     "sklearn.datasets", "tensorflow_datasets", "tests.conformance.games", "tests.processes",
 ):  # fmt: skip

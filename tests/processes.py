@@ -29,7 +29,7 @@ import jax
 import numpy as np
 import psutil
 
-from experiments.launch import processor
+from gan_jax.runtime.environment import processor
 from tests import QUICK_XLA
 
 ROOT = pathlib.Path(__file__).parents[1]

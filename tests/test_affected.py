@@ -17,7 +17,7 @@ def graph():
          {"tests/experiments/test_resume.py"}),
         ("gan_jax/runtime/loop.py", {"tests/runtime/test_train.py"}, {"tests/losses/test_adversarial.py"}),
         ("experiments/train.py", {"tests/experiments/test_commands.py"}, {"tests/losses/test_adversarial.py"}),
-        ("experiments/settings.py", {"tests/experiments/test_commands.py"}, {"tests/losses/test_adversarial.py"}),
+        ("gan_jax/runs/settings.py", {"tests/experiments/test_commands.py"}, {"tests/losses/test_adversarial.py"}),
         ("tests/losses/test_adversarial.py", {"tests/losses/test_adversarial.py"}, {"tests/nets/test_nets.py"}),
         ("tests/golden/losses.json", {"tests/golden/test_losses.py"}, {"tests/nets/test_nets.py"}),
         ("docs/losses.md", PAGES, {"tests/nets/test_nets.py"}),

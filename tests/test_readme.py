@@ -24,7 +24,7 @@ def test_flags_of_the_commands_exist(tmp_path):
 
 def test_python_blocks_run(tmp_path):
     code = [block for kind, block in BLOCKS if kind == "python"]
-    assert len(code) == 2 and "from experiments.workdir import load" in code[0]  # tested in tests/experiments
+    assert len(code) == 2 and "from gan_jax import load" in code[0]  # tested in tests/experiments
     exec(compile(code[1], "README.md", "exec"), {"__name__": "readme"})
 
 

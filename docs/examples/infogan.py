@@ -3,10 +3,9 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import ml_collections
 
-from experiments.settings import run_config, run_settings
 from gan_jax import core, data, gans, losses, nets
+from gan_jax.runs import Config, run_config, run_settings
 from gan_jax.runtime import Experiment, image_grid
 from gan_jax.types import Prior
 
@@ -39,14 +38,14 @@ def coded(dim: int) -> Prior:
     return Prior(sample, interpolate)
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config() -> Config:
     return run_config(
         batch_size=64, steps=4000, steps_per_dispatch=50, report_every=200, sample_every=1000, checkpoint_every=1000,
         learning_rate=5e-4, information_weight=1.0, r1_gamma=0.02,
     )  # fmt: skip
 
 
-def build(config: ml_collections.ConfigDict) -> Experiment:
+def build(config: Config) -> Experiment:
     game = gans.adversarial(
         nets.from_linen(nets.MLPGenerator((8, 8, 1), (256, 256))),
         nets.from_linen(Critic()),

@@ -2,11 +2,10 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
-from experiments.settings import run_config, run_settings
 from gan_jax import core, data, gans, losses, nets
+from gan_jax.runs import Config, run_config, run_settings
 from gan_jax.runtime import Experiment, image_grid, side_by_side
 from gan_jax.sweep.space import LogUniform, Space
 
@@ -40,7 +39,7 @@ def pairs(part):
     return data.Arrays(f"blurred digits ({part})", {"a": blurred[chosen], "b": sharp[chosen]})
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config() -> Config:
     return run_config(
         batch_size=64, steps=2000, steps_per_dispatch=50, report_every=200, sample_every=1000, checkpoint_every=1000,
         metrics="psnr,l1", evaluate_every=1000, best_metric="eval/psnr", learning_rate=2e-4, l1_weight=100.0,
@@ -51,7 +50,7 @@ def sweep() -> Space:
     return {"l1_weight": LogUniform(1.0, 100.0)}
 
 
-def build(config: ml_collections.ConfigDict) -> Experiment:
+def build(config: Config) -> Experiment:
     game = gans.standard_game(
         nets.from_linen(Translator()),
         nets.from_linen(PatchCritic()),

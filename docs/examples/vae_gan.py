@@ -3,10 +3,9 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import ml_collections
 
-from experiments.settings import run_config, run_settings
 from gan_jax import core, data, gans, losses, nets
+from gan_jax.runs import Config, run_config, run_settings
 from gan_jax.runtime import Experiment, image_grid, side_by_side
 from gan_jax.types import Term, Value
 
@@ -42,14 +41,14 @@ def similarity(view, key):
     return Value(losses.perceptual(features, view.real_out["features"]))
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config() -> Config:
     return run_config(
         batch_size=64, steps=4000, steps_per_dispatch=50, metrics="psnr", evaluate_every=1000,
         learning_rate=3e-4, kl_weight=0.01, similarity_weight=10.0,
     )  # fmt: skip
 
 
-def build(config: ml_collections.ConfigDict) -> Experiment:
+def build(config: Config) -> Experiment:
     network = nets.from_linen(Autoencoder())
 
     def reconstruct(state, key, images):

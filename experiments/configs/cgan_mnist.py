@@ -1,21 +1,19 @@
 """Class-conditional GAN on MNIST: an embedded label in the generator, a projection in the discriminator.
 
-python -m experiments.train --config=experiments/configs/cgan_mnist.py --workdir=runs/cgan_mnist --config.data_dir=DIR
+gan-jax train --config=cgan_mnist --workdir=runs/cgan_mnist --config.data_dir=DIR
 """
 
-import ml_collections
-
-from experiments.settings import MEMORY, network, run_config, run_settings
 from gan_jax import core, data, gans, nets
+from gan_jax.runs import MEMORY, Config, network, run_config, run_settings
 from gan_jax.runtime import Experiment, image_grid
 
 _CLASSES = 10
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config() -> Config:
     return run_config(
         **MEMORY,
-        data_dir="",
+        data_dir="",  # directory of the TFDS data sets
         batch_size=64,
         steps=4000,
         steps_per_dispatch=10,
@@ -23,15 +21,15 @@ def get_config() -> ml_collections.ConfigDict:
         sample_every=500,
         checkpoint_every=500,
         sample_count=80,
-        latents=100,
-        width=32,
-        learning_rate=2e-4,
-        ema_halflife_images=10_000.0,
-        dtype="float32",
+        latents=100,  # dimensions of the latents
+        width=32,  # channels of the networks' widest layers
+        learning_rate=2e-4,  # Adam's, of both players
+        ema_halflife_images=10_000.0,  # half-life of the averaged generator, in images
+        dtype="float32",  # float32, or bfloat16 for the networks' products
     )
 
 
-def build(config: ml_collections.ConfigDict) -> Experiment:
+def build(config: Config) -> Experiment:
     generator = nets.DCGANGenerator(28, 1, config.width, num_classes=_CLASSES, dtype=config.dtype)
     discriminator = nets.DCGANDiscriminator(config.width, num_classes=_CLASSES, dtype=config.dtype)
     game = gans.cgan(

@@ -1,43 +1,41 @@
 """DCGAN on a folder of images of your own; with sub-folders as classes, a conditional one.
 
-python -m experiments.train --config=experiments/configs/dcgan_folder.py --workdir=runs/mine --config.data_dir=DIR
+gan-jax train --config=dcgan_folder --workdir=runs/mine --config.data_dir=DIR
   --config.num_classes=K  for K sub-folders
   --config.augment=ada    for a few thousand images or fewer: adaptive augmentation; or diff, for DiffAugment
 """
 
-import ml_collections
-
-from experiments.settings import MEMORY, network, run_config, run_settings
 from gan_jax import augment, core, data, gans, nets
+from gan_jax.runs import MEMORY, Config, network, run_config, run_settings
 from gan_jax.runtime import Experiment, image_grid
 from gan_jax.types import InvalidInputError
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config() -> Config:
     return run_config(
         **MEMORY,
-        data_dir="",
-        image_size=64,
-        channels=3,
-        num_classes=0,
+        data_dir="",  # directory of the TFDS data sets
+        image_size=64,  # height and width that images are resized to
+        channels=3,  # 3 for colour, 1 for grey
+        num_classes=0,  # sub-folders, as classes; 0 for none
         batch_size=64,
         steps=50_000,
         steps_per_dispatch=10,
         report_every=100,
         sample_every=1000,
         checkpoint_every=1000,
-        latents=100,
-        width=64,
-        learning_rate=2e-4,
-        ema_halflife_images=10_000.0,
-        augment="none",
-        augment_target=0.6,
-        augment_speed_images=500_000.0,
-        dtype="float32",
+        latents=100,  # dimensions of the latents
+        width=64,  # channels of the networks' widest layers
+        learning_rate=2e-4,  # Adam's, of both players
+        ema_halflife_images=10_000.0,  # half-life of the averaged generator, in images
+        augment="none",  # none, diff (DiffAugment) or ada
+        augment_target=0.6,  # mean sign of D(real) that ADA aims at
+        augment_speed_images=500_000.0,  # images in which ADA's probability can go 0 to 1
+        dtype="float32",  # float32, or bfloat16 for the networks' products
     )
 
 
-def augmentation(config: ml_collections.ConfigDict) -> gans.Augmentation | None:
+def augmentation(config: Config) -> gans.Augmentation | None:
     choices = {
         "none": None,
         "diff": gans.Augmentation(augment.diff_augment()),
@@ -50,7 +48,7 @@ def augmentation(config: ml_collections.ConfigDict) -> gans.Augmentation | None:
     return choices[config.augment]
 
 
-def build(config: ml_collections.ConfigDict) -> Experiment:
+def build(config: Config) -> Experiment:
     classes = config.num_classes or None
     game = gans.dcgan(
         network(

@@ -1,34 +1,32 @@
 """DCGAN on MNIST as in the paper, with an averaged generator.
 
-python -m experiments.train --config=experiments/configs/dcgan_mnist.py --workdir=runs/dcgan_mnist --config.data_dir=DIR
+gan-jax train --config=dcgan_mnist --workdir=runs/dcgan_mnist --config.data_dir=DIR
 """
 
-import ml_collections
-
-from experiments.settings import MEMORY, network, run_config, run_settings
 from gan_jax import core, data, gans, nets
+from gan_jax.runs import MEMORY, Config, network, run_config, run_settings
 from gan_jax.runtime import Experiment, image_grid
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config() -> Config:
     return run_config(
         **MEMORY,
-        data_dir="",
+        data_dir="",  # directory of the TFDS data sets
         batch_size=64,
         steps=8000,
         steps_per_dispatch=10,
         report_every=100,
         sample_every=1000,
         checkpoint_every=1000,
-        latents=100,
-        width=32,
-        learning_rate=2e-4,
-        ema_halflife_images=10_000.0,
-        dtype="float32",
+        latents=100,  # dimensions of the latents
+        width=32,  # channels of the networks' widest layers
+        learning_rate=2e-4,  # Adam's, of both players
+        ema_halflife_images=10_000.0,  # half-life of the averaged generator, in images
+        dtype="float32",  # float32, or bfloat16 for the networks' products
     )
 
 
-def build(config: ml_collections.ConfigDict) -> Experiment:
+def build(config: Config) -> Experiment:
     game = gans.dcgan(
         network(nets.DCGANGenerator(28, 1, config.width, dtype=config.dtype), config),
         network(nets.DCGANDiscriminator(config.width, dtype=config.dtype), config),

@@ -1,17 +1,15 @@
 """DCGAN on the 8x8 digits inside scikit-learn: the default, which needs no data.
 
-python -m experiments.train --workdir=runs/digits
+gan-jax train --workdir=runs/digits
 """
 
-import ml_collections
-
-from experiments.settings import MEMORY, network, run_config, run_settings
 from gan_jax import core, data, gans, nets
+from gan_jax.runs import MEMORY, Config, network, run_config, run_settings
 from gan_jax.runtime import Experiment, image_grid
 from gan_jax.sweep.space import LogUniform, Space
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config() -> Config:
     return run_config(
         **MEMORY,
         batch_size=64,
@@ -20,12 +18,12 @@ def get_config() -> ml_collections.ConfigDict:
         report_every=200,
         sample_every=1000,
         checkpoint_every=1000,
-        latents=64,
-        width=64,
-        learning_rate=5e-4,
-        r1_gamma=0.02,
-        ema_halflife_images=10_000.0,
-        dtype="float32",
+        latents=64,  # dimensions of the latents
+        width=64,  # channels of the networks' widest layers
+        learning_rate=5e-4,  # Adam's, of both players
+        r1_gamma=0.02,  # weight of R1, the penalty at reals
+        ema_halflife_images=10_000.0,  # half-life of the averaged generator, in images
+        dtype="float32",  # float32, or bfloat16 for the networks' products
     )
 
 
@@ -33,7 +31,7 @@ def sweep() -> Space:
     return {"learning_rate": LogUniform(5e-5, 5e-3), "r1_gamma": LogUniform(0.002, 2.0)}
 
 
-def build(config: ml_collections.ConfigDict) -> Experiment:
+def build(config: Config) -> Experiment:
     game = gans.dcgan(
         network(nets.DCGANGenerator(8, 1, config.width, dtype=config.dtype), config),
         network(nets.DCGANDiscriminator(config.width, norm="none", dtype=config.dtype), config),

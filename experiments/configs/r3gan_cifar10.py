@@ -1,6 +1,6 @@
 """R3GAN on CIFAR-10 with labels, with the networks, schedules and augmentation of the paper and its authors' code.
 
-python -m experiments.train --config=experiments/configs/r3gan_cifar10.py --workdir=runs/r3gan --config.data_dir=DIR
+gan-jax train --config=r3gan_cifar10 --workdir=runs/r3gan --config.data_dir=DIR
   --config.dtype=bfloat16      the finest three stages in half precision, as theirs
   --config.conditional=False   without labels
   --config.width=96 --config.groups=12   small networks, for a few cores
@@ -9,42 +9,40 @@ The data set read is CIFAR-10 after JPEG compression, `cifar10_jpeg`; for the of
 --config.dataset=cifar10.
 """
 
-import ml_collections
-
-from experiments.settings import MEMORY, network, run_config, run_settings
 from gan_jax import augment, core, data, gans, nets
+from gan_jax.runs import MEMORY, Config, network, run_config, run_settings
 from gan_jax.runtime import Experiment, image_grid
 
 _PAPER = gans.R3GAN_SCHEDULES["cifar10"]
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config() -> Config:
     return run_config(
         **MEMORY,
-        data_dir="",
-        dataset="cifar10_jpeg",
-        conditional=True,
+        data_dir="",  # directory of the TFDS data sets
+        dataset="cifar10_jpeg",  # name of the TFDS data set
+        conditional=True,  # whether both networks see the labels
         batch_size=_PAPER.batch_size,
         steps=488_000,
         steps_per_dispatch=10,
         report_every=100,
         sample_every=2000,
         checkpoint_every=2000,
-        width=768,
-        groups=96,
-        latents=64,
-        gamma_start=_PAPER.gamma[0],
-        gamma_end=_PAPER.gamma[1],
-        learning_rate_start=_PAPER.learning_rate[0],
-        learning_rate_end=_PAPER.learning_rate[1],
-        ema_halflife_images_end=_PAPER.ema_halflife_images[1],
-        augment_probability_end=_PAPER.augment_probability[1],
-        schedule_images=_PAPER.schedule_images,
-        dtype="float32",
+        width=768,  # channels of the networks' widest layers
+        groups=96,  # groups of the 3x3 convolutions
+        latents=64,  # dimensions of the latents
+        gamma_start=_PAPER.gamma[0],  # weight of R1 and R2 at the start
+        gamma_end=_PAPER.gamma[1],  # weight of R1 and R2 at the end
+        learning_rate_start=_PAPER.learning_rate[0],  # Adam's at the start
+        learning_rate_end=_PAPER.learning_rate[1],  # Adam's at the end
+        ema_halflife_images_end=_PAPER.ema_halflife_images[1],  # half-life of the average at the end, in images
+        augment_probability_end=_PAPER.augment_probability[1],  # probability of each augmentation at the end
+        schedule_images=_PAPER.schedule_images,  # images after which schedules are at their end
+        dtype="float32",  # float32, or bfloat16 for the networks' products
     )
 
 
-def build(config: ml_collections.ConfigDict) -> Experiment:
+def build(config: Config) -> Experiment:
     classes = 10 if config.conditional else None
     sizes = (config.width,) * 4, (config.groups,) * 4
     options = {

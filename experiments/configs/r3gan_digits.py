@@ -1,19 +1,17 @@
 """R3GAN, small, on the 8x8 digits inside scikit-learn: no data needed.
 
-python -m experiments.train --config=experiments/configs/r3gan_digits.py --workdir=runs/r3gan_digits
+gan-jax train --config=r3gan_digits --workdir=runs/r3gan_digits
 
 Learning rate and gamma were chosen by the metric among eleven pairs, for a run as long as that of `digits`.
 """
 
-import ml_collections
-
-from experiments.settings import MEMORY, network, run_config, run_settings
 from gan_jax import core, data, gans, nets
+from gan_jax.runs import MEMORY, Config, network, run_config, run_settings
 from gan_jax.runtime import Experiment, image_grid
 from gan_jax.sweep.space import LogUniform, Space
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config() -> Config:
     return run_config(
         **MEMORY,
         batch_size=64,
@@ -22,17 +20,17 @@ def get_config() -> ml_collections.ConfigDict:
         report_every=200,
         sample_every=1000,
         checkpoint_every=1000,
-        width=16,
-        groups=4,
-        blocks=1,
-        latents=32,
-        gamma_start=2.0,
-        gamma_end=0.2,
-        learning_rate_start=1.2e-2,
-        learning_rate_end=1e-3,
-        ema_halflife_images_end=10_000.0,
-        schedule_images=192_000.0,
-        dtype="float32",
+        width=16,  # channels of the networks' widest layers
+        groups=4,  # groups of the 3x3 convolutions
+        blocks=1,  # residual blocks of a stage
+        latents=32,  # dimensions of the latents
+        gamma_start=2.0,  # weight of R1 and R2 at the start
+        gamma_end=0.2,  # weight of R1 and R2 at the end
+        learning_rate_start=1.2e-2,  # Adam's at the start
+        learning_rate_end=1e-3,  # Adam's at the end
+        ema_halflife_images_end=10_000.0,  # half-life of the average at the end, in images
+        schedule_images=192_000.0,  # images after which schedules are at their end
+        dtype="float32",  # float32, or bfloat16 for the networks' products
     )
 
 
@@ -40,7 +38,7 @@ def sweep() -> Space:
     return {"gamma_start": LogUniform(0.2, 10.0), "learning_rate_start": LogUniform(1e-3, 3e-2)}
 
 
-def build(config: ml_collections.ConfigDict) -> Experiment:
+def build(config: Config) -> Experiment:
     sizes = (config.width,) * 2, (config.groups,) * 2, config.blocks
     game = gans.r3gan(
         network(nets.R3GANGenerator(1, *sizes, dtype=config.dtype), config),

@@ -1,6 +1,6 @@
 """R3GAN on a folder of images of your own, in one of the paper's configurations.
 
-python -m experiments.train --config=experiments/configs/r3gan_folder.py --workdir=runs/mine --config.data_dir=DIR \
+gan-jax train --config=r3gan_folder --workdir=runs/mine --config.data_dir=DIR \
   --config.preset=ffhq64
   --config.preset=NAME         cifar10 or imagenet32 (32 pixels), ffhq64 or imagenet64 (64), ffhq256 (256)
   --config.num_classes=K       for K sub-folders, as classes
@@ -10,36 +10,34 @@ python -m experiments.train --config=experiments/configs/r3gan_folder.py --workd
 `--dry_run` shows what it needs, and trains nothing.
 """
 
-import ml_collections
-
-from experiments.settings import MEMORY, network, run_config, run_settings
 from gan_jax import augment, core, data, gans, nets
+from gan_jax.runs import MEMORY, Config, network, run_config, run_settings
 from gan_jax.runtime import Experiment, image_grid
 from gan_jax.types import InvalidInputError
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config() -> Config:
     return run_config(
         **MEMORY,
-        data_dir="",
-        preset="ffhq64",
-        num_classes=0,
+        data_dir="",  # directory of the TFDS data sets
+        preset="ffhq64",  # networks of the paper: cifar10, ffhq64, ...
+        num_classes=0,  # sub-folders, as classes; 0 for none
         batch_size=256,
         steps=100_000,
         steps_per_dispatch=10,
         report_every=100,
         sample_every=2000,
         checkpoint_every=2000,
-        gamma_start=2.0,
-        gamma_end=0.2,
-        ema_halflife_images_end=500_000.0,
-        augment_probability_end=0.3,
-        schedule_images=20_000_000.0,
-        dtype="float32",
+        gamma_start=2.0,  # weight of R1 and R2 at the start
+        gamma_end=0.2,  # weight of R1 and R2 at the end
+        ema_halflife_images_end=500_000.0,  # half-life of the average at the end, in images
+        augment_probability_end=0.3,  # probability of each augmentation at the end
+        schedule_images=20_000_000.0,  # images after which schedules are at their end
+        dtype="float32",  # float32, or bfloat16 for the networks' products
     )
 
 
-def build(config: ml_collections.ConfigDict) -> Experiment:
+def build(config: Config) -> Experiment:
     if config.preset not in nets.R3GAN_PRESETS:
         raise InvalidInputError(f"preset={config.preset!r}: expected one of {', '.join(nets.R3GAN_PRESETS)}")
     preset, classes = nets.R3GAN_PRESETS[config.preset], config.num_classes or None

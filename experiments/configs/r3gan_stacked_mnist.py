@@ -1,6 +1,6 @@
 """R3GAN on Stacked-MNIST, a thousand modes, with the paper's schedules on networks of any width.
 
-python -m experiments.train --config=experiments/configs/r3gan_stacked_mnist.py --workdir=runs/modes \
+gan-jax train --config=r3gan_stacked_mnist --workdir=runs/modes \
   --config.data_dir=DIR
   --config.width=768 --config.groups=96 --config.batch_size=512   the sizes of the paper's other networks
 
@@ -8,38 +8,36 @@ The paper trains on 10 million images (its code does not have this experiment), 
 half-life from 0 up to 500,000 images, the learning rate constant, and without augmentation.
 """
 
-import ml_collections
-
-from experiments.settings import MEMORY, network, run_config, run_settings
 from gan_jax import core, data, gans, nets
+from gan_jax.runs import MEMORY, Config, network, run_config, run_settings
 from gan_jax.runtime import Experiment, image_grid
 
 _PAPER = gans.R3GAN_SCHEDULES["stacked_mnist"]
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config() -> Config:
     return run_config(
         **MEMORY,
-        data_dir="",
+        data_dir="",  # directory of the TFDS data sets
         batch_size=64,
         steps=20_000,
         steps_per_dispatch=10,
         report_every=500,
         sample_every=5000,
         checkpoint_every=5000,
-        width=48,
-        groups=6,
-        latents=64,
-        gamma_start=_PAPER.gamma[0],
-        gamma_end=_PAPER.gamma[1],
-        learning_rate=_PAPER.learning_rate[0],
-        ema_halflife_images_end=64_000.0,
-        schedule_images=1_280_000.0,
-        dtype="float32",
+        width=48,  # channels of the networks' widest layers
+        groups=6,  # groups of the 3x3 convolutions
+        latents=64,  # dimensions of the latents
+        gamma_start=_PAPER.gamma[0],  # weight of R1 and R2 at the start
+        gamma_end=_PAPER.gamma[1],  # weight of R1 and R2 at the end
+        learning_rate=_PAPER.learning_rate[0],  # Adam's, of both players
+        ema_halflife_images_end=64_000.0,  # half-life of the average at the end, in images
+        schedule_images=1_280_000.0,  # images after which schedules are at their end
+        dtype="float32",  # float32, or bfloat16 for the networks' products
     )
 
 
-def build(config: ml_collections.ConfigDict) -> Experiment:
+def build(config: Config) -> Experiment:
     sizes = (config.width,) * 4, (config.groups,) * 4
     game = gans.r3gan(
         network(nets.R3GANGenerator(3, *sizes, dtype=config.dtype), config),

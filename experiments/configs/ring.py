@@ -1,21 +1,19 @@
 """R3GAN's loss, relativistic pairing with R1 and R2, on a ring of 8 Gaussians.
 
-python -m experiments.train --config=experiments/configs/ring.py --workdir=runs/ring
+gan-jax train --config=ring --workdir=runs/ring
   --config.update_rule=extragradient  (or simultaneous, consensus, unrolled)
 """
 
 import functools
 
-import ml_collections
-
-from experiments.settings import run_config, run_settings
 from gan_jax import core, data, gans, losses, nets
+from gan_jax.runs import Config, run_config, run_settings
 from gan_jax.runtime import Experiment, scatter
 from gan_jax.sweep.space import LogUniform, Space
 from gan_jax.types import InvalidInputError
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config() -> Config:
     return run_config(
         batch_size=256,
         steps=20_000,
@@ -24,12 +22,12 @@ def get_config() -> ml_collections.ConfigDict:
         sample_every=4000,
         checkpoint_every=4000,
         sample_count=2500,
-        latents=2,
-        width=128,
-        learning_rate=1e-3,
-        gamma=0.02,
-        ema_halflife_images=20_000.0,
-        update_rule="alternating",
+        latents=2,  # dimensions of the latents
+        width=128,  # channels of the networks' widest layers
+        learning_rate=1e-3,  # Adam's, of both players
+        gamma=0.02,  # weight of R1 and R2
+        ema_halflife_images=20_000.0,  # half-life of the averaged generator, in images
+        update_rule="alternating",  # alternating, simultaneous, extragradient, ...
     )
 
 
@@ -46,7 +44,7 @@ _RULES = {
 }
 
 
-def build(config: ml_collections.ConfigDict) -> Experiment:
+def build(config: Config) -> Experiment:
     if config.update_rule not in _RULES:
         raise InvalidInputError(f"update_rule={config.update_rule!r}: expected one of {', '.join(_RULES)}")
     mixture = data.ring()

@@ -4,41 +4,40 @@ The learning rate falls linearly to 0 over the first `decay_steps` iterations (0
 CIFAR-10 after JPEG compression, `cifar10_jpeg`; for the official one, prepared by TFDS, add --config.dataset=cifar10.
 The paper averages no generator; --config.ema_halflife_images=10000 does.
 
-python -m experiments.train --config=experiments/configs/sngan_cifar10.py --workdir=runs/sngan_cifar10 \
+gan-jax train --config=sngan_cifar10 --workdir=runs/sngan_cifar10 \
   --config.data_dir=DIR
 """
 
-import ml_collections
 import optax
 
-from experiments.settings import MEMORY, network, run_config, run_settings
 from gan_jax import core, data, gans, nets
+from gan_jax.runs import MEMORY, Config, network, run_config, run_settings
 from gan_jax.runtime import Experiment, image_grid
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config() -> Config:
     return run_config(
         **MEMORY,
-        data_dir="",
-        dataset="cifar10_jpeg",
+        data_dir="",  # directory of the TFDS data sets
+        dataset="cifar10_jpeg",  # name of the TFDS data set
         batch_size=64,
         steps=50_000,
         steps_per_dispatch=5,
         report_every=100,
         sample_every=1000,
         checkpoint_every=1000,
-        latents=128,
-        generator_width=256,
-        discriminator_width=128,
-        learning_rate=2e-4,
-        decay_steps=50_000,
-        critic_steps=5,
-        ema_halflife_images=0.0,
-        dtype="float32",
+        latents=128,  # dimensions of the latents
+        generator_width=256,  # channels of the generator
+        discriminator_width=128,  # channels of the discriminator
+        learning_rate=2e-4,  # Adam's, of both players
+        decay_steps=50_000,  # iterations after which the learning rate is 0
+        critic_steps=5,  # discriminator updates in an iteration
+        ema_halflife_images=0.0,  # half-life of the averaged generator, in images
+        dtype="float32",  # float32, or bfloat16 for the networks' products
     )
 
 
-def optimizer(config: ml_collections.ConfigDict, updates: int) -> optax.GradientTransformation:
+def optimizer(config: Config, updates: int) -> optax.GradientTransformation:
     """The paper's Adam, of which an iteration makes so many updates, with a learning rate that falls."""
     adam = core.adam(config.learning_rate, 0.0, 0.9)
     if not config.decay_steps:
@@ -47,7 +46,7 @@ def optimizer(config: ml_collections.ConfigDict, updates: int) -> optax.Gradient
     return optax.chain(adam, optax.scale_by_schedule(falling))
 
 
-def build(config: ml_collections.ConfigDict) -> Experiment:
+def build(config: Config) -> Experiment:
     game = gans.sngan(
         network(nets.ResNetGenerator(32, 3, config.generator_width, dtype=config.dtype), config),
         network(nets.ResNetDiscriminator(config.discriminator_width, dtype=config.dtype), config),

@@ -1,6 +1,6 @@
 """Stacked-MNIST, a thousand modes: R3GAN's game on a small residual network without normalisation.
 
-python -m experiments.train --config=experiments/configs/stacked_mnist.py --workdir=runs/stacked --config.data_dir=DIR
+gan-jax train --config=stacked_mnist --workdir=runs/stacked --config.data_dir=DIR
   --config.loss=non_saturating   in place of relativistic_pairing
   --config.r2_gamma=0            R1 alone
 
@@ -9,10 +9,8 @@ every step, Adam without momentum. The paper trains with batches of 512 on 10 mi
 and an average that begins at 0; here everything is constant.
 """
 
-import ml_collections
-
-from experiments.settings import MEMORY, network, run_config, run_settings
 from gan_jax import core, data, gans, losses, nets
+from gan_jax.runs import MEMORY, Config, network, run_config, run_settings
 from gan_jax.runtime import Experiment, image_grid
 from gan_jax.types import InvalidInputError
 
@@ -20,28 +18,28 @@ _SIZE = 32
 _LOSSES = {"relativistic_pairing": losses.relativistic_pairing, "non_saturating": losses.non_saturating}
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config() -> Config:
     return run_config(
         **MEMORY,
-        data_dir="",
+        data_dir="",  # directory of the TFDS data sets
         batch_size=64,
         steps=20_000,
         steps_per_dispatch=10,
         report_every=500,
         sample_every=5000,
         checkpoint_every=5000,
-        loss="relativistic_pairing",
-        latents=64,
-        width=32,
-        learning_rate=2e-4,
-        r1_gamma=1.0,
-        r2_gamma=1.0,
-        ema_halflife_images=20_000.0,
-        dtype="float32",
+        loss="relativistic_pairing",  # name of a pair in gan_jax.losses
+        latents=64,  # dimensions of the latents
+        width=32,  # channels of the networks' widest layers
+        learning_rate=2e-4,  # Adam's, of both players
+        r1_gamma=1.0,  # weight of R1, the penalty at reals
+        r2_gamma=1.0,  # weight of R2, the penalty at fakes
+        ema_halflife_images=20_000.0,  # half-life of the averaged generator, in images
+        dtype="float32",  # float32, or bfloat16 for the networks' products
     )
 
 
-def build(config: ml_collections.ConfigDict) -> Experiment:
+def build(config: Config) -> Experiment:
     if config.loss not in _LOSSES:
         raise InvalidInputError(f"loss={config.loss!r}: expected one of {', '.join(_LOSSES)}")
     penalties = [make(gamma) for make, gamma in ((gans.r1, config.r1_gamma), (gans.r2, config.r2_gamma)) if gamma]

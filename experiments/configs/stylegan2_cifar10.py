@@ -1,6 +1,6 @@
 """StyleGAN2 on CIFAR-10 after JPEG compression (`cifar10_jpeg`), with the settings of the ADA paper for CIFAR-10.
 
-python -m experiments.train --config=experiments/configs/stylegan2_cifar10.py --workdir=runs/stylegan2 \
+gan-jax train --config=stylegan2_cifar10 --workdir=runs/stylegan2 \
   --config.data_dir=DIR
   --config.conditional=True  with labels
   --config.augment=none      without adaptive augmentation
@@ -14,51 +14,49 @@ for path lengths where it has none, so that its generator learns at 0.002; here 
 the discriminator's corrected for R1.
 """
 
-import ml_collections
-
-from experiments.settings import MEMORY, network, run_config, run_settings
 from gan_jax import augment, core, data, gans, nets
+from gan_jax.runs import MEMORY, Config, network, run_config, run_settings
 from gan_jax.runtime import Experiment, image_grid
 from gan_jax.types import InvalidInputError
 
 _CLASSES, _SIZE, _CHANNELS = 10, 32, 3
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config() -> Config:
     return run_config(
         **MEMORY,
-        data_dir="",
-        dataset="cifar10_jpeg",
-        conditional=False,
+        data_dir="",  # directory of the TFDS data sets
+        dataset="cifar10_jpeg",  # name of the TFDS data set
+        conditional=False,  # whether both networks see the labels
         batch_size=64,
         steps=1_562_500,
         steps_per_dispatch=10,
         report_every=500,
         sample_every=5000,
         checkpoint_every=5000,
-        latents=512,
-        style_size=512,
-        mapping_layers=2,
-        fmap_base=32768,
-        fmap_max=512,
-        residual=False,
-        group_size=32,
-        learning_rate=2.5e-3,
-        r1_gamma=0.01,
-        r1_every=16,
-        style_mixing=0.0,
-        path_length_weight=0.0,
-        path_length_every=4,
-        ema_halflife_images=500_000.0,
-        ema_rampup=0.05,
-        augment="ada",
-        augment_target=0.6,
-        augment_speed_images=500_000.0,
-        dtype="float32",
+        latents=512,  # dimensions of the latents
+        style_size=512,  # dimensions of the styles w
+        mapping_layers=2,  # layers from latents to styles
+        fmap_base=32768,  # channels times resolution, at most
+        fmap_max=512,  # channels of a layer, at most
+        residual=False,  # residual discriminator; plain as for CIFAR-10 if not
+        group_size=32,  # examples that share a minibatch deviation
+        learning_rate=2.5e-3,  # Adam's, of both players
+        r1_gamma=0.01,  # weight of R1, the penalty at reals
+        r1_every=16,  # iterations between R1 penalties
+        style_mixing=0.0,  # probability of two styles in one image
+        path_length_weight=0.0,  # weight of the path length penalty; 0 for none
+        path_length_every=4,  # iterations between path length penalties
+        ema_halflife_images=500_000.0,  # half-life of the averaged generator, in images
+        ema_rampup=0.05,  # half-life at most this share of the images so far
+        augment="ada",  # none or ada
+        augment_target=0.6,  # mean sign of D(real) that ADA aims at
+        augment_speed_images=500_000.0,  # images in which ADA's probability can go 0 to 1
+        dtype="float32",  # float32, or bfloat16 for the networks' products
     )
 
 
-def augmentation(config: ml_collections.ConfigDict) -> gans.Augmentation | None:
+def augmentation(config: Config) -> gans.Augmentation | None:
     choices = {
         "none": None,
         "ada": gans.Augmentation(
@@ -70,7 +68,7 @@ def augmentation(config: ml_collections.ConfigDict) -> gans.Augmentation | None:
     return choices[config.augment]
 
 
-def build(config: ml_collections.ConfigDict) -> Experiment:
+def build(config: Config) -> Experiment:
     classes = _CLASSES if config.conditional else None
     shared = {"fmap_base": config.fmap_base, "fmap_max": config.fmap_max, "num_classes": classes, "dtype": config.dtype}
     mapping, synthesis = nets.StyleGAN2Generator(

@@ -1,38 +1,36 @@
 """The GAN of 2014 as tutorials have it: multi-layer perceptrons on 28x28 digits, batch 128, 100 latents.
 
-python -m experiments.train --config=experiments/configs/vanilla_mnist.py --workdir=runs/vanilla_mnist \
+gan-jax train --config=vanilla_mnist --workdir=runs/vanilla_mnist \
   --config.data_dir=DIR
 """
 
-import ml_collections
-
-from experiments.settings import MEMORY, network, run_config, run_settings
 from gan_jax import core, data, gans, losses, nets
+from gan_jax.runs import MEMORY, Config, network, run_config, run_settings
 from gan_jax.runtime import Experiment, image_grid
 from gan_jax.types import InvalidInputError
 
 _OBJECTIVES = {"non_saturating": losses.non_saturating, "minimax": losses.minimax}
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config() -> Config:
     return run_config(
         **MEMORY,
-        data_dir="",
-        objective="non_saturating",
+        data_dir="",  # directory of the TFDS data sets
+        objective="non_saturating",  # non_saturating, or minimax for the one of 2014
         batch_size=128,
         steps=20_000,
         steps_per_dispatch=25,
         report_every=500,
         sample_every=2000,
         checkpoint_every=2000,
-        latents=100,
-        learning_rate=2e-4,
-        dropout=0.3,
-        dtype="float32",
+        latents=100,  # dimensions of the latents
+        learning_rate=2e-4,  # Adam's, of both players
+        dropout=0.3,  # share of the discriminator's units dropped
+        dtype="float32",  # float32, or bfloat16 for the networks' products
     )
 
 
-def build(config: ml_collections.ConfigDict) -> Experiment:
+def build(config: Config) -> Experiment:
     if config.objective not in _OBJECTIVES:
         raise InvalidInputError(f"config.objective={config.objective!r}: expected one of {sorted(_OBJECTIVES)}")
     game = gans.vanilla(

@@ -1,37 +1,35 @@
 """WGAN-GP on MNIST: five critic steps, layer norm in the critic.
 
-python -m experiments.train --config=experiments/configs/wgan_gp_mnist.py --workdir=runs/wgan_gp_mnist \
+gan-jax train --config=wgan_gp_mnist --workdir=runs/wgan_gp_mnist \
   --config.data_dir=DIR
 """
 
-import ml_collections
-
-from experiments.settings import MEMORY, network, run_config, run_settings
 from gan_jax import core, data, gans, nets
+from gan_jax.runs import MEMORY, Config, network, run_config, run_settings
 from gan_jax.runtime import Experiment, image_grid
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config() -> Config:
     return run_config(
         **MEMORY,
-        data_dir="",
+        data_dir="",  # directory of the TFDS data sets
         batch_size=64,
         steps=10_000,
         steps_per_dispatch=5,
         report_every=100,
         sample_every=1000,
         checkpoint_every=1000,
-        latents=128,
-        width=32,
-        learning_rate=1e-4,
-        critic_steps=5,
-        gradient_penalty_weight=10.0,
-        ema_halflife_images=10_000.0,
-        dtype="float32",
+        latents=128,  # dimensions of the latents
+        width=32,  # channels of the networks' widest layers
+        learning_rate=1e-4,  # Adam's, of both players
+        critic_steps=5,  # discriminator updates in an iteration
+        gradient_penalty_weight=10.0,  # weight of WGAN-GP's penalty
+        ema_halflife_images=10_000.0,  # half-life of the averaged generator, in images
+        dtype="float32",  # float32, or bfloat16 for the networks' products
     )
 
 
-def build(config: ml_collections.ConfigDict) -> Experiment:
+def build(config: Config) -> Experiment:
     game = gans.wgan_gp(
         network(nets.DCGANGenerator(28, 1, config.width, dtype=config.dtype), config),
         network(nets.DCGANDiscriminator(config.width, norm="layer", dtype=config.dtype), config),

@@ -11,7 +11,6 @@ import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol, cast
 
-import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -231,6 +230,8 @@ class Records:
 
     def feed(self, seed: int, draws: int, batch_size: int, places: order.Places) -> Feed:
         def stream(start: int, length: int) -> Iterator[Batch]:
+            import grain  # noqa: PLC0415 - slow to import, and what lies on the device needs none of it
+
             batches = _Batches(self.reader, seed, batch_size, places, start * draws, self.change)
             options = grain.ReadOptions(num_threads=self.num_threads, prefetch_buffer_size=self.prefetch)
             iterator = iter(

@@ -5,7 +5,6 @@ import pathlib
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 from gan_jax.data import images
 from gan_jax.data.sources import Arrays, Records
@@ -82,6 +81,8 @@ def _open(name: str, data_dir: str, split: str) -> tuple[Any, Any]:
             f"no TFDS data set {name!r} in data_dir={data_dir!r}, which has {found}: correct the name, or "
             + _PREPARE.format(name=path, data_dir=data_dir)
         )
+    import tensorflow_datasets as tfds  # noqa: PLC0415 - slow to import, and most data need none of it
+
     builder = tfds.builder_from_directory(versions[-1])
     if builder.info.file_format.value != "array_record":
         raise InvalidInputError(

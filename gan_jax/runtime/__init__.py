@@ -8,13 +8,15 @@ from gan_jax.runtime.experiment import Experiment, settings
 from gan_jax.runtime.finetune import init_from
 from gan_jax.runtime.frozen import Frozen, trained_player
 from gan_jax.runtime.health import all_finite, diversity
-from gan_jax.runtime.logging import Logger, duration
+from gan_jax.runtime.logging import Logger
 from gan_jax.runtime.mesh import make_mesh
 from gan_jax.runtime.preview import grid_columns, image_grid, scatter, side_by_side
 from gan_jax.runtime.program import Program, Start, build_program, build_start
+from gan_jax.runtime.progress import duration
 from gan_jax.runtime.reference import Reference
 from gan_jax.runtime.sampling import sample_grid, stream_samples
 from gan_jax.runtime.train import Result, train
+from gan_jax.runtime.trained import Trained
 from gan_jax.runtime.watchdog import Watchdog
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "Reference",
     "Result",
     "Start",
+    "Trained",
     "Watchdog",
     "all_finite",
     "build_program",

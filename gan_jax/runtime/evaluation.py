@@ -14,7 +14,7 @@ from gan_jax.data import Source
 from gan_jax.eval import PAIRS, Comparison, Extractor, Metric, Outputs, Request, Side
 from gan_jax.host import to_uint8
 from gan_jax.runtime.conditions import TARGET, Conditions
-from gan_jax.runtime.logging import duration
+from gan_jax.runtime.progress import duration
 from gan_jax.runtime.reference import Reference
 from gan_jax.types import InvalidInputError
 

@@ -52,35 +52,35 @@ class Experiment:
     """One run: a game, its data, and a schedule counted in iterations (images are iterations times batch size).
 
     Attributes:
-      game: built once; building it again gives optimisers that compare unequal.
-      source: makes the data source; called when the data is needed, so that sampling loads none.
-      preview: turns samples into a picture.
-      seed: of parameters, latents and data order.
-      batch_size: over all devices.
+      game: the game, built once; a second build has optimisers that compare unequal.
+      source: makes the data source; called when the data are needed, so that sampling loads none.
+      preview: turns samples into a picture: `(samples, columns) -> image`.
+      seed: seed of parameters, latents and data order.
+      batch_size: examples of an update, over all devices.
       steps: iterations of the whole run.
-      steps_per_dispatch: at most so many iterations are compiled into one program; the number taken divides every
-        interval below and the total.
+      steps_per_dispatch: iterations compiled into one program, at most; the number taken divides every interval below
+        and the total.
       report_every: iterations between lines of the log.
-      sample_every: iterations between sample grids; 0 for none.
+      sample_every: iterations between pictures of samples; 0 for none.
       checkpoint_every: iterations between checkpoints.
-      keep_last: how many of the newest checkpoints to keep.
-      keep_every: keep for good each checkpoint whose step this divides; 0 for none.
-      sample_count: samples in a grid.
-      fsdp: over how many devices the large arrays of the players are split; 1 keeps a copy on each.
-      metrics: computed on the way; names as `eval.requests` has them, separated by commas, such as `fcd2k`, `mixture`
-        or `psnr`. In the log they are `eval/NAME`.
-      evaluate_every: iterations between those; 0 for none.
-      best_metric: keep the checkpoint with the best value of this metric of the log too; empty for none.
-      best_mode: whether the `min` or the `max` of it is best; empty for what the metric of samples says, else `max`.
-      on_divergence: when a loss, a gradient or a parameter is not finite, `stop`, or `rollback` to the last checkpoint
-        and go on from there with other noise.
-      max_rollbacks: of a run; after so many it stops.
+      keep_last: newest checkpoints that are kept.
+      keep_every: keep each checkpoint whose step this divides; 0 for none.
+      sample_count: samples in a picture.
+      fsdp: devices that share the players' large arrays; 1 keeps a copy on each.
+      metrics: names of metrics to compute during training; separated by commas, such as `fcd2k,mixture`; see
+        `eval.requests`. In the log they are `eval/NAME`.
+      evaluate_every: iterations between those metrics; 0 for none.
+      best_metric: metric of the log whose best checkpoint is kept; empty for none.
+      best_mode: `min` or `max` of that metric is best; empty for what the metric of samples says, else `max`.
+      on_divergence: `stop` or `rollback` when something is not finite: a loss, a gradient or a parameter. `rollback`
+        continues from the last checkpoint with other noise.
+      max_rollbacks: rollbacks after which a run stops.
       update_rule: how the game's phases make an iteration; see `core.rules`.
       reference: makes the data that metrics compare samples with, with labels where a classifier is to be trained on
         them; `source` by default.
       conditions: makes the source of what the game's functions map, where that is not drawn from a prior: its
         `'inputs'` are source images, its `'target'` what they should become, where that is known. Grids show its first
-        examples, metrics are of all. For reconstructions the images of the reference, by default.
+        examples, metrics use all. By default, for reconstructions, the images of the reference.
       previews: more pictures beside each grid of samples, by name: `(state, key, examples) -> images`, of the first
         `sample_count` examples of `conditions`; see `runtime.side_by_side`.
       own_metrics: metrics beside those of `eval.METRICS`, by the names that `metrics` has for them.

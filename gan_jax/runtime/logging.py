@@ -1,6 +1,5 @@
 """Where a run's numbers and pictures go: JSON lines, TensorBoard, Weights & Biases, and the person watching."""
 
-import datetime
 import json
 import os
 import pathlib
@@ -146,11 +145,6 @@ def _start_wandb(workdir: pathlib.Path, project: str, config: Any) -> Any:
     run = wandb.init(project=project, id=identity.read_text(), resume="allow", dir=str(workdir), config=config)
     run.define_metric("*", step_metric="step")  # its own counter can't go back to a checkpoint
     return run
-
-
-def duration(seconds: float) -> str:
-    """Seconds as h:mm:ss."""
-    return str(datetime.timedelta(seconds=round(seconds)))
 
 
 class Pace:

@@ -16,8 +16,9 @@ from gan_jax.runtime.checkpoint import Checkpointer
 from gan_jax.runtime.evaluation import Evaluator
 from gan_jax.runtime.experiment import EVALUATED, Experiment
 from gan_jax.runtime.health import all_finite, diversity, moving
-from gan_jax.runtime.logging import Pace, Silent, duration
+from gan_jax.runtime.logging import Pace, Silent
 from gan_jax.runtime.program import Carried, Program
+from gan_jax.runtime.progress import Progress
 from gan_jax.runtime.sampling import begin_pictures, stream_samples
 from gan_jax.runtime.signals import StopRequest
 from gan_jax.runtime.watchdog import Watchdog
@@ -42,6 +43,7 @@ class Loop:
     vote: hosts.Vote
     watchdog: Watchdog
     say: Callable[[str], None]
+    progress: Progress
     evaluator: Evaluator | None = None
     diverged: tuple[int, str] = (0, "")
 
@@ -71,6 +73,7 @@ class Loop:
             jax.block_until_ready(previous)  # one dispatch runs while the next is prepared, and no more
             self.checkpointer.check()
             self.watchdog.beat(f"running up to step {step:,}")
+            self.progress.move(step)
             carried = carried | {"state": state, "window": window}
             last = step >= settings.steps
             stopping = hosts.preempted() | self.vote.cast(self.stop.asked)
@@ -140,10 +143,8 @@ class Loop:
                 return record
             record |= measured
             self.logger.report(record)
-            shown = {name: value for name, value in means.items() if name.endswith("/loss")} | measured
-            losses = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
-            total = self.experiment.steps
-            self.say(f"step {step:,}/{total:,}  images {images:,}  {rate:,.0f} images/s  ETA {duration(eta)}  {losses}")
+            losses = {name: value for name, value in means.items() if name.endswith("/loss")}
+            self.progress.report(step, (images, rate, eta), losses, measured)
             return record
 
         return write

@@ -9,20 +9,24 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from gan_jax.data import Source
 from gan_jax.host import write_json
 from gan_jax.runtime import hosts
 from gan_jax.runtime import mesh as meshes
+from gan_jax.runtime import workdir as workdirs
 from gan_jax.runtime.checkpoint import Checkpointer, state_sha256
 from gan_jax.runtime.evaluation import Evaluator
 from gan_jax.runtime.experiment import EVALUATED, Experiment
 from gan_jax.runtime.logging import Logger, Silent, Watch
 from gan_jax.runtime.loop import DIVERGED, DONE, Loop
 from gan_jax.runtime.program import Carried, Start, build_start, compile_program
+from gan_jax.runtime.progress import Progress, say
 from gan_jax.runtime.rollback import Rollbacks
 from gan_jax.runtime.signals import StopRequest, stop_signals
+from gan_jax.runtime.trained import Trained
 from gan_jax.runtime.watchdog import Watchdog
 from gan_jax.types import InvalidInputError
 
@@ -40,6 +44,7 @@ class Result:
       checkpoint: step of the last checkpoint; None if there is none.
       best_checkpoint: step of that with the best `best_metric`; None without one.
       rollbacks: how often the run went back to a checkpoint after a divergence.
+      trained: the final state, to sample from; None for a diverged run. It is not in `result.json`.
     """
 
     status: str
@@ -50,13 +55,24 @@ class Result:
     checkpoint: int | None
     best_checkpoint: int | None
     rollbacks: int
+    trained: Trained | None = None
+
+    def sample(self, n: int = 64, **options: Any) -> np.ndarray:
+        """Draws samples of the final state; see `Trained.sample`.
+
+        Raises:
+          InvalidInputError: for a run that has diverged.
+        """
+        if self.trained is None:
+            raise InvalidInputError("the run has diverged: load one of its checkpoints with gan_jax.load(workdir)")
+        return self.trained.sample(n, **options)
 
 
 def train(
     experiment: Experiment,
-    workdir: pathlib.Path,
+    workdir: str | pathlib.Path,
     *,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = say,
     begin: Callable[[Start], Carried] = lambda start: start.init(),
     watchdog: Watchdog | None = None,
     stop: StopRequest | None = None,
@@ -71,8 +87,10 @@ def train(
 
     Args:
       experiment: what to run.
-      workdir: gets `checkpoints/`, `data.json`, `metrics.jsonl`, `samples/`, `tensorboard/` and `result.json`.
-      say: gets the messages for the person watching.
+      workdir: gets `checkpoints/`, `data.json`, `metrics.jsonl`, `samples/`, `tensorboard/` and `result.json`; and, if
+        it holds no experiment file, the experiment itself, for `gan_jax.load` and the commands.
+      say: gets the messages for the person watching; by default they are printed by the first process, and on a
+        terminal or in a notebook a bar moves below them.
       begin: makes what is carried at step 0, where there is no checkpoint.
       watchdog: ends the process when a dispatch does not end, or another process does; entered here if it is not yet.
       stop: asks for a stop; by default SIGTERM and SIGINT do.
@@ -88,11 +106,10 @@ def train(
       InvalidInputError: for a batch size that the devices don't divide, data or checkpoints of something else, or
         storage that fails.
     """
-    watchdog = watchdog or Watchdog()
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(watchdog)
-        stack.enter_context(_telling(workdir))
+    watchdog, workdir = watchdog or Watchdog(), pathlib.Path(workdir)
+    with watchdog, _telling(workdir), contextlib.ExitStack() as stack:
         stop = stop or stack.enter_context(stop_signals())
+        stack.enter_context(_held(experiment, workdir, say))
         mesh = meshes.make_mesh(fsdp=experiment.fsdp)
         meshes.check_batch_size(experiment.batch_size, mesh)
         source = experiment.open_source()
@@ -106,7 +123,7 @@ def train(
         evaluator = make_evaluator(experiment, mesh, evaluation_cache or workdir / "evaluation", say, watchdog)
         if evaluator:
             _note_protocol(evaluator.records, workdir, bool(checkpointer.steps()), watchdog)
-        evaluated = {f"{EVALUATED}{name}" for name in evaluator.values} if evaluator else set()
+        evaluated = {f"{EVALUATED}{name}" for name in evaluator.values} if evaluator else set[str]()
         experiment.check_metric({*start.abstract["window"], "samples/diversity"} | evaluated)
 
         def last_good(every: int = 1) -> tuple[int, Carried]:
@@ -125,8 +142,9 @@ def train(
         def advance(step: int, carried: Carried, logger: Silent) -> tuple[str, int, Carried, tuple[int, str]]:
             watchdog.beat("compiling")
             program = compile_program(experiment, source, mesh, start, step, say)
-            loop = Loop(experiment, program, checkpointer, logger, stop, vote, watchdog, say, evaluator)
-            ended = loop.run(step, carried)
+            with contextlib.closing(Progress(step, experiment.steps, say)) as progress:
+                loop = Loop(experiment, program, checkpointer, logger, stop, vote, watchdog, say, progress, evaluator)
+                ended = loop.run(step, carried)
             checkpointer.wait()
             return *ended, loop.diverged
 
@@ -142,9 +160,28 @@ def train(
             if again is None:
                 break
             step, carried = again
-        if hosts.is_primary():
-            write_json(workdir / "result.json", dataclasses.asdict(result))
-    return result
+        _write_result(workdir, result)
+        trained = Trained(experiment, carried["state"], step, mesh, tuple(source.class_names))
+    return result if status == DIVERGED else dataclasses.replace(result, trained=trained)
+
+
+@contextlib.contextmanager
+def _held(experiment: Experiment, workdir: pathlib.Path, log: Callable[[str], None]) -> Iterator[None]:
+    """Keeps other processes out of a workdir, unless the caller of `train` does, and the experiment in it."""
+    mine = hosts.is_primary() and workdirs.lock(workdir)
+    try:
+        if mine:
+            workdirs.keep(experiment, workdir, log)
+        yield
+    finally:
+        if mine:
+            workdirs.release(workdir)
+
+
+def _write_result(workdir: pathlib.Path, result: Result) -> None:
+    if hosts.is_primary():
+        facts = dataclasses.asdict(result)
+        write_json(workdir / "result.json", {name: value for name, value in facts.items() if name != "trained"})
 
 
 def _result(

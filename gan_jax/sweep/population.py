@@ -28,8 +28,9 @@ from gan_jax.runtime import hosts
 from gan_jax.runtime import mesh as meshes
 from gan_jax.runtime.experiment import EVALUATED
 from gan_jax.runtime.health import moving
-from gan_jax.runtime.logging import Pace, duration
+from gan_jax.runtime.logging import Pace
 from gan_jax.runtime.program import Start
+from gan_jax.runtime.progress import duration
 from gan_jax.runtime.signals import StopRequest, stop_signals
 from gan_jax.runtime.train import make_evaluator
 from gan_jax.runtime.watchdog import Watchdog

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gan_jax import runs
+from gan_jax.runs.experiment_file import describe
 from tests.data.test_data import folder
 from tests.processes import BATTERY, ROOT, metrics, result, run
 
@@ -40,7 +42,7 @@ def test_training_tells_what_a_person_wants_to_know(trained):
     assert "1,797 examples" in output and "(8, 8, 1)" in output and "from -1 to 1" in output and "no labels" in output
     assert output.index("1,797") < output.index("compiling for 1 cpu device") < output.index("compiled in")
     assert re.search(r"generator +[\d,]+\n +input/kernel +\(64, \d+\) +[\d,]+", output)
-    assert re.search(r"step 40/40  images 2,560  [\d,]+ images/s  ETA 0:00:00  discriminator/loss [\d.]+", output)
+    assert re.search(r"step 40/40  images 2,560  [\d,]+ images/s  ETA 0:00:00\n  discriminator/loss [\d.]+", output)
     assert "memory per device" in output and "done: step 40" in output
     assert len(output.splitlines()) < 40, "chatter of other libraries"
 
@@ -127,7 +129,7 @@ def test_sampling(trained, tmp_path):
 @pytest.mark.xdist_group("commands")
 def test_three_lines_of_python_load_and_sample(trained):
     workdir, _ = trained
-    from experiments.workdir import load
+    from gan_jax import load
 
     samples = load(workdir).sample(5)
     assert samples.shape == (5, 8, 8, 1) and np.abs(samples).max() <= 1
@@ -142,13 +144,20 @@ def test_dry_run_trains_nothing_and_writes_nothing(tmp_path):
 
 
 def test_help_explains():
-    output = run("train", "--help", code=1, fresh=True)  # absl's own exit code
-    assert (
-        "The same command twice continues" in output
-        and "--workdir" in output
-        and "dry_run" in output
-        and "--config.KEY=VALUE" in output
-    )
+    for command in ("train", "sample", "evaluate", "sweep"):
+        output = run(command, "--help", fresh=command == "train")
+        lines = output.splitlines()
+        assert f"gan-jax {command} --" in output and "--workdir" in output and len(lines) < 75
+        assert max(map(len, lines)) <= 80, max(lines, key=len)
+        assert ("learning_rate=0.0005 " in output) == (command in ("train", "sweep"))
+    assert "--multihost" in run("train", "--helpfull") and "--multihost" not in output
+    assert "steps=7 " in run("train", "--help", "--config.steps=7", "--config=ring")
+
+
+def test_every_key_of_a_shipped_config_is_described():
+    for name, path in runs.shipped().items():
+        missing = [key for key, text in describe(runs.load_module(path)).items() if not text]
+        assert not missing, (name, missing)
 
 
 def refused(*flags, command="train", **env):

@@ -307,7 +307,7 @@ def test_a_signal_while_starting(whole, tmp_path):
 
 
 def parameters(workdir, step):
-    from experiments.workdir import load
+    from gan_jax import load
 
     trained = load(workdir, step)
     return trained, {name: jax.device_get(player.params) for name, player in trained.state.players.items()}
@@ -344,7 +344,7 @@ def test_fine_tuning_that_can_not_be(whole, half, tmp_path):
 
 
 def test_the_best_checkpoint_is_kept(tmp_path):
-    from experiments.workdir import load
+    from gan_jax import load
 
     flags = ("--config.best_metric=generator/loss", "--config.best_mode=min", "--config.keep_last=1")
     run("train", f"--workdir={tmp_path}", *RUN, *flags, "--config.checkpoint_every=20")

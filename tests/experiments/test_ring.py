@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.workdir import load
-from gan_jax import data
+from gan_jax import data, load
 from tests.processes import run
 
 

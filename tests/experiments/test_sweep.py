@@ -7,8 +7,8 @@ import pathlib
 
 import pytest
 
-from experiments import trials
 from gan_jax.sweep import space as spaces
+from gan_jax.sweep import trials
 from gan_jax.types import InvalidInputError
 from tests.processes import ROOT, finish, result, run, start, when
 
@@ -106,7 +106,7 @@ def test_trials_one_by_one_are_the_printed_commands(tmp_path):
     flags = [flag.replace("400", "40") for flag in FLAGS]
     printed = run("sweep", f"--workdir={tmp_path}", *flags, space, "--print_commands").splitlines()
     assert len(printed) == 2 and "--config.update_rule=simultaneous" in printed[1] and "--config.width=16" in printed[1]
-    assert printed[1].startswith("python -m experiments.train --config=") and "trials/00001" in printed[1]
+    assert printed[1].startswith("gan-jax train --config=") and "trials/00001" in printed[1]
     assert "2 trials, 0 failed" in run("sweep", f"--workdir={tmp_path}", *flags, space, "--engine=local", fresh=True)
     rows = table(tmp_path)
     assert [row["status"] for row in rows] == ["done", "done"] and rows[0]["update_rule"] == "alternating"

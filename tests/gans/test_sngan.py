@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.workdir import load_module
 from gan_jax import core, gans, losses
+from gan_jax.runs import load_module
 from tests.gans.test_adversarial import FAKE, KEY, PRIOR, V, W, X, Z, linear
 from tests.processes import ROOT
 

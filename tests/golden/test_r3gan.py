@@ -72,6 +72,7 @@ def network(kind, arguments, arrays, prefix, conditional):
     module = kind(widths=widths, groups=groups, blocks=blocks, **options)
     weights = {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
 
+    @jax.jit
     def apply(params, *inputs):
         return module.apply({"params": params}, *inputs, train=False)
 

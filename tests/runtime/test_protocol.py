@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import workdir
 from gan_jax import data, host, metrics, runtime, sweep
 from gan_jax import eval as evals
+from gan_jax.runs import load_module
 from gan_jax.types import InvalidInputError
 from tests.processes import ROOT, run
 
@@ -22,7 +22,7 @@ SHORT = {
 
 
 def built(name, **options):
-    module = workdir.load_module(EXAMPLES / f"{name}.py")
+    module = load_module(EXAMPLES / f"{name}.py")
     config = module.get_config()
     config.update(SHORT | options)
     return module.build(config)

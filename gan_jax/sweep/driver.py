@@ -4,16 +4,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from experiments import launch, trials
-from experiments import workdir as workdirs
-from experiments.launch import say
-from experiments.trials import Job
-from gan_jax import runtime, sweep
-from gan_jax.runtime import hosts
+from gan_jax import runs, runtime, sweep
+from gan_jax.runtime import environment, hosts
+from gan_jax.runtime.progress import say
+from gan_jax.runtime.workdir import release
+from gan_jax.sweep import trials
 from gan_jax.sweep.space import Point
+from gan_jax.sweep.trials import Job
 from gan_jax.types import InvalidInputError
-
-SAVED = ("population/*/*", "trials/*/checkpoints/*")  # where a sweep keeps its checkpoints
 
 
 def train(job: Job, made: trials.Members, points: Sequence[Point], search: sweep.Search | None) -> list[sweep.Outcome]:
@@ -29,7 +27,7 @@ def train(job: Job, made: trials.Members, points: Sequence[Point], search: sweep
     outcomes = sweep.train_population(
         settings, made.members, job.workdir, search=search, say=say, stop=job.stop, watchdog=job.watchdog,
         watch=lambda so_far: sweep.write_table(job.workdir, rows(so_far)),
-        evaluation_cache=launch.cache_directory() / "evaluation",
+        evaluation_cache=environment.cache_directory() / "evaluation",
     )  # fmt: skip
     found, statuses = rows(outcomes), [outcome.status for outcome in outcomes]
     best = sweep.best(found, settings.best_metric, settings.best())
@@ -94,11 +92,11 @@ def export(job: Job, made: trials.Members, outcomes: Sequence[sweep.Outcome], po
     configs = {index: trials.configured(job.config, points[index]) for index in chosen}
     for index, config in configs.items():
         if hosts.is_primary():
-            workdirs.claim(trials.directory(job.workdir, index), job.path, config)
+            runs.claim(trials.directory(job.workdir, index), job.path, config)
     sweep.export(
         made.experiment, made.experiment.open_source(), made.members, [outcomes[index] for index in chosen],
         job.workdir, lambda index: trials.directory(job.workdir, index), lambda index: job.module.build(configs[index]),
     )  # fmt: skip
     for index in chosen:
-        workdirs.release(trials.directory(job.workdir, index))
+        release(trials.directory(job.workdir, index))
         say(f"member {index} is a run of its own in {trials.directory(job.workdir, index)}")

@@ -1,19 +1,15 @@
 """Flags of where and how a command runs: on one process or many, on which platform, and how long it may wait."""
 
 import contextlib
-import hashlib
-import json
 import os
 import pathlib
-import platform
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import jax
 from absl import flags
 
 from gan_jax import runtime
-from gan_jax.runtime import hosts
+from gan_jax.runtime import environment, hosts
 from gan_jax.types import InvalidInputError
 
 _MULTIHOST = flags.DEFINE_enum(
@@ -54,12 +50,6 @@ _COMPILATION_CACHE = flags.DEFINE_string(
     "directory of compiled programs, which spares a second start the compiling; default: $JAX_COMPILATION_CACHE_DIR, "
     "else ~/.cache/gan_jax; empty for none",
 )
-
-
-def say(message: str) -> None:
-    """A message for the person watching, at once, from the first process only."""
-    if hosts.is_primary():
-        print(message, flush=True)
 
 
 def passed_on() -> list[str]:
@@ -108,7 +98,7 @@ def _cache_programs() -> None:
     if directory is None:
         directory = os.environ.get("JAX_COMPILATION_CACHE_DIR") or None
     if directory is None:
-        directory = str(cache_directory() / processor())
+        directory = str(environment.cache_directory() / environment.processor())
     if not directory:
         jax.config.update("jax_enable_compilation_cache", False)
         return
@@ -122,57 +112,3 @@ def _cache_programs() -> None:
     jax.config.update("jax_compilation_cache_dir", directory)
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-
-
-def cache_directory() -> pathlib.Path:
-    """Where this person's things are kept that can be made again."""
-    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "gan_jax"
-
-
-def processor() -> str:
-    """Tells processors apart by their instructions, where the system lists them."""
-    try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = [platform.machine(), platform.processor()]
-    known = sorted({line for line in lines if line.startswith(("flags", "Features"))}) or lines[:2]
-    return hashlib.sha256("\n".join(known).encode()).hexdigest()[:12]
-
-
-def circumstances() -> dict[str, Any]:
-    """What beside code and config decides the bits of a run."""
-    return {
-        "platform": jax.default_backend(),
-        "deterministic": _DETERMINISTIC.value,
-        "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
-        "LIBTPU_INIT_ARGS": os.environ.get("LIBTPU_INIT_ARGS", ""),
-    }
-
-
-def agree(
-    versions: dict[str, str], config: dict[str, Any], module: pathlib.Path, others: dict[str, Any], patience: float
-) -> None:
-    """Makes sure that all processes run the same code on the same config, and flags, before any of them compiles."""
-    facts = versions | circumstances() | {f"config.{key}": json.dumps(value) for key, value in config.items()}
-    facts |= {f"--{name}": value for name, value in others.items()}
-    facts["experiment file"] = hashlib.sha256(module.read_bytes()).hexdigest()
-    hosts.agree("code and config", facts, patience)
-
-
-def claim(workdir: pathlib.Path, take: Callable[[], None], patience: float) -> None:
-    """Process 0 takes the workdir; the others make sure that they see the same one."""
-
-    def taken() -> str:
-        take()
-        return _digest(workdir)
-
-    if hosts.decide("workdir", taken, patience) != _digest(workdir):
-        raise InvalidInputError(
-            f"workdir {str(workdir)!r} is not the directory that process 0 sees under this name: it must be on storage "
-            "that all processes share (NFS, Filestore, Lustre)"
-        )
-
-
-def _digest(workdir: pathlib.Path) -> str:
-    record = workdir / "config.json"
-    return hashlib.sha256(record.read_bytes()).hexdigest() if record.is_file() else "missing"

@@ -11,13 +11,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 
-from experiments import launch
 from gan_jax import core, runtime, sweep
 from gan_jax.data import Source
+from gan_jax.runs import Config
 from gan_jax.runtime import signals
 from gan_jax.runtime.program import abstract_batches, init_state
+from gan_jax.runtime.progress import say
 from gan_jax.sweep.space import Space, extremes
 from gan_jax.types import InvalidInputError
 
@@ -41,14 +41,14 @@ class Job:
 
     module: Any
     path: pathlib.Path
-    config: ml_collections.ConfigDict
+    config: Config
     workdir: pathlib.Path
     watchdog: runtime.Watchdog
     stop: signals.StopRequest
     wish: str = "best"
 
 
-def configured(config: ml_collections.ConfigDict, point: Point) -> ml_collections.ConfigDict:
+def configured(config: Config, point: Point) -> Config:
     """The config of a trial.
 
     Raises:
@@ -73,7 +73,7 @@ def directory(workdir: pathlib.Path, trial: int) -> pathlib.Path:
 def command(path: pathlib.Path, overrides: Mapping[str, Any], workdir: pathlib.Path) -> list[str]:
     """The command that runs a trial alone."""
     options = [f"--config.{key}={_text(value)}" for key, value in overrides.items()]
-    return ["python", "-m", "experiments.train", f"--config={path}", f"--workdir={workdir}", *options]
+    return ["gan-jax", "train", f"--config={path}", f"--workdir={workdir}", *options]
 
 
 def shown(words: Sequence[str]) -> str:
@@ -89,7 +89,7 @@ def show(workdir: pathlib.Path, rows: Sequence[Mapping[str, Any]], keys: Sequenc
     """Writes the table of a sweep and its pictures, and says where they are."""
     sweep.write_table(workdir, rows)
     made = sweep.draw(workdir, rows, keys, metric, mode) if metric else []
-    launch.say(f"results in {', '.join(str(path) for path in (workdir / 'results.csv', *made))}")
+    say(f"results in {', '.join(str(path) for path in (workdir / 'results.csv', *made))}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Members:
     names: dict[str, list[str]]
 
 
-def as_members(module: Any, config: ml_collections.ConfigDict, points: Sequence[Point]) -> Members:
+def as_members(module: Any, config: Config, points: Sequence[Point]) -> Members:
     """Finds out what each trial's config makes of the game, and that it is data: seed and runtime hyperparameters.
 
     Every trial is built. What must be the same in all: the schedule, shapes and names of the state, and, for the
@@ -151,7 +151,7 @@ def as_members(module: Any, config: ml_collections.ConfigDict, points: Sequence[
     )
 
 
-def bounds(module: Any, config: ml_collections.ConfigDict, space: Space) -> dict[str, tuple[float, float]]:
+def bounds(module: Any, config: Config, space: Space) -> dict[str, tuple[float, float]]:
     """The least and the most that a space makes of each runtime hyperparameter that it decides."""
     held = [member.hparams for member in as_members(module, config, extremes(space)).members]
     return {name: (min(x[name] for x in held), max(x[name] for x in held)) for name in held[0]}
@@ -215,7 +215,7 @@ class _Trial:
             )
 
 
-def _built_once(module: Any, config: ml_collections.ConfigDict) -> Callable[[Point], _Trial]:
+def _built_once(module: Any, config: Config) -> Callable[[Point], _Trial]:
     """Builds the trial of a point at the first call for it, whatever its seed; all have the source of the first."""
     built: dict[str, _Trial] = {}
 

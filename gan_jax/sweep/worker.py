@@ -8,25 +8,24 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-import ml_collections
-
-from experiments import flags as commands
-from experiments import launch, populations, trials
-from experiments import workdir as workdirs
-from experiments.launch import say
-from experiments.settings import FREE
-from experiments.trials import Job
-from gan_jax import runtime, sweep
-from gan_jax.runtime import hosts
-from gan_jax.runtime.loop import STOPPED
+from gan_jax import runs, runtime, sweep
+from gan_jax.host import write_json
+from gan_jax.runs import FREE, Config
+from gan_jax.runs.workdir import SWEEP_SAVED
+from gan_jax.runtime import environment, hosts
+from gan_jax.runtime.loop import DONE, STOPPED
+from gan_jax.runtime.progress import say
+from gan_jax.runtime.workdir import release
+from gan_jax.sweep import driver, trials
 from gan_jax.sweep.space import Point, Space
+from gan_jax.sweep.trials import Job
 from gan_jax.types import InvalidInputError
 
 _COMPARED = ("steps", "report_every", "metrics", "evaluate_every", "best_metric", "best_mode")  # trials, by these
 _REFUSALS = 3  # in a row, after which it is not for the trials that they cannot be run
 
 
-def facts(path: pathlib.Path, config: ml_collections.ConfigDict, space: Space) -> dict[str, Any]:
+def facts(path: pathlib.Path, config: Config, space: Space) -> dict[str, Any]:
     """What all workers of a study must have in common, beside its pruner."""
     free = {*FREE, *space} - set(_COMPARED)
     shared = {key: value for key, value in config.to_dict().items() if key not in free}
@@ -53,15 +52,15 @@ class Worker:
     settings: runtime.Experiment
     together: int = 0
 
-    def run(self) -> int:
-        """Until there is nothing left to take, or a signal comes; returns the exit code."""
+    def run(self) -> str:
+        """Until there is nothing left to take (`done`), or a signal comes (`stopped`)."""
         patience, refused = self.job.watchdog.patience, 0
         while not hosts.any_of("stop", self.job.stop.asked, patience):
             taken = hosts.decide("trials", lambda: self.study.take(self.together, self.saved), patience)
             if taken is None:
                 say("there are no more trials to take")
                 hosts.decide("pictures", self.show, patience)
-                return commands.DONE
+                return DONE
             numbers, points, continued, together = taken
             left, after = ", which another worker has left" if continued else "", _nothing
             try:
@@ -82,7 +81,7 @@ class Worker:
                 break  # still running for the study: whoever comes next goes on with it
             hosts.decide("told", functools.partial(self.tell, numbers, ends), patience)
             after()
-        return commands.STOPPED
+        return STOPPED
 
     def trial(self, number: int, point: Point) -> tuple[str, float | None]:
         """Trains one to its end, or until it is pruned or stopped; returns which, and the metric's last value."""
@@ -97,18 +96,18 @@ class Worker:
             if self.study is not None and self.study.report(number, record["images"], values[-1]):
                 job.stop.reason = "the study, which prunes this trial"
 
-        launch.claim(directory, lambda: workdirs.claim(directory, job.path, config), job.watchdog.patience)
+        runs.claim_together(directory, lambda: runs.claim(directory, job.path, config), job.watchdog.patience)
         result = runtime.train(
             experiment, directory, say=say, watchdog=job.watchdog, stop=job.stop, config=config.to_dict(),
-            watch=watch, evaluation_cache=launch.cache_directory() / "evaluation",
+            watch=watch, evaluation_cache=environment.cache_directory() / "evaluation",
         )  # fmt: skip
         pruned = hosts.decide("pruned", lambda: bool(job.stop.reason), job.watchdog.patience)
         job.stop.reason = ""
         status = "pruned" if pruned and result.status == STOPPED else result.status
         record = directory / "result.json"
-        workdirs.release(directory)
+        release(directory)
         if status == "pruned" and self.study is not None:
-            workdirs.write_json(record, json.loads(record.read_text()) | {"status": status})
+            write_json(record, json.loads(record.read_text()) | {"status": status})
         return status, values[-1] if values else result.metrics.get(self.settings.best_metric)
 
     def population(
@@ -119,17 +118,17 @@ class Worker:
         """
         directory = self.job.workdir / "populations" / f"{numbers[0]:05d}"
         job = dataclasses.replace(self.job, workdir=directory)
-        take = functools.partial(workdirs.claim, directory, job.path, job.config, saved=populations.SAVED)
-        launch.claim(directory, take, job.watchdog.patience)
+        take = functools.partial(runs.claim, directory, job.path, job.config, saved=SWEEP_SAVED)
+        runs.claim_together(directory, take, job.watchdog.patience)
         made = trials.as_members(job.module, job.config, points)
-        outcomes = populations.train(job, made, points, _Pruner(self, numbers))
-        workdirs.release(directory)
+        outcomes = driver.train(job, made, points, _Pruner(self, numbers))
+        release(directory)
         values = [outcome.metrics.get(self.settings.best_metric) for outcome in outcomes]
         for number, outcome, value in zip(numbers, outcomes, values, strict=True):
             if self.study is not None and outcome.status == "done" and value is not None:
                 self.study.report(number, outcome.images, value)  # after the last iteration no search is asked
         ends = [(outcome.status, value) for outcome, value in zip(outcomes, values, strict=True)]
-        return ends, lambda: populations.export(job, made, outcomes, points)
+        return ends, lambda: driver.export(job, made, outcomes, points)
 
     def saved(self, first: int, together: bool) -> int:
         """The step of the newest checkpoint of a trial, or of the population that begins with it."""

@@ -1,0 +1,6 @@
+"""`python -m gan_jax`, where the script `gan-jax` is not on the path."""
+
+from gan_jax.cli.main import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""How the commands read their flags and end: bad input is one clear message and exit code 2."""
+
+import pathlib
+import re
+import sys
+import traceback
+from typing import Any, NoReturn
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from gan_jax.cli import help as pages
+from gan_jax.runs import Config, find, load_module, merged_config
+from gan_jax.runs.workdir import SAVED, SWEEP_SAVED, has_begun, read_json
+from gan_jax.runtime import hosts
+from gan_jax.runtime.workdir import EXPERIMENT_FILE
+from gan_jax.types import InvalidInputError
+
+DONE, BAD_INPUT, DIVERGED, LOST, STOPPED = 0, hosts.BAD_INPUT, 3, hosts.LOST, 75
+_DEFAULT = "digits"
+_CONFIG = re.compile(r"--?config(=(?P<value>.*))?", re.DOTALL)
+_chosen: dict[str, Any] = {}  # path and module of the experiment file of this process
+
+
+def run(command: Any, *, config: bool) -> None:
+    """Runs a command; what its `main` returns is the exit code.
+
+    Args:
+      command: the command's module: its docstring is the text of `--help`, its `main()` runs it.
+      config: whether the command has `--config`, with `--config.KEY=VALUE` for each key of the experiment file.
+    """
+
+    def parse(argv: list[str]) -> list[str]:
+        try:
+            if config:
+                argv = _take_config(argv)
+            if wanted := pages.asked(argv):
+                print(pages.whole(command) if wanted == "helpfull" else pages.page(command, _chosen))
+                sys.exit(DONE)
+            rest = flags.FLAGS(argv)
+        except InvalidInputError as error:
+            fail(str(error))
+        except flags.Error as error:
+            fail(f"{error}\nPass --help to see the flags.")
+        except Exception as error:  # what an experiment file or ml_collections raises while --config is parsed
+            reason = str(error).replace("\\n", " ").replace("\\'", "'").strip("'\"")
+            fail(f"--config: {type(error).__name__}: {reason}")
+        if len(rest) > 1:
+            fail(f"unexpected arguments {rest[1:]}: flags are written --name=value")
+        return rest
+
+    def guarded(argv: list[str]) -> int | None:
+        if not flags.FLAGS["verbosity"].present:
+            # JAX, TFDS and Orbax narrate, also what they raise; --verbosity=0 lets them.
+            logging.set_verbosity(logging.FATAL)
+        try:
+            return command.main()
+        except InvalidInputError as error:
+            fail(str(error))
+        except Exception as error:
+            if hosts.client() is None:
+                raise
+            traceback.print_exc()
+            message, code = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}", hosts.exit_code(error)
+            lost = f"another process of the run is missing, or has failed ({message})"
+            hosts.leave(code, lost if code == LOST else message)
+
+    app.run(guarded, flags_parser=parse)
+
+
+def _take_config(argv: list[str]) -> list[str]:
+    """Defines the flags `--config.KEY` of the experiment file that `--config` names; returns the other arguments."""
+    name, rest, words = None, argv[:1], iter(argv[1:])
+    for word in words:
+        if found := _CONFIG.fullmatch(word):
+            name = next(words, "") if found["value"] is None else found["value"]
+        else:
+            rest.append(word)
+    kept = None if name is not None else _kept(rest)
+    path = find(_DEFAULT if name is None else name) if kept is None else kept / EXPERIMENT_FILE
+    module = load_module(path)
+    values = {} if kept is None else read_json(kept / "config.json")["config"]
+    _chosen.update(path=path, module=module, config=merged_config(module, values))
+    config_flags.DEFINE_config_dict("config", _chosen["config"], sys_argv=rest)
+    return rest
+
+
+def _kept(argv: list[str]) -> pathlib.Path | None:
+    """The workdir, if it has a run or a sweep to continue, with the experiment file and config kept there."""
+    named = [word.partition("=")[2] for word in argv if re.match(r"--?workdir=", word)]
+    workdir = pathlib.Path(named[-1]) if named and named[-1] else None
+    begun = workdir is not None and has_begun(workdir, (*SAVED, *SWEEP_SAVED))
+    return workdir if begun and (workdir / EXPERIMENT_FILE).is_file() else None
+
+
+def experiment_file() -> tuple[pathlib.Path, Any, Config]:
+    """The experiment file of this command: its path, the loaded module, and the config with its overrides."""
+    return _chosen["path"], _chosen["module"], flags.FLAGS.config
+
+
+def fail(message: str) -> NoReturn:
+    """Ends the process with an error message for the user; the other processes of the run end too."""
+    if hosts.client() is not None:
+        hosts.leave(BAD_INPUT, message)
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(BAD_INPUT)

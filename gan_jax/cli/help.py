@@ -1,0 +1,71 @@
+"""The text of `--help`: one page with what a command does, its own flags, and the keys of the config."""
+
+import inspect
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+from absl import flags
+
+from gan_jax.runs.experiment_file import describe
+
+_WIDTH, _NAMES = 80, 28
+
+
+def asked(argv: list[str]) -> str:
+    """The flag that asks for help, if there is one: `help`, or `helpfull` for all flags."""
+    words = {word.lstrip("-").partition("=")[0] for word in argv[1:] if word.startswith("-")}
+    if "helpfull" in words:
+        return "helpfull"
+    return "help" if words & {"h", "help", "helpshort"} else ""
+
+
+def page(command: Any, chosen: Mapping[str, Any]) -> str:
+    """One page about a command.
+
+    Args:
+      command: its module.
+      chosen: path, module and config of the experiment file; empty for a command without.
+
+    Returns:
+      The text, at most 80 columns wide.
+    """
+    own = sorted(flags.FLAGS.flags_by_module_dict()[command.__name__], key=lambda flag: flag.name)
+    parts = [inspect.getdoc(command) or "", "Flags (--helpfull lists those of JAX and of launching, too):"]
+    parts.append("\n".join(_entry(_signature(flag), flag.help or "") for flag in own))
+    if chosen:
+        config = chosen["config"].to_dict()
+        parts.append(f"Keys of --config={chosen['path'].stem}, set by --config.KEY=VALUE:")
+        keys = [
+            _entry(f"{name}={_shown(config[name])}", text, lines=1) for name, text in describe(chosen["module"]).items()
+        ]
+        parts.append("\n".join(keys))
+    return "\n\n".join(parts)
+
+
+def whole(command: Any) -> str:
+    """The page's first part, and every flag that the process knows."""
+    return f"{inspect.getdoc(command)}\n{flags.FLAGS.get_help()}"
+
+
+def _signature(flag: flags.Flag) -> str:
+    if flag.boolean:
+        return f"--{'no' if flag.default else ''}{flag.name}"
+    kind = {"int": "N", "float": "X", "comma separated list of strings": "A,B"}.get(flag.flag_type(), "TEXT")
+    return f"--{flag.name}={_shown(flag.default) if flag.default not in (None, '', []) else kind}"
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _entry(name: str, text: str, *, lines: int | None = None) -> str:
+    """A name, and beside it its description; `lines` cuts that."""
+    text = " ".join(text.split())
+    if lines == 1:
+        text = textwrap.shorten(text, max(_WIDTH - max(_NAMES, len(name) + 2) - 2, 20), placeholder=" ...")
+    wrapped = textwrap.wrap(text, _WIDTH - _NAMES - 2) or [""]
+    if len(name) > _NAMES - 2 and lines != 1:
+        wrapped = ["", *wrapped]
+    first, *rest = wrapped
+    return "\n".join([f"  {name:{_NAMES - 2}}  {first}".rstrip(), *(f"{'':{_NAMES + 2}}{line}" for line in rest)])

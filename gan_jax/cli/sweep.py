@@ -1,0 +1,309 @@
+"""Trains many trials of one experiment, and finds the best.
+
+  gan-jax sweep --config=digits --workdir=runs/sweep --points=random --num_trials=8
+
+What varies is the config's sweep(), or
+--space='learning_rate=log(1e-4,1e-2);gamma=0.01,0.1;seed=0,1,2'.
+--engine=population (the default) trains all trials as members of one compiled
+program; --search=halving or pbt ends or changes some on the way. --engine=study
+makes this process a worker of a study that any number of processes share, on any
+machine that sees the workdir. --engine=local runs one trial after another.
+--print_commands prints each trial's own command for a cluster's scheduler. The
+same command continues a sweep.
+
+In the workdir: results.csv and results.jsonl, a row for each trial; sweep.png and
+curves.png; trials/NNNNN, ordinary runs (of a population, those that --export
+names), to be sampled, evaluated or continued. Exit codes are those of train.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from absl import flags
+
+from gan_jax import runs, runtime, sweep
+from gan_jax.cli import flags as commands
+from gan_jax.cli import launch
+from gan_jax.host import write_json
+from gan_jax.runs import workdir as workdirs
+from gan_jax.runs.workdir import SWEEP_SAVED
+from gan_jax.runtime import hosts, signals
+from gan_jax.runtime.loop import STOPPED
+from gan_jax.runtime.progress import say
+from gan_jax.sweep import driver, trials, worker
+from gan_jax.sweep import space as spaces
+from gan_jax.sweep.trials import Job
+from gan_jax.types import InvalidInputError
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "directory of the sweep")
+_ENGINE = flags.DEFINE_enum("engine", "population", ["population", "study", "local"], "what runs the trials")
+_STORAGE = flags.DEFINE_string("storage", "", "of a study: a database's URL; a journal in the workdir by default")
+_SAMPLER = flags.DEFINE_enum("sampler", "tpe", ["tpe", "random", "grid", "qmc"], "of a study: what to try next")
+_PRUNER = flags.DEFINE_enum(
+    "pruner", "none", ["none", "median", "asha", "hyperband"], "of a study: which trials to end early"
+)
+_POPULATION = flags.DEFINE_integer(
+    "population", 0, "of a study: take so many trials at a time, as one compiled program", lower_bound=0
+)
+_SPACE = flags.DEFINE_string("space", "", "what varies, in place of the config's sweep()")
+_POINTS = flags.DEFINE_enum(
+    "points", "grid", ["grid", "random", "qmc"], "which trials: all combinations, draws, or quasi-random"
+)
+_GRID_SIZE = flags.DEFINE_integer("grid_size", 3, "values of each distribution in a grid", lower_bound=1)
+_NUM_TRIALS = flags.DEFINE_integer("num_trials", 16, "points of random and qmc, or trials of a study", lower_bound=1)
+_SWEEP_SEED = flags.DEFINE_integer("sweep_seed", 0, "of drawn points, a study's sampler, and pbt", lower_bound=0)
+_SEARCH = flags.DEFINE_enum("search", "none", ["none", "halving", "pbt"], "what a population does on the way")
+_FIRST_RUNG = flags.DEFINE_integer(
+    "first_rung", 0, "of halving, asha and hyperband: images of a trial; a 27th of its run by default", lower_bound=0
+)
+_ETA = flags.DEFINE_integer(
+    "eta", 3, "of halving, asha and hyperband: one in so many goes on at each rung", lower_bound=2
+)
+_PBT_IMAGES = flags.DEFINE_integer(
+    "pbt_images", 0, "of a member, between decisions of pbt; a tenth of its run by default", lower_bound=0
+)
+_EXPORT = flags.DEFINE_string(
+    "export", "best", "whose checkpoints become ordinary runs: best, all, none, or ids by commas"
+)
+_PRINT = flags.DEFINE_bool("print_commands", False, "print the command of each trial, and run nothing")
+
+
+_SHARED = (
+    _ENGINE, _STORAGE, _SAMPLER, _PRUNER, _POPULATION, _SPACE, _POINTS, _GRID_SIZE, _NUM_TRIALS, _SWEEP_SEED, _SEARCH,
+    _FIRST_RUNG, _ETA, _PBT_IMAGES, _EXPORT,
+)  # fmt: skip
+_ONLY = {  # of some engines
+    ("population",): (_SEARCH, _PBT_IMAGES),
+    ("study",): (_STORAGE, _SAMPLER, _PRUNER, _POPULATION),
+    ("population", "local"): (_POINTS,),
+    ("population", "study"): (_FIRST_RUNG, _ETA, _EXPORT),
+}
+
+
+def check_flags() -> None:
+    """Refuses flags that the engine would not heed."""
+    for engines, some in _ONLY.items():
+        for flag in some:
+            if flag.present and _ENGINE.value not in engines:
+                raise InvalidInputError(
+                    f"--{flag.name} is for --engine={' or '.join(engines)}; this is --engine={_ENGINE.value}"
+                )
+    in_study = _ENGINE.value == "study"
+    if _PRINT.value and (in_study or _SEARCH.value != "none"):
+        raise InvalidInputError(
+            "--print_commands is for trials that are known before and train to their ends: not for --engine=study or "
+            "--search"
+        )
+    if _NUM_TRIALS.present and not in_study and _POINTS.value == "grid":
+        raise InvalidInputError("--num_trials is for --points=random or qmc, or --engine=study; a grid has --grid_size")
+    if _GRID_SIZE.present and (_SAMPLER.value if in_study else _POINTS.value) != "grid":
+        raise InvalidInputError("--grid_size is for --points=grid, or --sampler=grid of a study")
+    if _PBT_IMAGES.present and _SEARCH.value != "pbt":
+        raise InvalidInputError("--pbt_images is for --search=pbt")
+    rungs = _SEARCH.value == "halving" or _PRUNER.value in ("asha", "hyperband")
+    if (_FIRST_RUNG.present or _ETA.present) and not rungs:
+        raise InvalidInputError("--first_rung and --eta are for --search=halving, --pruner=asha and --pruner=hyperband")
+
+
+def space_of(module: Any) -> spaces.Space:
+    """What varies."""
+    if _SPACE.value:
+        return spaces.parse(_SPACE.value)
+    if hasattr(module, "sweep"):
+        return module.sweep()
+    raise InvalidInputError("this config has no sweep(): say what varies by --space='learning_rate=log(1e-4,1e-2)'")
+
+
+def points(module: Any) -> list[spaces.Point]:
+    """The trials that the flags ask for."""
+    space = space_of(module)
+    if _POINTS.value == "grid":
+        return spaces.grid(space, _GRID_SIZE.value)
+    draw = spaces.random if _POINTS.value == "random" else spaces.qmc
+    return draw(space, _NUM_TRIALS.value, _SWEEP_SEED.value)
+
+
+def iterations(settings: runtime.Experiment, flag: flags.FlagHolder[int], share: int) -> int:
+    """As many as give the flag's images, or a share of the run; rounded up to where trials are compared."""
+    unit = settings.evaluate_every or settings.report_every
+    wanted = flag.value / settings.batch_size if flag.value else settings.steps / share
+    found = max(unit, int(-(-wanted // unit) * unit))
+    if found >= settings.steps:
+        raise InvalidInputError(
+            f"--{flag.name}: nothing would be decided before the end: first after {found * settings.batch_size:,} "
+            f"images of a run of {settings.steps * settings.batch_size:,}; expected fewer, and evaluations more often "
+            f"(config.{'evaluate_every' if settings.evaluate_every else 'report_every'}={unit})"
+        )
+    return found
+
+
+def search(settings: runtime.Experiment) -> sweep.Halving | sweep.PopulationBased | None:
+    """What the flags ask for."""
+    if _SEARCH.value == "halving":
+        return sweep.Halving(iterations(settings, _FIRST_RUNG, 27), _ETA.value)
+    if _SEARCH.value == "pbt":
+        return sweep.PopulationBased(iterations(settings, _PBT_IMAGES, 10), _SWEEP_SEED.value)
+    return None
+
+
+def overridden() -> dict[str, Any]:
+    """What the command line changes of the config, by key."""
+    given = [word.partition("=")[0].removeprefix("--config.") for word in sys.argv[1:] if word.startswith("--config.")]
+    return {key: flags.FLAGS.config[key] for key in given}
+
+
+def claim(job: Job, wanted: Sequence[spaces.Point], chosen: sweep.Halving | sweep.PopulationBased | None) -> None:
+    """Takes the workdir, or refuses one of another sweep, once that has begun."""
+    record, settings = job.workdir / "sweep.json", job.module.build(job.config)
+    by = [settings.best_metric, settings.best(), settings.evaluate_every or settings.report_every]
+    now: dict[str, Any] = {"search": type(chosen).__name__ if chosen else "none"}
+    now |= dataclasses.asdict(chosen) | {"by": by} if chosen else {}
+    now |= {"trials": list(wanted)}
+    now = json.loads(json.dumps(now))
+    if record.exists() and workdirs.has_begun(job.workdir, SWEEP_SAVED):
+        flat = [
+            x | {f"trial {i}": point for i, point in enumerate(x["trials"])} for x in (workdirs.read_json(record), now)
+        ]
+        changed = [
+            f"{key}: {flat[0].get(key, 'absent')!r} there, {flat[1].get(key, 'absent')!r} now"
+            for key in flat[0] | flat[1]
+            if key != "trials" and flat[0].get(key) != flat[1].get(key)
+        ]
+        if changed:
+            raise InvalidInputError(
+                f"workdir {str(job.workdir)!r} has another sweep:\n  " + "\n  ".join(changed[:20]) + "\n"
+                "continue that with its own flags, or use another --workdir"
+            )
+    runs.claim(job.workdir, job.path, job.config, saved=SWEEP_SAVED)
+    write_json(record, now)
+
+
+def population(job: Job, wanted: Sequence[spaces.Point]) -> int:
+    """All trials as one program."""
+    made = trials.as_members(job.module, job.config, wanted)
+    driver.wished(job.wish, range(len(wanted)))  # refuses what is not there before anything runs
+    chosen = search(made.experiment)
+    if isinstance(chosen, sweep.PopulationBased):
+        chosen = dataclasses.replace(chosen, bounds=trials.bounds(job.module, job.config, space_of(job.module)))
+    runs.claim_together(job.workdir, lambda: claim(job, wanted, chosen), job.watchdog.patience)
+    outcomes = driver.train(job, made, wanted, chosen)
+    statuses = {outcome.status for outcome in outcomes}
+    if "stopped" in statuses:
+        return commands.STOPPED
+    driver.export(job, made, outcomes, wanted)
+    return commands.DIVERGED if statuses == {"diverged"} else commands.DONE
+
+
+def study(job: Job) -> int:
+    """Takes trials of a study, which other workers share, until there are none left."""
+    config, space = job.config, space_of(job.module)
+    settings = job.module.build(config)
+    if not settings.best_metric:
+        raise InvalidInputError(
+            "config.best_metric is empty: a study goes by it, such as --config.best_metric=eval/fcd2k"
+        )
+    if job.wish not in ("best", "all", "none"):
+        raise InvalidInputError(f"--export={job.wish}: of a study's populations expected best, all or none")
+    if _POPULATION.value:
+        trials.as_members(job.module, config, spaces.extremes(space))  # refuses what cannot vary before anything runs
+    shared = None
+    if hosts.is_primary():
+        try:
+            from gan_jax.sweep.study import Study  # noqa: PLC0415 - an optional dependency
+        except ImportError as error:
+            raise InvalidInputError(f"--engine=study needs optuna ({error}): pip install -e '.[sweep]'") from error
+        job.workdir.mkdir(parents=True, exist_ok=True)
+        rungs = _PRUNER.value in ("asha", "hyperband")
+        first = iterations(settings, _FIRST_RUNG, 27) * settings.batch_size if rungs else 1
+        pruned = {"pruner": _PRUNER.value, "mode": settings.best()}
+        pruned |= {"first_rung": first, "eta": _ETA.value} if rungs else {}
+        shared = Study(
+            job.workdir, space, facts=worker.facts(job.path, config, space) | pruned, num_trials=_NUM_TRIALS.value,
+            mode=settings.best(), storage=_STORAGE.value, sampler=_SAMPLER.value, pruner=_PRUNER.value,
+            first_rung=first, last=settings.steps * settings.batch_size, eta=_ETA.value,
+            grid_size=_GRID_SIZE.value, seed=_SWEEP_SEED.value,
+        )  # fmt: skip
+    ended = worker.Worker(job, shared, settings, _POPULATION.value).run()
+    return commands.STOPPED if ended == STOPPED else commands.DONE
+
+
+def local(job: Job, wanted: Sequence[spaces.Point]) -> int:
+    """One trial after the other, each a process of its own; this one leaves the devices to them."""
+    claim(job, wanted, None)
+    rows, failed, ran, began = [], 0, 0, time.monotonic()
+    for index, point in enumerate(wanted):
+        directory = trials.directory(job.workdir, index)
+        result = directory / "result.json"
+        if not result.exists() or json.loads(result.read_text())["status"] == "stopped":
+            words = trials.command(job.path, overridden() | point, directory) + launch.passed_on()
+            left = f", ETA {runtime.duration((time.monotonic() - began) / ran * (len(wanted) - index))}" if ran else ""
+            say(f"trial {index} of {len(wanted)}: {dict(point)}; {failed} failed{left}")
+            code = _run(words, job.stop)
+            if code == commands.STOPPED or job.stop.asked:
+                return commands.STOPPED
+            failed, ran = failed + (code not in (commands.DONE, commands.DIVERGED)), ran + 1
+        if result.exists():
+            found = json.loads(result.read_text())
+            metrics = {name: value for name, value in found["metrics"].items() if name not in ("step", "images")}
+            rows.append({"trial": index, **point, **{x: found[x] for x in ("status", "step", "images")}, **metrics})
+        else:
+            rows.append({"trial": index, **point, "status": "failed", "step": 0, "images": 0})
+        sweep.write_table(job.workdir, rows)
+    settings = job.module.build(job.config)
+    trials.show(job.workdir, rows, list(wanted[0]), settings.best_metric, settings.best())
+    best = sweep.best(rows, settings.best_metric, settings.best()) if settings.best_metric else None
+    row = {} if best is None else rows[best]
+    shown = f"; best {settings.best_metric} {row[settings.best_metric]:.6g}, trial {row['trial']}" if row else ""
+    say(f"{len(rows)} trials, {failed} failed{shown}")
+    if failed:
+        return commands.BAD_INPUT
+    return commands.DIVERGED if {row["status"] for row in rows} == {"diverged"} else commands.DONE
+
+
+def _run(words: Sequence[str], stop: signals.StopRequest) -> int:
+    """A process, which is told to stop when this one is."""
+    process = subprocess.Popen([sys.executable, "-m", "gan_jax", *words[1:]])
+    told = False
+    while True:
+        try:
+            return process.wait(timeout=0.5)
+        except subprocess.TimeoutExpired:
+            if stop.signal == signal.SIGTERM and not told:  # SIGINT comes from a terminal, to both
+                process.send_signal(signal.SIGTERM)
+                told = True
+
+
+def main() -> int:
+    """Runs the command."""
+    path, module, config = commands.experiment_file()
+    check_flags()
+    if _WORKDIR.value is None:
+        raise InvalidInputError("--workdir is missing: a directory for the sweep, such as --workdir=runs/sweep")
+    workdir = pathlib.Path(_WORKDIR.value)
+    wanted = points(module) if _PRINT.value or _ENGINE.value != "study" else []
+    if _PRINT.value:
+        for index, point in enumerate(wanted):
+            words = trials.command(path, overridden() | point, trials.directory(workdir, index))
+            print(trials.shown(words + launch.passed_on()))
+        return commands.DONE
+    if _ENGINE.value == "local":
+        if launch.is_one_of_several():
+            raise InvalidInputError("--engine=local is for one process; several share the trials of --engine=study")
+        jax.config.update("jax_platforms", "cpu")  # a TPU is for one process, and the trials are others
+        with signals.stop_signals() as stop:
+            return local(Job(module, path, config, workdir, runtime.Watchdog(), stop), wanted)
+    if (_ENGINE.value == "population" or _POPULATION.value) and "device_count" not in os.environ.get("XLA_FLAGS", ""):
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))  # a member's products use one core
+    with launch.launched() as watchdog, signals.stop_signals() as stop:
+        workdirs.agree(config, path, {flag.name: flag.value for flag in _SHARED}, watchdog.patience)
+        job = Job(module, path, config, workdir, watchdog, stop, _EXPORT.value)
+        return study(job) if _ENGINE.value == "study" else population(job, wanted)

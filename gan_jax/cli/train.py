@@ -1,0 +1,118 @@
+"""Trains a GAN, or continues a run where it stopped.
+
+  gan-jax train --config=digits --workdir=runs/digits --config.steps=2000
+
+--config names a shipped config (digits by default) or an experiment file.
+--config.KEY=VALUE overrides its keys. The same command continues a run, and so
+does --workdir alone. Exit codes: 0 done; 1 a bug; 2 bad flag, config, data or
+storage; 3 diverged; 69 another process is missing; 75 stopped by a signal,
+after saving. After 69 and 75 the same command continues.
+"""
+
+import pathlib
+from typing import Any
+
+import jax
+from absl import flags
+
+from gan_jax import runs, runtime
+from gan_jax.cli import flags as commands
+from gan_jax.cli import launch
+from gan_jax.runs.workdir import agree
+from gan_jax.runtime import environment, signals
+from gan_jax.runtime.loop import DIVERGED, DONE, STOPPED
+from gan_jax.runtime.program import build_start, compile_program
+from gan_jax.runtime.progress import say
+from gan_jax.types import InvalidInputError
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "directory of the run: checkpoints, logs, samples")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "print data, parameters and memory, compile one step, train nothing")
+_WANDB = flags.DEFINE_string("wandb_project", "", "log to this Weights & Biases project too")
+_INIT_FROM = flags.DEFINE_string(
+    "init_from", "", "workdir of another run, whose networks this one begins with: fine-tuning, from step 0"
+)
+_INIT_STEP = flags.DEFINE_integer("init_step", None, "step of its checkpoint; the newest by default")
+_INIT_PLAYERS = flags.DEFINE_list(
+    "init_players",
+    [],
+    "which of this run's players begin as which players or averages of that run: OURS=THEIRS,..., such as "
+    "student=ema.generator,critic=generator; players that are not named begin anew. By default each as its namesake",
+)
+_EXIT = {DONE: commands.DONE, STOPPED: commands.STOPPED, DIVERGED: commands.DIVERGED}
+
+
+def dry_run(experiment: runtime.Experiment) -> None:
+    """Everything up to the first iteration."""
+    mesh = runtime.make_mesh(fsdp=experiment.fsdp)
+    source = experiment.open_source()
+    say(source.summary())
+    with jax.set_mesh(mesh):
+        start = build_start(experiment, source.spec, mesh)
+        compile_program(experiment, source, mesh, start, 0, say)
+
+
+def _fill() -> dict[str, str]:
+    """What --init_players says, as `runtime.init_from` wants it."""
+    pairs = [pair.split("=") for pair in _INIT_PLAYERS.value]
+    if any(len(pair) != 2 or not all(pair) for pair in pairs) or len({pair[0] for pair in pairs}) < len(pairs):
+        raise InvalidInputError(f"--init_players={','.join(_INIT_PLAYERS.value)}: expected OURS=THEIRS,..., each once")
+    if pairs and not _INIT_FROM.value:
+        raise InvalidInputError("--init_players needs --init_from=WORKDIR, the run whose players they are")
+    return dict(pairs)  # type: ignore[arg-type]  # of two each
+
+
+def _begun_from() -> dict[str, Any] | None:
+    """Whose networks the run begins with, for the record."""
+    fill = _fill()
+    source = {"workdir": _INIT_FROM.value, "step": _INIT_STEP.value} | ({"players": fill} if fill else {})
+    return source if _INIT_FROM.value else None
+
+
+def train(
+    experiment: runtime.Experiment, workdir: pathlib.Path, watchdog: runtime.Watchdog, stop: signals.StopRequest
+) -> int:
+    """Trains, and says how it ended."""
+    options: dict[str, Any] = {"say": say, "watchdog": watchdog, "stop": stop, "wandb_project": _WANDB.value}
+    if _INIT_FROM.value:
+        checkpoints = pathlib.Path(_INIT_FROM.value) / "checkpoints"
+        if not checkpoints.is_dir():
+            raise InvalidInputError(f"--init_from={_INIT_FROM.value}: no workdir of a run; it has no {checkpoints}")
+        record = workdir / "init_from.json"
+        options["begin"] = runtime.init_from(checkpoints, _INIT_STEP.value, fill=_fill(), record=record, say=say)
+    config = flags.FLAGS.config.to_dict()
+    result = runtime.train(
+        experiment, workdir, config=config, evaluation_cache=environment.cache_directory() / "evaluation", **options
+    )
+    say(f"{result.status}: step {result.step:,}, {result.images:,} images; state_sha256 {result.state_sha256}")
+    if result.best_checkpoint is not None:
+        say(f"best {experiment.best_metric}: the checkpoint of step {result.best_checkpoint:,}")
+    if result.status == DIVERGED:
+        kept = (
+            f"the last good checkpoint, of step {result.checkpoint:,}, is kept"
+            if result.checkpoint
+            else "none was saved"
+        )
+        say(
+            f"the run diverged; {kept} in {workdir / 'checkpoints'}: go on with --config.on_divergence=rollback, or "
+            "train anew in another --workdir, with a lower learning rate or a larger penalty"
+        )
+    return _EXIT[result.status]
+
+
+def main() -> int:
+    """Runs the command."""
+    path, module, config = commands.experiment_file()
+    with launch.launched() as watchdog, signals.stop_signals() as stop:
+        others = {flag.name: flag.value for flag in (_DRY_RUN, _INIT_FROM, _INIT_STEP, _INIT_PLAYERS)}
+        agree(config, path, others, watchdog.patience)
+        experiment = module.build(config)
+        if _DRY_RUN.value:
+            dry_run(experiment)
+            return commands.DONE
+        if _WORKDIR.value is None:
+            raise InvalidInputError(
+                "--workdir is missing: a directory for checkpoints and logs, such as --workdir=runs/digits"
+            )
+        workdir, begun = pathlib.Path(_WORKDIR.value), _begun_from()
+        runs.claim_together(workdir, lambda: runs.claim(workdir, path, config, init_from=begun), watchdog.patience)
+        return train(experiment, workdir, watchdog, stop)

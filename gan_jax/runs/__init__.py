@@ -1,0 +1,23 @@
+"""Runs on disk: experiment files and their settings, workdirs, and trained runs to load."""
+
+from gan_jax.runs.experiment_file import find, load_module, shipped
+from gan_jax.runs.load import Run, load
+from gan_jax.runs.settings import FREE, MEMORY, Config, merged_config, network, run_config, run_settings
+from gan_jax.runs.workdir import claim, claim_together
+
+__all__ = [
+    "FREE",
+    "MEMORY",
+    "Config",
+    "Run",
+    "claim",
+    "claim_together",
+    "find",
+    "load",
+    "load_module",
+    "merged_config",
+    "network",
+    "run_config",
+    "run_settings",
+    "shipped",
+]

@@ -1,0 +1,43 @@
+"""The evaluations of a run: `eval.jsonl`, a line for each checkpoint under each protocol."""
+
+import json
+import pathlib
+from typing import Any
+
+from gan_jax.runtime import environment
+from gan_jax.types import InvalidInputError
+
+
+def read(path: pathlib.Path) -> list[dict[str, Any]]:
+    """Reads the lines of `eval.jsonl`; none where there is no such file."""
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    except json.JSONDecodeError as error:
+        raise InvalidInputError(f"{path} is damaged ({error}): mend or remove the line") from error
+
+
+def find(path: pathlib.Path, facts: dict[str, Any]) -> dict[str, Any] | None:
+    """Finds the newest line with these values.
+
+    Args:
+      path: of `eval.jsonl`.
+      facts: values that the line must have, by key.
+
+    Returns:
+      The line, or None.
+    """
+    known = [line for line in read(path) if all(line[name] == value for name, value in facts.items())]
+    return known[-1] if known else None
+
+
+def of_protocol(path: pathlib.Path, protocol: dict[str, Any]) -> list[dict[str, Any]]:
+    """The newest line of each checkpoint that was evaluated under a protocol."""
+    return list({line["step"]: line for line in read(path) if line["protocol"] == protocol}.values())
+
+
+def append(path: pathlib.Path, line: dict[str, Any]) -> dict[str, Any]:
+    """Appends a line, with the versions of now; returns it."""
+    line = line | {"versions": environment.versions()}
+    with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    return line

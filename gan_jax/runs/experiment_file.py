@@ -1,0 +1,142 @@
+"""Experiment files: finding one by name or path, loading it, and what its keys mean."""
+
+import ast
+import importlib.machinery
+import importlib.util
+import inspect
+import io
+import pathlib
+import re
+import tokenize
+from typing import Any
+
+from gan_jax.runs.settings import MEMORY_HELP
+from gan_jax.runtime import Experiment, settings
+from gan_jax.types import InvalidInputError
+
+_HERE = pathlib.Path(__file__).parents[1]
+_SHIPPED = (_HERE / "configs", _HERE.parent / "experiments" / "configs")  # in a wheel, and in a clone
+_OF_ANNOTATIONS = ("ml_collections", "Config")
+_OLD_IMPORT, _NEW_IMPORT = b"from experiments.settings import", b"from gan_jax.runs import"
+
+
+class _Loader(importlib.machinery.SourceFileLoader):
+    """Loads a file; experiment files of the first release import a module that has moved."""
+
+    def source_to_code(self, data: Any, path: Any, **options: Any) -> Any:  # type: ignore[override]
+        return super().source_to_code(data.replace(_OLD_IMPORT, _NEW_IMPORT), path, **options)
+
+
+def load_module(path: str | pathlib.Path) -> Any:
+    """Loads an experiment file as a module.
+
+    Args:
+      path: of the file.
+
+    Returns:
+      The module, with `get_config()` and `build(config)`.
+
+    Raises:
+      InvalidInputError: if the file is missing, or lacks one of the two.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise InvalidInputError(
+            f"config file {str(path)!r} does not exist; shipped configs go by name: {', '.join(shipped())}"
+        )
+    name = f"experiment_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path, loader=_Loader(name, str(path)))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for name in ("get_config", "build"):
+        if not hasattr(module, name):
+            raise InvalidInputError(
+                f"{path} has no function {name}: an experiment file has get_config() and build(config)"
+            )
+    return module
+
+
+def shipped() -> dict[str, pathlib.Path]:
+    """The experiment files that come with the package, by name."""
+    home = next((directory for directory in _SHIPPED if directory.is_dir()), None)
+    files = [] if home is None else sorted(home.glob("[a-z]*.py"))
+    return {path.stem: path for path in files}
+
+
+def find(name: str) -> pathlib.Path:
+    """The experiment file that `--config` names: a shipped one by its name, any other by its path.
+
+    Raises:
+      InvalidInputError: if there is none.
+    """
+    known = shipped()
+    if name in known:
+        return known[name]
+    if not pathlib.Path(name).is_file():
+        raise InvalidInputError(f"--config={name}: expected a file, or one of the shipped configs: {', '.join(known)}")
+    return pathlib.Path(name)
+
+
+def same_experiment(one: str, other: str) -> bool:
+    """Whether two experiment files do the same, whatever their comments, docstrings, annotations and order of imports.
+
+    Args:
+      one: text of a file.
+      other: text of another.
+
+    Returns:
+      Whether they are equal but for these.
+    """
+    return one == other or _meaning(one) == _meaning(other)
+
+
+def _meaning(text: str) -> list[str]:
+    """The statements of a file, without what changes nothing."""
+    tree = ast.parse(text.replace(_OLD_IMPORT.decode(), _NEW_IMPORT.decode()))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            node.returns = None
+        if isinstance(node, ast.arg):
+            node.annotation = None
+        if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    imports, rest = list[str](), list[str]()
+    for node in tree.body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            module = getattr(node, "module", "")
+            imports += [f"{module} {ast.dump(name)}" for name in node.names if name.name not in _OF_ANNOTATIONS]
+        else:
+            rest.append(ast.dump(node))
+    return sorted(imports) + rest
+
+
+def describe(module: Any) -> dict[str, str]:
+    """Says in one line what each key of a config means, the experiment's own keys first.
+
+    Keys that are fields of `Experiment` are described there, others by the comment behind them in `get_config`.
+
+    Args:
+      module: from `load_module`.
+
+    Returns:
+      Descriptions by key; empty for a key without one.
+    """
+    known = _comments(inspect.getsource(module.get_config)) | MEMORY_HELP | _fields()
+    own = [name for name in module.get_config() if name not in settings()]
+    return {name: known.get(name, "") for name in [*own, *settings()]}
+
+
+def _fields() -> dict[str, str]:
+    """The first clause about each attribute in the docstring of `Experiment`."""
+    attributes = (inspect.getdoc(Experiment) or "").partition("Attributes:")[2]
+    entries = re.findall(r"^  (\w+): (.*(?:\n {4}.*)*)", attributes, re.MULTILINE)
+    return {name: re.split(r"[;:.] |[.]$", " ".join(text.split()))[0] for name, text in entries}
+
+
+def _comments(source: str) -> dict[str, str]:
+    """The comments behind keywords, by keyword."""
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    comments = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
+    keywords = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.keyword) and node.arg]
+    return {str(node.arg): comments[node.lineno] for node in keywords if node.lineno in comments}

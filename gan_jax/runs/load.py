@@ -1,0 +1,124 @@
+"""Trained runs on disk: `load(workdir).sample(64)`."""
+
+import contextlib
+import pathlib
+from collections.abc import Callable
+
+import jax
+from jax.sharding import Mesh
+
+from gan_jax import runtime
+from gan_jax.runs.experiment_file import load_module
+from gan_jax.runs.settings import merged_config
+from gan_jax.runs.workdir import read_json
+from gan_jax.runtime import Experiment, Trained
+from gan_jax.runtime.program import abstract_state
+from gan_jax.runtime.workdir import EXPERIMENT_FILE, PICKLED, kept
+from gan_jax.types import InvalidInputError
+
+
+class Run:
+    """A trained run on disk: its experiment, and the states of its checkpoints, whole on every device of a mesh."""
+
+    def __init__(
+        self, workdir: str | pathlib.Path, *, mesh: Mesh | None = None, say: Callable[[str], None] = print
+    ) -> None:
+        """Reads what the run was.
+
+        Args:
+          workdir: of the run.
+          mesh: where states are put; the first device by default.
+          say: gets messages about damaged checkpoints.
+
+        Raises:
+          InvalidInputError: if the workdir has no run.
+        """
+        self.workdir, self.say = pathlib.Path(workdir), say
+        self.experiment = _experiment(self.workdir)
+        known = read_json(self.workdir / "data.json")
+        shapes, self.class_names = known["spec"], tuple(known.get("class_names", ()))
+        spec = {name: jax.ShapeDtypeStruct(x["shape"], x["dtype"]) for name, x in shapes.items()}
+        self.mesh = runtime.make_mesh(jax.local_devices()[:1]) if mesh is None else mesh
+        with jax.set_mesh(self.mesh):
+            self._abstract = {"state": abstract_state(self.experiment, spec, self.mesh)}
+        self._checkpointer = runtime.Checkpointer(
+            self.workdir / "checkpoints",
+            keep_last=1,
+            best_metric=self.experiment.best_metric,
+            best_mode=self.experiment.best(),
+            read_only=True,
+        )
+
+    @property
+    def averages(self) -> bool:
+        """Whether the game keeps an average of a player."""
+        return bool(self._abstract["state"].ema)
+
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints there are."""
+        return self._checkpointer.steps()
+
+    def restore(self, step: int | str | None = None) -> Trained:
+        """A checkpoint's state.
+
+        Args:
+          step: of the checkpoint, or `'best'`; the newest that can be read by default.
+
+        Returns:
+          The experiment and the state.
+
+        Raises:
+          InvalidInputError: if there is no such checkpoint, or it cannot be read.
+        """
+        steps = self.steps()
+        if step == "best":
+            step = self._checkpointer.best_step()
+            if step is None:
+                raise InvalidInputError(f"{self.workdir} has no best checkpoint: train with --config.best_metric=NAME")
+        if step is not None and step not in steps:
+            raise InvalidInputError(f"{self.workdir} has no checkpoint of step {step}: it has {steps}")
+        try:
+            with jax.set_mesh(self.mesh):
+                restored = (
+                    self._checkpointer.restore_latest(self._abstract, self.say)
+                    if step is None
+                    else (step, self._checkpointer.restore(step, self._abstract))
+                )
+        except InvalidInputError:
+            raise
+        except Exception as error:  # whatever Orbax and TensorStore raise on damaged files
+            raise InvalidInputError(f"checkpoint {step} of {self.workdir} cannot be read: {error}") from error
+        if restored is None:
+            raise InvalidInputError(f"{self.workdir} has no checkpoint yet")
+        return Trained(self.experiment, restored[1]["state"], restored[0], self.mesh, self.class_names)
+
+    def close(self) -> None:
+        """Lets go of the checkpoints."""
+        self._checkpointer.close()
+
+
+def _experiment(workdir: pathlib.Path) -> Experiment:
+    """The experiment of a run: of its own copy of the experiment file and its config, or as a notebook left it."""
+    config = read_json(workdir / "config.json")["config"]
+    if not (workdir / EXPERIMENT_FILE).is_file() and (workdir / PICKLED).is_file():
+        return kept(workdir)
+    module = load_module(workdir / EXPERIMENT_FILE)
+    return module.build(merged_config(module, config))
+
+
+def load(workdir: str | pathlib.Path, step: int | str | None = None, *, say: Callable[[str], None] = print) -> Trained:
+    """A trained game from its workdir.
+
+    Args:
+      workdir: of a run.
+      step: of the checkpoint, or `'best'`; the newest that can be read by default.
+      say: gets messages about damaged checkpoints.
+
+    Returns:
+      The experiment and its state, on the first device.
+
+    Raises:
+      InvalidInputError: if the workdir has no run, or no such checkpoint.
+    """
+    with contextlib.closing(Run(workdir, say=say)) as run:
+        return run.restore(step)

@@ -1,0 +1,150 @@
+"""The workdir of a run: whose it is, and the config and experiment file that it keeps."""
+
+import hashlib
+import json
+import pathlib
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from gan_jax.host import write_json
+from gan_jax.runs.experiment_file import same_experiment
+from gan_jax.runs.settings import FREE, Config
+from gan_jax.runtime import environment, hosts
+from gan_jax.runtime.workdir import EXPERIMENT_FILE, lock
+from gan_jax.types import InvalidInputError
+
+SAVED = ("checkpoints/*",)  # where a run keeps its checkpoints
+SWEEP_SAVED = ("population/*/*", "trials/*/checkpoints/*")  # where a sweep keeps them
+
+
+def has_begun(workdir: pathlib.Path, saved: Sequence[str] = SAVED) -> bool:
+    """Whether anything is saved: until then, another try may correct its flags."""
+    return any(path.name.isdigit() for pattern in saved for path in workdir.glob(pattern))
+
+
+def claim(
+    workdir: pathlib.Path,
+    module_path: pathlib.Path,
+    config: Config,
+    *,
+    init_from: dict[str, Any] | None = None,
+    saved: Sequence[str] = SAVED,
+) -> None:
+    """Makes a workdir this run's own, or checks that it is: writes `config.json` and a copy of the experiment file.
+
+    `config.json` tells what runs it now (config, versions, devices, command); what it told before a resume with another
+    of these is kept in its `history`.
+
+    Args:
+      workdir: made if missing.
+      module_path: the experiment file.
+      config: as resolved from file and flags.
+      init_from: whose networks the run begins with.
+      saved: patterns of its checkpoints.
+
+    Raises:
+      InvalidInputError: if the workdir was made by another config (the message lists the differences), is in use by
+        another run, is no directory but a bucket, or cannot be written.
+    """
+    if re.match(r"[a-z0-9]+:/", str(workdir)):
+        raise InvalidInputError(
+            f"workdir {str(workdir)!r}: expected a directory, whose files can be locked and appended to, which buckets "
+            "can't: take NFS, such as Filestore, and copy the run to a bucket when it has ended"
+        )
+    lock(workdir)
+    resolved = json.loads(config.to_json_best_effort())
+    record = workdir / "config.json"
+    started, name = has_begun(workdir, saved), module_path.name
+    if record.exists() and started:
+        begun = read_json(record)
+        earlier = begun["config"]
+        if init_from not in (None, begun.get("init_from")):
+            raise InvalidInputError(
+                f"workdir {str(workdir)!r} has checkpoints already, and did not begin from {init_from}: leave "
+                "--init_from out to continue it, or choose another --workdir to begin anew"
+            )
+        init_from, name = begun.get("init_from"), begun["config_file"]
+        changed = [
+            f"config.{key}: {earlier.get(key, 'absent')!r} there, {resolved.get(key, 'absent')!r} now"
+            for key in sorted(earlier.keys() | resolved.keys())
+            if key not in FREE and earlier.get(key, object) != resolved.get(key, object)
+        ]
+        kept = workdir / EXPERIMENT_FILE
+        if not kept.is_file():
+            changed.append(f"{kept}, the copy of its experiment file, is missing")
+        elif not same_experiment(kept.read_text(), module_path.read_text()):
+            changed.append(f"the experiment file: {module_path} is not the one kept as {kept} (diff them)")
+        if changed:
+            raise InvalidInputError(
+                f"workdir {str(workdir)!r} was made by another config:\n  " + "\n  ".join(changed) + "\n"
+                "go back to what made it, or choose another --workdir"
+            )
+    try:
+        if not started:
+            shutil.copyfile(module_path, workdir / EXPERIMENT_FILE)
+        facts: dict[str, Any] = {"config": resolved, "config_file": name, "init_from": init_from}
+        facts |= environment.record()
+        if record.exists() and started:
+            before = read_json(record)
+            history = before.pop("history", [])
+            facts["history"] = history if before == facts else [*history, before]
+        write_json(record, facts)
+    except OSError as error:
+        raise InvalidInputError(f"workdir {str(workdir)!r} cannot be written: {error}") from error
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """A JSON file, or a clear error."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise InvalidInputError(f"{path} cannot be read ({error}): is {path.parent} the workdir of a run?") from error
+
+
+def agree(config: Config, module: pathlib.Path, others: dict[str, Any], patience: float) -> None:
+    """Checks, before any process compiles, that all of them run the same code with the same config and flags.
+
+    Args:
+      config: as resolved from file and flags.
+      module: the experiment file.
+      others: more flags, by name.
+      patience: seconds to wait for the other processes.
+
+    Raises:
+      InvalidInputError: if they differ; the message lists the differences.
+    """
+    facts = environment.versions() | environment.circumstances()
+    facts |= {f"config.{key}": json.dumps(value) for key, value in config.to_dict().items()}
+    facts |= {f"--{name}": value for name, value in others.items()}
+    facts["experiment file"] = hashlib.sha256(module.read_bytes()).hexdigest()
+    hosts.agree("code and config", facts, patience)
+
+
+def claim_together(workdir: pathlib.Path, take: Callable[[], None], patience: float) -> None:
+    """Lets process 0 take the workdir, and checks that the others see the same directory.
+
+    Args:
+      workdir: of the run.
+      take: takes it; `claim`.
+      patience: seconds to wait for process 0.
+
+    Raises:
+      InvalidInputError: if they see another one.
+    """
+
+    def taken() -> str:
+        take()
+        return _digest(workdir)
+
+    if hosts.decide("workdir", taken, patience) != _digest(workdir):
+        raise InvalidInputError(
+            f"workdir {str(workdir)!r} is not the directory that process 0 sees under this name: it must be on storage "
+            "that all processes share (NFS, Filestore, Lustre)"
+        )
+
+
+def _digest(workdir: pathlib.Path) -> str:
+    record = workdir / "config.json"
+    return hashlib.sha256(record.read_bytes()).hexdigest() if record.is_file() else "missing"

@@ -1,0 +1,71 @@
+"""R3GAN's loss, relativistic pairing with R1 and R2, on a ring of 8 Gaussians.
+
+python -m experiments.train --config=experiments/configs/ring.py --workdir=runs/ring
+  --config.update_rule=extragradient  (or simultaneous, consensus, unrolled)
+"""
+
+import functools
+
+import ml_collections
+
+from experiments.settings import run_config, run_settings
+from gan_jax import core, data, gans, losses, nets
+from gan_jax.runtime import Experiment, scatter
+from gan_jax.sweep.space import LogUniform, Space
+from gan_jax.types import InvalidInputError
+
+
+def get_config() -> ml_collections.ConfigDict:
+    return run_config(
+        batch_size=256,
+        steps=20_000,
+        steps_per_dispatch=100,
+        report_every=1000,
+        sample_every=4000,
+        checkpoint_every=4000,
+        sample_count=2500,
+        latents=2,
+        width=128,
+        learning_rate=1e-3,
+        gamma=0.02,
+        ema_halflife_images=20_000.0,
+        update_rule="alternating",
+    )
+
+
+def sweep() -> Space:
+    return {"learning_rate": LogUniform(2e-4, 5e-3), "gamma": LogUniform(0.002, 0.2)}
+
+
+_RULES = {
+    "alternating": core.alternating,
+    "simultaneous": core.simultaneous,
+    "extragradient": core.extragradient,
+    "consensus": core.consensus(0.1),
+    "unrolled": core.unrolled(5),
+}
+
+
+def build(config: ml_collections.ConfigDict) -> Experiment:
+    if config.update_rule not in _RULES:
+        raise InvalidInputError(f"update_rule={config.update_rule!r}: expected one of {', '.join(_RULES)}")
+    mixture = data.ring()
+    hidden = (config.width,) * 3
+    optimizer = core.adam(config.learning_rate, 0.0, 0.99, eps_root=1e-12 if config.update_rule == "unrolled" else 0.0)
+    game = gans.adversarial(
+        nets.from_linen(nets.MLPGenerator((2,), hidden, bounded=False)),
+        nets.from_linen(nets.MLPDiscriminator(hidden)),
+        core.normal(config.latents),
+        loss=losses.relativistic_pairing,
+        penalties=(gans.r1(config.gamma), gans.r2(config.gamma)),
+        generator_optimizer=optimizer,
+        discriminator_optimizer=optimizer,
+        ema_halflife_images=config.ema_halflife_images,
+    )
+    return Experiment(
+        game=game,
+        source=lambda: mixture,
+        preview=functools.partial(scatter, centers=mixture.centers),
+        update_rule=_RULES[config.update_rule],
+        **run_settings(config),
+    )

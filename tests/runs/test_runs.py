@@ -1,0 +1,130 @@
+"""Runs on disk: what a notebook leaves, what an old workdir holds, and experiment files."""
+
+import json
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+import gan_jax
+from gan_jax import runs, runtime
+from gan_jax.runs.experiment_file import describe, same_experiment
+from gan_jax.types import InvalidInputError
+from tests.processes import ROOT, run, start_module
+from tests.runs.notebook import experiment
+
+OLD = pathlib.Path(__file__).with_name("old")  # a workdir of the last commit before `gan_jax.runs`
+
+
+@pytest.fixture(scope="module")
+def notebook(tmp_path_factory):
+    """The workdir of a process that trained an experiment of its own making, and what it printed."""
+    workdir = tmp_path_factory.mktemp("notebook") / "run"
+    return workdir, start_module("tests.runs.notebook", str(workdir), "4").finish()[1]
+
+
+@pytest.mark.xdist_group("notebook")
+def test_a_notebook_trains_samples_loads_and_the_commands_take_its_workdir(notebook, tmp_path):
+    workdir, printed = shutil.copytree(notebook[0], tmp_path / "run"), notebook[1]
+    assert "done" not in printed and "cannot be kept" not in printed and "step 4/4" in printed
+    samples = np.load(workdir / "samples.npy")
+    trained = gan_jax.load(workdir)
+    assert trained.step == 4 and samples.shape == (16, 2)
+    np.testing.assert_allclose(trained.sample(16, seed=3), samples, rtol=1e-5, atol=1e-6)
+    assert (
+        "continuing from the checkpoint of step 4" in start_module("tests.runs.notebook", str(workdir), "6").finish()[1]
+    )
+    assert json.loads((workdir / "config.json").read_text())["config"]["steps"] == 6
+    assert "trained" not in json.loads((workdir / "result.json").read_text())
+    run("sample", f"--workdir={workdir}", "--num=16", "--seed=3", f"--out={tmp_path / 'a.npy'}")
+    np.testing.assert_allclose(np.load(tmp_path / "a.npy"), np.load(workdir / "samples.npy"), rtol=1e-5, atol=1e-6)
+    run("evaluate", f"--workdir={workdir}", "--metrics=mixture2k")
+    assert json.loads((workdir / "eval.jsonl").read_text())["step"] == 6
+
+
+@pytest.mark.xdist_group("notebook")
+def test_a_damaged_experiment_is_told(notebook, tmp_path):
+    workdir = shutil.copytree(notebook[0], tmp_path / "run")
+    (workdir / "experiment.pickle").write_bytes(b"nothing")
+    with pytest.raises(InvalidInputError, match=r"experiment.pickle cannot be read .*expected the versions"):
+        gan_jax.load(workdir)
+
+
+def test_an_experiment_that_cannot_be_kept_trains_and_says_so(tmp_path):
+    said, pictures = [], (x for x in range(3))
+    made = experiment(steps=4, preview=lambda samples, columns: next(pictures))
+    result = runtime.train(made, str(tmp_path / "run"), say=said.append)
+    assert [message for message in said if "cannot be kept in" in message and "experiment file" in message]
+    assert result.trained.mesh.size == len(jax.devices()) and result.trained.step == 4
+    assert result.sample(5).shape == (5, 2)
+    with pytest.raises(InvalidInputError, match=r"config.json cannot be read"):
+        gan_jax.load(tmp_path / "run")
+
+
+def test_a_workdir_is_for_one_process_at_a_time(tmp_path):
+    assert runtime.workdir.lock(tmp_path) and not runtime.workdir.lock(tmp_path)
+    try:
+        assert "in use by another run" in run(
+            "train", f"--workdir={tmp_path}", "--config=ring", "--config.steps=1", code=2
+        )
+    finally:
+        runtime.workdir.release(tmp_path)
+    assert runtime.workdir.lock(tmp_path)
+    runtime.workdir.release(tmp_path)
+
+
+def test_a_diverged_run_has_nothing_to_sample():
+    ended = runtime.Result("diverged", 4, 32, "", {}, None, None, 0)
+    with pytest.raises(InvalidInputError, match="the run has diverged"):
+        ended.sample(4)
+
+
+def test_a_workdir_from_before_is_sampled_and_continued_by_its_name_alone(tmp_path):
+    """Its experiment file imports `experiments.settings`, and its config lacks what was added since."""
+    workdir = shutil.copytree(OLD, tmp_path / "run")
+    assert "from experiments.settings import" in (workdir / "experiment.py").read_text()
+    assert gan_jax.load(workdir).sample(4).shape == (4, 2)
+    assert "continuing from the checkpoint of step 20" in run("train", f"--workdir={workdir}", "--config.steps=30")
+    named = shutil.copytree(OLD, tmp_path / "named")
+    output = run("train", f"--workdir={named}", "--config=ring", "--config.steps=30", *overrides(named))
+    assert "continuing from the checkpoint of step 20" in output
+    assert run_hash(workdir) == run_hash(named)
+
+
+def overrides(workdir):
+    kept = json.loads((workdir / "config.json").read_text())["config"]
+    defaults = runs.load_module(runs.find("ring")).get_config()
+    return [f"--config.{key}={value}" for key, value in kept.items() if defaults[key] != value and key != "steps"]
+
+
+def run_hash(workdir):
+    return json.loads((workdir / "result.json").read_text())["state_sha256"]
+
+
+def test_experiment_files_are_the_same_if_they_do_the_same():
+    text = (ROOT / "experiments" / "configs" / "ring.py").read_text()
+    assert same_experiment(text, text.replace("from gan_jax.runs import", "from experiments.settings import"))
+    assert same_experiment(text, f"{text}\n# a comment\n") and same_experiment(
+        text, text.replace('"""', '"""More. ', 1)
+    )
+    assert not same_experiment(text, text.replace("gamma=0.02", "gamma=0.03"))
+    assert not same_experiment(text, text.replace("import core", "import losses as core"))
+
+
+def test_shipped_configs_go_by_name_and_others_by_path(tmp_path):
+    assert runs.find("digits") == ROOT / "experiments" / "configs" / "digits.py"
+    with pytest.raises(InvalidInputError, match=r"--config=digit: expected a file, or one of the shipped.*, digits"):
+        runs.find("digit")
+    path = tmp_path / "mine.py"
+    path.write_text("def get_config():\n    return {}\n")
+    assert runs.find(str(path)) == path
+    with pytest.raises(InvalidInputError, match="has no function build"):
+        runs.load_module(path)
+
+
+def test_keys_are_described_by_comments_and_by_the_fields_of_an_experiment():
+    known = describe(runs.load_module(runs.find("digits")))
+    assert known["r1_gamma"] == "weight of R1, the penalty at reals" and known["steps"] == "iterations of the whole run"
+    assert list(known)[-1] == "max_rollbacks" and "sgd" not in known
