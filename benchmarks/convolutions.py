@@ -1,7 +1,7 @@
 """Which form of a convolution is fast: each of the three maps, in each of its forms, in the shapes that GANs have.
 
 Everything runs inside a loop of many iterations in one program, as in a train step, and in float32. Beside the forms of
-`gan_jax.nets.bilinear` stands what JAX's autodiff makes of `lax.conv_general_dilated` and `lax.conv_transpose`.
+`gan_jax.ops.primitives` stands what JAX's autodiff makes of `lax.conv_general_dilated` and `lax.conv_transpose`.
 
 python -m benchmarks.convolutions              appends to results/convolutions.jsonl, prints a table; about 10 minutes
 python -m benchmarks.convolutions --headline   only the gradient of transposed convolutions
@@ -18,8 +18,8 @@ from absl import app, flags
 from jax import lax
 
 from benchmarks.measure import in_turn, milliseconds, rates, ratio, record, table
-from gan_jax.nets import bilinear, forms, ops
-from gan_jax.nets.conv_geometry import ConvGeometry
+from gan_jax import ops
+from gan_jax.ops.geometry import ConvGeometry
 
 _HEADLINE = flags.DEFINE_bool("headline", False, "only the gradient of transposed convolutions")
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -118,7 +118,7 @@ def maps_of(shape: Shape) -> dict[str, dict[str, tuple[Form, Sequence[Array]]]]:
     return {
         name: {
             "ours": (bound(getattr(bilinear, name)), operands),
-            "lax": (bound(getattr(forms, f"{name}_xla")), operands),
+            "lax": (bound(getattr(lowerings, f"{name}_xla")), operands),
             "two members": (bound(getattr(bilinear, name)), [jnp.concatenate([a, a]) for a in operands]),
         }
         for name, operands in (("forward", (x, k)), ("input_gradient", (y, k)), ("kernel_gradient", (x, y)))

@@ -60,8 +60,12 @@ _GRADIENT, _REGULARIZERS = "tests/regularizers/test_gradient.py", "tests/regular
 _AUGMENT, _METRICS = "tests/augment/test_augment.py", "tests/metrics/test_metrics.py"
 _CORE, _RULES = "tests/core/test_core.py", "tests/core/test_rules.py"
 _ADVERSARIAL, _CYCLEGAN, _STYLEGAN2 = (f"tests/gans/test_{x}.py" for x in ("adversarial", "cyclegan", "stylegan2"))
-_NETS, _LAYERS, _OPS = (f"tests/nets/test_{x}.py" for x in ("nets", "stylegan2", "ops"))
-_DATA, _WEIGHTS, _SELECTION = "tests/data/test_data.py", "tests/eval/test_weights.py", "tests/eval/test_selection.py"
+_NETS, _LAYERS, _OPS = "tests/nets/test_nets.py", "tests/nets/test_stylegan2.py", "tests/ops/test_conv.py"
+_DATA, _WEIGHTS, _SELECTION = (
+    "tests/data/test_data.py",
+    "tests/feature_networks/test_weights.py",
+    "tests/eval/test_selection.py",
+)
 _RUNTIME, _EVALUATION = "tests/runtime/test_runtime.py", "tests/runtime/test_evaluation.py"
 _POPULATION, _SEARCH = "tests/sweep/test_population.py", "tests/sweep/test_search.py"
 _COMMANDS, _FAULTS = "tests/experiments/test_commands.py", "tests/experiments/test_faults.py"
@@ -209,10 +213,10 @@ FAULTS: tuple[Fault, ...] = (
     Fault("dropout has one key for ever", "gan_jax/nets/adapter.py",
           "jax.random.split(key, len(_STREAMS))", "jax.random.split(jax.random.key(0), len(_STREAMS))",
           f"{_NETS}::test_the_seam"),
-    Fault("the parts of a batch share their dropout", "gan_jax/nets/memory.py",
+    Fault("the parts of a batch share their dropout", "gan_jax/nets/remat.py",
           "jax.random.fold_in(key, index)", "key",
           "tests/runtime/test_fsdp_and_memory.py::test_parts_of_a_batch_have_dropout_of_their_own"),
-    Fault("upsampling lacks its gain", "gan_jax/nets/ops.py",
+    Fault("upsampling lacks its gain", "gan_jax/ops/convolution.py",
           "[tap * factor for tap in _normalized(taps)]", "_normalized(taps)",
           f"{_OPS}::test_resampling_keeps_constants_inside_and_sizes"),
     Fault("activations of StyleGAN2 lose the power of their input", "gan_jax/nets/stylegan2.py",
@@ -242,12 +246,12 @@ FAULTS: tuple[Fault, ...] = (
     Fault("the channels of stacked digits have one order", "gan_jax/data/stacked.py",
           "seed + (channel << 56)", "seed", "tests/data/test_stacked.py"),
     # eval
-    Fault("the hash of weights is not verified", "gan_jax/eval/weights.py",
+    Fault("the hash of weights is not verified", "gan_jax/feature_networks/weights.py",
           "self.sha256 is not None and digest != self.sha256", "self.sha256 is not None and not digest",
           f"{_WEIGHTS}::test_a_changed_byte_is_refused_before_anything_is_parsed"),
-    Fault("unknown opcodes of a pickle are passed over", "gan_jax/eval/pickles.py",
+    Fault("unknown opcodes of a pickle are passed over", "gan_jax/feature_networks/pickles.py",
           """raise RefusedError(f"it has opcode {opcode!r}, which PyTorch doesn't write")""", "continue", _WEIGHTS),
-    Fault("a tensor may reach one element beyond its storage", "gan_jax/eval/pickles.py",
+    Fault("a tensor may reach one element beyond its storage", "gan_jax/feature_networks/pickles.py",
           "last >= storage.size", "last > storage.size", _WEIGHTS),
     Fault("features of the padding are among those of the images", "gan_jax/eval/extract.py",
           "_joined(found).first(count * rows[name])", "_joined(found)",
@@ -276,9 +280,9 @@ FAULTS: tuple[Fault, ...] = (
     Fault("the log lacks the last line", "gan_jax/runtime/loop.py",
           "if last or step % settings.report_every == 0:", "if step % settings.report_every == 0:",
           "tests/runtime/test_train.py"),
-    Fault("a signal is swallowed", "gan_jax/runtime/signals.py",
+    Fault("a signal is swallowed", "gan_jax/distributed/signals.py",
           "request.signal = number", "pass", f"{_FAULTS}::test_a_signal_while_starting"),
-    Fault("a signal to one process is not heard by the others", "gan_jax/runtime/hosts.py",
+    Fault("a signal to one process is not heard by the others", "gan_jax/distributed/hosts.py",
           "jax.jit(jnp.any, ", "jax.jit(jnp.all, ",
           "tests/multihost/test_lost.py::test_a_signal_to_one_stops_all_at_the_same_step"),
     Fault("a rollback goes on with the same noise", "gan_jax/runtime/rollback.py",
@@ -313,20 +317,20 @@ FAULTS: tuple[Fault, ...] = (
           "fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH | fcntl.LOCK_NB",
           f"{_STUDY}::test_trials_are_taken_once_and_end_once"),
     # experiments
-    Fault("a run may be continued with another learning rate", "experiments/settings.py",
+    Fault("a run may be continued with another learning rate", "gan_jax/runs/settings.py",
           '"remat")', '"remat", "learning_rate")', f"{_COMMANDS}::test_a_workdir_of_another_config"),
-    Fault("the library's defaults go before a config's own", "experiments/settings.py",
+    Fault("the library's defaults go before a config's own", "gan_jax/runs/settings.py",
           '{"seed": 0} | defaults | values', '{"seed": 0} | values | defaults',
           f"{_COMMANDS}::test_a_diverged_run_keeps_and_names_its_last_good_checkpoint"),
-    Fault("a diverged run exits as if it were done", "experiments/train.py",
+    Fault("a diverged run exits as if it were done", "gan_jax/cli/train.py",
           "DIVERGED: commands.DIVERGED}", "DIVERGED: commands.DONE}",
           f"{_COMMANDS}::test_a_diverged_run_keeps_and_names_its_last_good_checkpoint"),
-    Fault("two runs can have one workdir", "experiments/workdir.py",
+    Fault("two runs can have one workdir", "gan_jax/runtime/workdir.py",
           "fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH | fcntl.LOCK_NB", f"{_FAULTS}::test_a_workdir_in_use"),
-    Fault("trials don't get what the command overrides", "experiments/sweep.py",
+    Fault("trials don't get what the command overrides", "gan_jax/cli/sweep.py",
           "return {key: flags.FLAGS.config[key] for key in given}", "return {}",
           f"{_SWEEP}::test_trials_one_by_one_are_the_printed_commands"),
-    Fault("an evaluation with another truncation is taken for done", "experiments/evaluate.py",
+    Fault("an evaluation with another truncation is taken for done", "gan_jax/cli/evaluate.py",
           '"truncation": _TRUNCATION.value,', "", _EVALUATE),
     Fault("SNGAN's critic slows down as if it had one step", "experiments/configs/sngan_cifar10.py",
           "discriminator_optimizer=optimizer(config, config.critic_steps)",

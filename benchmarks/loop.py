@@ -20,13 +20,13 @@ from absl import app, flags, logging
 from benchmarks.measure import in_turn, milliseconds, ratio, record
 from experiments.configs import digits
 from gan_jax import runtime
-from gan_jax.runtime import hosts
+from gan_jax.distributed import hosts
+from gan_jax.distributed.signals import StopRequest
 from gan_jax.runtime.checkpoint import Checkpointer
 from gan_jax.runtime.logging import Logger
 from gan_jax.runtime.loop import Loop
 from gan_jax.runtime.program import Start, build_program, build_start
 from gan_jax.runtime.progress import Progress
-from gan_jax.runtime.signals import StopRequest
 
 _STEPS = flags.DEFINE_integer("steps", 6000, "iterations of a turn; the default is the config's", lower_bound=1000)
 _TURNS = flags.DEFINE_integer("turns", 3, "of the loop and of the step alone", lower_bound=1)

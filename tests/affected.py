@@ -17,7 +17,7 @@ PACKAGES = ("gan_jax", "experiments", "benchmarks", "tests")
 COMMANDS = ("train", "sample", "evaluate", "sweep")  # of `tests.processes`, which names them by words
 COMMANDS_HOMES = ("gan_jax.cli", "gan_jax.runs")  # packages that only commands use: their tests are those of commands
 PAGES = {"tests/test_docs.py", "tests/test_readme.py"}
-ALWAYS = {"tests/test_house.py"}
+ALWAYS = {"tests/test_architecture.py"}
 EVERYTHING = {"pyproject.toml", "tests/__init__.py", "tests/conftest.py", "tests/preload.py"}
 
 

@@ -33,7 +33,7 @@ from gan_jax.runtime.environment import processor
 from tests import QUICK_XLA
 
 ROOT = pathlib.Path(__file__).parents[1]
-BATTERY = str(ROOT / "tests" / "experiments" / "battery.py")
+CONFORMANCE = str(ROOT / "tests" / "experiments" / "conformance.py")
 # Apart for each version of the compiler, and each kind of processor: a program for another's instructions would crash.
 CACHE = os.path.join(tempfile.gettempdir(), f"gan_jax_test_cache_{os.getuid()}_{jax.__version__}_{processor()}")
 PATIENCE = 240.0  # seconds until a process has ended, or printed what a test waits for

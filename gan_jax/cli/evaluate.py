@@ -28,6 +28,7 @@ from absl import flags
 from gan_jax import runtime
 from gan_jax.cli import flags as commands
 from gan_jax.cli import launch
+from gan_jax.distributed import hosts
 from gan_jax.host import from_uint8
 from gan_jax.runs import Run, evaluations
 from gan_jax.runs.pictures import curves, neighbours
@@ -38,7 +39,6 @@ from gan_jax.runtime import (
     choose_samples,
     environment,
     first_samples,
-    hosts,
     parse_choice,
     stream_samples,
 )

@@ -10,9 +10,9 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from gan_jax.cli import help as pages
+from gan_jax.distributed import hosts
 from gan_jax.runs import Config, find, load_module, merged_config
 from gan_jax.runs.workdir import SAVED, SWEEP_SAVED, has_begun, read_json
-from gan_jax.runtime import hosts
 from gan_jax.runtime.workdir import EXPERIMENT_FILE
 from gan_jax.types import InvalidInputError
 
@@ -89,8 +89,9 @@ def _kept(argv: list[str]) -> pathlib.Path | None:
     """The workdir, if it has a run or a sweep to continue, with the experiment file and config kept there."""
     named = [word.partition("=")[2] for word in argv if re.match(r"--?workdir=", word)]
     workdir = pathlib.Path(named[-1]) if named and named[-1] else None
-    begun = workdir is not None and has_begun(workdir, (*SAVED, *SWEEP_SAVED))
-    return workdir if begun and (workdir / EXPERIMENT_FILE).is_file() else None
+    if workdir is None or not (workdir / EXPERIMENT_FILE).is_file():
+        return None
+    return workdir if has_begun(workdir, (*SAVED, *SWEEP_SAVED)) else None
 
 
 def experiment_file() -> tuple[pathlib.Path, Any, Config]:

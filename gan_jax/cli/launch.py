@@ -9,7 +9,8 @@ import jax
 from absl import flags
 
 from gan_jax import runtime
-from gan_jax.runtime import environment, hosts
+from gan_jax.distributed import hosts
+from gan_jax.runtime import environment
 from gan_jax.types import InvalidInputError
 
 _MULTIHOST = flags.DEFINE_enum(

@@ -33,10 +33,10 @@ from absl import flags
 from gan_jax import runs, runtime, sweep
 from gan_jax.cli import flags as commands
 from gan_jax.cli import launch
+from gan_jax.distributed import hosts, signals
 from gan_jax.host import write_json
 from gan_jax.runs import workdir as workdirs
 from gan_jax.runs.workdir import SWEEP_SAVED
-from gan_jax.runtime import hosts, signals
 from gan_jax.runtime.loop import STOPPED
 from gan_jax.runtime.progress import say
 from gan_jax.sweep import driver, trials, worker

@@ -18,8 +18,9 @@ from absl import flags
 from gan_jax import runs, runtime
 from gan_jax.cli import flags as commands
 from gan_jax.cli import launch
+from gan_jax.distributed import signals
 from gan_jax.runs.workdir import agree
-from gan_jax.runtime import environment, signals
+from gan_jax.runtime import environment
 from gan_jax.runtime.loop import DIVERGED, DONE, STOPPED
 from gan_jax.runtime.program import build_start, compile_program
 from gan_jax.runtime.progress import say

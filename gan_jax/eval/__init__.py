@@ -6,14 +6,10 @@ from the directory that `load` is given, or from `$GAN_JAX_WEIGHTS`.
 
 from gan_jax.eval.classifier import VERSION as CLASSIFIER_VERSION
 from gan_jax.eval.classifier import by_channel, classifier, load_classifier, save_classifier, train_classifier
-from gan_jax.eval.clip import clip
-from gan_jax.eval.dinov2 import dinov2
 from gan_jax.eval.extract import Extractor, Outputs, extract, keep, placed
-from gan_jax.eval.features import FeatureNetwork
-from gan_jax.eval.inception import inception
 from gan_jax.eval.scores import METRICS, PAIRS, SAMPLES, Comparison, Metric, Request, Side, requests
 from gan_jax.eval.selection import Chosen, calibrate, metropolis_hastings, reject, top
-from gan_jax.eval.weights import WeightsFile
+from gan_jax.feature_networks import FeatureNetwork, WeightsFile, clip, dinov2, inception
 
 __all__ = [
     "CLASSIFIER_VERSION",

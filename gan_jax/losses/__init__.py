@@ -14,6 +14,7 @@ from gan_jax.losses.auxiliary import (
     mode_seeking,
     multi_hinge,
 )
+from gan_jax.losses.base import GANLoss
 from gan_jax.losses.contrastive import conditional_contrastive, data_to_data_cross_entropy
 from gan_jax.losses.distance import (
     energy_distance,
@@ -22,7 +23,6 @@ from gan_jax.losses.distance import (
     rational_quadratic_kernel,
 )
 from gan_jax.losses.divergence import energy_based, f_divergence
-from gan_jax.losses.pair import GANLoss
 from gan_jax.losses.reconstruction import (
     charbonnier,
     cycle_consistency,

@@ -8,7 +8,7 @@ weight the result as the experiment asks.
 
 import jax
 
-from gan_jax.losses.pair import Logits, doctests, pair
+from gan_jax.losses.base import Logits, doctests, pair
 
 
 def _logistic_discriminator(real_logits: Logits, fake_logits: Logits) -> Logits:

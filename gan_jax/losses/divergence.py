@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from gan_jax.losses.pair import GANLoss, Logits, pair
+from gan_jax.losses.base import GANLoss, Logits, pair
 from gan_jax.types import InvalidInputError
 
 _LOG_2 = math.log(2.0)

@@ -10,7 +10,7 @@ the mean of the global batch; inside `jax.shard_map` and `jax.pmap` it is that o
 import jax
 import jax.numpy as jnp
 
-from gan_jax.losses.pair import Logits, doctests, pair
+from gan_jax.losses.base import Logits, doctests, pair
 
 
 def _relativistic_pairing_discriminator(real_logits: Logits, fake_logits: Logits) -> Logits:

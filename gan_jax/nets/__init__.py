@@ -1,4 +1,4 @@
-"""Networks, the seam through which other frameworks' networks come in, and the operations below them (`ops`)."""
+"""Networks, and the seam through which other frameworks' networks come in."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -7,13 +7,13 @@ if TYPE_CHECKING:
     from gan_jax.nets.adapter import from_linen, from_nnx
     from gan_jax.nets.classifier import Classifier
     from gan_jax.nets.dcgan import DCGANDiscriminator, DCGANGenerator
-    from gan_jax.nets.memory import microbatched, rematerialized
     from gan_jax.nets.mlp import MLPDiscriminator, MLPGenerator
     from gan_jax.nets.r3gan import R3GAN_PRESETS, R3GANDiscriminator, R3GANGenerator
+    from gan_jax.nets.remat import microbatched, rematerialized
     from gan_jax.nets.resnet import ResNetDiscriminator, ResNetGenerator
     from gan_jax.nets.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
 
-_WHERE = {  # imported on first use, so that `gan_jax.nets.ops` can be had without Flax
+_WHERE = {  # imported on first use, so that `gan_jax.ops` can be had without Flax
     "Classifier": "classifier",
     "DCGANDiscriminator": "dcgan",
     "DCGANGenerator": "dcgan",
@@ -28,8 +28,8 @@ _WHERE = {  # imported on first use, so that `gan_jax.nets.ops` can be had witho
     "StyleGAN2Generator": "stylegan2",
     "from_linen": "adapter",
     "from_nnx": "adapter",
-    "microbatched": "memory",
-    "rematerialized": "memory",
+    "microbatched": "remat",
+    "rematerialized": "remat",
 }
 
 __all__ = [

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gan_jax.nets import ops
+from gan_jax import ops
 from gan_jax.types import InvalidInputError
 
 DType = Any

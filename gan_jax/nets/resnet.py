@@ -19,7 +19,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from gan_jax.nets import layers, ops
+from gan_jax import ops
+from gan_jax.nets import layers
 from gan_jax.types import InvalidInputError
 
 Op = Callable[..., Array]

@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from gan_jax.nets import layers, ops
+from gan_jax import ops
+from gan_jax.nets import layers
 from gan_jax.types import InvalidInputError
 
 _TAPS = (0.125, 0.375, 0.375, 0.125)  # (1, 3, 3, 1), with the sum 1

@@ -8,10 +8,11 @@ import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from gan_jax.distributed import hosts
 from gan_jax.host import write_json
 from gan_jax.runs.experiment_file import same_experiment
 from gan_jax.runs.settings import FREE, Config
-from gan_jax.runtime import environment, hosts
+from gan_jax.runtime import environment
 from gan_jax.runtime.workdir import EXPERIMENT_FILE, lock
 from gan_jax.types import InvalidInputError
 

@@ -1,7 +1,8 @@
 """The impure part: mesh, checkpoints, logs, and the loop that trains an experiment."""
 
+from gan_jax.distributed.mesh import make_mesh
+from gan_jax.distributed.watchdog import Watchdog
 from gan_jax.runtime.checkpoint import Checkpointer, state_sha256
-from gan_jax.runtime.choosing import choose_samples, parse_choice
 from gan_jax.runtime.conditions import Conditions
 from gan_jax.runtime.evaluation import Evaluator, directions, first_samples
 from gan_jax.runtime.experiment import Experiment, settings
@@ -9,15 +10,14 @@ from gan_jax.runtime.finetune import init_from
 from gan_jax.runtime.frozen import Frozen, trained_player
 from gan_jax.runtime.health import all_finite, diversity
 from gan_jax.runtime.logging import Logger
-from gan_jax.runtime.mesh import make_mesh
 from gan_jax.runtime.preview import grid_columns, image_grid, scatter, side_by_side
 from gan_jax.runtime.program import Program, Start, build_program, build_start
 from gan_jax.runtime.progress import duration
 from gan_jax.runtime.reference import Reference
+from gan_jax.runtime.rejection_sampling import choose_samples, parse_choice
 from gan_jax.runtime.sampling import sample_grid, stream_samples
 from gan_jax.runtime.train import Result, train
 from gan_jax.runtime.trained import Trained
-from gan_jax.runtime.watchdog import Watchdog
 
 __all__ = [
     "Checkpointer",

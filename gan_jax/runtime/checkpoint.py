@@ -18,9 +18,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 from orbax.checkpoint import checkpoint_managers
 
+from gan_jax.distributed import hosts
+from gan_jax.distributed import mesh as meshes
 from gan_jax.host import write_json
-from gan_jax.runtime import hosts
-from gan_jax.runtime import mesh as meshes
 from gan_jax.types import InvalidInputError
 
 _SEAL = "gan_jax.json"  # in a checkpoint: what it is of, and the size and hash of every other file

@@ -10,8 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gan_jax.distributed import hosts
 from gan_jax.host import write_json
-from gan_jax.runtime import hosts
 from gan_jax.runtime.checkpoint import Checkpointer, flatten, path_name
 from gan_jax.runtime.program import Carried, Start
 from gan_jax.types import InvalidInputError

@@ -9,8 +9,8 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
+from gan_jax.distributed import mesh as meshes
 from gan_jax.host import put
-from gan_jax.runtime import mesh as meshes
 from gan_jax.runtime.checkpoint import Checkpointer, state_sha256
 from gan_jax.types import InvalidInputError
 

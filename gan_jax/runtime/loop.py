@@ -10,8 +10,10 @@ import jax
 import numpy as np
 
 from gan_jax.core import GANState, Window, window_means
-from gan_jax.runtime import hosts
-from gan_jax.runtime import mesh as meshes
+from gan_jax.distributed import hosts
+from gan_jax.distributed import mesh as meshes
+from gan_jax.distributed.signals import StopRequest
+from gan_jax.distributed.watchdog import Watchdog
 from gan_jax.runtime.checkpoint import Checkpointer
 from gan_jax.runtime.evaluation import Evaluator
 from gan_jax.runtime.experiment import EVALUATED, Experiment
@@ -20,8 +22,6 @@ from gan_jax.runtime.logging import Pace, Silent
 from gan_jax.runtime.program import Carried, Program
 from gan_jax.runtime.progress import Progress
 from gan_jax.runtime.sampling import begin_pictures, stream_samples
-from gan_jax.runtime.signals import StopRequest
-from gan_jax.runtime.watchdog import Watchdog
 
 DONE, STOPPED, DIVERGED = "done", "stopped", "diverged"
 _GRID_KEY = 0xFFFF5A3B  # above every int32 step; all grids of a run show the same latents

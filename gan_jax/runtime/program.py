@@ -13,8 +13,8 @@ from jaxtyping import PyTree
 
 from gan_jax.core import GANState, Window, constrain_batch, empty_window, make_scan, num_draws
 from gan_jax.data import Feed, Source
-from gan_jax.runtime import describe
-from gan_jax.runtime import mesh as meshes
+from gan_jax.distributed import mesh as meshes
+from gan_jax.runtime import summary
 from gan_jax.runtime.experiment import Experiment
 from gan_jax.types import Batch, Spec
 
@@ -169,7 +169,7 @@ def compile_program(
     experiment: Experiment, source: Source, mesh: Mesh, start: Start, step: int, say: Callable[[str], None]
 ) -> Program:
     """Compiles, and tells how long it took and what it will need."""
-    say(describe.parameter_table(start.abstract["state"].players))
+    say(summary.parameter_table(start.abstract["state"].players))
     platform = mesh.devices.flat[0].platform
     together = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
     say(f"compiling for {mesh.size} {platform} device{'s' if mesh.size > 1 else ''}{together} ...")
@@ -177,5 +177,5 @@ def compile_program(
     say(f"compiled in {program.compile_seconds:.1f} s; {program.length} iterations in one dispatch")
     if program.length < experiment.steps_per_dispatch:
         say(f"  (fewer than steps_per_dispatch={experiment.steps_per_dispatch}: {experiment.boundaries(step)})")
-    say(describe.memory_line(start.abstract["state"], program.memory))
+    say(summary.memory_line(start.abstract["state"], program.memory))
     return program

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from tqdm import std
 
-from gan_jax.runtime import hosts
+from gan_jax.distributed import hosts
 
 WIDTH = 80  # columns
 _BAR = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}  {postfix}"

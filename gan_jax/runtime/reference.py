@@ -11,9 +11,9 @@ from jax.experimental import multihost_utils
 
 from gan_jax import eval as evals
 from gan_jax.data import Source
+from gan_jax.distributed import hosts
 from gan_jax.eval import Extractor, Outputs
 from gan_jax.host import to_uint8
-from gan_jax.runtime import hosts
 from gan_jax.types import InvalidInputError
 
 _HELD_OUT = 10  # every tenth example of the reference tests the classifier

@@ -10,9 +10,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from gan_jax.distributed import hosts
+from gan_jax.distributed import mesh as meshes
 from gan_jax.host import write_json
-from gan_jax.runtime import hosts
-from gan_jax.runtime import mesh as meshes
 from gan_jax.runtime.program import Carried
 
 _KEY = 0xFFFF0000  # above every int32 step, and below the other numbers that are folded into root keys

@@ -13,9 +13,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from gan_jax.data import Source
+from gan_jax.distributed import hosts
+from gan_jax.distributed import mesh as meshes
+from gan_jax.distributed.signals import StopRequest, stop_signals
+from gan_jax.distributed.watchdog import Watchdog
 from gan_jax.host import write_json
-from gan_jax.runtime import hosts
-from gan_jax.runtime import mesh as meshes
 from gan_jax.runtime import workdir as workdirs
 from gan_jax.runtime.checkpoint import Checkpointer, state_sha256
 from gan_jax.runtime.evaluation import Evaluator
@@ -25,9 +27,7 @@ from gan_jax.runtime.loop import DIVERGED, DONE, Loop
 from gan_jax.runtime.program import Carried, Start, build_start, compile_program
 from gan_jax.runtime.progress import Progress, say
 from gan_jax.runtime.rollback import Rollbacks
-from gan_jax.runtime.signals import StopRequest, stop_signals
 from gan_jax.runtime.trained import Trained
-from gan_jax.runtime.watchdog import Watchdog
 from gan_jax.types import InvalidInputError
 
 

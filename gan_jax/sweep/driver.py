@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from gan_jax import runs, runtime, sweep
-from gan_jax.runtime import environment, hosts
+from gan_jax.distributed import hosts
+from gan_jax.runtime import environment
 from gan_jax.runtime.progress import say
 from gan_jax.runtime.workdir import release
 from gan_jax.sweep import trials

@@ -9,8 +9,8 @@ import numpy as np
 
 from gan_jax import runtime
 from gan_jax.data import Source
-from gan_jax.runtime import hosts
-from gan_jax.runtime import mesh as meshes
+from gan_jax.distributed import hosts
+from gan_jax.distributed import mesh as meshes
 from gan_jax.runtime.train import note_data
 from gan_jax.sweep import members as programs
 from gan_jax.sweep.logs import Logs, Outcome

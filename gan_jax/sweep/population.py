@@ -23,17 +23,17 @@ from jaxtyping import PyTree
 
 from gan_jax import core, runtime
 from gan_jax.data import Source
+from gan_jax.distributed import hosts
+from gan_jax.distributed import mesh as meshes
+from gan_jax.distributed.signals import StopRequest, stop_signals
+from gan_jax.distributed.watchdog import Watchdog
 from gan_jax.host import put, write_json
-from gan_jax.runtime import hosts
-from gan_jax.runtime import mesh as meshes
 from gan_jax.runtime.experiment import EVALUATED
 from gan_jax.runtime.health import moving
 from gan_jax.runtime.logging import Pace
 from gan_jax.runtime.program import Start
 from gan_jax.runtime.progress import duration
-from gan_jax.runtime.signals import StopRequest, stop_signals
 from gan_jax.runtime.train import make_evaluator
-from gan_jax.runtime.watchdog import Watchdog
 from gan_jax.sweep import members as programs
 from gan_jax.sweep.logs import DIVERGED, DONE, PRUNED, RUNNING, STOPPED, Logs, Outcome
 from gan_jax.sweep.members import EMPTY, Carried, Member, Population

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 
 from gan_jax import core, runtime, sweep
 from gan_jax.data import Source
+from gan_jax.distributed import signals
 from gan_jax.runs import Config
-from gan_jax.runtime import signals
 from gan_jax.runtime.program import abstract_batches, init_state
 from gan_jax.runtime.progress import say
 from gan_jax.sweep.space import Space, extremes

@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from gan_jax import runs, runtime, sweep
+from gan_jax.distributed import hosts
 from gan_jax.host import write_json
 from gan_jax.runs import FREE, Config
 from gan_jax.runs.workdir import SWEEP_SAVED
-from gan_jax.runtime import environment, hosts
+from gan_jax.runtime import environment
 from gan_jax.runtime.loop import DONE, STOPPED
 from gan_jax.runtime.progress import say
 from gan_jax.runtime.workdir import release

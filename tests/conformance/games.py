@@ -1,4 +1,4 @@
-"""Every game, small: one line each. A factory in `gan_jax.gans` that is missing here fails the battery."""
+"""Every game, small: one line each. A factory in `gan_jax.gans` that is missing here fails the conformance."""
 
 from collections.abc import Callable
 

@@ -12,7 +12,7 @@ from PIL import Image
 from gan_jax import runs
 from gan_jax.runs.experiment_file import describe
 from tests.data.test_data import folder
-from tests.processes import BATTERY, ROOT, metrics, result, run
+from tests.processes import CONFORMANCE, ROOT, metrics, result, run
 
 SMALL = (
     "--config.steps=40",
@@ -52,7 +52,7 @@ def test_a_second_start_compiles_nothing_anew(tmp_path):
     default = {"JAX_COMPILATION_CACHE_DIR": "", "XDG_CACHE_HOME": str(tmp_path / "home")}
 
     def kept(name, *flags):
-        run("train", f"--config={BATTERY}", f"--workdir={tmp_path / name}", "--config.steps=20", *flags, **default)
+        run("train", f"--config={CONFORMANCE}", f"--workdir={tmp_path / name}", "--config.steps=20", *flags, **default)
         return {path.name for path in tmp_path.rglob("*-cache")}
 
     first = kept("first")
@@ -282,7 +282,12 @@ def test_sampling_from_nothing_and_with_wrong_labels(trained, tmp_path):
 
 
 def test_a_diverged_run_keeps_and_names_its_last_good_checkpoint(tmp_path):
-    flags = (f"--workdir={tmp_path / 'run'}", f"--config={BATTERY}", "--config.steps=200", "--config.poison_from=130")
+    flags = (
+        f"--workdir={tmp_path / 'run'}",
+        f"--config={CONFORMANCE}",
+        "--config.steps=200",
+        "--config.poison_from=130",
+    )
     output = run("train", *flags, code=3)
     assert "not finite: " in output and "the last good checkpoint, of step 100, is kept" in output
     assert "another --workdir" in output

@@ -15,12 +15,12 @@ import pytest
 
 from gan_jax import runtime
 from gan_jax.types import InvalidInputError
-from tests.experiments import battery
-from tests.processes import BATTERY, finish, metrics, result, run, start, when
+from tests.experiments import conformance
+from tests.processes import CONFORMANCE, finish, metrics, result, run, start, when
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group(name="faults")]
 STEPS = 200
-RUN = (f"--config={BATTERY}", f"--config.steps={STEPS}")
+RUN = (f"--config={CONFORMANCE}", f"--config.steps={STEPS}")
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +163,7 @@ def test_a_half_written_checkpoint(whole, half, tmp_path):
 
 def rewritten(workdir, change):
     """Step 100 again, whole and sealed, with other arrays in it."""
-    experiment = battery.build(battery.get_config())
+    experiment = conformance.build(conformance.get_config())
     mesh = runtime.make_mesh(jax.devices()[:1])
     with jax.set_mesh(mesh):
         abstract = runtime.build_start(experiment, experiment.open_source().spec, mesh).abstract
@@ -207,7 +207,7 @@ def test_a_checkpoint_of_another_game(half, tmp_path):
     workdir = half(tmp_path / "run")
     output = refused(workdir, "--config.game=wgan_gp")
     assert "config.game: 'vanilla' there, 'wgan_gp' now" in output
-    experiment = battery.build(battery.get_config())
+    experiment = conformance.build(conformance.get_config())
     about = experiment.about() | {"phase discriminator": "of discriminator, every 1, repeat 5"}
     mesh = runtime.make_mesh(jax.devices()[:1])
     with jax.set_mesh(mesh):

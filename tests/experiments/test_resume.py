@@ -6,11 +6,11 @@ import time
 
 import pytest
 
-from tests.processes import BATTERY, finish, metrics, result, run, start, when
+from tests.processes import CONFORMANCE, finish, metrics, result, run, start, when
 
 
 def flags(workdir, game, steps=500):
-    return (f"--workdir={workdir}", f"--config={BATTERY}", f"--config.game={game}", f"--config.steps={steps}")
+    return (f"--workdir={workdir}", f"--config={CONFORMANCE}", f"--config.game={game}", f"--config.steps={steps}")
 
 
 def saved_and_logged(workdir):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gan_jax import eval
-from gan_jax.eval import resize
+from gan_jax.feature_networks import resize
 from tests.golden import random_weights
 from tests.golden.make_features import CASES, RESIZED, sample
 

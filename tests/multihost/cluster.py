@@ -2,7 +2,7 @@
 
 import jax
 
-from gan_jax.runtime import hosts
+from gan_jax.distributed import hosts
 
 if __name__ == "__main__":
     hosts.join("on")

@@ -9,14 +9,14 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from gan_jax import runtime
-from gan_jax.runtime import hosts
-from tests.experiments import battery
+from gan_jax.distributed import hosts
+from tests.experiments import conformance
 
 
 def digests(stream):
-    config = battery.get_config()
+    config = conformance.get_config()
     config.update({"game": "cgan", "stream": stream})
-    experiment, mesh = battery.build(config), runtime.make_mesh()
+    experiment, mesh = conformance.build(config), runtime.make_mesh()
     with jax.set_mesh(mesh):
         source = experiment.open_source()
         start = runtime.build_start(experiment, source.spec, mesh)

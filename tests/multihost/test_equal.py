@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from gan_jax import runtime
-from tests.experiments import battery
+from tests.experiments import conformance
 from tests.processes import (
-    BATTERY,
+    CONFORMANCE,
     finish,
     free_port,
     metrics,
@@ -22,7 +22,7 @@ from tests.processes import (
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group(name="pod")]
-RUN = (f"--config={BATTERY}", "--config.sgd=True", "--config.steps=40", "--config.checkpoint_every=20")
+RUN = (f"--config={CONFORMANCE}", "--config.sgd=True", "--config.steps=40", "--config.checkpoint_every=20")
 
 # What Gloo prints for each device, in pieces that its threads mix: a line of it may begin in the middle.
 GLOO = re.compile(r"\[Gloo\] Rank|is connected to|peer ranks\.|Expected number of connected peer ranks is :|\d")
@@ -64,7 +64,7 @@ def test_players_split_over_processes(pod, tmp_path):
 
 def test_what_a_game_carries_along_the_batch(tmp_path):
     """CycleGAN's image pools lie on both processes; one process with two devices gives the same bits."""
-    flags = (f"--config={BATTERY}", "--config.game=cyclegan", "--config.checkpoint_every=20")
+    flags = (f"--config={CONFORMANCE}", "--config.game=cyclegan", "--config.checkpoint_every=20")
     run("train", f"--workdir={tmp_path / 'one'}", *flags, "--config.steps=40", devices=2)
     for steps in (20, 40):
         run_together(f"--workdir={tmp_path / 'two'}", *flags, f"--config.steps={steps}")
@@ -95,9 +95,9 @@ def test_the_order_of_the_data_is_the_same_exactly():
 
 def test_restore_on_other_devices_and_back(pod, tmp_path):
     """A checkpoint of two processes is the same on 1 and on 4 devices of one; they go on from what it saves again."""
-    config = battery.get_config()
+    config = conformance.get_config()
     config.update({"sgd": True})
-    experiment = battery.build(config)
+    experiment = conformance.build(config)
     hashes = set()
     for devices in (1, 4):
         mesh = runtime.make_mesh(jax.devices()[:devices])
@@ -131,7 +131,7 @@ def test_the_restored_state_is_that_which_was_saved(pod, tmp_path):
 def test_a_divergence_fine_tuning_damage_and_the_best_on_two_processes(tmp_path):
     """All that one process decides for both, in one run; bit for bit that of one process with two devices."""
     base = tmp_path / "base"
-    common = (f"--config={BATTERY}", "--config.checkpoint_every=20")
+    common = (f"--config={CONFORMANCE}", "--config.checkpoint_every=20")
     run("train", f"--workdir={base}", *common, "--config.steps=20")
     flags = (
         *common, f"--init_from={base}", "--config.seed=1", "--config.best_metric=samples/diversity",

@@ -4,12 +4,12 @@ import signal
 
 import pytest
 
-from gan_jax.runtime.hosts import LOST
-from tests.processes import BATTERY, finish, free_port, result, run, start, start_module, together, when
+from gan_jax.distributed.hosts import LOST
+from tests.processes import CONFORMANCE, finish, free_port, result, run, start, start_module, together, when
 
 pytestmark = pytest.mark.slow
 LONG = (
-    f"--config={BATTERY}", "--config.steps=1000000", "--config.report_every=100", "--config.checkpoint_every=100",
+    f"--config={CONFORMANCE}", "--config.steps=1000000", "--config.report_every=100", "--config.checkpoint_every=100",
     "--config.steps_per_dispatch=20",
 )  # fmt: skip
 ABORTED = -signal.SIGABRT  # by JAX, when the coordinator is gone
@@ -90,7 +90,7 @@ def test_data_that_fail_in_one_process_end_all(tmp_path):
     ],
 )
 def test_processes_that_differ_are_refused_before_they_compile(tmp_path, each, message):
-    for code, output in ends(together(f"--config={BATTERY}", f"--workdir={tmp_path / 'run'}", each=each)):
+    for code, output in ends(together(f"--config={CONFORMANCE}", f"--workdir={tmp_path / 'run'}", each=each)):
         assert code == 2 and "the processes do not have the same code and config" in output and message in output
         assert "compiling" not in output
     assert not (tmp_path / "run").exists()
@@ -98,7 +98,7 @@ def test_processes_that_differ_are_refused_before_they_compile(tmp_path, each, m
 
 def test_a_workdir_that_is_not_shared(tmp_path):
     here, there = tmp_path / "here", tmp_path / "there"
-    processes = together(f"--config={BATTERY}", each=((f"--workdir={here}",), (f"--workdir={there}",)))
+    processes = together(f"--config={CONFORMANCE}", each=((f"--workdir={here}",), (f"--workdir={there}",)))
     (first, _), (second, output) = ends(processes)
     assert first == second == 2
     assert "is not the directory that process 0 sees under this name" in output
@@ -133,9 +133,9 @@ def test_flags_that_make_no_sense(tmp_path, flags, message):
 
 def test_a_step_that_does_not_end_in_a_process_alone(tmp_path):
     """The data stop coming: without a watchdog that is for ever."""
-    config = (f"--config={BATTERY}", "--config.stream=True", "--config.hang_at=7")
+    config = (f"--config={CONFORMANCE}", "--config.stream=True", "--config.hang_at=7")
     code, output = finish(start("train", f"--workdir={tmp_path}", *config, "--step_timeout=4"))
-    assert code == LOST and "nothing has ended for 4 s while" in output and "battery.py" in output
+    assert code == LOST and "nothing has ended for 4 s while" in output and "conformance.py" in output
 
 
 def test_a_cluster_found_by_jax(tmp_path):

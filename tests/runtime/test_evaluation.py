@@ -12,7 +12,7 @@ import pytest
 from gan_jax import data, host, metrics, runtime
 from gan_jax.types import InvalidInputError
 from tests.conformance.games import GAMES, PAIRS, REAL
-from tests.experiments import battery
+from tests.experiments import conformance
 from tests.runtime.test_train import train
 
 SHORT = {
@@ -125,8 +125,8 @@ def test_a_divergence_is_one_with_metrics_too(cache, tmp_path, then):
     """Samples of a generator that is not finite are an error elsewhere; here training deals with them."""
     poison = types.SimpleNamespace(seed=1, poison_from=5, poison_all=then == "stop")
     run = runtime.Experiment(
-        game=battery.poisoned(GAMES["vanilla"][0](), poison), source=lambda: REAL, preview=runtime.image_grid, seed=1,
-        batch_size=16, sample_every=0, reference=many, on_divergence=then, steps_per_dispatch=2, **SHORT,
+        game=conformance.poisoned(GAMES["vanilla"][0](), poison), source=lambda: REAL, preview=runtime.image_grid,
+        seed=1, batch_size=16, sample_every=0, reference=many, on_divergence=then, steps_per_dispatch=2, **SHORT,
     )  # fmt: skip
     found = runtime.train(run, tmp_path, say=lambda message: None, evaluation_cache=cache)
     assert (found.status, found.rollbacks) == (("diverged", 0) if then == "stop" else ("done", 1))

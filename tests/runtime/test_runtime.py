@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from gan_jax import core, runtime
-from gan_jax.runtime import mesh as meshes
+from gan_jax.distributed import mesh as meshes
 from gan_jax.runtime.logging import Logger, Pace
 from gan_jax.types import InvalidInputError
 from tests.conformance.games import GAMES, REAL
-from tests.experiments import battery
+from tests.experiments import conformance
 
 
 def tree(value=1.0):
@@ -321,13 +321,13 @@ def test_the_root_key_of_init_is_no_iterations_key():
 
 def test_a_step_is_traced_once_for_a_start_and_its_program(mesh):
     """Tracing takes most of the time in which a run starts again, once its program is kept."""
-    config, traces = battery.get_config(), []
+    config, traces = conformance.get_config(), []
 
     def run(*args):
         traces.append(args)
         return core.alternating.run(*args)
 
-    experiment = dataclasses.replace(battery.build(config), update_rule=core.alternating._replace(run=run))
+    experiment = dataclasses.replace(conformance.build(config), update_rule=core.alternating._replace(run=run))
     source, one = experiment.open_source(), mesh(1)
     runtime.build_program(experiment, source, one, runtime.build_start(experiment, source.spec, one))
     assert len(traces) == 1

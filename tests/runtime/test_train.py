@@ -9,7 +9,7 @@ import pytest
 from gan_jax import data, runtime
 from gan_jax.types import InvalidInputError
 from tests.conformance.games import GAMES, LABELLED, REAL
-from tests.experiments import battery
+from tests.experiments import conformance
 
 
 class Reader:
@@ -53,7 +53,7 @@ def test_no_checkpoint_is_kept_of_a_generator_that_is_not_finite(tmp_path):
     """Its loss is not a number in the iteration before a checkpoint alone, in which the discriminator moved before it,
     and no line of the log is due that would tell."""
     poison = types.SimpleNamespace(seed=1, poison_from=3, poison_all=True)
-    game = battery.poisoned(GAMES["vanilla"][0](), poison)
+    game = conformance.poisoned(GAMES["vanilla"][0](), poison)
     ended, said = train(tmp_path / "run", REAL, game=game, report_every=8)
     assert (ended.status, ended.step, ended.checkpoint) == ("diverged", 4, None)
     assert "step 4: not finite: a parameter, an optimiser's moment or a metric" in said

@@ -10,8 +10,8 @@ import optax
 import pytest
 
 from gan_jax import core, data, gans, losses, nets, runtime, sweep
+from gan_jax.distributed.signals import StopRequest
 from gan_jax.runtime.program import build_program, build_start
-from gan_jax.runtime.signals import StopRequest
 from gan_jax.sweep import members as programs
 from gan_jax.types import InvalidInputError, Term, Value
 from tests.conformance.games import GAMES, REAL

@@ -18,8 +18,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from gan_jax.eval import pickles
-from gan_jax.eval.pickles import RefusedError, Storage, Tensor
+from gan_jax.feature_networks import pickles
+from gan_jax.feature_networks.pickles import RefusedError, Storage, Tensor
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # the first of the pickles of a file that is no zip
 _LARGEST_PICKLE = 2**26
@@ -44,7 +44,7 @@ def open_archive(file: BinaryIO) -> Archive:
       The archive.
 
     Raises:
-      RefusedError: for a file that is damaged or of another kind, and for what `gan_jax.eval.pickles` refuses.
+      RefusedError: for a damaged file, a file of another kind, and whatever `feature_networks.pickles` refuses.
     """
     file.seek(0)
     start = file.read(4)

@@ -8,8 +8,8 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from gan_jax.eval.archive import Archive, open_archive
-from gan_jax.eval.pickles import RefusedError
+from gan_jax.feature_networks.archive import Archive, open_archive
+from gan_jax.feature_networks.pickles import RefusedError
 from gan_jax.types import InvalidInputError
 
 VARIABLE = "GAN_JAX_WEIGHTS"

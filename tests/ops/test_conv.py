@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from gan_jax.nets import forms, ops, winograd
-from gan_jax.nets.conv_geometry import ConvGeometry
+from gan_jax import ops
+from gan_jax.ops import lowerings, winograd
+from gan_jax.ops.geometry import ConvGeometry
 from gan_jax.types import InvalidInputError
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -98,9 +99,9 @@ def arguments(*lead, size=8, dtype=jnp.float32):
 OPTIONS = {"stride": 2, "padding": 1}
 PAIRS = {"conv": (ops.conv, reference), "conv_transpose": (ops.conv_transpose, reference_transpose)}
 FORMS = {  # of the three maps: for accelerators, and for CPUs
-    "forward": (forms.forward_xla, forms.forward_cpu),
-    "input_gradient": (forms.input_gradient_xla, forms.input_gradient_cpu),
-    "kernel_gradient": (forms.kernel_gradient_xla, forms.kernel_gradient_cpu),
+    "forward": (lowerings.forward_xla, lowerings.forward_cpu),
+    "input_gradient": (lowerings.input_gradient_xla, lowerings.input_gradient_cpu),
+    "kernel_gradient": (lowerings.kernel_gradient_xla, lowerings.kernel_gradient_cpu),
 }
 WINDOWS = {
     "few channels": (ConvGeometry(2, 1, (9, 8), (4, 3)), (3, 5)),
@@ -119,8 +120,8 @@ WINDOWS = {
 @pytest.mark.parametrize("name", FORMS)
 def test_the_forms_of_all_platforms_agree(name, window, groups, local, monkeypatch):
     """What would run on an accelerator runs here too, and gives what the CPU's forms give."""
-    monkeypatch.setattr(forms, "_CACHE", 0)  # the kernel's gradient from a few images at a time, as for large ones
-    monkeypatch.setattr(forms, "_PIXELS", 100)
+    monkeypatch.setattr(lowerings, "_CACHE", 0)  # the kernel's gradient from a few images at a time, as for large ones
+    monkeypatch.setattr(lowerings, "_PIXELS", 100)
     window, (i, o) = WINDOWS[window]
     rng = np.random.default_rng(0)
     shapes = {"x": (6, *window.image, i), "k": (*window.kernel, i, o), "y": (6, *window.result, o)}

@@ -24,7 +24,7 @@ from jax._src.clusters import ClusterEnv
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from gan_jax.runtime import mesh as meshes
+from gan_jax.distributed import mesh as meshes
 from gan_jax.types import InvalidInputError
 
 FAILED, BAD_INPUT, LOST = 1, 2, 69  # exit codes; LOST: another process, or a step that does not end, brought it down

@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from gan_jax import eval
 from gan_jax.types import InvalidInputError
-from tests.eval import writers
+from tests.feature_networks import writers
 from tests.golden import random_weights
 
 MAKERS = {
@@ -126,5 +126,7 @@ def test_unknown_variants_are_refused():
 
 def test_clip_looks_at_the_largest_central_square():
     images = random_weights.images("square", 1, 20, 33)
-    module = importlib.import_module("gan_jax.eval.clip")  # the package's attribute of that name is the function
+    module = importlib.import_module(
+        "gan_jax.feature_networks.clip"
+    )  # the package's attribute of that name is the function
     np.testing.assert_array_equal(module._center_square(images), images[:, :, 6:26])

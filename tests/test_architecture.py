@@ -19,10 +19,13 @@ ROOMS = {
     "losses": {"jax", "jaxtyping", "gan_jax.types"},
     "regularizers": {"jax", "jaxtyping", "gan_jax.types"},
     "augment": {"jax", "jaxtyping", "numpy", "gan_jax.types"},
-    "nets": BASE | {"flax"},
+    "ops": {"jax", "jaxtyping", "numpy", "gan_jax.types"},
+    "nets": BASE | {"flax", "gan_jax.ops"},
+    "distributed": BASE | {"gan_jax.core.sharding"},
+    "feature_networks": BASE | {"gan_jax.ops", "gan_jax.nets"},
     "core": BASE | {"optax", "flax.struct", "flax.training.train_state"},
     "gans": BASE | {"optax", "gan_jax.core", *(f"gan_jax.{room}" for room in PURE)},
-    "eval": BASE | {"optax", "gan_jax.metrics", "gan_jax.nets"},
+    "eval": BASE | {"optax", "gan_jax.metrics", "gan_jax.nets", "gan_jax.feature_networks"},
     "metrics": {"jax", "jaxtyping", "numpy", "gan_jax.types"},
     "data": BASE | {"grain", "tensorflow_datasets", "sklearn", "PIL"},
     "runtime": BASE
@@ -36,6 +39,7 @@ ROOMS = {
         "tqdm",
         "gan_jax.core",
         "gan_jax.data",
+        "gan_jax.distributed",
         "gan_jax.eval",
         "gan_jax.metrics",
     },
@@ -89,7 +93,13 @@ def test_only_nets_uses_linen_only_cli_flags_and_nobody_tensorflow_or_experiment
             assert not within(name, {"flax.linen", "flax.nnx"}) or path.parent.name == "nets", f"{path}: {name}"
 
 
-STARTERS = {"affected.py", "echo.py", "processes.py", "test_faults.py", "test_house.py"}  # git, mounts, fresh imports
+STARTERS = {
+    "affected.py",
+    "echo.py",
+    "processes.py",
+    "test_faults.py",
+    "test_architecture.py",
+}  # git, mounts, fresh imports
 
 
 def test_tests_start_processes_through_one_module_which_ends_them():
@@ -97,7 +107,15 @@ def test_tests_start_processes_through_one_module_which_ends_them():
         assert path.name in STARTERS or not any(within(name, {"subprocess"}) for name in imports(path)), path
 
 
-BRANCHING = {"runtime", "runs", "sweep", "eval", "cli"}  # what reacts to files, signals and other processes
+BRANCHING = {
+    "runtime",
+    "distributed",
+    "runs",
+    "sweep",
+    "eval",
+    "feature_networks",
+    "cli",
+}  # what reacts to files, signals and other processes
 
 
 def test_sizes():
@@ -153,7 +171,7 @@ for module in sys.argv[1:]:
 
 def test_the_pure_rooms_cost_jax_alone():
     """And so do the operations below the networks. One process imports them in turn, and tells what each brings."""
-    modules = [f"gan_jax.{name}" for name in ("augment", "losses", "metrics", "regularizers", "nets.ops")]
+    modules = [f"gan_jax.{name}" for name in ("augment", "losses", "metrics", "regularizers", "ops")]
     brought = python(IMPORTS, *modules).stdout.splitlines()
     assert len(brought) == len(modules)
     for module, packages in zip(modules, brought, strict=True):

@@ -1,4 +1,4 @@
-"""How each platform computes the three maps of `gan_jax.nets.bilinear`: their forms, and which shape takes which.
+"""How each platform computes the three maps of `gan_jax.ops.primitives`: their forms, and which shape takes which.
 
 All take arrays with groups, `[g, ...]`. Measured by `python -m benchmarks.convolutions`; the decisions and figures are
 in `docs/adr/0005-networks-and-convolutions.md`.
@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from gan_jax.nets import winograd
-from gan_jax.nets.conv_geometry import ConvGeometry
+from gan_jax.ops import winograd
+from gan_jax.ops.geometry import ConvGeometry
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -22,7 +22,7 @@ _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
 def forward_xla(x: Array, k: Array, window: ConvGeometry) -> Array:
-    """`bilinear.forward`."""
+    """`primitives.forward`."""
 
     def one(x: Array, k: Array) -> Array:
         pads = ((window.padding, window.padding),) * 2
@@ -32,13 +32,13 @@ def forward_xla(x: Array, k: Array, window: ConvGeometry) -> Array:
 
 
 def input_gradient_xla(y: Array, k: Array, window: ConvGeometry) -> Array:
-    """`bilinear.input_gradient`."""
+    """`primitives.input_gradient`."""
     x = jax.ShapeDtypeStruct((*y.shape[:2], *window.image, k.shape[3]), y.dtype)
     return jax.linear_transpose(lambda x: forward_xla(x, k, window), x)(y)[0]
 
 
 def kernel_gradient_xla(x: Array, y: Array, window: ConvGeometry) -> Array:
-    """`bilinear.kernel_gradient`."""
+    """`primitives.kernel_gradient`."""
     k = jax.ShapeDtypeStruct((len(x), *window.kernel, x.shape[-1], y.shape[-1]), y.dtype)
     return jax.linear_transpose(lambda k: forward_xla(x, k, window), k)(y)[0]
 
@@ -56,7 +56,7 @@ _PIXELS = 1024  # enough for a fast product
 
 
 def forward_cpu(x: Array, k: Array, window: ConvGeometry, *, local: bool) -> Array:
-    """`bilinear.forward`."""
+    """`primitives.forward`."""
     turned = window.turned()
     if turned is not None and k.shape[4] <= _FEW < k.shape[3]:
         return _overlapping(x, _turn(k), turned)
@@ -73,7 +73,7 @@ def forward_cpu(x: Array, k: Array, window: ConvGeometry, *, local: bool) -> Arr
 
 
 def input_gradient_cpu(y: Array, k: Array, window: ConvGeometry, *, local: bool) -> Array:
-    """`bilinear.input_gradient`."""
+    """`primitives.input_gradient`."""
     if local and winograd.pays(window, k.shape[3], k.shape[4], y.dtype):
         return winograd.input_gradient(y, k, window)
     if len(y) > 1 or _is_small(window) or k.shape[3] <= _FEW:
@@ -148,7 +148,7 @@ def _overlapping(y: Array, k: Array, window: ConvGeometry) -> Array:
 
 
 def kernel_gradient_cpu(x: Array, y: Array, window: ConvGeometry, *, local: bool) -> Array:
-    """`bilinear.kernel_gradient`; a few images at a time where what the kernel sees of all would not fit a cache."""
+    """`primitives.kernel_gradient`; a few images at a time where what the kernel sees of all would not fit a cache."""
     turned = window.turned()
     if turned is not None and y.shape[-1] <= _FEW < x.shape[-1]:
         return _turn(kernel_gradient_cpu(y, x, turned, local=local))

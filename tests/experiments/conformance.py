@@ -9,8 +9,9 @@ import ml_collections
 import optax
 
 from gan_jax import data
+from gan_jax.distributed import hosts
 from gan_jax.runs import run_config, run_settings
-from gan_jax.runtime import Experiment, hosts, image_grid
+from gan_jax.runtime import Experiment, image_grid
 from gan_jax.types import InvalidInputError
 from tests.conformance.games import BATCH, GAMES
 

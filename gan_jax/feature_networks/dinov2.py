@@ -7,9 +7,9 @@ import numpy as np
 from jax import nn
 from jaxtyping import Array, PyTree, UInt8
 
-from gan_jax.eval import resize, vit
-from gan_jax.eval.features import FeatureNetwork, standardized, three_channels
-from gan_jax.eval.weights import WeightsFile
+from gan_jax.feature_networks import resize, vit
+from gan_jax.feature_networks.network import FeatureNetwork, standardized, three_channels
+from gan_jax.feature_networks.weights import WeightsFile
 from gan_jax.types import InvalidInputError
 
 _SIZE, _PATCH, _EPSILON = 224, 14, 1e-6

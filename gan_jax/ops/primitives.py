@@ -21,8 +21,8 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array
 
-from gan_jax.nets import forms
-from gan_jax.nets.conv_geometry import ConvGeometry
+from gan_jax.ops import lowerings
+from gan_jax.ops.geometry import ConvGeometry
 
 
 def forward(x: Array, k: Array, window: ConvGeometry) -> Array:
@@ -75,9 +75,11 @@ def _primitive(name: str, default: Callable[..., Array], cpu: Callable[..., Arra
     return primitive
 
 
-forward_p = _primitive("convolution", forms.forward_xla, forms.forward_cpu)
-input_gradient_p = _primitive("convolution_input_gradient", forms.input_gradient_xla, forms.input_gradient_cpu)
-kernel_gradient_p = _primitive("convolution_kernel_gradient", forms.kernel_gradient_xla, forms.kernel_gradient_cpu)
+forward_p = _primitive("convolution", lowerings.forward_xla, lowerings.forward_cpu)
+input_gradient_p = _primitive("convolution_input_gradient", lowerings.input_gradient_xla, lowerings.input_gradient_cpu)
+kernel_gradient_p = _primitive(
+    "convolution_kernel_gradient", lowerings.kernel_gradient_xla, lowerings.kernel_gradient_cpu
+)
 
 
 @forward_p.def_abstract_eval

@@ -1,4 +1,4 @@
-"""Winograd's algorithm for the three maps of `gan_jax.nets.bilinear`: a few times fewer products, for CPUs.
+"""Winograd's algorithm for the three maps of `gan_jax.ops.primitives`: a few times fewer products, for CPUs.
 
 With r taps and tiles of m results, the trilinear form of a convolution along one axis is a sum over n = m + r - 1
 points of products of three numbers, each linear in one of the three arrays,
@@ -31,7 +31,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from gan_jax.nets.conv_geometry import ConvGeometry
+from gan_jax.ops.geometry import ConvGeometry
 
 _TILE = 4  # m, in each direction
 _POINTS = {2: ("0", "1", "-1", "2"), 3: ("0", "1", "-1", "1/2", "-2")}  # beside infinity, for r taps
@@ -58,17 +58,17 @@ def pays(window: ConvGeometry, inputs: int, outputs: int, dtype: jnp.dtype) -> b
 
 
 def forward(x: Array, k: Array, window: ConvGeometry) -> Array:
-    """`bilinear.forward`."""
+    """`primitives.forward`."""
     return _result_from_points(_product(_image_at_points(x, window), _kernel_at_points(k, window), 3, 2), window)
 
 
 def input_gradient(y: Array, k: Array, window: ConvGeometry) -> Array:
-    """`bilinear.input_gradient`."""
+    """`primitives.input_gradient`."""
     return _image_from_points(_product(_result_at_points(y, window), _kernel_at_points(k, window), 3, 3), window)
 
 
 def kernel_gradient(x: Array, y: Array, window: ConvGeometry) -> Array:
-    """`bilinear.kernel_gradient`."""
+    """`primitives.kernel_gradient`."""
     return _kernel_from_points(_product(_image_at_points(x, window), _result_at_points(y, window), 2, 2), window)
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree, UInt8
 
-from gan_jax.eval.weights import WeightsFile
+from gan_jax.feature_networks.weights import WeightsFile
 from gan_jax.types import InvalidInputError
 
 
@@ -21,7 +21,7 @@ class FeatureNetwork(NamedTuple):
       version: of the definition here; it rises when anything changes that could move a number.
       file: the weights, as they are published.
       size: height and width, in pixels, that images are resized to.
-      resize: how: the name of a function in `gan_jax.eval.resize`, and what goes before it.
+      resize: how: the name of a function in `gan_jax.feature_networks.resize`, and what goes before it.
       dim: number of features.
       prepare: arrays by name, as in the file, to the parameters that `apply` takes.
       apply: `(params, images) -> {'features': [b, dim], ...}`, float32, for images uint8 `[b, h, w, c]` with one (grey)

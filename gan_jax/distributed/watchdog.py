@@ -7,7 +7,7 @@ import threading
 import time
 from typing import Any
 
-from gan_jax.runtime import hosts
+from gan_jax.distributed import hosts
 
 
 class Watchdog:

@@ -7,9 +7,9 @@ import numpy as np
 from jax import nn
 from jaxtyping import Array, PyTree, UInt8
 
-from gan_jax.eval import resize, vit
-from gan_jax.eval.features import FeatureNetwork, standardized, three_channels
-from gan_jax.eval.weights import WeightsFile
+from gan_jax.feature_networks import resize, vit
+from gan_jax.feature_networks.network import FeatureNetwork, standardized, three_channels
+from gan_jax.feature_networks.weights import WeightsFile
 
 _SIZE, _PATCH, _WIDTH, _LAYERS, _HEADS, _DIM, _EPSILON = 336, 14, 1024, 24, 16, 768, 1e-5
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

@@ -2,7 +2,7 @@
 
 JAX's gradients of strided and transposed convolutions are slow, on CPUs by a factor of 5 to 300, and so is the grouped
 convolution that `vmap` makes of a convolution whose kernels are mapped. Here all of them have a form of their own per
-platform (`gan_jax.nets.bilinear`), with the values of `jax.lax.conv_general_dilated`, differentiable any number of
+platform (`gan_jax.ops.primitives`), with the values of `jax.lax.conv_general_dilated`, differentiable any number of
 times, forwards and backwards, under `jit`, `vmap`, `shard_map` and sharded arrays. This module needs jax and jaxtyping
 only. Measured in `docs/adr/0005-networks-and-convolutions.md`.
 """
@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from gan_jax.nets import bilinear
-from gan_jax.nets.conv_geometry import ConvGeometry
+from gan_jax.ops import primitives
+from gan_jax.ops.geometry import ConvGeometry
 from gan_jax.types import InvalidInputError
 
 
@@ -43,7 +43,7 @@ def conv(
         raise InvalidInputError(
             f"kernel of {kernel.shape[:2]} is larger than x of {x.shape[1:3]} with padding={padding}"
         )
-    y = bilinear.forward(_split(x, groups), _split(kernel, groups), window)
+    y = primitives.forward(_split(x, groups), _split(kernel, groups), window)
     return _joined(y)
 
 
@@ -74,7 +74,7 @@ def conv_transpose(
     if min(height, width) < 1:
         raise InvalidInputError(f"padding={padding} leaves nothing of an output of x {x.shape}, kernel {kernel.shape}")
     window = ConvGeometry(stride, padding, (height, width), (kernel.shape[0], kernel.shape[1]))
-    y = bilinear.input_gradient(_split(x, groups), _split(kernel, groups).swapaxes(3, 4), window)
+    y = primitives.input_gradient(_split(x, groups), _split(kernel, groups).swapaxes(3, 4), window)
     return _joined(y)
 
 

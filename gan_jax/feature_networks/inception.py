@@ -11,9 +11,9 @@ import numpy as np
 from jax import lax, nn
 from jaxtyping import Array, Float, PyTree, UInt8
 
-from gan_jax.eval import resize
-from gan_jax.eval.features import FeatureNetwork, three_channels
-from gan_jax.eval.weights import WeightsFile
+from gan_jax.feature_networks import resize
+from gan_jax.feature_networks.network import FeatureNetwork, three_channels
+from gan_jax.feature_networks.weights import WeightsFile
 from gan_jax.types import InvalidInputError
 
 _SIZE, _DIM, _CLASSES, _EPSILON = 299, 2048, 1008, 1e-3

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gan_jax.eval import resize
+from gan_jax.feature_networks import resize
 from gan_jax.types import InvalidInputError
 from tests.golden import random_weights
 

@@ -13,9 +13,9 @@ import pytest
 
 from gan_jax import eval
 from gan_jax.eval import WeightsFile
-from gan_jax.eval.weights import VARIABLE
+from gan_jax.feature_networks.weights import VARIABLE
 from gan_jax.types import InvalidInputError
-from tests.eval import writers
+from tests.feature_networks import writers
 
 ARRAYS = {
     "layer.0.weight": np.arange(12, dtype=np.float32).reshape(3, 4),
@@ -126,7 +126,7 @@ def test_a_changed_byte_is_refused_before_anything_is_parsed(kind, tmp_path, mon
     file, content = pinned(path), bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    monkeypatch.setattr("gan_jax.eval.weights.open_archive", lambda _: pytest.fail("parsed"))
+    monkeypatch.setattr("gan_jax.feature_networks.weights.open_archive", lambda _: pytest.fail("parsed"))
     assert file.sha256 in refusal(tmp_path, file)
 
 

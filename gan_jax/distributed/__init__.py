@@ -1,0 +1,1 @@
+"""Processes, meshes of devices, signals, and the watchdog."""
