@@ -19,6 +19,7 @@ from jax import lax
 
 from benchmarks.measure import in_turn, milliseconds, rates, ratio, record, table
 from gan_jax import ops
+from gan_jax.ops import lowerings, primitives
 from gan_jax.ops.geometry import ConvGeometry
 
 _HEADLINE = flags.DEFINE_bool("headline", False, "only the gradient of transposed convolutions")
@@ -39,12 +40,12 @@ class Shape(NamedTuple):
     padding: int
 
     @property
-    def window(self) -> ConvGeometry:
+    def geometry(self) -> ConvGeometry:
         return ConvGeometry(self.stride, self.padding, (self.size,) * 2, (self.kernel,) * 2)
 
     @property
     def flops(self) -> float:
-        height, width = self.window.result
+        height, width = self.geometry.result
         return 2.0 * self.batch * height * width * self.kernel**2 * self.inputs * self.outputs
 
 
@@ -107,19 +108,19 @@ def compare(forms: Mapping[str, tuple[Form, Sequence[Array]]]) -> dict[str, list
 
 def maps_of(shape: Shape) -> dict[str, dict[str, tuple[Form, Sequence[Array]]]]:
     """The three maps: as this platform runs them (`ours`), as JAX would (`lax`), and for two members at once."""
-    window = shape.window
+    geometry = shape.geometry
     x = normal(0, 1, shape.batch, shape.size, shape.size, shape.inputs)
     k = normal(1, 1, shape.kernel, shape.kernel, shape.inputs, shape.outputs)
-    y = normal(2, 1, shape.batch, *window.result, shape.outputs)
+    y = normal(2, 1, shape.batch, *geometry.result, shape.outputs)
 
     def bound(op: Form) -> Form:
-        return lambda *operands: op(*operands, window)
+        return lambda *operands: op(*operands, geometry)
 
     return {
         name: {
-            "ours": (bound(getattr(bilinear, name)), operands),
+            "ours": (bound(getattr(primitives, name)), operands),
             "lax": (bound(getattr(lowerings, f"{name}_xla")), operands),
-            "two members": (bound(getattr(bilinear, name)), [jnp.concatenate([a, a]) for a in operands]),
+            "two members": (bound(getattr(primitives, name)), [jnp.concatenate([a, a]) for a in operands]),
         }
         for name, operands in (("forward", (x, k)), ("input_gradient", (y, k)), ("kernel_gradient", (x, y)))
     }

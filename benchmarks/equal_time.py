@@ -43,13 +43,13 @@ def measure(name: str, seed: int, steps: str | None) -> None:
     experiment, cache = module.build(config), cache_directory() / "evaluation"
     with tempfile.TemporaryDirectory() as directory:
         workdir = pathlib.Path(directory)
-        ended = runtime.train(experiment, workdir, say=lambda message: None)
+        ended = runtime.train(experiment, workdir, log=lambda message: None)
         log = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
         mesh = runtime.make_mesh()
         with jax.set_mesh(mesh), runtime.Checkpointer(workdir / "checkpoints", keep_last=1, read_only=True) as saved:
             start = runtime.build_start(experiment, experiment.open_source().spec, mesh)
             state = saved.restore(ended.step, start.abstract)["state"]
-            judge = runtime.Evaluator([_METRIC.value], experiment.comparison, mesh, cache, say=lambda message: None)
+            judge = runtime.Evaluator([_METRIC.value], experiment.comparison, mesh, cache, log=lambda message: None)
             values = judge(runtime.stream_samples(experiment, state, 0))
     parameters = sum(x.size for x in jax.tree.leaves(state.players["generator"].params))
     facts = {"config": name, "seed": seed, "steps": ended.step, "seconds": round(seconds(log), 1), "values": values}

@@ -268,7 +268,7 @@ FAULTS: tuple[Fault, ...] = (
     # runtime
     Fault("a line of the log is not on disk when it is told", "gan_jax/runtime/logging.py",
           "os.fsync(self._file.fileno())", "self._file.fileno()", f"{_RUNTIME} tests/runtime/test_train.py"),
-    Fault("the seal of a checkpoint looks at sizes alone", "gan_jax/runtime/checkpoint.py",
+    Fault("the manifest of a checkpoint looks at sizes alone", "gan_jax/runtime/checkpoint.py",
           "if was != now:", "if was[0] != now[0]:", f"{_RUNTIME}::test_a_damaged_file_never_restores_something_else"),
     Fault("the worst checkpoint is kept as the best", "gan_jax/runtime/checkpoint.py",
           'reverse=best_mode == "min", n=1', 'reverse=best_mode == "max", n=1',

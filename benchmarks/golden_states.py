@@ -80,7 +80,7 @@ def main(argv: list[str]) -> None:
             config.data_dir = images(home / "pictures") if name == "dcgan_folder" else _DATA.value
         workdir = home / name
         workdir.mkdir(exist_ok=True)
-        ended = runtime.train(module.build(config), workdir, say=lambda message: None)
+        ended = runtime.train(module.build(config), workdir, log=lambda message: None)
         print(f"{name:20} {ended.state_sha256}", flush=True)
         if _RECORD.value:
             facts = {"config": name, "library": _RECORD.value, "steps": ended.step, "state_sha256": ended.state_sha256}

@@ -53,10 +53,10 @@ class Bench:
         """Every dispatch of the run, one after the other."""
         with jax.set_mesh(self.mesh):
             carried = self.start.init()
-            state, window = carried["state"], carried["window"]
+            state, accumulator = carried["state"], carried["window"]
             for inputs in self.dispatches:
-                state, window = self.program.run(state, window, self.program.data, inputs)
-            jax.block_until_ready((state, window))
+                state, accumulator = self.program.run(state, accumulator, self.program.data, inputs)
+            jax.block_until_ready((state, accumulator))
 
     def _timed(self, step: int) -> Iterator[Any]:
         stream = self.program.stream(step)

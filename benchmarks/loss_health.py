@@ -62,7 +62,7 @@ def measure(name: str, loss: losses.GANLoss, steps: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         workdir = pathlib.Path(folder)
         began = time.monotonic()
-        result = runtime.train(experiment, workdir, say=lambda message: None)
+        result = runtime.train(experiment, workdir, log=lambda message: None)
         seconds = time.monotonic() - began
         lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
         line: dict[str, Any] = {"loss": name, "status": result.status, "steps": result.step, "seconds": round(seconds)}

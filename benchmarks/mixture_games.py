@@ -118,7 +118,7 @@ def build(setting: Setting, setup: Setup) -> Game:
 def make_iteration(setting: Setting, setup: Setup, game: Game) -> Callable[[core.GANState, jax.Array], core.GANState]:
     """One iteration of one member: its own data, and the learning rate of the schedule below the peak given."""
     rule, mixture = RULES[setting.rule], DATA[setting.data]
-    step, draws = core.make_step(game, rule), core.num_draws(game, rule)
+    step, draws = core.make_step(game, rule), core.batches_per_iteration(game, rule)
     falling = max(1.0, setup.iterations * (1 - setup.constant))
 
     def iteration(state: core.GANState, peak: jax.Array) -> core.GANState:
@@ -158,7 +158,7 @@ def train(
     setup: Setup,
     seeds: Sequence[int],
     hparams: Mapping[str, Sequence[float]] | None = None,
-    say: Callable[[str], None] = lambda message: None,
+    log: Callable[[str], None] = lambda message: None,
 ) -> Population:
     """Trains a population and samples it.
 
@@ -168,7 +168,7 @@ def train(
       seeds: of the members.
       hparams: hyperparameters by the names of `core.get_hparams`, with a value for each member; `learning_rate` is the
         peak of both players'.
-      say: gets the progress.
+      log: gets the progress.
 
     Returns:
       The samples, and who failed.
@@ -201,7 +201,7 @@ def train(
             if not fine and failed_by[member] is None:
                 failed_by[member] = done
         left = (time.monotonic() - began) / done * (setup.iterations - done)
-        say(f"{done:,} of {setup.iterations:,} iterations, {duration(left)} left")
+        log(f"{done:,} of {setup.iterations:,} iterations, {duration(left)} left")
         if None not in failed_by:
             break
     fine = np.array([step is None for step in failed_by])[:, None, None]
@@ -230,11 +230,11 @@ def describe(setting: Setting, setup: Setup) -> Line:
     return {**whole, "hash": hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:12]}
 
 
-def evaluate(setting: Setting, setup: Setup, say: Callable[[str], None]) -> Line:
+def evaluate(setting: Setting, setup: Setup, log: Callable[[str], None]) -> Line:
     """Trains all seeds of a setting; returns its line."""
     began, began_cpu = time.monotonic(), time.process_time()
     mixture, seeds = DATA[setting.data], range(setup.seeds)
-    population = train(setting, setup, seeds, say=say)
+    population = train(setting, setup, seeds, log=log)
     averaged, raw = scores(population.samples, mixture), scores(population.raw, mixture)
     line = {
         **describe(setting, setup),

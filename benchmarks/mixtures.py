@@ -102,7 +102,7 @@ def search(setup: Setup) -> None:
                 shaped,
                 [SEARCH_SEED] * len(members),
                 {"r1_weight": weights, "r2_weight": weights, "learning_rate": rates},
-                say=_progress,
+                log=_progress,
             )
             found = scores(population.samples, mixture)
             line = {"data": name, "setup": dataclasses.asdict(shaped), "gammas_and_rates": members, **found}

@@ -45,15 +45,15 @@ CASES: dict[str, tuple[Callable[[], Game], tuple[int, ...], int]] = {
 
 def compiled(game: Game, shape: tuple[int, ...], length: int) -> tuple[Callable[[Any], Any], Any, float]:
     """A scan of `length` iterations as `state -> state`, a state, and the seconds that compiling took."""
-    data = jnp.zeros((core.num_draws(game), *shape))
+    data = jnp.zeros((core.batches_per_iteration(game), *shape))
     state = game.init(jax.random.key(0), {"real": data[0]})
     step = core.make_step(game)
-    window = core.empty_window(step, state, {"real": data})
+    accumulator = core.empty_accumulator(step, state, {"real": data})
     scan = core.make_scan(step, lambda data, inputs, step: {"real": data}, length)
     began = time.perf_counter()
-    program = jax.jit(scan, donate_argnums=0).lower(state, window, (data, {}), jnp.zeros(length)).compile()
+    program = jax.jit(scan, donate_argnums=0).lower(state, accumulator, (data, {}), jnp.zeros(length)).compile()
     seconds = time.perf_counter() - began
-    return lambda state: program(state, window, (data, {}), jnp.zeros(length))[0], state, seconds
+    return lambda state: program(state, accumulator, (data, {}), jnp.zeros(length))[0], state, seconds
 
 
 def main(argv: Sequence[str]) -> None:

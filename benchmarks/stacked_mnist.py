@@ -156,7 +156,7 @@ def measure(method: str, seed: int, source: data.Stacked, test: data.Arrays) -> 
     workdir.mkdir(parents=True, exist_ok=True)
     run, cache, began = experiment(method, seed, source), cache_directory() / "evaluation", time.monotonic()
     result = runtime.train(
-        run, workdir, say=lambda text: print(f"{method} {seed}: {text}", flush=True), evaluation_cache=cache
+        run, workdir, log=lambda text: print(f"{method} {seed}: {text}", flush=True), evaluation_cache=cache
     )
     if result.status == "stopped":
         raise SystemExit(75)  # nothing to record yet: the same command continues

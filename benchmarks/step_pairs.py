@@ -65,12 +65,12 @@ def child(case: str) -> None:
         start = build_start(experiment, source.spec, mesh)
         program = compile_program(experiment, source, mesh, start, 0, lambda message: None)
         carried = start.init()
-        state, window, stream = carried["state"], carried["window"], program.stream(0)
+        state, accumulator, stream = carried["state"], carried["window"], program.stream(0)
         print("ready", flush=True)
         for _ in sys.stdin:
             began, done = time.perf_counter(), 0
             while not done or time.perf_counter() - began < _SECONDS.value:
-                state, window = program.run(state, window, program.data, next(stream))
+                state, accumulator = program.run(state, accumulator, program.data, next(stream))
                 jax.block_until_ready(state)
                 done += program.length
             print((time.perf_counter() - began) / done, flush=True)

@@ -166,18 +166,18 @@ def _operations(compiled: jax.stages.Compiled) -> float:
 
 def program(case: Case, game: Game, length: int) -> tuple[Callable[[], None], jax.stages.Compiled]:
     """Runs `length` iterations from where it stopped before; and the compiled scan of them."""
-    draws = core.num_draws(game)
+    draws = core.batches_per_iteration(game)
     real = jax.random.uniform(jax.random.key(0), (draws, case.batch, *case.shape), minval=-1.0)
     state = jax.jit(game.init)(jax.random.key(0), {"real": real[0]})
     step = core.make_step(game)
-    window = core.empty_window(step, state, {"real": real})
+    accumulator = core.empty_accumulator(step, state, {"real": real})
     scan = core.make_scan(step, lambda data, inputs, step: {"real": data}, length)
     inputs = jnp.zeros(length)
-    compiled = jax.jit(scan, donate_argnums=0).lower(state, window, (real, {}), inputs).compile()
+    compiled = jax.jit(scan, donate_argnums=0).lower(state, accumulator, (real, {}), inputs).compile()
     box = [state]
 
     def run() -> None:
-        box[0], out = compiled(box[0], window, (real, {}), inputs)
+        box[0], out = compiled(box[0], accumulator, (real, {}), inputs)
         jax.block_until_ready((box[0], out))
 
     return run, compiled

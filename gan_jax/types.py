@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
+from gan_jax import deprecated
+
 Batch = dict[str, Array]
 Metrics = dict[str, Array]
 PRNGKey = Key[Array, ""]
@@ -62,7 +64,7 @@ class Prior(NamedTuple):
     interpolate: Callable[[Array, Array, Array], Array]
 
 
-class Out(NamedTuple):
+class LossOutput(NamedTuple):
     """What a loss reports beside its value.
 
     Attributes:
@@ -76,7 +78,7 @@ class Out(NamedTuple):
     aux: dict[str, PyTree] = {}
 
 
-LossFn = Callable[[PyTree, State, Batch, PRNGKey], tuple[Scalar, Out]]
+LossFn = Callable[[PyTree, State, Batch, PRNGKey], tuple[Scalar, LossOutput]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -249,3 +251,6 @@ class Game(NamedTuple):
         if "sample" not in self.functions:
             raise InvalidInputError(f"this game has no function 'sample': it has {', '.join(self.functions)}")
         return self.functions["sample"]
+
+
+__getattr__ = deprecated.attributes(__name__, {"Out": ("LossOutput", lambda: LossOutput)})

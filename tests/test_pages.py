@@ -97,8 +97,8 @@ def test_games_of_your_own():
     for made, shape in (small, (namespace["game"], (8, 16, 16, 3))):
         real = jnp.zeros(shape)
         state = made.init(jax.random.key(0), {"real": real})
-        _, window = core.make_step(made)(state, {"real": real[None]})
-        assert all(np.isfinite(value) for value in core.window_means(window).values())
+        _, accumulator = core.make_step(made)(state, {"real": real[None]})
+        assert all(np.isfinite(value) for value in core.accumulator_means(accumulator).values())
 
 
 def test_terms_and_examples_that_are_named_exist():

@@ -42,7 +42,7 @@ from gan_jax.runtime import (
     parse_choice,
     stream_samples,
 )
-from gan_jax.runtime.progress import say
+from gan_jax.runtime.progress import log
 from gan_jax.types import InvalidInputError
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "directory of the run", required=True)
@@ -102,7 +102,7 @@ def evaluate(
     facts = {"step": trained.step, "state_sha256": runtime.state_sha256(trained.state), "protocol": protocol}
     known = hosts.decide(f"line of step {trained.step}", lambda: evaluations.find(path, facts), watchdog.patience)
     if known:
-        say(f"step {trained.step:,} is in {path} under this protocol: not evaluated again")
+        log(f"step {trained.step:,} is in {path} under this protocol: not evaluated again")
         return known
     values = evaluator(functools.partial(draw, run, evaluator, trained))
     line = {"images": trained.step * run.experiment.batch_size, "metrics": values, **facts}
@@ -115,7 +115,7 @@ def main() -> int:
         parse_choice(_CHOOSE.value)
     with launch.launched() as watchdog, contextlib.ExitStack() as stack:
         mesh = runtime.make_mesh()
-        run = Run(_WORKDIR.value, mesh=mesh, say=say)
+        run = Run(_WORKDIR.value, mesh=mesh, log=log)
         stack.callback(run.close)
         stack.enter_context(jax.set_mesh(mesh))
         steps = hosts.decide("checkpoints", lambda: chosen_steps(run), watchdog.patience)
@@ -124,7 +124,7 @@ def main() -> int:
         evaluator = Evaluator(
             _METRICS.value, reference, mesh, cache / "evaluation",
             functions=run.experiment.outputs, own=run.experiment.own_metrics,
-            weights=_WEIGHTS.value, batch_size=_BATCH_SIZE.value, seed=_SEED.value, say=say, beat=watchdog.beat,
+            weights=_WEIGHTS.value, batch_size=_BATCH_SIZE.value, seed=_SEED.value, log=log, beat=watchdog.beat,
             patience=watchdog.patience,
         )  # fmt: skip
         protocol = {
@@ -140,15 +140,15 @@ def main() -> int:
             trained = run.restore(step)
             line = evaluate(run, evaluator, trained, protocol, path, watchdog)
             shown = "  ".join(f"{name} {value:.5g}" for name, value in line["metrics"].items())
-            say(f"step {step:,}  images {line['images']:,}  {shown}")
+            log(f"step {step:,}  images {line['images']:,}  {shown}")
         if _NEIGHBOURS.value:
             samples = first_samples(draw(run, evaluator, trained, "sample"), _NEIGHBOURS.value)
             picture = neighbours(samples, run.experiment, evaluator)
             if hosts.is_primary():
                 where = run.workdir / f"neighbours_{steps[-1]:08d}.png"
                 picture.save(where)
-                say(f"the first samples, and the images of {reference.name} nearest to them, in {where}")
+                log(f"the first samples, and the images of {reference.name} nearest to them, in {where}")
         if hosts.is_primary():
             curves(evaluations.of_protocol(path, protocol)).save(run.workdir / "eval.png")
-            say(f"curves in {run.workdir / 'eval.png'}")
+            log(f"curves in {run.workdir / 'eval.png'}")
     return commands.DONE

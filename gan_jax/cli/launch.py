@@ -77,7 +77,7 @@ def launched() -> Iterator[runtime.Watchdog]:
         process_id=_PROCESS_ID.value,
         connect_timeout=_CONNECT_TIMEOUT.value,
         heartbeat_timeout=_HEARTBEAT_TIMEOUT.value,
-        say=lambda message: print(message, flush=True),
+        log=lambda message: print(message, flush=True),
     )
     timeout = _STEP_TIMEOUT.value
     if timeout is None:

@@ -38,7 +38,7 @@ from gan_jax.host import write_json
 from gan_jax.runs import workdir as workdirs
 from gan_jax.runs.workdir import SWEEP_SAVED
 from gan_jax.runtime.loop import STOPPED
-from gan_jax.runtime.progress import say
+from gan_jax.runtime.progress import log
 from gan_jax.sweep import driver, trials, worker
 from gan_jax.sweep import space as spaces
 from gan_jax.sweep.trials import Job
@@ -246,7 +246,7 @@ def local(job: Job, wanted: Sequence[spaces.Point]) -> int:
         if not result.exists() or json.loads(result.read_text())["status"] == "stopped":
             words = trials.command(job.path, overridden() | point, directory) + launch.passed_on()
             left = f", ETA {runtime.duration((time.monotonic() - began) / ran * (len(wanted) - index))}" if ran else ""
-            say(f"trial {index} of {len(wanted)}: {dict(point)}; {failed} failed{left}")
+            log(f"trial {index} of {len(wanted)}: {dict(point)}; {failed} failed{left}")
             code = _run(words, job.stop)
             if code == commands.STOPPED or job.stop.asked:
                 return commands.STOPPED
@@ -263,7 +263,7 @@ def local(job: Job, wanted: Sequence[spaces.Point]) -> int:
     best = sweep.best(rows, settings.best_metric, settings.best()) if settings.best_metric else None
     row = {} if best is None else rows[best]
     shown = f"; best {settings.best_metric} {row[settings.best_metric]:.6g}, trial {row['trial']}" if row else ""
-    say(f"{len(rows)} trials, {failed} failed{shown}")
+    log(f"{len(rows)} trials, {failed} failed{shown}")
     if failed:
         return commands.BAD_INPUT
     return commands.DIVERGED if {row["status"] for row in rows} == {"diverged"} else commands.DONE

@@ -23,7 +23,7 @@ from gan_jax.runs.workdir import agree
 from gan_jax.runtime import environment
 from gan_jax.runtime.loop import DIVERGED, DONE, STOPPED
 from gan_jax.runtime.program import build_start, compile_program
-from gan_jax.runtime.progress import say
+from gan_jax.runtime.progress import log
 from gan_jax.types import InvalidInputError
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "directory of the run: checkpoints, logs, samples")
@@ -46,10 +46,10 @@ def dry_run(experiment: runtime.Experiment) -> None:
     """Everything up to the first iteration."""
     mesh = runtime.make_mesh(fsdp=experiment.fsdp)
     source = experiment.open_source()
-    say(source.summary())
+    log(source.summary())
     with jax.set_mesh(mesh):
         start = build_start(experiment, source.spec, mesh)
-        compile_program(experiment, source, mesh, start, 0, say)
+        compile_program(experiment, source, mesh, start, 0, log)
 
 
 def _fill() -> dict[str, str]:
@@ -73,27 +73,27 @@ def train(
     experiment: runtime.Experiment, workdir: pathlib.Path, watchdog: runtime.Watchdog, stop: signals.StopRequest
 ) -> int:
     """Trains, and says how it ended."""
-    options: dict[str, Any] = {"say": say, "watchdog": watchdog, "stop": stop, "wandb_project": _WANDB.value}
+    options: dict[str, Any] = {"say": log, "watchdog": watchdog, "stop": stop, "wandb_project": _WANDB.value}
     if _INIT_FROM.value:
         checkpoints = pathlib.Path(_INIT_FROM.value) / "checkpoints"
         if not checkpoints.is_dir():
             raise InvalidInputError(f"--init_from={_INIT_FROM.value}: no workdir of a run; it has no {checkpoints}")
         record = workdir / "init_from.json"
-        options["begin"] = runtime.init_from(checkpoints, _INIT_STEP.value, fill=_fill(), record=record, say=say)
+        options["begin"] = runtime.init_from(checkpoints, _INIT_STEP.value, fill=_fill(), record=record, log=log)
     config = flags.FLAGS.config.to_dict()
     result = runtime.train(
         experiment, workdir, config=config, evaluation_cache=environment.cache_directory() / "evaluation", **options
     )
-    say(f"{result.status}: step {result.step:,}, {result.images:,} images; state_sha256 {result.state_sha256}")
+    log(f"{result.status}: step {result.step:,}, {result.images:,} images; state_sha256 {result.state_sha256}")
     if result.best_checkpoint is not None:
-        say(f"best {experiment.best_metric}: the checkpoint of step {result.best_checkpoint:,}")
+        log(f"best {experiment.best_metric}: the checkpoint of step {result.best_checkpoint:,}")
     if result.status == DIVERGED:
         kept = (
             f"the last good checkpoint, of step {result.checkpoint:,}, is kept"
             if result.checkpoint
             else "none was saved"
         )
-        say(
+        log(
             f"the run diverged; {kept} in {workdir / 'checkpoints'}: go on with --config.on_divergence=rollback, or "
             "train anew in another --workdir, with a lower learning rate or a larger penalty"
         )

@@ -9,12 +9,12 @@ from jaxtyping import Array, PyTree
 
 from gan_jax.core.sharding import gather, scatter
 from gan_jax.core.state import GANState
-from gan_jax.types import Batch, Metrics, Out, Phase, PRNGKey
+from gan_jax.types import Batch, LossOutput, Metrics, Phase, PRNGKey
 
-Window = dict[str, Array]  # metric -> [2]: the sum, and how many values it is of
+MetricAccumulator = dict[str, Array]  # metric -> [2]: the sum, and how many values it is of
 
 
-Gradient = tuple[PyTree, Out, Array]  # the gradient, what the loss reports, its value
+Gradient = tuple[PyTree, LossOutput, Array]  # the gradient, what the loss reports, its value
 
 
 def gradient(phase: Phase, state: GANState, batch: Batch, key: PRNGKey) -> Gradient:
@@ -58,7 +58,7 @@ def run_phase(
     key: PRNGKey,
     *,
     direction: Callable[[Phase, GANState, Batch, PRNGKey], Gradient] = gradient,
-) -> tuple[GANState, Window]:
+) -> tuple[GANState, MetricAccumulator]:
     """All updates of a phase in one iteration.
 
     Args:
@@ -72,7 +72,7 @@ def run_phase(
       The state, and for each metric its sum and count (zero in an iteration in which the phase does not run).
     """
 
-    def run(state: GANState, batches: Batch, key: PRNGKey) -> tuple[GANState, Window]:
+    def run(state: GANState, batches: Batch, key: PRNGKey) -> tuple[GANState, MetricAccumulator]:
         def one(state: GANState, inputs: tuple[Batch, Array]) -> tuple[GANState, Metrics]:
             batch, index = inputs
             return apply_gradient(phase, state, direction(phase, state, batch, jax.random.fold_in(key, index)))
@@ -87,7 +87,7 @@ def run_phase(
         return run(state, batches, key)
     run_once = jax.jit(run, inline=True)  # traced once for its shapes and the condition
 
-    def skip(*args: PyTree) -> tuple[GANState, Window]:
+    def skip(*args: PyTree) -> tuple[GANState, MetricAccumulator]:
         return args[0], jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(run_once, *args)[1])
 
     due = state.step % phase.every == 0

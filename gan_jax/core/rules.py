@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 
-from gan_jax.core.phase import Gradient, Window, apply_gradient, gradient, run_phase
+from gan_jax.core.phase import Gradient, MetricAccumulator, apply_gradient, gradient, run_phase
 from gan_jax.core.state import GANState
-from gan_jax.types import Batch, Game, InvalidInputError, Out, Phase, PRNGKey, Scalar
+from gan_jax.types import Batch, Game, InvalidInputError, LossOutput, Phase, PRNGKey, Scalar
 
 Batches = Sequence[Batch]  # for each phase its batches, [repeat, b, ...]
 
@@ -29,19 +29,19 @@ class UpdateRule(NamedTuple):
       passes: how many batches it takes where the game by itself takes one.
     """
 
-    run: Callable[[Sequence[Phase], GANState, Sequence[Batches], PRNGKey], tuple[GANState, Window]]
+    run: Callable[[Sequence[Phase], GANState, Sequence[Batches], PRNGKey], tuple[GANState, MetricAccumulator]]
     check: Callable[[Game], None] = lambda game: None
     passes: int = 1
 
 
 def _in_turn(
     phases: Sequence[Phase], state: GANState, passes: Sequence[Batches], key: PRNGKey
-) -> tuple[GANState, Window]:
-    window: Window = {}
+) -> tuple[GANState, MetricAccumulator]:
+    accumulator: MetricAccumulator = {}
     for index, (phase, batches) in enumerate(zip(phases, passes[0], strict=True)):
         state, metrics = run_phase(phase, state, batches, jax.random.fold_in(key, index))
-        window.update(metrics)
-    return state, window
+        accumulator.update(metrics)
+    return state, accumulator
 
 
 alternating = UpdateRule(_in_turn)
@@ -50,9 +50,9 @@ alternating = UpdateRule(_in_turn)
 
 def _at_once(
     phases: Sequence[Phase], state: GANState, batches: Batches, key: PRNGKey, at: GANState
-) -> tuple[GANState, Window]:
+) -> tuple[GANState, MetricAccumulator]:
     """Moves all players of `state` by their gradients in the state `at`."""
-    window: Window = {}
+    accumulator: MetricAccumulator = {}
     for index, (phase, drawn) in enumerate(zip(phases, batches, strict=True)):
         state, metrics = run_phase(
             phase,
@@ -61,8 +61,8 @@ def _at_once(
             jax.random.fold_in(key, index),
             direction=lambda phase, _, batch, key: gradient(phase, at, batch, key),
         )
-        window.update(metrics)
-    return state, window
+        accumulator.update(metrics)
+    return state, accumulator
 
 
 def _one_update_each(game: Game) -> None:
@@ -82,7 +82,7 @@ simultaneous = UpdateRule(
 
 def _extragradient(
     phases: Sequence[Phase], state: GANState, passes: Sequence[Batches], key: PRNGKey
-) -> tuple[GANState, Window]:
+) -> tuple[GANState, MetricAccumulator]:
     ahead, _ = _at_once(phases, state, passes[0], jax.random.fold_in(key, len(phases)), at=state)
 
     def mix(field: str) -> GANState:
@@ -139,7 +139,7 @@ def consensus(weight: float) -> UpdateRule:
 
     def run(
         phases: Sequence[Phase], state: GANState, passes: Sequence[Batches], key: PRNGKey
-    ) -> tuple[GANState, Window]:
+    ) -> tuple[GANState, MetricAccumulator]:
         def field(params: dict[str, PyTree]) -> list[Gradient]:
             players = {name: state.players[name].replace(params=value) for name, value in params.items()}
             at = state.replace(players=players)
@@ -154,12 +154,12 @@ def consensus(weight: float) -> UpdateRule:
 
         params = {name: player.params for name, player in state.players.items()}
         (value, found), correction = jax.value_and_grad(length, has_aux=True)(params)
-        window: Window = {"consensus/penalty": jnp.stack([value, jnp.ones_like(value)])}
+        accumulator: MetricAccumulator = {"consensus/penalty": jnp.stack([value, jnp.ones_like(value)])}
         for phase, (direction, out, loss) in zip(phases, found, strict=True):
             direction = jax.tree.map(lambda g, c: g + weight * c, direction, correction[phase.player])
             state, metrics = apply_gradient(phase, state, (direction, out, loss))
-            window |= {name: jnp.stack([v, jnp.ones_like(v)]) for name, v in metrics.items()}
-        return state, window
+            accumulator |= {name: jnp.stack([v, jnp.ones_like(v)]) for name, v in metrics.items()}
+        return state, accumulator
 
     return UpdateRule(run, check)
 
@@ -196,7 +196,7 @@ def unrolled(steps: int, *, player: str = "generator", opponent: str = "discrimi
 
     def run(
         phases: Sequence[Phase], state: GANState, passes: Sequence[Batches], key: PRNGKey
-    ) -> tuple[GANState, Window]:
+    ) -> tuple[GANState, MetricAccumulator]:
         rivals = [
             (phase, batch)
             for phase, batch in zip(phases, passes[0], strict=True)
@@ -204,7 +204,7 @@ def unrolled(steps: int, *, player: str = "generator", opponent: str = "discrimi
         ]
 
         def foreseeing(phase: Phase) -> Phase:
-            def loss(params: PyTree, state: GANState, batch: Batch, key: PRNGKey) -> tuple[Scalar, Out]:
+            def loss(params: PyTree, state: GANState, batch: Batch, key: PRNGKey) -> tuple[Scalar, LossOutput]:
                 own = state.players[player].replace(params=params)
                 ahead = state.replace(players={**state.players, player: own})
                 for step in range(steps):

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from gan_jax.core.phase import Window
+from gan_jax.core.phase import MetricAccumulator
 from gan_jax.core.rules import UpdateRule, alternating
 from gan_jax.core.state import GANState
 from gan_jax.types import Batch, Game, InvalidInputError
 
-Step = Callable[[GANState, Batch], tuple[GANState, Window]]
+Step = Callable[[GANState, Batch], tuple[GANState, MetricAccumulator]]
 
 
 def _draws(game: Game) -> list[int]:
@@ -32,7 +32,7 @@ def _draws(game: Game) -> list[int]:
     return [*starts, drawn]
 
 
-def num_draws(game: Game, rule: UpdateRule = alternating) -> int:
+def batches_per_iteration(game: Game, rule: UpdateRule = alternating) -> int:
     """How many batches one iteration takes: one per update that does not reuse the one before, times `rule.passes`."""
     return _draws(game)[-1] * rule.passes
 
@@ -58,7 +58,7 @@ def make_step(game: Game, rule: UpdateRule = alternating) -> Step:
     *starts, drawn = _draws(game)
     rule.check(game)
 
-    def step(state: GANState, batches: Batch) -> tuple[GANState, Window]:
+    def step(state: GANState, batches: Batch) -> tuple[GANState, MetricAccumulator]:
         iteration_key = jax.random.fold_in(state.key, state.step)
         passes = [
             [
@@ -67,10 +67,10 @@ def make_step(game: Game, rule: UpdateRule = alternating) -> Step:
             ]
             for i in range(rule.passes)
         ]
-        state, window = rule.run(game.phases, state, passes, iteration_key)
+        state, accumulator = rule.run(game.phases, state, passes, iteration_key)
         for hook in game.after:
             state = hook(state)
-        return state.replace(step=state.step + 1), window
+        return state.replace(step=state.step + 1), accumulator
 
     return jax.jit(step, inline=True)
 
@@ -91,35 +91,35 @@ def make_scan(step: Step, fetch: Callable[[PyTree, PyTree, Any], Batch], length:
     """
 
     def scan(
-        state: GANState, window: Window, constants: tuple[PyTree, dict[str, PyTree]], inputs: PyTree
-    ) -> tuple[GANState, Window]:
+        state: GANState, accumulator: MetricAccumulator, constants: tuple[PyTree, dict[str, PyTree]], inputs: PyTree
+    ) -> tuple[GANState, MetricAccumulator]:
         data, frozen = constants
 
-        def body(index: Array, carry: tuple[GANState, Window]) -> tuple[GANState, Window]:
-            state, window = carry
+        def body(index: Array, carry: tuple[GANState, MetricAccumulator]) -> tuple[GANState, MetricAccumulator]:
+            state, accumulator = carry
             batches = fetch(data, jax.tree.map(lambda x: x[index], inputs), state.step)
             state, metrics = step(state.replace(frozen=frozen), batches)
-            return state.replace(frozen={}), jax.tree.map(jnp.add, window, metrics)
+            return state.replace(frozen={}), jax.tree.map(jnp.add, accumulator, metrics)
 
         # XLA would unroll a loop of one iteration and round otherwise than in a loop of many; it can't see this count.
         count = jax.lax.optimization_barrier(jnp.int32(length))
-        return jax.lax.fori_loop(0, count, body, (state, window))
+        return jax.lax.fori_loop(0, count, body, (state, accumulator))
 
     return scan
 
 
-def empty_window(step: Step, state: PyTree, batches: PyTree) -> Window:
+def empty_accumulator(step: Step, state: PyTree, batches: PyTree) -> MetricAccumulator:
     """A window of zeros for `make_scan` with this step; the state and the batches may be abstract."""
 
-    def window(state: GANState) -> Window:
+    def accumulator(state: GANState) -> MetricAccumulator:
         # Zeros made here are of the mesh in force, as the batches in the program are: else the step is traced again.
         return step(state, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), batches))[1]
 
-    shapes = jax.eval_shape(window, state)
+    shapes = jax.eval_shape(accumulator, state)
     return {name: jnp.zeros(shape.shape, shape.dtype) for name, shape in shapes.items()}
 
 
-def window_means(window: Window | dict[str, np.ndarray]) -> dict[str, float]:
+def accumulator_means(accumulator: MetricAccumulator | dict[str, np.ndarray]) -> dict[str, float]:
     """The mean of every metric in a window, as Python floats; a phase that never ran has no entry."""
-    values = jax.device_get(window)
+    values = jax.device_get(accumulator)
     return {name: float(total / count) for name, (total, count) in values.items() if count > 0}

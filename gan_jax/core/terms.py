@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from gan_jax.core.state import GANState
-from gan_jax.types import Batch, InvalidInputError, LossFn, Metrics, Out, Phase, PRNGKey, Scalar, Term, View
+from gan_jax.types import Batch, InvalidInputError, LossFn, LossOutput, Metrics, Phase, PRNGKey, Scalar, Term, View
 
 See = Callable[[PyTree, GANState, Batch, PRNGKey], tuple[View, Sequence[PRNGKey], PyTree | None]]
 
@@ -24,7 +24,7 @@ def sum_of_terms(terms: Sequence[Term], see: See) -> LossFn:
       The loss.
     """
 
-    def loss(params: PyTree, state: GANState, batch: Batch, key: PRNGKey) -> tuple[Scalar, Out]:
+    def loss(params: PyTree, state: GANState, batch: Batch, key: PRNGKey) -> tuple[Scalar, LossOutput]:
         view, keys, model_state = see(params, state, batch, key)
         total, metrics, aux = jnp.zeros(()), Metrics(), dict[str, PyTree]()
         for term, term_key in zip(terms, keys, strict=True):
@@ -35,7 +35,7 @@ def sum_of_terms(terms: Sequence[Term], see: See) -> LossFn:
             total += grown if term.ramp == (0, 0) else ramp(term, state, batch) * grown
             metrics |= found.metrics | ({} if term.weight is None else {term.name: value})
             aux |= found.aux
-        return total, Out(metrics, model_state, aux)
+        return total, LossOutput(metrics, model_state, aux)
 
     return loss
 

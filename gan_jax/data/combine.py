@@ -59,9 +59,9 @@ class Combined:
         parts = [f"{name} {source.fingerprint()}" for name, source in sorted(self.sources.items())]
         return hashlib.sha256("\n".join([str(self.paired), *parts]).encode()).hexdigest()
 
-    def feed(self, seed: int, draws: int, batch_size: int, places: order.Places) -> Feed:
+    def feed(self, seed: int, draws: int, batch_size: int, local_indices: order.LocalIndices) -> Feed:
         feeds = {
-            name: source.feed(seed if self.paired else _own_seed(seed, name), draws, batch_size, places)
+            name: source.feed(seed if self.paired else _own_seed(seed, name), draws, batch_size, local_indices)
             for name, source in self.sources.items()
         }
 
@@ -73,10 +73,10 @@ class Combined:
         def fetch(data: Any, inputs: Any, step: jax.Array) -> Batch:
             return self._named({name: feed.fetch(data[name], inputs[name], step) for name, feed in feeds.items()})
 
-        def sent(length: int) -> dict[str, Any]:
-            return {name: feed.sent(length) for name, feed in feeds.items()}
+        def input_spec(length: int) -> dict[str, Any]:
+            return {name: feed.input_spec(length) for name, feed in feeds.items()}
 
-        return Feed({name: feed.data for name, feed in feeds.items()}, sent, fetch, stream)
+        return Feed({name: feed.data for name, feed in feeds.items()}, input_spec, fetch, stream)
 
     def __len__(self) -> int:
         """The length of the longest source, which is an epoch."""
@@ -183,8 +183,8 @@ class Renamed:
         names = [f"{new} {old}" for new, old in sorted(self.names.items())]
         return hashlib.sha256("\n".join([self.source.fingerprint(), *names]).encode()).hexdigest()
 
-    def feed(self, seed: int, draws: int, batch_size: int, places: order.Places) -> Feed:
-        inner = self.source.feed(seed, draws, batch_size, places)
+    def feed(self, seed: int, draws: int, batch_size: int, local_indices: order.LocalIndices) -> Feed:
+        inner = self.source.feed(seed, draws, batch_size, local_indices)
 
         def fetch(data: Any, inputs: Any, step: jax.Array) -> Batch:
             return self._named(inner.fetch(data, inputs, step))
@@ -267,8 +267,8 @@ class Transformed:
         shapes = [f"{name} {x.shape} {x.dtype}" for name, x in sorted(self.spec.items())]
         return hashlib.sha256("\n".join([self.source.fingerprint(), *shapes]).encode()).hexdigest()
 
-    def feed(self, seed: int, draws: int, batch_size: int, places: order.Places) -> Feed:
-        inner = self.source.feed(seed, draws, batch_size, places)
+    def feed(self, seed: int, draws: int, batch_size: int, local_indices: order.LocalIndices) -> Feed:
+        inner = self.source.feed(seed, draws, batch_size, local_indices)
 
         def fetch(data: Any, inputs: Any, step: jax.Array) -> Batch:
             key, own = data
@@ -276,7 +276,7 @@ class Transformed:
             return jax.vmap(self._change)(keys, inner.fetch(own, inputs, step))
 
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), DATA_KEY + 1), _depth(self.source))
-        return Feed((key, inner.data), inner.sent, fetch, inner.stream)
+        return Feed((key, inner.data), inner.input_spec, fetch, inner.stream)
 
     def __len__(self) -> int:
         return len(self.source)

@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-Places = range | np.ndarray  # examples of a batch: which of it this process reads, ascending
+LocalIndices = range | np.ndarray  # examples of a batch: which of it this process reads, ascending
 
 
 @functools.lru_cache(maxsize=4)
@@ -48,17 +48,17 @@ def indices(seed: int, positions: np.ndarray, size: int) -> np.ndarray:
     return result
 
 
-def positions(step: int, draws: int, batch_size: int, places: Places) -> np.ndarray:
+def positions(step: int, draws: int, batch_size: int, local_indices: LocalIndices) -> np.ndarray:
     """Where the batches of one iteration lie in the endless sequence.
 
     Args:
       step: the iteration.
       draws: batches per iteration.
       batch_size: of the whole batch, over all hosts.
-      places: which examples of the batch this process reads, ascending.
+      local_indices: which examples of the batch this process reads, ascending.
 
     Returns:
       int64 `[draws, len(places)]`.
     """
     first = (step * draws + np.arange(draws, dtype=np.int64)) * batch_size
-    return first[:, None] + np.asarray(places, np.int64)
+    return first[:, None] + np.asarray(local_indices, np.int64)

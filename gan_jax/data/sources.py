@@ -28,14 +28,14 @@ class Feed(NamedTuple):
 
     Attributes:
       data: constant arrays, replicated on every device.
-      sent: `length -> shapes and dtypes` of what `stream` yields.
+      input_spec: `length -> shapes and dtypes` of what `stream` yields.
       fetch: `(data, inputs, step) -> batches` with leaves `[draws, b, ...]`; runs inside the step.
       stream: `(start, length) -> iterator` of what the host sends for `length` iterations at a time, from iteration
         `start` on: numpy arrays `[length, draws, b, ...]`, or None where nothing is sent.
     """
 
     data: Any
-    sent: Callable[[int], Any]
+    input_spec: Callable[[int], Any]
     fetch: Callable[[Any, Any, jax.Array], Batch]
     stream: Callable[[int, int], Iterator[Any]]
 
@@ -75,8 +75,8 @@ class Source(Protocol):
     def fingerprint(self) -> str:
         """A hash of what the data are, to notice that a run is continued on others, or that processes read others."""
 
-    def feed(self, seed: int, draws: int, batch_size: int, places: order.Places) -> Feed:
-        """The feed of a run; `places` are the examples of each batch that this process reads."""
+    def feed(self, seed: int, draws: int, batch_size: int, local_indices: order.LocalIndices) -> Feed:
+        """The feed of a run; `local_indices` are the examples of each batch that this process reads."""
 
     def __len__(self) -> int:
         """How many examples there are."""
@@ -152,11 +152,11 @@ class Arrays:
         """A hash of every byte."""
         return fingerprint(self.arrays, self.size)
 
-    def feed(self, seed: int, draws: int, batch_size: int, places: order.Places) -> Feed:
+    def feed(self, seed: int, draws: int, batch_size: int, local_indices: order.LocalIndices) -> Feed:
         def stream(start: int, length: int) -> Iterator[np.ndarray]:
             while True:
                 steps = range(start, start + length)
-                where = np.stack([order.positions(step, draws, batch_size, places) for step in steps])
+                where = np.stack([order.positions(step, draws, batch_size, local_indices) for step in steps])
                 yield order.indices(seed, where, self.size)
                 start += length
 
@@ -164,10 +164,10 @@ class Arrays:
             del step
             return {name: to_model(name, values[index]) for name, values in data.items()}
 
-        def sent(length: int) -> jax.ShapeDtypeStruct:
-            return jax.ShapeDtypeStruct((length, draws, len(places)), jnp.int32)
+        def input_spec(length: int) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((length, draws, len(local_indices)), jnp.int32)
 
-        return Feed(self.arrays, sent, fetch, stream)
+        return Feed(self.arrays, input_spec, fetch, stream)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,11 +228,11 @@ class Records:
         """A hash of the number of examples, and of those that the summary shows."""
         return fingerprint(self.shown, len(self.reader))
 
-    def feed(self, seed: int, draws: int, batch_size: int, places: order.Places) -> Feed:
+    def feed(self, seed: int, draws: int, batch_size: int, local_indices: order.LocalIndices) -> Feed:
         def stream(start: int, length: int) -> Iterator[Batch]:
             import grain  # noqa: PLC0415 - slow to import, and what lies on the device needs none of it
 
-            batches = _Batches(self.reader, seed, batch_size, places, start * draws, self.change)
+            batches = _Batches(self.reader, seed, batch_size, local_indices, start * draws, self.change)
             options = grain.ReadOptions(num_threads=self.num_threads, prefetch_buffer_size=self.prefetch)
             iterator = iter(
                 grain.MapDataset.source(cast(Any, batches)).to_iter_dataset(options).batch(draws).batch(length)
@@ -244,29 +244,35 @@ class Records:
             del data, step
             return {name: to_model(name, values) for name, values in batches.items()}
 
-        def sent(length: int) -> dict[str, jax.ShapeDtypeStruct]:
+        def input_spec(length: int) -> dict[str, jax.ShapeDtypeStruct]:
             return {
-                name: jax.ShapeDtypeStruct((length, draws, len(places), *x.shape[1:]), x.dtype)
+                name: jax.ShapeDtypeStruct((length, draws, len(local_indices), *x.shape[1:]), x.dtype)
                 for name, x in self._first().items()
             }
 
-        return Feed(None, sent, fetch, stream)
+        return Feed(None, input_spec, fetch, stream)
 
 
 class _Batches:
     """This host's part of every batch of the endless shuffled sequence, from batch `first` on."""
 
     def __init__(
-        self, reader: Reader, seed: int, batch_size: int, places: order.Places, first: int, change: Change | None
+        self,
+        reader: Reader,
+        seed: int,
+        batch_size: int,
+        local_indices: order.LocalIndices,
+        first: int,
+        change: Change | None,
     ) -> None:
-        self.reader, self.seed, self.batch_size, self.places, self.first = reader, seed, batch_size, places, first
-        self.change = change
+        self.reader, self.seed, self.batch_size, self.first = reader, seed, batch_size, first
+        self.local_indices, self.change = local_indices, change
 
     def __len__(self) -> int:
         return 2**62
 
     def __getitem__(self, index: Any) -> dict[str, np.ndarray]:
-        where = order.positions(self.first + int(index), 1, self.batch_size, self.places)[0]
+        where = order.positions(self.first + int(index), 1, self.batch_size, self.local_indices)[0]
         examples = self.reader.read(order.indices(self.seed, where, len(self.reader)))
         return changed(examples, self.change, self.seed, where)
 
@@ -312,8 +318,8 @@ class Draws:
         """A hash of the shapes only: what is drawn is in the experiment file."""
         return fingerprint({name: np.zeros(x.shape, x.dtype) for name, x in self.spec.items()}, 0)
 
-    def feed(self, seed: int, draws: int, batch_size: int, places: order.Places) -> Feed:
-        del places  # the draw is one global program, split over hosts by its sharding
+    def feed(self, seed: int, draws: int, batch_size: int, local_indices: order.LocalIndices) -> Feed:
+        del local_indices  # the draw is one global program, split over hosts by its sharding
 
         def stream(start: int, length: int) -> Iterator[None]:
             del start, length

@@ -53,11 +53,11 @@ class Stacked:
         """Of every byte."""
         return fingerprint({"images": self.images, "classes": self.classes}, CHANNELS)
 
-    def feed(self, seed: int, draws: int, batch_size: int, places: order.Places) -> Feed:
+    def feed(self, seed: int, draws: int, batch_size: int, local_indices: order.LocalIndices) -> Feed:
         def stream(start: int, length: int) -> Iterator[np.ndarray]:
             while True:
                 steps = range(start, start + length)
-                where = np.stack([order.positions(step, draws, batch_size, places) for step in steps])
+                where = np.stack([order.positions(step, draws, batch_size, local_indices) for step in steps])
                 yield self.choose(seed, where)
                 start += length
 
@@ -65,10 +65,10 @@ class Stacked:
             del step
             return {"real": to_model("real", jnp.moveaxis(data[index][..., 0], -3, -1))}
 
-        def sent(length: int) -> jax.ShapeDtypeStruct:
-            return jax.ShapeDtypeStruct((length, draws, len(places), CHANNELS), jnp.int32)
+        def input_spec(length: int) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((length, draws, len(local_indices), CHANNELS), jnp.int32)
 
-        return Feed(self.images, sent, fetch, stream)
+        return Feed(self.images, input_spec, fetch, stream)
 
     def choose(self, seed: int, positions: np.ndarray) -> np.ndarray:
         """Which images are stacked at the positions of the endless sequence: `[..., 3]`."""

@@ -60,7 +60,7 @@ def join(
     process_id: int | None = None,
     connect_timeout: int = 300,
     heartbeat_timeout: int = 100,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> None:
     """Joins the processes of a run, before anything else touches JAX's devices.
 
@@ -72,7 +72,7 @@ def join(
       process_id: from 0; found in a cluster.
       connect_timeout: seconds to wait for all processes to come.
       heartbeat_timeout: seconds of silence after which JAX takes a process for dead, and ends all of them.
-      say: gets the messages.
+      log: gets the messages.
 
     Raises:
       InvalidInputError: for arguments that contradict each other, or `on` without a coordinator.
@@ -101,7 +101,7 @@ def join(
             f"coordinator={coordinator!r}, num_processes={num_processes}, process_id={process_id}: expected HOST:PORT, "
             "and process ids from 0 to num_processes - 1"
         )
-    with _patience(coordinator, num_processes, process_id, connect_timeout, say):
+    with _patience(coordinator, num_processes, process_id, connect_timeout, log):
         jax.distributed.initialize(
             coordinator,
             num_processes,
@@ -111,11 +111,11 @@ def join(
             heartbeat_timeout_seconds=heartbeat_timeout,
             cluster_detection_method="deactivate",
         )
-    say(f"process {process_id} of {num_processes}: all have joined")
+    log(f"process {process_id} of {num_processes}: all have joined")
 
 
 @contextlib.contextmanager
-def _patience(coordinator: str, count: int, index: int, timeout: int, say: Callable[[str], None]) -> Iterator[None]:
+def _patience(coordinator: str, count: int, index: int, timeout: int, log: Callable[[str], None]) -> Iterator[None]:
     """Tells what is waited for, and ends the process when that takes too long: JAX's abort would name nothing."""
     others = f"{count - 1} more" if index == 0 else f"the coordinator {coordinator} and the other processes"
     joined = threading.Event()
@@ -126,9 +126,9 @@ def _patience(coordinator: str, count: int, index: int, timeout: int, say: Calla
             waited = time.monotonic() - began
             if waited >= timeout:
                 end(LOST, f"not all processes came within {timeout} s: {_diagnosis(coordinator, count, index)}")
-            say(f"process {index} of {count}: still waiting ({waited:.0f} of {timeout} s)")
+            log(f"process {index} of {count}: still waiting ({waited:.0f} of {timeout} s)")
 
-    say(f"process {index} of {count}: waiting for {others}, at most {timeout} s")
+    log(f"process {index} of {count}: waiting for {others}, at most {timeout} s")
     threading.Thread(target=wait, daemon=True).start()
     try:
         yield

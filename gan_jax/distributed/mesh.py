@@ -97,7 +97,7 @@ def check_batch_size(batch_size: int, mesh: Mesh) -> None:
         )
 
 
-def local_places(mesh: Mesh, batch_size: int) -> np.ndarray:
+def local_indices(mesh: Mesh, batch_size: int) -> np.ndarray:
     """Which examples of a batch this process's devices hold, and so which it must read; ascending."""
     indices = along_batch(mesh, 0).addressable_devices_indices_map((batch_size,)).values()
     return np.unique(np.concatenate([np.arange(batch_size)[index] for index in indices]))
@@ -108,13 +108,13 @@ def put_replicated(tree: PyTree, mesh: Mesh) -> PyTree:
     return jax.tree.map(lambda x: put(x, replicated(mesh)), tree)
 
 
-def put_batch(tree: PyTree, mesh: Mesh, places: np.ndarray, batch_size: int, axis: int) -> PyTree:
-    """Arrays of which every process has the part that `local_places` names, as one array over all devices.
+def put_batch(tree: PyTree, mesh: Mesh, local_indices: np.ndarray, batch_size: int, axis: int) -> PyTree:
+    """Arrays of which every process has the part that `local_indices` names, as one array over all devices.
 
     Args:
       tree: arrays `[..., len(places), ...]`.
       mesh: over which devices.
-      places: of this process.
+      local_indices: of this process.
       batch_size: of the whole batch.
       axis: the batch axis.
 
@@ -129,7 +129,7 @@ def put_batch(tree: PyTree, mesh: Mesh, places: np.ndarray, batch_size: int, axi
         shape = (*local.shape[:axis], batch_size, *local.shape[axis + 1 :])
 
         def part(index: Any) -> np.ndarray:
-            rows = np.searchsorted(places, np.arange(batch_size)[index[axis]])
+            rows = np.searchsorted(local_indices, np.arange(batch_size)[index[axis]])
             return np.take(local, rows, axis=axis)
 
         return jax.make_array_from_callback(shape, sharding, part)

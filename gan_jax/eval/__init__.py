@@ -4,10 +4,11 @@
 from the directory that `load` is given, or from `$GAN_JAX_WEIGHTS`.
 """
 
+from gan_jax import deprecated
 from gan_jax.eval.classifier import VERSION as CLASSIFIER_VERSION
 from gan_jax.eval.classifier import by_channel, classifier, load_classifier, save_classifier, train_classifier
 from gan_jax.eval.extract import Extractor, Outputs, extract, keep, placed
-from gan_jax.eval.scores import METRICS, PAIRS, SAMPLES, Comparison, Metric, Request, Side, requests
+from gan_jax.eval.scores import METRICS, PAIRS, SAMPLES, Comparison, FeatureStatistics, Metric, MetricSpec, metric_specs
 from gan_jax.eval.selection import Chosen, calibrate, metropolis_hastings, reject, top
 from gan_jax.feature_networks import FeatureNetwork, WeightsFile, clip, dinov2, inception
 
@@ -20,10 +21,10 @@ __all__ = [
     "Comparison",
     "Extractor",
     "FeatureNetwork",
+    "FeatureStatistics",
     "Metric",
+    "MetricSpec",
     "Outputs",
-    "Request",
-    "Side",
     "WeightsFile",
     "by_channel",
     "calibrate",
@@ -34,11 +35,21 @@ __all__ = [
     "inception",
     "keep",
     "load_classifier",
+    "metric_specs",
     "metropolis_hastings",
     "placed",
     "reject",
-    "requests",
     "save_classifier",
     "top",
     "train_classifier",
 ]
+
+
+__getattr__ = deprecated.attributes(
+    __name__,
+    {
+        "Side": ("FeatureStatistics", lambda: FeatureStatistics),
+        "Request": ("MetricSpec", lambda: MetricSpec),
+        "requests": ("metric_specs", lambda: metric_specs),
+    },
+)

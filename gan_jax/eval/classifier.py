@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int, PyTree, UInt8
 
 from gan_jax import nets
+from gan_jax.deprecated import arguments
 from gan_jax.eval.extract import Extractor, keep
 from gan_jax.host import from_uint8
 from gan_jax.types import InvalidInputError, Network
@@ -25,6 +26,7 @@ VERSION = 1  # of network and training; it rises when anything changes that coul
 _BATCH, _RATE, _LEAST_STEPS, _LEAST_EPOCHS = 128, 2e-3, 1200, 3
 
 
+@arguments(say="log")
 def train_classifier(
     images: UInt8[np.ndarray, "n h w c"],
     labels: Int[np.ndarray, " n"],
@@ -34,7 +36,7 @@ def train_classifier(
     width: int = 32,
     features: int = 128,
     seed: int = 0,
-    say: Callable[[str], None] = lambda message: None,
+    log: Callable[[str], None] = lambda message: None,
 ) -> Extractor:
     """Trains `nets.Classifier` by Adam with a learning rate that falls to 0 along a cosine.
 
@@ -48,7 +50,7 @@ def train_classifier(
       width: of the network.
       features: of the network.
       seed: of weights and order; the same seed gives the same weights on one kind of machine.
-      say: is told of the progress.
+      log: is told of the progress.
 
     Returns:
       Its features and logits. The record has the accuracy on what was held out, and a hash of the weights.
@@ -58,9 +60,9 @@ def train_classifier(
     """
     _check(images, labels, num_classes)
     with jax.set_mesh(Mesh(np.array(jax.local_devices()[:1]), ("one",))):
-        made = _train(images, labels, num_classes, width, features, seed, say)
+        made = _train(images, labels, num_classes, width, features, seed, log)
         accuracy = _accuracy(made, *held_out)
-    say(f"classifier: {accuracy:.2%} of {len(held_out[1]):,} images held out are right")
+    log(f"classifier: {accuracy:.2%} of {len(held_out[1]):,} images held out are right")
     return made._replace(record=made.record | {"held_out": len(held_out[1]), "accuracy": accuracy})
 
 
@@ -124,7 +126,7 @@ def _train(
     width: int,
     features: int,
     seed: int,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> Extractor:
     network = nets.from_linen(nets.Classifier(num_classes, width, features))
     steps_per_epoch = len(images) // _BATCH
@@ -140,7 +142,7 @@ def _train(
         carried, loss = epoch(carried, data, jnp.asarray(order))
         if index % max(1, epochs // 5) == 0 or index == epochs - 1:
             eta = (time.monotonic() - began) / (index + 1) * (epochs - index - 1)
-            say(f"classifier: pass {index + 1} of {epochs}, loss {float(loss):.4f}, ETA {eta:.0f} s")
+            log(f"classifier: pass {index + 1} of {epochs}, loss {float(loss):.4f}, ETA {eta:.0f} s")
     facts = {"num_classes": num_classes, "width": width, "dim": features, "image": list(images.shape[1:])}
     trained = {"seed": seed, "updates": epochs * steps_per_epoch}
     return classifier(jax.device_get(carried[:2]), facts | trained)

@@ -20,7 +20,7 @@ STANDARD = 50_000  # samples of most metrics
 _DIGITS = 10
 
 
-class Side:
+class FeatureStatistics:
     """The reals or the fakes of a comparison: outputs of a network, with moments computed once if at all."""
 
     def __init__(self, outputs: Outputs) -> None:
@@ -43,8 +43,8 @@ class Comparison(NamedTuple):
       facts: attributes of the reference that the metric needs.
     """
 
-    real: Side | None
-    fake: Side
+    real: FeatureStatistics | None
+    fake: FeatureStatistics
     seed: int
     facts: Mapping[str, Any]
 
@@ -76,7 +76,7 @@ class Metric(NamedTuple):
     needs: tuple[str, ...] = ()
 
 
-class Request(NamedTuple):
+class MetricSpec(NamedTuple):
     """A metric as asked for.
 
     Attributes:
@@ -225,7 +225,7 @@ that they reach, and KL(samples || data), its "reverse KL". `mixture` is of 2,50
 distances of features are of pairs: each output beside its target, the mean over all of them."""
 
 
-def requests(names: Sequence[str], own: Mapping[str, Metric] = MappingProxyType({})) -> list[Request]:
+def metric_specs(names: Sequence[str], own: Mapping[str, Metric] = MappingProxyType({})) -> list[MetricSpec]:
     """Metrics by name, such as `fid` (of 50,000 samples), `fid5k`, `fcd2k`, `psnr`, `reconstruct:fid`.
 
     Args:
@@ -243,12 +243,12 @@ def requests(names: Sequence[str], own: Mapping[str, Metric] = MappingProxyType(
     return [_request(name, {**METRICS, **own}) for name in names]
 
 
-def _request(name: str, known: Mapping[str, Metric]) -> Request:
+def _request(name: str, known: Mapping[str, Metric]) -> MetricSpec:
     function, _, rest = name.rpartition(":")
     for base, metric in known.items():
         match = re.fullmatch(re.escape(base) + r"(?:([1-9]\d*)k)?", rest)
         if match:
-            return Request(name, base, metric, int(match[1]) * 1000 if match[1] else None, function)
+            return MetricSpec(name, base, metric, int(match[1]) * 1000 if match[1] else None, function)
     raise InvalidInputError(
         f"metric {name!r}: expected one of {', '.join(known)}; with the number of samples in thousands behind it where "
         f"that is not the usual one (mostly {STANDARD:,}), such as fid5k; or with the game's function before it, such "

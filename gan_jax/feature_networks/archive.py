@@ -96,15 +96,15 @@ def _open_pickles(file: BinaryIO) -> Archive:
     strings = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
     if not strings or sorted(keys) != sorted(storages):
         raise RefusedError("its list of storages is not that of its tensors")
-    places, place = {}, file.tell()
+    local_indices, place = {}, file.tell()
     for key in keys:  # each: the number of its elements in 8 bytes, then the elements
-        places[key] = place + 8
+        local_indices[key] = place + 8
         place += 8 + _bytes(storages[key])
     if file.seek(0, io.SEEK_END) != place:
         raise RefusedError(f"it has {file.tell()} bytes, not the {place} that its pickles say")
 
     def read(storage: Storage) -> bytes:
-        file.seek(places[storage.key] - 8)
+        file.seek(local_indices[storage.key] - 8)
         if struct.unpack("<q", file.read(8))[0] != storage.size:
             raise RefusedError(f"storage {storage.key[:80]} has not the {storage.size} elements that the pickle says")
         return file.read(_bytes(storage))

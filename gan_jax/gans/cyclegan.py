@@ -13,7 +13,7 @@ from gan_jax.core import GANState
 from gan_jax.gans.standard import sampler
 from gan_jax.gans.terms import logit_metrics
 from gan_jax.losses import GANLoss, cycle_consistency, identity_mapping, least_squares
-from gan_jax.types import Batch, Game, InvalidInputError, Network, Out, Phase, PRNGKey, Scalar
+from gan_jax.types import Batch, Game, InvalidInputError, LossOutput, Network, Phase, PRNGKey, Scalar
 
 Pool = dict[str, Array]
 
@@ -68,7 +68,7 @@ def cyclegan(
         model_state = state.players["discriminator"].model_state[of]
         return discriminator.apply(params[of], model_state, images, train=True, key=key)
 
-    def generator_loss(params: PyTree, state: GANState, batch: Batch, key: PRNGKey) -> tuple[Scalar, Out]:
+    def generator_loss(params: PyTree, state: GANState, batch: Batch, key: PRNGKey) -> tuple[Scalar, LossOutput]:
         critics = state.players["discriminator"].params
         metrics: dict[str, Array] = {}
         model_state = {}
@@ -86,9 +86,9 @@ def cyclegan(
             weights = state.hparams
             total += adversarial + weights["cycle_weight"] * cycle + weights["identity_weight"] * identity
             metrics |= {f"adversarial_{domain}": adversarial, f"cycle_{other}": cycle, f"identity_{domain}": identity}
-        return total, Out(metrics, model_state)
+        return total, LossOutput(metrics, model_state)
 
-    def discriminator_loss(params: PyTree, state: GANState, batch: Batch, key: PRNGKey) -> tuple[Scalar, Out]:
+    def discriminator_loss(params: PyTree, state: GANState, batch: Batch, key: PRNGKey) -> tuple[Scalar, LossOutput]:
         generators = state.players["generator"].params
         metrics: dict[str, Array] = {}
         model_state, pools = {}, {}
@@ -102,7 +102,7 @@ def cyclegan(
             total += jnp.mean(loss.discriminator(real_logits, fake_logits))
             logits = logit_metrics(loss, real_logits, fake_logits)
             metrics |= {f"{name}_{domain}": value for name, value in logits.items()}
-        return total, Out(metrics, model_state, pools)
+        return total, LossOutput(metrics, model_state, pools)
 
     def player(network: Network, key: PRNGKey, images: Batch, optimizer: optax.GradientTransformation | None):
         made = {
@@ -177,11 +177,11 @@ def query_pool(pool: Pool, images: Float[Array, "b h w c"], key: PRNGKey) -> tup
       arXiv:1612.07828, 2017.
     """
     stored, filled = pool["images"], pool["filled"]
-    size, places = stored.shape[:2]
+    size, local_indices = stored.shape[:2]
     swap_key, index_key = jax.random.split(key)
     filling = filled < size
-    index: Int[Array, " b"] = jnp.where(filling, filled, jax.random.randint(index_key, (places,), 0, size))
-    swap = jax.random.bernoulli(swap_key, 0.5, (places,))
+    index: Int[Array, " b"] = jnp.where(filling, filled, jax.random.randint(index_key, (local_indices,), 0, size))
+    swap = jax.random.bernoulli(swap_key, 0.5, (local_indices,))
     chosen = jnp.arange(size)[:, None] == index
     old = jnp.sum(jnp.where(chosen[..., None, None, None], stored, 0), axis=0)
     write = chosen & (filling | swap)

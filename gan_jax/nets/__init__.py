@@ -1,6 +1,7 @@
 """Networks, and the seam through which other frameworks' networks come in."""
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -55,6 +56,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _WHERE:
         return getattr(importlib.import_module(f"gan_jax.nets.{_WHERE[name]}"), name)
+    if name == "ops":
+        warnings.warn("gan_jax.nets.ops is now gan_jax.ops", DeprecationWarning, stacklevel=2)
+        return importlib.import_module("gan_jax.ops")
     raise AttributeError(f"module 'gan_jax.nets' has no attribute {name!r}; it has {', '.join(__all__)}")
 
 

@@ -38,12 +38,12 @@ def conv(
       InvalidInputError: for arguments that don't fit each other.
     """
     x, kernel = _checked(x, kernel, stride, padding, groups)
-    window = ConvGeometry(stride, padding, (x.shape[1], x.shape[2]), (kernel.shape[0], kernel.shape[1]))
-    if min(window.result) < 1:
+    geometry = ConvGeometry(stride, padding, (x.shape[1], x.shape[2]), (kernel.shape[0], kernel.shape[1]))
+    if min(geometry.result) < 1:
         raise InvalidInputError(
             f"kernel of {kernel.shape[:2]} is larger than x of {x.shape[1:3]} with padding={padding}"
         )
-    y = primitives.forward(_split(x, groups), _split(kernel, groups), window)
+    y = primitives.forward(_split(x, groups), _split(kernel, groups), geometry)
     return _joined(y)
 
 
@@ -73,8 +73,8 @@ def conv_transpose(
     height, width = ((n - 1) * stride + k - 2 * padding for n, k in zip(x.shape[1:3], kernel.shape[:2], strict=True))
     if min(height, width) < 1:
         raise InvalidInputError(f"padding={padding} leaves nothing of an output of x {x.shape}, kernel {kernel.shape}")
-    window = ConvGeometry(stride, padding, (height, width), (kernel.shape[0], kernel.shape[1]))
-    y = primitives.input_gradient(_split(x, groups), _split(kernel, groups).swapaxes(3, 4), window)
+    geometry = ConvGeometry(stride, padding, (height, width), (kernel.shape[0], kernel.shape[1]))
+    y = primitives.input_gradient(_split(x, groups), _split(kernel, groups).swapaxes(3, 4), geometry)
     return _joined(y)
 
 

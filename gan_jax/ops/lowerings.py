@@ -21,26 +21,26 @@ _LAYOUT = ("NHWC", "HWIO", "NHWC")
 # XLA's own convolution and its transposes, for accelerators: what their libraries are made for.
 
 
-def forward_xla(x: Array, k: Array, window: ConvGeometry) -> Array:
+def forward_xla(x: Array, k: Array, geometry: ConvGeometry) -> Array:
     """`primitives.forward`."""
 
     def one(x: Array, k: Array) -> Array:
-        pads = ((window.padding, window.padding),) * 2
-        return lax.conv_general_dilated(x, k, (window.stride,) * 2, pads, dimension_numbers=_LAYOUT)
+        pads = ((geometry.padding, geometry.padding),) * 2
+        return lax.conv_general_dilated(x, k, (geometry.stride,) * 2, pads, dimension_numbers=_LAYOUT)
 
     return one(x[0], k[0])[None] if len(x) == 1 else jax.vmap(one)(x, k)
 
 
-def input_gradient_xla(y: Array, k: Array, window: ConvGeometry) -> Array:
+def input_gradient_xla(y: Array, k: Array, geometry: ConvGeometry) -> Array:
     """`primitives.input_gradient`."""
-    x = jax.ShapeDtypeStruct((*y.shape[:2], *window.image, k.shape[3]), y.dtype)
-    return jax.linear_transpose(lambda x: forward_xla(x, k, window), x)(y)[0]
+    x = jax.ShapeDtypeStruct((*y.shape[:2], *geometry.image, k.shape[3]), y.dtype)
+    return jax.linear_transpose(lambda x: forward_xla(x, k, geometry), x)(y)[0]
 
 
-def kernel_gradient_xla(x: Array, y: Array, window: ConvGeometry) -> Array:
+def kernel_gradient_xla(x: Array, y: Array, geometry: ConvGeometry) -> Array:
     """`primitives.kernel_gradient`."""
-    k = jax.ShapeDtypeStruct((len(x), *window.kernel, x.shape[-1], y.shape[-1]), y.dtype)
-    return jax.linear_transpose(lambda k: forward_xla(x, k, window), k)(y)[0]
+    k = jax.ShapeDtypeStruct((len(x), *geometry.kernel, x.shape[-1], y.shape[-1]), y.dtype)
+    return jax.linear_transpose(lambda k: forward_xla(x, k, geometry), k)(y)[0]
 
 
 # For CPUs. XLA's convolution is as fast there as its matrix product; its gradients and the grouped one are not, nor the
@@ -55,58 +55,58 @@ _CACHE = 8 * 2**20  # bytes
 _PIXELS = 1024  # enough for a fast product
 
 
-def forward_cpu(x: Array, k: Array, window: ConvGeometry, *, local: bool) -> Array:
+def forward_cpu(x: Array, k: Array, geometry: ConvGeometry, *, local: bool) -> Array:
     """`primitives.forward`."""
-    turned = window.turned()
+    turned = geometry.turned()
     if turned is not None and k.shape[4] <= _FEW < k.shape[3]:
         return _overlapping(x, _turn(k), turned)
-    if local and winograd.pays(window, k.shape[3], k.shape[4], x.dtype):
-        return winograd.forward(x, k, window)
-    point = window.kernel == (1, 1) and window.stride == 1
-    if len(x) > 1 or _is_small(window) or point or (k.shape[3] <= _FEW and window.stride > 1):
-        taps, patches = _in_blocks(k, window.stride), _patches(x, window)
+    if local and winograd.pays(geometry, k.shape[3], k.shape[4], x.dtype):
+        return winograd.forward(x, k, geometry)
+    point = geometry.kernel == (1, 1) and geometry.stride == 1
+    if len(x) > 1 or _is_small(geometry) or point or (k.shape[3] <= _FEW and geometry.stride > 1):
+        taps, patches = _in_blocks(k, geometry.stride), _patches(x, geometry)
         y = _matmul(patches.reshape(len(x), -1, patches.shape[-1]), taps.reshape(len(x), -1, k.shape[-1]), (2, 1))
         return y.reshape(*patches.shape[:-1], -1)
     if local and turned is not None and k.size <= _SMALL_KERNEL:
         return _side_by_side(x, _turn(k), turned)
-    return forward_xla(x, k, window)
+    return forward_xla(x, k, geometry)
 
 
-def input_gradient_cpu(y: Array, k: Array, window: ConvGeometry, *, local: bool) -> Array:
+def input_gradient_cpu(y: Array, k: Array, geometry: ConvGeometry, *, local: bool) -> Array:
     """`primitives.input_gradient`."""
-    if local and winograd.pays(window, k.shape[3], k.shape[4], y.dtype):
-        return winograd.input_gradient(y, k, window)
-    if len(y) > 1 or _is_small(window) or k.shape[3] <= _FEW:
-        return _overlapping(y, k, window)
-    turned = window.turned()
+    if local and winograd.pays(geometry, k.shape[3], k.shape[4], y.dtype):
+        return winograd.input_gradient(y, k, geometry)
+    if len(y) > 1 or _is_small(geometry) or k.shape[3] <= _FEW:
+        return _overlapping(y, k, geometry)
+    turned = geometry.turned()
     if turned is not None:
         return forward_cpu(y, _turn(k), turned, local=local)
-    if min(window.result) <= max(window.kernel):
-        return _overlapping(y, k, window)
-    if local and min(window.kernel) >= window.stride:
-        return _side_by_side(y, k, window)
+    if min(geometry.result) <= max(geometry.kernel):
+        return _overlapping(y, k, geometry)
+    if local and min(geometry.kernel) >= geometry.stride:
+        return _side_by_side(y, k, geometry)
     pads = [
-        (n - 1 - window.padding, image - (result - 1) * window.stride - 1 + window.padding)
-        for n, result, image in zip(window.kernel, window.result, window.image, strict=True)
+        (n - 1 - geometry.padding, image - (result - 1) * geometry.stride - 1 + geometry.padding)
+        for n, result, image in zip(geometry.kernel, geometry.result, geometry.image, strict=True)
     ]
-    dilation = (window.stride, window.stride)  # XLA's transpose of a convolution is this too, in a slower layout
+    dilation = (geometry.stride, geometry.stride)  # XLA's transpose of a convolution is this too, in a slower layout
     x = lax.conv_general_dilated(y[0], _turn(k)[0], (1, 1), pads, lhs_dilation=dilation, dimension_numbers=_LAYOUT)
     return x[None]
 
 
-def _is_small(window: ConvGeometry) -> bool:
-    return min(*window.image, *window.result) < max(window.kernel)
+def _is_small(geometry: ConvGeometry) -> bool:
+    return min(*geometry.image, *geometry.result) < max(geometry.kernel)
 
 
-def _side_by_side(y: Array, k: Array, window: ConvGeometry) -> Array:
+def _side_by_side(y: Array, k: Array, geometry: ConvGeometry) -> Array:
     """The gradient by the input as a convolution for each position modulo the stride, of several images in a row.
 
     With n = stride m + r, row n of x is the sum of `y[m + (r + padding - u) / stride] k[u]` over the u that the stride
     allows, a convolution of y for each r; so are columns.
     """
-    (b, h, w, _), stride = y.shape[1:], window.stride
-    rows, columns = ([_residue(r, n, stride, window.padding) for r in range(stride)] for n in window.kernel)
-    height, width = (-(-n // stride) for n in window.image)
+    (b, h, w, _), stride = y.shape[1:], geometry.stride
+    rows, columns = ([_residue(r, n, stride, geometry.padding) for r in range(stride)] for n in geometry.kernel)
+    height, width = (-(-n // stride) for n in geometry.image)
     gap = max(max(-low, width + high - w, width - w, 0) for _, low, high in columns)  # of zeros, that no two images mix
     side = 1
     while side * w < _ROW and b % (2 * side) == 0:
@@ -122,7 +122,7 @@ def _side_by_side(y: Array, k: Array, window: ConvGeometry) -> Array:
 
     x = jnp.stack([jnp.stack([part(row, column) for column in columns], axis=4) for row in rows], axis=2)
     x = jnp.moveaxis(x, 3, 1).reshape(1, b, height * stride, width * stride, -1)
-    return x[:, :, : window.image[0], : window.image[1]]
+    return x[:, :, : geometry.image[0], : geometry.image[1]]
 
 
 def _residue(r: int, size: int, stride: int, padding: int) -> tuple[int, int, int]:
@@ -132,65 +132,65 @@ def _residue(r: int, size: int, stride: int, padding: int) -> tuple[int, int, in
     return first, high - (size - 1 - first) // stride, high
 
 
-def _overlapping(y: Array, k: Array, window: ConvGeometry) -> Array:
+def _overlapping(y: Array, k: Array, geometry: ConvGeometry) -> Array:
     # Tap u = span stride + p of the kernel writes row p of block i + span.
     g, b, *_, o = y.shape
-    stride, taps = window.stride, _in_blocks(k, window.stride)
+    stride, taps = geometry.stride, _in_blocks(k, geometry.stride)
     x = _matmul(y.reshape(g, -1, o), taps.reshape(g, -1, o), (2, 2))
-    x = x.reshape(g, b, *window.result, *taps.shape[1:3], -1)
+    x = x.reshape(g, b, *geometry.result, *taps.shape[1:3], -1)
     x = _overlap_add(x, space=2, block=4)
     x = _overlap_add(x, space=3, block=4)
     rows, columns = x.shape[2:4]
     x = x.reshape(g, b, rows, columns, stride, stride, -1).transpose(0, 1, 2, 4, 3, 5, 6)
     x = x.reshape(g, b, rows * stride, columns * stride, -1)
-    pads = [(-window.padding, n + window.padding - m, 0) for n, m in zip(window.image, x.shape[2:4], strict=True)]
+    pads = [(-geometry.padding, n + geometry.padding - m, 0) for n, m in zip(geometry.image, x.shape[2:4], strict=True)]
     return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (0, 0, 0), *pads, (0, 0, 0)))
 
 
-def kernel_gradient_cpu(x: Array, y: Array, window: ConvGeometry, *, local: bool) -> Array:
+def kernel_gradient_cpu(x: Array, y: Array, geometry: ConvGeometry, *, local: bool) -> Array:
     """`primitives.kernel_gradient`; a few images at a time where what the kernel sees of all would not fit a cache."""
-    turned = window.turned()
+    turned = geometry.turned()
     if turned is not None and y.shape[-1] <= _FEW < x.shape[-1]:
         return _turn(kernel_gradient_cpu(y, x, turned, local=local))
     if x.shape[-1] <= _FEW:
-        return _kernel_of_few(x, y, window)
-    if local and winograd.pays(window, x.shape[-1], y.shape[-1], x.dtype):
-        return winograd.kernel_gradient(x, y, window)
-    b, pixels = x.shape[1], math.prod(window.result)
+        return _kernel_of_few(x, y, geometry)
+    if local and winograd.pays(geometry, x.shape[-1], y.shape[-1], x.dtype):
+        return winograd.kernel_gradient(x, y, geometry)
+    b, pixels = x.shape[1], math.prod(geometry.result)
     count = math.gcd(b, max(1, _PIXELS // pixels))
-    size = len(x) * b * pixels * window.spans[1] * window.stride**2 * x.shape[-1] * x.dtype.itemsize
+    size = len(x) * b * pixels * geometry.spans[1] * geometry.stride**2 * x.shape[-1] * x.dtype.itemsize
     if not local or count == b or size <= _CACHE:
-        return _kernel_by_rows(x, y, window)
+        return _kernel_by_rows(x, y, geometry)
 
     def add(index: Array, k: Array) -> Array:
         few_x, few_y = (lax.dynamic_slice_in_dim(a, index * count, count, axis=1) for a in (x, y))
-        return k + _kernel_by_rows(few_x, few_y, window).astype(k.dtype)
+        return k + _kernel_by_rows(few_x, few_y, geometry).astype(k.dtype)
 
-    shape, wide = (len(x), *window.kernel, x.shape[-1], y.shape[-1]), jnp.promote_types(x.dtype, jnp.float32)
+    shape, wide = (len(x), *geometry.kernel, x.shape[-1], y.shape[-1]), jnp.promote_types(x.dtype, jnp.float32)
     return lax.fori_loop(0, b // count, add, jnp.zeros(shape, wide)).astype(x.dtype)
 
 
-def _kernel_of_few(x: Array, y: Array, window: ConvGeometry) -> Array:
+def _kernel_of_few(x: Array, y: Array, geometry: ConvGeometry) -> Array:
     g, b, height, width, o = y.shape
-    block = (window.stride, window.stride, x.shape[-1])
-    k = _matmul(_patches(x, window).reshape(g, b * height * width, -1), y.reshape(g, -1, o), (1, 1))
-    return _of_blocks(k.reshape(g, *window.spans, *block, o).transpose(0, 1, 3, 2, 4, 5, 6), window)
+    block = (geometry.stride, geometry.stride, x.shape[-1])
+    k = _matmul(_patches(x, geometry).reshape(g, b * height * width, -1), y.reshape(g, -1, o), (1, 1))
+    return _of_blocks(k.reshape(g, *geometry.spans, *block, o).transpose(0, 1, 3, 2, 4, 5, 6), geometry)
 
 
-def _kernel_by_rows(x: Array, y: Array, window: ConvGeometry) -> Array:
+def _kernel_by_rows(x: Array, y: Array, geometry: ConvGeometry) -> Array:
     # A product of few rows by many columns, as [o, taps], runs twice as fast as its transpose.
     g, _, height, _, o = y.shape
-    spans, block = window.spans, (window.stride, window.stride, x.shape[-1])
-    rows, y = _rows(x, window), y.reshape(g, -1, o)
+    spans, block = geometry.spans, (geometry.stride, geometry.stride, x.shape[-1])
+    rows, y = _rows(x, geometry), y.reshape(g, -1, o)
     taps = [_matmul(y, rows[:, :, u : u + height].reshape(g, y.shape[1], -1), (1, 1)) for u in range(spans[0])]
     k = jnp.stack(taps, axis=1).reshape(g, spans[0], o, spans[1], *block)
-    return _of_blocks(k.transpose(0, 1, 4, 3, 5, 6, 2), window)
+    return _of_blocks(k.transpose(0, 1, 4, 3, 5, 6, 2), geometry)
 
 
-def _of_blocks(k: Array, window: ConvGeometry) -> Array:
+def _of_blocks(k: Array, geometry: ConvGeometry) -> Array:
     """A kernel of `[g, span, stride, span, stride, i, o]`, without the zeros that made its strides whole."""
-    k = k.reshape(len(k), *(span * window.stride for span in window.spans), *k.shape[5:])
-    return k[:, : window.kernel[0], : window.kernel[1]]
+    k = k.reshape(len(k), *(span * geometry.stride for span in geometry.spans), *k.shape[5:])
+    return k[:, : geometry.kernel[0], : geometry.kernel[1]]
 
 
 def _turn(k: Array) -> Array:
@@ -214,28 +214,28 @@ def _in_blocks(k: Array, stride: int) -> Array:
     return k.reshape(*k.shape[:3], -1, k.shape[-1])
 
 
-def _rows(x: Array, window: ConvGeometry) -> Array:
+def _rows(x: Array, geometry: ConvGeometry) -> Array:
     """What each column of the result sees of each row of blocks, `[g, b, rows, q, span stride stride i]`.
 
     The blocks are of stride times stride pixels of the padded image, and become channels.
     """
     g, b = x.shape[:2]
-    stride, spans = window.stride, window.spans
-    rows, columns = (n + span - 1 for n, span in zip(window.result, spans, strict=True))
+    stride, spans = geometry.stride, geometry.spans
+    rows, columns = (n + span - 1 for n, span in zip(geometry.result, spans, strict=True))
     pads = [
-        (window.padding, n * stride - size - window.padding, 0)
-        for n, size in zip((rows, columns), window.image, strict=True)
+        (geometry.padding, n * stride - size - geometry.padding, 0)
+        for n, size in zip((rows, columns), geometry.image, strict=True)
     ]
     x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (0, 0, 0), *pads, (0, 0, 0)))
     x = x.reshape(g, b, rows, stride, columns, stride, -1).transpose(0, 1, 2, 4, 3, 5, 6)
     x = x.reshape(g, b, rows, columns, -1)
-    return jnp.concatenate([x[:, :, :, v : v + window.result[1]] for v in range(spans[1])], axis=-1)
+    return jnp.concatenate([x[:, :, :, v : v + geometry.result[1]] for v in range(spans[1])], axis=-1)
 
 
-def _patches(x: Array, window: ConvGeometry) -> Array:
+def _patches(x: Array, geometry: ConvGeometry) -> Array:
     """What each pixel of the result sees, `[g, b, p, q, span span stride stride i]`."""
-    rows, height = _rows(x, window), window.result[0]
-    return jnp.concatenate([rows[:, :, u : u + height] for u in range(window.spans[0])], axis=-1)
+    rows, height = _rows(x, geometry), geometry.result[0]
+    return jnp.concatenate([rows[:, :, u : u + height] for u in range(geometry.spans[0])], axis=-1)
 
 
 def _overlap_add(x: Array, *, space: int, block: int) -> Array:

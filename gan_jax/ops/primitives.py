@@ -25,22 +25,22 @@ from gan_jax.ops import lowerings
 from gan_jax.ops.geometry import ConvGeometry
 
 
-def forward(x: Array, k: Array, window: ConvGeometry) -> Array:
+def forward(x: Array, k: Array, geometry: ConvGeometry) -> Array:
     """The convolution of x with k: y `[g, b, p, q, o]`."""
-    return _bind(forward_p, x, k, window)
+    return _bind(forward_p, x, k, geometry)
 
 
-def input_gradient(y: Array, k: Array, window: ConvGeometry) -> Array:
+def input_gradient(y: Array, k: Array, geometry: ConvGeometry) -> Array:
     """The transposed convolution of y with k: x `[g, b, h, w, i]`."""
-    return _bind(input_gradient_p, y, k, window)
+    return _bind(input_gradient_p, y, k, geometry)
 
 
-def kernel_gradient(x: Array, y: Array, window: ConvGeometry) -> Array:
+def kernel_gradient(x: Array, y: Array, geometry: ConvGeometry) -> Array:
     """How x and y correlate: k `[g, u, v, i, o]`."""
-    return _bind(kernel_gradient_p, x, y, window)
+    return _bind(kernel_gradient_p, x, y, geometry)
 
 
-def _bind(primitive: Primitive, left: Array, right: Array, window: ConvGeometry) -> Array:
+def _bind(primitive: Primitive, left: Array, right: Array, geometry: ConvGeometry) -> Array:
     varying = [
         jax.typeof(a).mat.varying for a in (left, right)
     ]  # inside `jax.shard_map` both must vary over the same axes
@@ -48,7 +48,7 @@ def _bind(primitive: Primitive, left: Array, right: Array, window: ConvGeometry)
         lax.pcast(a, tuple(other - own), to="varying") if other - own else a
         for a, own, other in zip((left, right), varying, varying[::-1], strict=True)
     )
-    return primitive.bind(left, right, window=window)
+    return primitive.bind(left, right, geometry=geometry)
 
 
 # The three as primitives of JAX.
@@ -63,12 +63,12 @@ def _is_local(axis_context: Any) -> bool:
 
 def _primitive(name: str, default: Callable[..., Array], cpu: Callable[..., Array]) -> Primitive:
     primitive = Primitive(name)
-    evaluated = jax.jit(lambda left, right, window: primitive.bind(left, right, window=window), static_argnums=2)
-    primitive.def_impl(lambda left, right, *, window: evaluated(left, right, window))
+    evaluated = jax.jit(lambda left, right, geometry: primitive.bind(left, right, geometry=geometry), static_argnums=2)
+    primitive.def_impl(lambda left, right, *, geometry: evaluated(left, right, geometry))
 
-    def lower_cpu(context: Any, *operands: Any, window: ConvGeometry) -> Any:
+    def lower_cpu(context: Any, *operands: Any, geometry: ConvGeometry) -> Any:
         form = functools.partial(cpu, local=_is_local(context.module_context.axis_context))
-        return mlir.lower_fun(form, multiple_results=False)(context, *operands, window=window)
+        return mlir.lower_fun(form, multiple_results=False)(context, *operands, geometry=geometry)
 
     mlir.register_lowering(primitive, mlir.lower_fun(default, multiple_results=False))
     mlir.register_lowering(primitive, lower_cpu, platform="cpu")
@@ -83,34 +83,34 @@ kernel_gradient_p = _primitive(
 
 
 @forward_p.def_abstract_eval
-def _(x: Any, k: Any, *, window: ConvGeometry) -> Any:
-    return x.update(shape=(*x.shape[:2], *window.result, k.shape[-1]), weak_type=False)
+def _(x: Any, k: Any, *, geometry: ConvGeometry) -> Any:
+    return x.update(shape=(*x.shape[:2], *geometry.result, k.shape[-1]), weak_type=False)
 
 
 @input_gradient_p.def_abstract_eval
-def _(y: Any, k: Any, *, window: ConvGeometry) -> Any:
-    return y.update(shape=(*y.shape[:2], *window.image, k.shape[3]), weak_type=False)
+def _(y: Any, k: Any, *, geometry: ConvGeometry) -> Any:
+    return y.update(shape=(*y.shape[:2], *geometry.image, k.shape[3]), weak_type=False)
 
 
 @kernel_gradient_p.def_abstract_eval
-def _(x: Any, y: Any, *, window: ConvGeometry) -> Any:
-    return x.update(shape=(x.shape[0], *window.kernel, x.shape[-1], y.shape[-1]), weak_type=False)
+def _(x: Any, y: Any, *, geometry: ConvGeometry) -> Any:
+    return x.update(shape=(x.shape[0], *geometry.kernel, x.shape[-1], y.shape[-1]), weak_type=False)
 
 
 ad.defbilinear(
     forward_p,
-    lambda y, x, k, *, window: input_gradient(y, k, window),
-    lambda y, x, k, *, window: kernel_gradient(x, y, window),
+    lambda y, x, k, *, geometry: input_gradient(y, k, geometry),
+    lambda y, x, k, *, geometry: kernel_gradient(x, y, geometry),
 )
 ad.defbilinear(
     input_gradient_p,
-    lambda x, y, k, *, window: forward(x, k, window),
-    lambda x, y, k, *, window: kernel_gradient(x, y, window),
+    lambda x, y, k, *, geometry: forward(x, k, geometry),
+    lambda x, y, k, *, geometry: kernel_gradient(x, y, geometry),
 )
 ad.defbilinear(
     kernel_gradient_p,
-    lambda k, x, y, *, window: input_gradient(y, k, window),
-    lambda k, x, y, *, window: forward(x, k, window),
+    lambda k, x, y, *, geometry: input_gradient(y, k, geometry),
+    lambda k, x, y, *, geometry: forward(x, k, geometry),
 )
 
 
@@ -123,7 +123,7 @@ def _let_vmap_widen(primitive: Primitive, left: tuple[int, int], right: tuple[in
       right: likewise.
     """
 
-    def rule(operands: Sequence[Array], dims: Sequence[int | None], *, window: ConvGeometry) -> tuple[Array, int]:
+    def rule(operands: Sequence[Array], dims: Sequence[int | None], *, geometry: ConvGeometry) -> tuple[Array, int]:
         mapped = [dim is not None for dim in dims]
         (a, out_a), (b, out_b) = ((0, 0), (0, 0)) if all(mapped) else (left, right)
         axis = out_a if mapped[0] else out_b
@@ -132,7 +132,7 @@ def _let_vmap_widen(primitive: Primitive, left: tuple[int, int], right: tuple[in
             x if dim is None else jnp.moveaxis(x, dim, at).reshape(_merged(x, dim, at))
             for x, dim, at in zip(operands, dims, (a, b), strict=True)
         ]
-        out = primitive.bind(*wide, window=window)
+        out = primitive.bind(*wide, geometry=geometry)
         return out.reshape(*out.shape[:axis], count, -1, *out.shape[axis + 1 :]), axis
 
     batching.primitive_batchers[primitive] = rule

@@ -40,36 +40,36 @@ _TRANSFORM = 2.0  # what a product in a transform costs, in products of the larg
 _GAIN = 1.2  # predicted, at which it is worth while
 
 
-def pays(window: ConvGeometry, inputs: int, outputs: int, dtype: jnp.dtype) -> bool:
+def pays(geometry: ConvGeometry, inputs: int, outputs: int, dtype: jnp.dtype) -> bool:
     """Whether there are enough fewer products to make up for the transforms.
 
     Args:
-      window: of the convolution.
+      geometry: of the convolution.
       inputs: channels of x.
       outputs: channels of y.
       dtype: of all arrays; half precision can't afford the rounding.
     """
-    if (window.kernel, window.stride) not in _KERNELS or jnp.dtype(dtype).itemsize < 4:
+    if (geometry.kernel, geometry.stride) not in _KERNELS or jnp.dtype(dtype).itemsize < 4:
         return False
-    n, depth = _TILE + window.spans[0] - 1, inputs * window.stride**2
-    direct = math.prod(window.result) * math.prod(window.kernel) * inputs * outputs
+    n, depth = _TILE + geometry.spans[0] - 1, inputs * geometry.stride**2
+    direct = math.prod(geometry.result) * math.prod(geometry.kernel) * inputs * outputs
     transforms = n**3 * 2 * depth + (n + _TILE) * n * _TILE * outputs
-    return direct > _GAIN * math.prod(_tiles(window)) * (n**2 * depth * outputs + _TRANSFORM * transforms)
+    return direct > _GAIN * math.prod(_tiles(geometry)) * (n**2 * depth * outputs + _TRANSFORM * transforms)
 
 
-def forward(x: Array, k: Array, window: ConvGeometry) -> Array:
+def forward(x: Array, k: Array, geometry: ConvGeometry) -> Array:
     """`primitives.forward`."""
-    return _result_from_points(_product(_image_at_points(x, window), _kernel_at_points(k, window), 3, 2), window)
+    return _result_from_points(_product(_image_at_points(x, geometry), _kernel_at_points(k, geometry), 3, 2), geometry)
 
 
-def input_gradient(y: Array, k: Array, window: ConvGeometry) -> Array:
+def input_gradient(y: Array, k: Array, geometry: ConvGeometry) -> Array:
     """`primitives.input_gradient`."""
-    return _image_from_points(_product(_result_at_points(y, window), _kernel_at_points(k, window), 3, 3), window)
+    return _image_from_points(_product(_result_at_points(y, geometry), _kernel_at_points(k, geometry), 3, 3), geometry)
 
 
-def kernel_gradient(x: Array, y: Array, window: ConvGeometry) -> Array:
+def kernel_gradient(x: Array, y: Array, geometry: ConvGeometry) -> Array:
     """`primitives.kernel_gradient`."""
-    return _kernel_from_points(_product(_image_at_points(x, window), _result_at_points(y, window), 2, 2), window)
+    return _kernel_from_points(_product(_image_at_points(x, geometry), _result_at_points(y, geometry), 2, 2), geometry)
 
 
 def _product(a: Array, b: Array, contracted_a: int, contracted_b: int) -> Array:
@@ -118,9 +118,9 @@ def _coefficients(roots: Sequence[Fraction]) -> list[Fraction]:
     return found
 
 
-def _tiles(window: ConvGeometry) -> list[int]:
+def _tiles(geometry: ConvGeometry) -> list[int]:
     """How many tiles cover the result, along each axis."""
-    return [-(-n // _TILE) for n in window.result]
+    return [-(-n // _TILE) for n in geometry.result]
 
 
 def _combined(matrix: np.ndarray, parts: Sequence[Array]) -> list[Array]:
@@ -134,13 +134,15 @@ def _combined(matrix: np.ndarray, parts: Sequence[Array]) -> list[Array]:
     ]
 
 
-def _image_at_points(x: Array, window: ConvGeometry) -> Array:
+def _image_at_points(x: Array, geometry: ConvGeometry) -> Array:
     """`[g, b, h, w, i]` to `[n n, g, b tiles, stride stride i]`."""
     g, b, *_, i = x.shape
-    stride, tiles, matrix = window.stride, _tiles(window), matrices(window.spans[0]).image
+    stride, tiles, matrix = geometry.stride, _tiles(geometry), matrices(geometry.spans[0]).image
     n = len(matrix)
     sizes = [(_TILE * (count - 1) + n) * stride for count in tiles]
-    pads = [(window.padding, size - old - window.padding, 0) for size, old in zip(sizes, window.image, strict=True)]
+    pads = [
+        (geometry.padding, size - old - geometry.padding, 0) for size, old in zip(sizes, geometry.image, strict=True)
+    ]
     x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (0, 0, 0), *pads, (0, 0, 0)))
     x = x.reshape(g * b, sizes[0] // stride, stride, sizes[1] // stride, stride * i).swapaxes(2, 3)
     rows = _combined(matrix, [x[:, p : p + _TILE * (tiles[0] - 1) + 1 : _TILE] for p in range(n)])
@@ -150,17 +152,17 @@ def _image_at_points(x: Array, window: ConvGeometry) -> Array:
     return x.reshape(n * n, g, b * math.prod(tiles), stride * stride * i)
 
 
-def _image_from_points(x: Array, window: ConvGeometry) -> Array:
+def _image_from_points(x: Array, geometry: ConvGeometry) -> Array:
     """The transpose of `_image_at_points`."""
-    stride, tiles, matrix = window.stride, _tiles(window), matrices(window.spans[0]).image.T
-    n, g, i = len(matrix), x.shape[1], x.shape[3] // window.stride**2
+    stride, tiles, matrix = geometry.stride, _tiles(geometry), matrices(geometry.spans[0]).image.T
+    n, g, i = len(matrix), x.shape[1], x.shape[3] // geometry.stride**2
     x = x.reshape(n, n, -1, *tiles, x.shape[3])
     x = _overlapped(_combined(matrix, [x[:, p] for p in range(n)]), axis=3)
     x = _overlapped(_combined(matrix, list(x)), axis=1)
     height, width = x.shape[1:3]
     x = x.reshape(-1, height, width, stride, stride, i).transpose(0, 1, 3, 2, 4, 5)
     x = x.reshape(g, -1, height * stride, width * stride, i)
-    pads = [(-window.padding, n + window.padding - m, 0) for n, m in zip(window.image, x.shape[2:4], strict=True)]
+    pads = [(-geometry.padding, n + geometry.padding - m, 0) for n, m in zip(geometry.image, x.shape[2:4], strict=True)]
     return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (0, 0, 0), *pads, (0, 0, 0)))
 
 
@@ -180,11 +182,11 @@ def _overlapped(parts: Sequence[Array], axis: int) -> Array:
     return jnp.concatenate([whole, *(lax.slice_in_dim(x, count - 1, count, axis=axis) for x in beyond)], axis)
 
 
-def _result_at_points(y: Array, window: ConvGeometry) -> Array:
+def _result_at_points(y: Array, geometry: ConvGeometry) -> Array:
     """`[g, b, p, q, o]` to `[n n, g, b tiles, o]`."""
     g, b, *_, o = y.shape
-    tiles, matrix = _tiles(window), matrices(window.spans[0]).result
-    pads = [(0, _TILE * count - size, 0) for count, size in zip(tiles, window.result, strict=True)]
+    tiles, matrix = _tiles(geometry), matrices(geometry.spans[0]).result
+    pads = [(0, _TILE * count - size, 0) for count, size in zip(tiles, geometry.result, strict=True)]
     y = lax.pad(y, jnp.zeros((), y.dtype), ((0, 0, 0), (0, 0, 0), *pads, (0, 0, 0)))
     y = y.reshape(g * b, tiles[0], _TILE, tiles[1], _TILE, o)
     rows = jnp.stack(_combined(matrix, [y[:, :, p] for p in range(_TILE)]))
@@ -192,40 +194,40 @@ def _result_at_points(y: Array, window: ConvGeometry) -> Array:
     return columns.reshape(len(matrix) ** 2, g, b * math.prod(tiles), o)
 
 
-def _result_from_points(y: Array, window: ConvGeometry) -> Array:
+def _result_from_points(y: Array, geometry: ConvGeometry) -> Array:
     """The transpose of `_result_at_points`."""
-    tiles, matrix = _tiles(window), matrices(window.spans[0]).result.T
+    tiles, matrix = _tiles(geometry), matrices(geometry.spans[0]).result.T
     n, g = matrix.shape[1], y.shape[1]
     y = y.reshape(n, n, -1, *tiles, y.shape[3])
     columns = jnp.stack(_combined(matrix, [y[:, p] for p in range(n)]), axis=4)
     rows = jnp.stack(_combined(matrix, list(columns)), axis=2)
     y = rows.reshape(g, -1, _TILE * tiles[0], _TILE * tiles[1], y.shape[-1])
-    return y[:, :, : window.result[0], : window.result[1]]
+    return y[:, :, : geometry.result[0], : geometry.result[1]]
 
 
-def _blocks_at_points(window: ConvGeometry) -> np.ndarray:
+def _blocks_at_points(geometry: ConvGeometry) -> np.ndarray:
     """G for both axes and all rows and columns of the blocks that a stride makes: `[n n stride stride, kh kw]`."""
-    matrix = matrices(window.spans[0]).kernel
-    one = np.einsum("pt,sr->pstr", matrix, np.eye(window.stride)).reshape(len(matrix), window.stride, -1)
+    matrix = matrices(geometry.spans[0]).kernel
+    one = np.einsum("pt,sr->pstr", matrix, np.eye(geometry.stride)).reshape(len(matrix), geometry.stride, -1)
     return np.einsum("psu,qtv->pqstuv", one, one).reshape(-1, one.shape[-1] ** 2)
 
 
-def _kernel_at_points(k: Array, window: ConvGeometry) -> Array:
+def _kernel_at_points(k: Array, geometry: ConvGeometry) -> Array:
     """`[g, kh, kw, i, o]` to `[n n, g, stride stride i, o]`."""
     g, *_, i, o = k.shape
-    matrix = jnp.asarray(_blocks_at_points(window), k.dtype)
+    matrix = jnp.asarray(_blocks_at_points(geometry), k.dtype)
     k = matrix @ jnp.moveaxis(k, 0, 2).reshape(-1, g * i * o)
-    blocks = window.stride**2
+    blocks = geometry.stride**2
     return k.reshape(-1, blocks, g, i, o).swapaxes(1, 2).reshape(-1, g, blocks * i, o)
 
 
-def _kernel_from_points(k: Array, window: ConvGeometry) -> Array:
+def _kernel_from_points(k: Array, geometry: ConvGeometry) -> Array:
     """The transpose of `_kernel_at_points`."""
-    taps, stride = window.spans[0], window.stride
+    taps, stride = geometry.spans[0], geometry.stride
     matrix = matrices(taps).kernel.T
     n, (g, depth, o) = matrix.shape[1], k.shape[1:]
     k = k.reshape(n, n, g, stride, stride, depth // stride**2, o)
     columns = jnp.stack(_combined(matrix, [k[:, p] for p in range(n)]), axis=3)
     rows = jnp.stack(_combined(matrix, list(columns)), axis=1)
     k = rows.reshape(g, taps * stride, taps * stride, -1, o)
-    return k[:, : window.kernel[0], : window.kernel[1]]
+    return k[:, : geometry.kernel[0], : geometry.kernel[1]]

@@ -8,6 +8,7 @@ import jax
 from jax.sharding import Mesh
 
 from gan_jax import runtime
+from gan_jax.deprecated import arguments
 from gan_jax.runs.experiment_file import load_module
 from gan_jax.runs.settings import merged_config
 from gan_jax.runs.workdir import read_json
@@ -20,20 +21,21 @@ from gan_jax.types import InvalidInputError
 class Run:
     """A trained run on disk: its experiment, and the states of its checkpoints, whole on every device of a mesh."""
 
+    @arguments(say="log")
     def __init__(
-        self, workdir: str | pathlib.Path, *, mesh: Mesh | None = None, say: Callable[[str], None] = print
+        self, workdir: str | pathlib.Path, *, mesh: Mesh | None = None, log: Callable[[str], None] = print
     ) -> None:
         """Reads what the run was.
 
         Args:
           workdir: of the run.
           mesh: where states are put; the first device by default.
-          say: gets messages about damaged checkpoints.
+          log: gets messages about damaged checkpoints.
 
         Raises:
           InvalidInputError: if the workdir has no run.
         """
-        self.workdir, self.say = pathlib.Path(workdir), say
+        self.workdir, self.log = pathlib.Path(workdir), log
         self.experiment = _experiment(self.workdir)
         known = read_json(self.workdir / "data.json")
         shapes, self.class_names = known["spec"], tuple(known.get("class_names", ()))
@@ -80,7 +82,7 @@ class Run:
         try:
             with jax.set_mesh(self.mesh):
                 restored = (
-                    self._checkpointer.restore_latest(self._abstract, self.say)
+                    self._checkpointer.restore_latest(self._abstract, self.log)
                     if step is None
                     else (step, self._checkpointer.restore(step, self._abstract))
                 )
@@ -106,13 +108,14 @@ def _experiment(workdir: pathlib.Path) -> Experiment:
     return module.build(merged_config(module, config))
 
 
-def load(workdir: str | pathlib.Path, step: int | str | None = None, *, say: Callable[[str], None] = print) -> Trained:
+@arguments(say="log")
+def load(workdir: str | pathlib.Path, step: int | str | None = None, *, log: Callable[[str], None] = print) -> Trained:
     """A trained game from its workdir.
 
     Args:
       workdir: of a run.
       step: of the checkpoint, or `'best'`; the newest that can be read by default.
-      say: gets messages about damaged checkpoints.
+      log: gets messages about damaged checkpoints.
 
     Returns:
       The experiment and its state, on the first device.
@@ -120,5 +123,5 @@ def load(workdir: str | pathlib.Path, step: int | str | None = None, *, say: Cal
     Raises:
       InvalidInputError: if the workdir has no run, or no such checkpoint.
     """
-    with contextlib.closing(Run(workdir, say=say)) as run:
+    with contextlib.closing(Run(workdir, log=log)) as run:
         return run.restore(step)

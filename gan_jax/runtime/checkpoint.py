@@ -1,4 +1,4 @@
-"""Checkpoints of the whole state by Orbax, a seal that notices damage, and the hash that proves two states equal."""
+"""Checkpoints of the whole state by Orbax, a manifest that detects damage, and a hash to prove two states equal."""
 
 import contextlib
 import hashlib
@@ -23,9 +23,9 @@ from gan_jax.distributed import mesh as meshes
 from gan_jax.host import write_json
 from gan_jax.types import InvalidInputError
 
-_SEAL = "gan_jax.json"  # in a checkpoint: what it is of, and the size and hash of every other file
-_UNSEALED = {_SEAL, "_CHECKPOINT_METADATA", "commit_success.txt"}  # Orbax writes the others as it commits
-_TEMPORARY = ".orbax-checkpoint-tmp"  # Orbax renames the directory when all of it, the seal included, is written
+_MANIFEST = "gan_jax.json"  # in a checkpoint: what it is of, and the size and hash of every other file
+_UNSEALED = {_MANIFEST, "_CHECKPOINT_METADATA", "commit_success.txt"}  # Orbax writes the others as it commits
+_TEMPORARY = ".orbax-checkpoint-tmp"  # Orbax renames the directory when all of it, the manifest included, is written
 
 
 def flatten(tree: PyTree) -> dict[str, Any]:
@@ -158,7 +158,7 @@ class Checkpointer:
                 read_only=read_only,
                 save_interval_steps=0 if read_only else 1,
                 create=not read_only,
-                async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
+                async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifest),
             ),
         )
 
@@ -188,11 +188,11 @@ class Checkpointer:
             with _telling("the checkpoint before"):
                 self._manager.save(step, args=ocp.args.StandardSave(flatten(tree)), metrics=metrics)
 
-    def _seal(self) -> None:
+    def _write_manifest(self) -> None:
         """Writes what the checkpoint is, and what its files are, just before Orbax gives it its name."""
         [temporary] = self.directory.glob(f"*{_TEMPORARY}*")
         body = {"about": self._about, "files": _files(temporary)}
-        write_json(temporary / _SEAL, body | {"sha256": _hash(body)})
+        write_json(temporary / _MANIFEST, body | {"sha256": _hash(body)})
 
     def check(self) -> None:
         """Raises what went wrong with a save in the background, if something did."""
@@ -244,7 +244,7 @@ class Checkpointer:
         wanted, stored = flatten(abstract), self._stored(step)
         tops = {name.partition(".")[0] for name in wanted}
         looked_at = {name: x for name, x in stored.items() if not self._read_only or name.partition(".")[0] in tops}
-        about = json.loads((self.directory / str(step) / _SEAL).read_text())["about"]
+        about = json.loads((self.directory / str(step) / _MANIFEST).read_text())["about"]
         differences = [] if self._about is None else _compare(about or {}, self._about)
         differences += _differences(wanted, looked_at)
         if differences:
@@ -300,14 +300,14 @@ class Checkpointer:
         found = self.restore_some(step, wanted) if wanted else {}
         return {name: np.asarray(x.addressable_data(0)) for name, x in found.items()}
 
-    def seal_hash(self, step: int) -> str:
+    def manifest_hash(self, step: int) -> str:
         """What tells a checkpoint from all others; damaged ones have none.
 
         Raises:
           OSError: if it is damaged.
         """
         self._check_whole(step)
-        return json.loads((self.directory / str(step) / _SEAL).read_text())["sha256"]
+        return json.loads((self.directory / str(step) / _MANIFEST).read_text())["sha256"]
 
     def names(self, step: int) -> list[str]:
         """The arrays that a checkpoint holds."""
@@ -327,15 +327,15 @@ class Checkpointer:
         """What is wrong with the files of a checkpoint; empty if nothing is."""
         directory = self.directory / str(step)
         try:
-            seal = json.loads((directory / _SEAL).read_text())
+            manifest = json.loads((directory / _MANIFEST).read_text())
             files = _files(directory)
-            own = seal.pop("sha256")
+            own = manifest.pop("sha256")
         except (OSError, ValueError, AttributeError, KeyError) as error:
-            return f"its seal {_SEAL} is not there or not whole ({type(error).__name__}: {error})"
-        if own != _hash(seal):
-            return f"its seal {_SEAL} has changed"
-        for name in sorted(files.keys() | seal["files"].keys()):
-            was, now = seal["files"].get(name), files.get(name)
+            return f"its manifest {_MANIFEST} is missing or damaged ({type(error).__name__}: {error})"
+        if own != _hash(manifest):
+            return f"its manifest {_MANIFEST} has changed"
+        for name in sorted(files.keys() | manifest["files"].keys()):
+            was, now = manifest["files"].get(name), files.get(name)
             if was is None or now is None:
                 return f"{name} is {'missing' if now is None else 'not part of it'}"
             if was != now:
@@ -343,11 +343,11 @@ class Checkpointer:
                 return f"{name} has changed in {changed}"
         return ""
 
-    def newest(self, say: Callable[[str], None], *, every: int = 1) -> int | None:
+    def newest(self, log: Callable[[str], None], *, every: int = 1) -> int | None:
         """The newest checkpoint whose files are whole; damaged ones are named and kept aside in `damaged/`.
 
         Args:
-          say: gets the messages.
+          log: gets the messages.
           every: only those whose step this divides.
 
         Returns:
@@ -359,11 +359,11 @@ class Checkpointer:
         steps, damaged = [step for step in self.steps() if step % every == 0], []
         for step in reversed(steps):
             if fault := self._fault(step):
-                say(f"checkpoint {step} is damaged: {fault}")
+                log(f"checkpoint {step} is damaged: {fault}")
                 damaged.append(step)
                 continue
             for step_aside in damaged if not self._read_only else ():
-                say(f"checkpoint {step_aside} is kept aside in {self._put_aside(step_aside)}")
+                log(f"checkpoint {step_aside} is kept aside in {self._put_aside(step_aside)}")
             return step
         if steps:
             raise InvalidInputError(
@@ -373,20 +373,20 @@ class Checkpointer:
         return None
 
     def restore_latest(
-        self, abstract: PyTree, say: Callable[[str], None] = print, *, every: int = 1, timeout: float = 600.0
+        self, abstract: PyTree, log: Callable[[str], None] = print, *, every: int = 1, timeout: float = 600.0
     ) -> tuple[int, PyTree] | None:
         """The newest checkpoint that is whole, which process 0 chooses; see `newest` and `restore`.
 
         Args:
           abstract: as for `restore`.
-          say: gets the messages.
+          log: gets the messages.
           every: only those whose step this divides.
           timeout: seconds to wait for process 0 to choose.
 
         Returns:
           Its step and the tree, or None where there is no checkpoint at all.
         """
-        step = hosts.decide("checkpoint", lambda: self.newest(say, every=every), timeout)
+        step = hosts.decide("checkpoint", lambda: self.newest(log, every=every), timeout)
         self._manager.reload()
         return None if step is None else (step, self._restore(step, abstract))
 

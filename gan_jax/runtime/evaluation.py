@@ -11,7 +11,8 @@ from jax.sharding import Mesh
 
 from gan_jax import eval as evals
 from gan_jax.data import Source
-from gan_jax.eval import PAIRS, Comparison, Extractor, Metric, Outputs, Request, Side
+from gan_jax.deprecated import arguments
+from gan_jax.eval import PAIRS, Comparison, Extractor, FeatureStatistics, Metric, MetricSpec, Outputs
 from gan_jax.host import to_uint8
 from gan_jax.runtime.conditions import TARGET, Conditions
 from gan_jax.runtime.progress import duration
@@ -30,6 +31,7 @@ class Evaluator:
       seed: of random subsets.
     """
 
+    @arguments(say="log")
     def __init__(
         self,
         wanted: Sequence[str],
@@ -42,7 +44,7 @@ class Evaluator:
         weights: str | None = None,
         batch_size: int = 64,
         seed: int = 0,
-        say: Callable[[str], None] = print,
+        log: Callable[[str], None] = print,
         beat: Callable[[str], None] = lambda doing: None,
         patience: float = 600.0,
     ) -> None:
@@ -51,7 +53,7 @@ class Evaluator:
         Every process of a run makes one, with the same arguments.
 
         Args:
-          wanted: names as in `eval.requests`.
+          wanted: names as in `eval.metric_specs`.
           reference: what outputs are compared with; with labels where the classifier is to be trained.
           mesh: over which devices.
           cache: directory of classifiers and of references' outputs, keyed by their whole protocol.
@@ -61,7 +63,7 @@ class Evaluator:
           weights: directory of published networks' weights; None for `$GAN_JAX_WEIGHTS`.
           batch_size: images at a time.
           seed: of random subsets.
-          say: is told of long work.
+          log: is told of long work.
           beat: is told, more often, that it goes on: a watchdog's.
           patience: seconds that a process waits for what another one says.
 
@@ -71,12 +73,14 @@ class Evaluator:
         """
         self.reference, self.mesh = reference, mesh
         self.batch_size, self.seed, self.beat = batch_size, seed, beat
-        self._say = say
-        self.images_of = Reference(reference, cache, self.say, patience)
+        self._say = log
+        self.images_of = Reference(reference, cache, self.log, patience)
         self._values = list(directions(wanted, own))
-        self.groups: dict[str, list[tuple[Request, int]]] = {}  # by function, each metric and how many outputs it is of
+        self.groups: dict[
+            str, list[tuple[MetricSpec, int]]
+        ] = {}  # by function, each metric and how many outputs it is of
         self.inputs: dict[str, Conditions | None] = {}  # by function, what it maps
-        for request in evals.requests(wanted, own):
+        for request in evals.metric_specs(wanted, own):
             self._admit(request, functions or _drawn)
         requests = [request for group in self.groups.values() for request, _ in group]
         self.images_of.check(requests)
@@ -85,11 +89,11 @@ class Evaluator:
             if request.network and request.network not in self.extractors:
                 self.extractors[request.network] = self._extractor(request, weights)
         compared = dict.fromkeys(x.network for x in requests if x.metric.compares and x.metric.takes != PAIRS)
-        self.real = {name: Side(self._reference(name)) for name in compared}
-        self._targets: dict[tuple[str, str], Side] = {}
+        self.real = {name: FeatureStatistics(self._reference(name)) for name in compared}
+        self._targets: dict[tuple[str, str], FeatureStatistics] = {}
         self.records = {x.name: self._record(x, n, name) for name, group in self.groups.items() for x, n in group}
 
-    def _admit(self, request: Request, functions: Resolve) -> None:
+    def _admit(self, request: MetricSpec, functions: Resolve) -> None:
         """Settles which function a metric is of, and of how many of its outputs."""
         function, inputs = functions(request.function, request.metric.takes)
         count = request.samples or (request.metric.samples if inputs is None else len(inputs))
@@ -106,7 +110,7 @@ class Evaluator:
         self.inputs[function] = inputs
         self.groups.setdefault(function, []).append((request, count))
 
-    def say(self, message: str) -> None:
+    def log(self, message: str) -> None:
         """Tells the person, and the watchdog."""
         self.beat("evaluating")
         self._say(message)
@@ -134,7 +138,7 @@ class Evaluator:
             for request, count in group:
                 self.beat(f"computing {request.name}")
                 outputs, total = sides[request.network]
-                fake = Side(outputs.first(count * len(outputs.features) // total))
+                fake = FeatureStatistics(outputs.first(count * len(outputs.features) // total))
                 real = self._compared(request, function, count)
                 facts = {name: getattr(self.reference, name) for name in request.metric.needs}
                 found = request.metric.compute(Comparison(real, fake, self.seed, facts))
@@ -142,7 +146,7 @@ class Evaluator:
         return {name: values[name] for name in self.values}
 
     def _outputs(
-        self, function: str, requests: Sequence[Request], count: int, parts: Iterable[np.ndarray]
+        self, function: str, requests: Sequence[MetricSpec], count: int, parts: Iterable[np.ndarray]
     ) -> dict[str, tuple[Outputs, int]]:
         """What each network makes of a function's outputs, and of how many of them; '' are the outputs themselves."""
         found: dict[str, Outputs] = {}
@@ -175,7 +179,7 @@ class Evaluator:
         assert inputs is not None
         return to_uint8(inputs.read(low, high)[TARGET])
 
-    def _compared(self, request: Request, function: str, count: int) -> Side | None:
+    def _compared(self, request: MetricSpec, function: str, count: int) -> FeatureStatistics | None:
         """What a metric compares its outputs with."""
         if not request.metric.compares or request.metric.takes != PAIRS:
             return self.real.get(request.network)
@@ -185,9 +189,9 @@ class Evaluator:
             total = len(inputs)
             parts = (self._target_images(function, low, low + 256) for low in range(0, total, 256))
             extractors = {request.network: self.extractors[request.network]}
-            self._targets[key] = Side(self._extract("targets", extractors, parts, total)[request.network])
+            self._targets[key] = FeatureStatistics(self._extract("targets", extractors, parts, total)[request.network])
         outputs = self._targets[key].outputs
-        return Side(outputs.first(count * len(outputs.features) // len(inputs)))
+        return FeatureStatistics(outputs.first(count * len(outputs.features) // len(inputs)))
 
     def _extract(
         self,
@@ -207,7 +211,7 @@ class Evaluator:
             if now - shown > 10.0:
                 shown = now
                 eta = (now - began) / done * (total - done)
-                self.say(
+                self.log(
                     f"features of {what}: {done:,} of {total:,}, {done / (now - began):,.0f}/s, ETA {duration(eta)}"
                 )
 
@@ -215,7 +219,7 @@ class Evaluator:
             extractors, images, count, mesh=self.mesh, batch_size=self.batch_size, paired=paired, progress=progress
         )
 
-    def _extractor(self, request: Request, weights: str | None) -> Extractor:
+    def _extractor(self, request: MetricSpec, weights: str | None) -> Extractor:
         network = request.metric.network
         made = self.images_of.extractor(network, weights) if isinstance(network, str) else network
         return evals.placed(made, self.mesh)
@@ -228,14 +232,14 @@ class Evaluator:
         name = next(iter(self.extractors))
         found = self._extract("samples", {name: self.extractors[name]}, [to_uint8(samples)], len(samples))
         if name not in self.real:
-            self.real[name] = Side(self._reference(name))
+            self.real[name] = FeatureStatistics(self._reference(name))
         return found[name].features, self.real[name].outputs.features
 
     def images(self, indices: np.ndarray) -> np.ndarray:
         """Images of the reference, uint8."""
         return self.images_of.images(indices)
 
-    def _record(self, request: Request, count: int, function: str) -> dict[str, Any]:
+    def _record(self, request: MetricSpec, count: int, function: str) -> dict[str, Any]:
         """The protocol that belongs to a metric's values."""
         metric, inputs = request.metric, self.inputs[function]
         mapped, record = dict[str, Any](), dict[str, Any]()
@@ -257,7 +261,7 @@ def directions(wanted: Sequence[str], own: Mapping[str, Metric] = MappingProxyTy
     """The values that metrics give, each with whether the `min` or the `max` is best; empty where neither is."""
     return {
         f"{request.name}{suffix}": best
-        for request in evals.requests(wanted, own)
+        for request in evals.metric_specs(wanted, own)
         for suffix, best in request.metric.suffixes.items()
     }
 

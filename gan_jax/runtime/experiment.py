@@ -68,7 +68,7 @@ class Experiment:
       sample_count: samples in a picture.
       fsdp: devices that share the players' large arrays; 1 keeps a copy on each.
       metrics: names of metrics to compute during training; separated by commas, such as `fcd2k,mixture`; see
-        `eval.requests`. In the log they are `eval/NAME`.
+        `eval.metric_specs`. In the log they are `eval/NAME`.
       evaluate_every: iterations between those metrics; 0 for none.
       best_metric: metric of the log whose best checkpoint is kept; empty for none.
       best_mode: `min` or `max` of that metric is best; empty for what the metric of samples says, else `max`.

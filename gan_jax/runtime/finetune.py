@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gan_jax.deprecated import arguments
 from gan_jax.distributed import hosts
 from gan_jax.host import write_json
 from gan_jax.runtime.checkpoint import Checkpointer, flatten, path_name
@@ -20,13 +21,14 @@ _PART = re.compile(r"state\.((?:players|ema)\.[^.]+)\.")
 _NETWORKS = re.compile(r"state\.(players\.[^.]+\.(params|model_state)|ema)\.")
 
 
+@arguments(say="log")
 def init_from(
     checkpoints: pathlib.Path,
     step: int | None = None,
     *,
     fill: Mapping[str, str] = MappingProxyType({}),
     record: pathlib.Path | None = None,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
     timeout: float = 600.0,
 ) -> Callable[[Start], Carried]:
     """How to begin with the parameters, model state and averages of a checkpoint, and all else new.
@@ -41,7 +43,7 @@ def init_from(
         player and average from its namesake.
       record: a JSON file that keeps which one it was, so that a run that begins again (killed before its first
         checkpoint, or gone back to step 0) begins with the same, even if the other run has gone on.
-      say: gets the messages.
+      log: gets the messages.
       timeout: seconds to wait for process 0 to choose.
 
     Returns:
@@ -54,7 +56,7 @@ def init_from(
         kept = json.loads(record.read_text()) if record is not None and record.exists() else None
         if kept and (kept["checkpoints"] != str(checkpoints.absolute()) or step not in (None, kept["step"])):
             kept = None  # nothing was saved since; `begin` would not be called else
-        chosen = kept["step"] if kept else source.newest(say) if step is None else step
+        chosen = kept["step"] if kept else source.newest(log) if step is None else step
         if chosen is None or chosen not in source.steps():
             raise InvalidInputError(f"{checkpoints} has no checkpoint{'' if chosen is None else f' of step {chosen}'}")
         found = {"checkpoints": str(checkpoints.absolute()), "step": chosen, "sha256": _hash(source, chosen)}
@@ -75,7 +77,7 @@ def init_from(
         arrays = {origin: wanted[name] for name, origin in from_where.items()}
         found = source.restore_some(chosen["step"], arrays)
         source.close()
-        say(f"beginning with the networks of {checkpoints / str(chosen['step'])}")
+        log(f"beginning with the networks of {checkpoints / str(chosen['step'])}")
 
         used: set[str] = set()
 
@@ -124,6 +126,6 @@ def _part(name: str) -> str:
 
 def _hash(source: Checkpointer, step: int) -> str:
     try:
-        return source.seal_hash(step)
+        return source.manifest_hash(step)
     except OSError as error:
         raise InvalidInputError(f"checkpoint {source.directory / str(step)} cannot be read: {error}") from error

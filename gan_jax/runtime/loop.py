@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from gan_jax.core import GANState, Window, window_means
+from gan_jax.core import GANState, MetricAccumulator, accumulator_means
 from gan_jax.distributed import hosts
 from gan_jax.distributed import mesh as meshes
 from gan_jax.distributed.signals import StopRequest
@@ -42,7 +42,7 @@ class Loop:
     stop: StopRequest
     vote: hosts.Vote
     watchdog: Watchdog
-    say: Callable[[str], None]
+    log: Callable[[str], None]
     progress: Progress
     evaluator: Evaluator | None = None
     diverged: tuple[int, str] = (0, "")
@@ -58,14 +58,14 @@ class Loop:
           How it ended, iterations done, and what is carried there.
         """
         settings, program = self.experiment, self.program
-        state, window = carried["state"], carried["window"]
-        nothing = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), window)
+        state, accumulator = carried["state"], carried["window"]
+        nothing = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), accumulator)
         empty = meshes.put_replicated(nothing, program.mesh)
         pace = Pace(step, settings.steps, settings.batch_size)
         due: list[Callable[[], Any]] = []  # what the host has yet to do about the last dispatch
         for inputs in program.stream(step):
-            previous = window
-            state, window = program.run(state, window, program.data, inputs)
+            previous = accumulator
+            state, accumulator = program.run(state, accumulator, program.data, inputs)
             step += program.length
             self.finish(due)  # while the devices run this dispatch
             if self.diverged[1]:
@@ -74,12 +74,12 @@ class Loop:
             self.checkpointer.check()
             self.watchdog.beat(f"running up to step {step:,}")
             self.progress.move(step)
-            carried = carried | {"state": state, "window": window}
+            carried = carried | {"state": state, "window": accumulator}
             last = step >= settings.steps
             stopping = hosts.preempted() | self.vote.cast(self.stop.asked)
             if last or step % settings.report_every == 0:
-                due.append(self.report(step, state, window, pace, self.evaluate(step, state)))
-                carried["window"] = window = empty
+                due.append(self.report(step, state, accumulator, pace, self.evaluate(step, state)))
+                carried["window"] = accumulator = empty
             if settings.sample_every and (last or step % settings.sample_every == 0):
                 due.append(self.sample(step, state))
             if last or stopping or step % settings.checkpoint_every == 0:
@@ -93,7 +93,7 @@ class Loop:
             if last:
                 return DONE, step, carried
             if stopping:
-                self.say(f"stopped by {self.stop.name} after saving step {step:,}")
+                self.log(f"stopped by {self.stop.name} after saving step {step:,}")
                 return STOPPED, step, carried
         raise AssertionError("a data source ended; they are endless")
 
@@ -123,7 +123,7 @@ class Loop:
         return {f"{EVALUATED}{name}": value for name, value in values.items()}
 
     def report(
-        self, step: int, state: GANState, window: Window, pace: Pace, measured: dict[str, float]
+        self, step: int, state: GANState, accumulator: MetricAccumulator, pace: Pace, measured: dict[str, float]
     ) -> Callable[[], dict[str, Any]]:
         """Begins to measure; what it returns writes a line of the log, and one for the person watching.
 
@@ -133,7 +133,7 @@ class Loop:
         moved = moving(self.experiment.game, state)
 
         def write() -> dict[str, Any]:
-            means = window_means(window) | ({} if spread is None else {"samples/diversity": float(spread)})
+            means = accumulator_means(accumulator) | ({} if spread is None else {"samples/diversity": float(spread)})
             means |= {name: float(value) for name, value in moved.items()}
             images, rate, eta = pace.measure(step)
             record = {"step": step, "images": images, "images_per_second": round(rate, 1), **means}
@@ -152,7 +152,7 @@ class Loop:
     def diverge(self, step: int, what: str) -> None:
         """Notes a divergence."""
         self.diverged = (step, what)
-        self.say(f"step {step:,}: not finite: {what}")
+        self.log(f"step {step:,}: not finite: {what}")
 
     def grid_key(self) -> jax.Array:
         """The key of the fixed latents."""
@@ -169,6 +169,6 @@ class Loop:
                     for name, (images, columns) in shown.items()
                 ]
                 beside = f", and {', '.join(list(shown)[1:])} beside it" if paths[1:] else ""
-                self.say(f"samples in {paths[0]}{beside}")
+                self.log(f"samples in {paths[0]}{beside}")
 
         return save

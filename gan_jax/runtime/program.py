@@ -11,7 +11,14 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
-from gan_jax.core import GANState, Window, constrain_batch, empty_window, make_scan, num_draws
+from gan_jax.core import (
+    GANState,
+    MetricAccumulator,
+    batches_per_iteration,
+    constrain_batch,
+    empty_accumulator,
+    make_scan,
+)
 from gan_jax.data import Feed, Source
 from gan_jax.distributed import mesh as meshes
 from gan_jax.runtime import summary
@@ -67,14 +74,14 @@ def init_state(experiment: Experiment, spec: Spec, key: jax.Array) -> GANState:
 
 def abstract_batches(experiment: Experiment, spec: Spec) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and dtypes of what one iteration takes, `[draws, batch, ...]`."""
-    draws, size = num_draws(experiment.game, experiment.update_rule), experiment.batch_size
+    draws, size = batches_per_iteration(experiment.game, experiment.update_rule), experiment.batch_size
     return {name: jax.ShapeDtypeStruct((draws, size, *x.shape), x.dtype) for name, x in spec.items()}
 
 
-def start_window(experiment: Experiment, state: GANState, spec: Spec) -> Window:
+def start_accumulator(experiment: Experiment, state: GANState, spec: Spec) -> MetricAccumulator:
     """No metrics yet, of the names that the experiment's step gives."""
     whole = state.replace(frozen=experiment.frozen_networks.shapes())
-    return empty_window(experiment.step, whole, abstract_batches(experiment, spec))
+    return empty_accumulator(experiment.step, whole, abstract_batches(experiment, spec))
 
 
 def build_start(experiment: Experiment, spec: Spec, mesh: Mesh) -> Start:
@@ -92,8 +99,8 @@ def build_start(experiment: Experiment, spec: Spec, mesh: Mesh) -> Start:
 
     def init(key: jax.Array) -> Carried:
         state = init_state(experiment, spec, key)
-        window = start_window(experiment, state, spec)
-        return {"state": state, "window": window, "rollbacks": jnp.int32(0)}
+        accumulator = start_accumulator(experiment, state, spec)
+        return {"state": state, "window": accumulator, "rollbacks": jnp.int32(0)}
 
     return _start(init, experiment.seed, mesh)
 
@@ -135,15 +142,15 @@ def build_program(experiment: Experiment, source: Source, mesh: Mesh, start: Sta
       The program.
     """
     game, length = experiment.game, experiment.dispatch_length(step)
-    size, places = experiment.batch_size, meshes.local_places(mesh, experiment.batch_size)
-    feed: Feed = source.feed(experiment.seed, num_draws(game, experiment.update_rule), size, places)
+    size, local_indices = experiment.batch_size, meshes.local_indices(mesh, experiment.batch_size)
+    feed: Feed = source.feed(experiment.seed, batches_per_iteration(game, experiment.update_rule), size, local_indices)
     data = meshes.put_replicated(feed.data, mesh), experiment.frozen_networks.on(mesh)
 
     def whole(local: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         shape = (*local.shape[:_INPUT_AXIS], size, *local.shape[_INPUT_AXIS + 1 :])
         return jax.ShapeDtypeStruct(shape, local.dtype, sharding=meshes.along_batch(mesh, _INPUT_AXIS))
 
-    inputs = jax.tree.map(whole, feed.sent(length))
+    inputs = jax.tree.map(whole, feed.input_spec(length))
 
     def fetch(data: PyTree, inputs: PyTree, step: jax.Array) -> Batch:
         return constrain_batch(feed.fetch(data, inputs, step), axis=1)
@@ -160,22 +167,22 @@ def build_program(experiment: Experiment, source: Source, mesh: Mesh, start: Sta
 
     def stream(step: int) -> Iterator[PyTree]:
         for sent in feed.stream(step, length):
-            yield meshes.put_batch(sent, mesh, places, size, _INPUT_AXIS)
+            yield meshes.put_batch(sent, mesh, local_indices, size, _INPUT_AXIS)
 
     return Program(compiled, data, stream, mesh, length, seconds, compiled.memory_analysis())
 
 
 def compile_program(
-    experiment: Experiment, source: Source, mesh: Mesh, start: Start, step: int, say: Callable[[str], None]
+    experiment: Experiment, source: Source, mesh: Mesh, start: Start, step: int, log: Callable[[str], None]
 ) -> Program:
     """Compiles, and tells how long it took and what it will need."""
-    say(summary.parameter_table(start.abstract["state"].players))
+    log(summary.parameter_table(start.abstract["state"].players))
     platform = mesh.devices.flat[0].platform
     together = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
-    say(f"compiling for {mesh.size} {platform} device{'s' if mesh.size > 1 else ''}{together} ...")
+    log(f"compiling for {mesh.size} {platform} device{'s' if mesh.size > 1 else ''}{together} ...")
     program = build_program(experiment, source, mesh, start, step)
-    say(f"compiled in {program.compile_seconds:.1f} s; {program.length} iterations in one dispatch")
+    log(f"compiled in {program.compile_seconds:.1f} s; {program.length} iterations in one dispatch")
     if program.length < experiment.steps_per_dispatch:
-        say(f"  (fewer than steps_per_dispatch={experiment.steps_per_dispatch}: {experiment.boundaries(step)})")
-    say(summary.memory_line(start.abstract["state"], program.memory))
+        log(f"  (fewer than steps_per_dispatch={experiment.steps_per_dispatch}: {experiment.boundaries(step)})")
+    log(summary.memory_line(start.abstract["state"], program.memory))
     return program

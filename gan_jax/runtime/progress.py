@@ -12,7 +12,7 @@ WIDTH = 80  # columns
 _BAR = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}  {postfix}"
 
 
-def say(message: str) -> None:
+def log(message: str) -> None:
     """Prints a message at once, above the moving line if there is one; from the first process only."""
     if hosts.is_primary():
         std.tqdm.write(message, file=sys.stdout)
@@ -50,11 +50,11 @@ class Progress:
         Args:
           step: iterations done.
           steps: iterations of the whole run.
-          log: prints a message; the line moves only below what `say` prints.
+          log: prints a message; the line moves only below what `log` prints.
         """
         self._steps, self._log = steps, log
         self._bar = None
-        if log is say and moves() and hosts.is_primary():
+        if log is log and moves() and hosts.is_primary():
             options = {"ncols": WIDTH, "bar_format": _BAR, "colour": "green", "leave": False, "file": sys.stdout}
             self._bar = std.tqdm(total=steps, initial=step, **options)
 
@@ -82,7 +82,7 @@ class Progress:
         text = "  ".join(f"{name.removesuffix('/loss')} {value:.3g}" for name, value in losses.items())
         self._bar.set_postfix_str(f"{rate:,.0f}/s  {duration(eta)}  {text}", refresh=False)
         if metrics:
-            say(columns(f"step {step:,}", metrics))
+            log(columns(f"step {step:,}", metrics))
 
     def close(self) -> None:
         """Takes the line that moves away."""

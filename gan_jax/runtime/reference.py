@@ -33,16 +33,16 @@ class Reference:
       seen: for each network a hash of every image that the outputs are of.
     """
 
-    def __init__(self, source: Source, cache: pathlib.Path, say: Callable[[str], None], patience: float) -> None:
+    def __init__(self, source: Source, cache: pathlib.Path, log: Callable[[str], None], patience: float) -> None:
         """A source, and a directory for what is computed of it.
 
         Args:
           source: the data.
           cache: directory of classifiers and of outputs, keyed by their whole protocol.
-          say: is told of long work.
+          log: is told of long work.
           patience: seconds that a process waits for what another one says.
         """
-        self.source, self.cache, self.say, self.patience = source, cache, say, patience
+        self.source, self.cache, self.log, self.patience = source, cache, log, patience
         self.seen: dict[str, str] = {}
 
     def images(self, indices: np.ndarray) -> np.ndarray:
@@ -50,7 +50,7 @@ class Reference:
         images = self.source.read(indices)["real"]
         return images if images.dtype == np.uint8 else to_uint8(images)
 
-    def check(self, requests: Iterable[evals.Request]) -> None:
+    def check(self, requests: Iterable[evals.MetricSpec]) -> None:
         """Refuses metrics that need what the source has not.
 
         Raises:
@@ -111,7 +111,7 @@ class Reference:
             labels[~tested],
             (images[tested], labels[tested]),
             num_classes=classes,
-            say=self.say,
+            log=self.log,
         )
         if hosts.client() is not None:  # a process on other hardware may have trained to other bits
             weights, accuracy = multihost_utils.broadcast_one_to_all((made.params, np.float64(made.record["accuracy"])))
@@ -148,7 +148,7 @@ class Reference:
                 self.seen[name] = str(kept["images_sha256"])
                 return Outputs(kept["features"], kept.get("logits"))
         digest = hashlib.sha256()
-        self.say(f"features of {self.source.name}, {count:,} examples, by {name}")
+        self.log(f"features of {self.source.name}, {count:,} examples, by {name}")
 
         def images() -> Iterator[np.ndarray]:
             for low in range(0, count, 1024):

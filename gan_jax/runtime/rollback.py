@@ -35,7 +35,7 @@ class Rollbacks:
     since: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
 
     def take(
-        self, step: int, carried: Carried, diverged: tuple[int, str], mesh: Mesh, say: Callable[[str], None]
+        self, step: int, carried: Carried, diverged: tuple[int, str], mesh: Mesh, log: Callable[[str], None]
     ) -> tuple[int, Carried] | None:
         """What to go on with.
 
@@ -44,7 +44,7 @@ class Rollbacks:
           carried: what it holds.
           diverged: at which step, and what was not finite.
           mesh: where the state lies.
-          say: gets the messages.
+          log: gets the messages.
 
         Returns:
           That step and what it holds, with another root key; None if there were as many rollbacks as are allowed.
@@ -52,7 +52,7 @@ class Rollbacks:
         self.since[step] += 1
         number = int(carried["rollbacks"]) + self.since[step]
         if number > self.allowed:
-            say(f"max_rollbacks={self.allowed} rollbacks were made already")
+            log(f"max_rollbacks={self.allowed} rollbacks were made already")
             return None
         if hosts.is_primary():
             made = json.loads(self.record.read_text()) if self.record.exists() else []
@@ -61,5 +61,5 @@ class Rollbacks:
         state = carried["state"]
         fold = jax.jit(lambda key: jax.random.fold_in(key, _KEY + number), out_shardings=meshes.replicated(mesh))
         count = meshes.put_replicated(np.int32(number), mesh)
-        say(f"rollback {number} of at most {self.allowed}: going on from step {step:,} with other noise")
+        log(f"rollback {number} of at most {self.allowed}: going on from step {step:,} with other noise")
         return step, carried | {"state": state.replace(key=fold(state.key)), "rollbacks": count}

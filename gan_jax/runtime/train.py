@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from gan_jax.data import Source
+from gan_jax.deprecated import arguments
 from gan_jax.distributed import hosts
 from gan_jax.distributed import mesh as meshes
 from gan_jax.distributed.signals import StopRequest, stop_signals
@@ -25,7 +26,7 @@ from gan_jax.runtime.experiment import EVALUATED, Experiment
 from gan_jax.runtime.logging import Logger, Silent, Watch
 from gan_jax.runtime.loop import DIVERGED, DONE, Loop
 from gan_jax.runtime.program import Carried, Start, build_start, compile_program
-from gan_jax.runtime.progress import Progress, say
+from gan_jax.runtime.progress import Progress, log
 from gan_jax.runtime.rollback import Rollbacks
 from gan_jax.runtime.trained import Trained
 from gan_jax.types import InvalidInputError
@@ -68,11 +69,12 @@ class Result:
         return self.trained.sample(n, **options)
 
 
+@arguments(say="log")
 def train(
     experiment: Experiment,
     workdir: str | pathlib.Path,
     *,
-    say: Callable[[str], None] = say,
+    log: Callable[[str], None] = log,
     begin: Callable[[Start], Carried] = lambda start: start.init(),
     watchdog: Watchdog | None = None,
     stop: StopRequest | None = None,
@@ -89,7 +91,7 @@ def train(
       experiment: what to run.
       workdir: gets `checkpoints/`, `data.json`, `metrics.jsonl`, `samples/`, `tensorboard/` and `result.json`; and, if
         it holds no experiment file, the experiment itself, for `gan_jax.load` and the commands.
-      say: gets the messages for the person watching; by default they are printed by the first process, and on a
+      log: gets the messages for the person watching; by default they are printed by the first process, and on a
         terminal or in a notebook a bar moves below them.
       begin: makes what is carried at step 0, where there is no checkpoint.
       watchdog: ends the process when a dispatch does not end, or another process does; entered here if it is not yet.
@@ -109,18 +111,18 @@ def train(
     watchdog, workdir = watchdog or Watchdog(), pathlib.Path(workdir)
     with watchdog, _telling(workdir), contextlib.ExitStack() as stack:
         stop = stop or stack.enter_context(stop_signals())
-        stack.enter_context(_held(experiment, workdir, say))
+        stack.enter_context(_held(experiment, workdir, log))
         mesh = meshes.make_mesh(fsdp=experiment.fsdp)
         meshes.check_batch_size(experiment.batch_size, mesh)
         source = experiment.open_source()
-        say(source.summary())
+        log(source.summary())
         checkpointer = stack.enter_context(_checkpointer(experiment, workdir))
         stack.enter_context(jax.set_mesh(mesh))
         hosts.decide("data", lambda: note_data(source, workdir, bool(checkpointer.steps())), watchdog.patience)
         hosts.agree("data", {"fingerprint": source.fingerprint()}, watchdog.patience)
         start = build_start(experiment, source.spec, mesh)
         watchdog.beat("preparing metrics of samples")
-        evaluator = make_evaluator(experiment, mesh, evaluation_cache or workdir / "evaluation", say, watchdog)
+        evaluator = make_evaluator(experiment, mesh, evaluation_cache or workdir / "evaluation", log, watchdog)
         if evaluator:
             _note_protocol(evaluator.records, workdir, bool(checkpointer.steps()), watchdog)
         evaluated = {f"{EVALUATED}{name}" for name in evaluator.values} if evaluator else set[str]()
@@ -128,12 +130,12 @@ def train(
 
         def last_good(every: int = 1) -> tuple[int, Carried]:
             watchdog.beat("restoring")
-            restored = checkpointer.restore_latest(start.abstract, say, every=every, timeout=watchdog.patience)
+            restored = checkpointer.restore_latest(start.abstract, log, every=every, timeout=watchdog.patience)
             return (0, begin(start)) if restored is None else restored
 
         step, carried = last_good()
         if step:
-            say(f"continuing from the checkpoint of step {step:,}")
+            log(f"continuing from the checkpoint of step {step:,}")
         if hosts.is_primary():
             (workdir / "result.json").unlink(missing_ok=True)  # what it tells is about to change
         status, vote, diverged = DONE, hosts.Vote(mesh), (0, "")
@@ -141,9 +143,9 @@ def train(
 
         def advance(step: int, carried: Carried, logger: Silent) -> tuple[str, int, Carried, tuple[int, str]]:
             watchdog.beat("compiling")
-            program = compile_program(experiment, source, mesh, start, step, say)
-            with contextlib.closing(Progress(step, experiment.steps, say)) as progress:
-                loop = Loop(experiment, program, checkpointer, logger, stop, vote, watchdog, say, progress, evaluator)
+            program = compile_program(experiment, source, mesh, start, step, log)
+            with contextlib.closing(Progress(step, experiment.steps, log)) as progress:
+                loop = Loop(experiment, program, checkpointer, logger, stop, vote, watchdog, log, progress, evaluator)
                 ended = loop.run(step, carried)
             checkpointer.wait()
             return *ended, loop.diverged
@@ -156,7 +158,7 @@ def train(
             if status != DIVERGED or not rollbacks.allowed:
                 break
             carried = {}  # room for what is restored: a checkpoint on schedule, so that a signal changes nothing
-            again = rollbacks.take(*last_good(experiment.checkpoint_every), diverged, mesh, say)
+            again = rollbacks.take(*last_good(experiment.checkpoint_every), diverged, mesh, log)
             if again is None:
                 break
             step, carried = again
@@ -203,7 +205,7 @@ def make_evaluator(
     experiment: Experiment,
     mesh: Mesh,
     cache: pathlib.Path,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     watchdog: Watchdog,
 ) -> Evaluator | None:
     """What computes the metrics that the experiment wants; call it with `jax.set_mesh(mesh)` in force."""
@@ -212,7 +214,7 @@ def make_evaluator(
         return None
     return Evaluator(
         wanted, experiment.comparison, mesh, cache, functions=experiment.outputs, own=experiment.own_metrics,
-        seed=experiment.seed, say=say, beat=watchdog.beat, patience=watchdog.patience,
+        seed=experiment.seed, log=log, beat=watchdog.beat, patience=watchdog.patience,
     )  # fmt: skip
 
 

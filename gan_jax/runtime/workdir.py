@@ -60,13 +60,13 @@ def release(workdir: pathlib.Path) -> None:
         _locks.pop(workdir.absolute()).close()
 
 
-def keep(experiment: Experiment, workdir: pathlib.Path, say: Callable[[str], None]) -> None:
+def keep(experiment: Experiment, workdir: pathlib.Path, log: Callable[[str], None]) -> None:
     """Writes an experiment that comes from no file, such as a notebook's, into its workdir, where `load` finds it.
 
     Args:
       experiment: what is trained there.
       workdir: of the run.
-      say: gets the message where an experiment cannot be written; it can still be trained.
+      log: gets the message where an experiment cannot be written; it can still be trained.
     """
     if (workdir / EXPERIMENT_FILE).is_file():
         return
@@ -74,7 +74,7 @@ def keep(experiment: Experiment, workdir: pathlib.Path, say: Callable[[str], Non
     try:
         content = cloudpickle.dumps(fields)
     except (pickle.PicklingError, TypeError, AttributeError) as error:
-        say(
+        log(
             f"this experiment cannot be kept in {workdir} ({error}): the run will train and continue, but neither "
             "`gan_jax.load` nor the commands will know what it was. Write it as an experiment file to have them"
         )

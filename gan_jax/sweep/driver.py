@@ -7,7 +7,7 @@ from typing import Any
 from gan_jax import runs, runtime, sweep
 from gan_jax.distributed import hosts
 from gan_jax.runtime import environment
-from gan_jax.runtime.progress import say
+from gan_jax.runtime.progress import log
 from gan_jax.runtime.workdir import release
 from gan_jax.sweep import trials
 from gan_jax.sweep.space import Point
@@ -19,14 +19,14 @@ def train(job: Job, made: trials.Members, points: Sequence[Point], search: sweep
     """Trains all trials as one program, keeps their table up to date, and draws it."""
     for key, names in made.names.items():
         if names:
-            say(f"{key} decides {', '.join(names)}")
+            log(f"{key} decides {', '.join(names)}")
     settings = made.experiment
 
     def rows(outcomes: Sequence[sweep.Outcome]) -> list[dict[str, Any]]:
         return [_row(outcome, points[outcome.member], made) for outcome in outcomes]
 
     outcomes = sweep.train_population(
-        settings, made.members, job.workdir, search=search, say=say, stop=job.stop, watchdog=job.watchdog,
+        settings, made.members, job.workdir, search=search, log=log, stop=job.stop, watchdog=job.watchdog,
         watch=lambda so_far: sweep.write_table(job.workdir, rows(so_far)),
         evaluation_cache=environment.cache_directory() / "evaluation",
     )  # fmt: skip
@@ -43,8 +43,8 @@ def train(job: Job, made: trials.Members, points: Sequence[Point], search: sweep
         trials.show(job.workdir, found, keys, settings.best_metric, settings.best())
     if best is not None:
         values = {key: found[best][key] for key in keys}
-        say(f"best {settings.best_metric}: {found[best][settings.best_metric]:.6g}, member {best}, {values}")
-    say(f"{len(found)} members: {', '.join(f'{statuses.count(x)} {x}' for x in sorted(set(statuses)))}")
+        log(f"best {settings.best_metric}: {found[best][settings.best_metric]:.6g}, member {best}, {values}")
+    log(f"{len(found)} members: {', '.join(f'{statuses.count(x)} {x}' for x in sorted(set(statuses)))}")
     return outcomes
 
 
@@ -100,4 +100,4 @@ def export(job: Job, made: trials.Members, outcomes: Sequence[sweep.Outcome], po
     )  # fmt: skip
     for index in chosen:
         release(trials.directory(job.workdir, index))
-        say(f"member {index} is a run of its own in {trials.directory(job.workdir, index)}")
+        log(f"member {index} is a run of its own in {trials.directory(job.workdir, index)}")

@@ -26,7 +26,7 @@ from gan_jax.host import put
 from gan_jax.runtime import Experiment
 from gan_jax.runtime.checkpoint import path_name
 from gan_jax.runtime.health import all_finite
-from gan_jax.runtime.program import Start, init_state, start_window
+from gan_jax.runtime.program import Start, init_state, start_accumulator
 from gan_jax.types import InvalidInputError
 
 Carried = dict[str, PyTree]  # see `Population.init`
@@ -184,7 +184,7 @@ def build_start(
 
     def begin(key: jax.Array, values: dict[str, jax.Array]) -> Carried:
         state = core.set_hparams(init_state(experiment, source.spec, key), values)
-        return {"state": state, "window": start_window(experiment, state, source.spec)}
+        return {"state": state, "window": start_accumulator(experiment, state, source.spec)}
 
     def init(keys: jax.Array, values: dict[str, jax.Array]) -> Carried:
         made = jax.vmap(begin)(keys, values)
@@ -226,11 +226,11 @@ def build_population(
       The program.
     """
     length, size = experiment.dispatch_length(step), experiment.batch_size
-    draws = core.num_draws(experiment.game, experiment.update_rule)
+    draws = core.batches_per_iteration(experiment.game, experiment.update_rule)
     feeds = [source.feed(members[max(slot, 0)].seed, draws, size, np.arange(size)) for slot in slots]
     networks = {name: network.params for name, network in experiment.frozen_networks.items()}
     data, data_axes = _stack_data([(feed.data, networks) for feed in feeds], mesh)
-    inputs_of_one = feeds[0].sent(length)
+    inputs_of_one = feeds[0].input_spec(length)
     stacked = NamedSharding(mesh, _spec(0))
     inputs = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((len(slots), *x.shape), x.dtype, sharding=stacked), inputs_of_one
@@ -285,12 +285,12 @@ def _advance(scan: Callable[..., Any], axes: PyTree, data_axes: PyTree, group: i
             return scan(*jax.tree.unflatten(structure, whole))
 
         found = jax.lax.map(advance_one, own, batch_size=group)
-        state, window = jax.tree.map(lambda axis, x: x[0] if axis is None else x, both, found, is_leaf=_is_none)
-        well = jax.vmap(lambda *trees: all_finite(trees), in_axes=both)(state, window)
+        state, accumulator = jax.tree.map(lambda axis, x: x[0] if axis is None else x, both, found, is_leaf=_is_none)
+        well = jax.vmap(lambda *trees: all_finite(trees), in_axes=both)(state, accumulator)
         alive, lost = carried["alive"] & well, carried["alive"] & ~well
         chosen = jax.tree.map(
             lambda axis, new, old: new if axis is None else _select(alive, new, old),
-            both, (state, window), (carried["state"], carried["window"]), is_leaf=_is_none,
+            both, (state, accumulator), (carried["state"], carried["window"]), is_leaf=_is_none,
         )  # fmt: skip
         at = jnp.where(lost, carried["state"].step, carried["frozen_at"])
         facts = {"alive": alive, "frozen_at": at, "diverged": carried["diverged"] | lost}

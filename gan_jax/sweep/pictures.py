@@ -97,7 +97,7 @@ def _parallel(axes: Any, rows: Sequence[Row], keys: Sequence[str], metric: str, 
     found = [_places([row[name] for row in rows]) for name in columns]
     quality = found[-1][0] if mode == "max" else 1 - found[-1][0]
     for index in np.argsort(quality):
-        heights = [places[index] for places, _ in found]
+        heights = [local_indices[index] for local_indices, _ in found]
         style = "-" if rows[index]["status"] == "done" else ":"
         axes.plot(range(len(columns)), heights, style, color=colormaps["viridis"](quality[index]), alpha=0.8)
     for x, (_, (low, high)) in enumerate(found):

@@ -23,6 +23,7 @@ from jaxtyping import PyTree
 
 from gan_jax import core, runtime
 from gan_jax.data import Source
+from gan_jax.deprecated import arguments
 from gan_jax.distributed import hosts
 from gan_jax.distributed import mesh as meshes
 from gan_jax.distributed.signals import StopRequest, stop_signals
@@ -72,13 +73,14 @@ class Search(Protocol):
         """What to do, from scores (more is better) and hyperparameters; members without a score have diverged."""
 
 
+@arguments(say="log")
 def train_population(
     experiment: runtime.Experiment,
     members: Sequence[Member],
     workdir: pathlib.Path,
     *,
     search: Search | None = None,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
     stop: StopRequest | None = None,
     watchdog: Watchdog | None = None,
     devices: Sequence[jax.Device] | None = None,
@@ -98,7 +100,7 @@ def train_population(
       members: what each has of its own.
       workdir: gets `population/`, `members/`, `members.json` and `decisions.jsonl`.
       search: may prune and change members; none by default.
-      say: gets the messages for the person watching.
+      log: gets the messages for the person watching.
       stop: asks for a stop; by default SIGTERM and SIGINT do.
       watchdog: ends the process when a dispatch does not end.
       devices: those to use; all by default.
@@ -116,7 +118,7 @@ def train_population(
         stop = stop or stack.enter_context(stop_signals())
         source = experiment.open_source()
         replaces = search is not None and search.replaces_diverged
-        say(source.summary())
+        log(source.summary())
         programs.check_members(experiment, source, members)
         if search is not None and not experiment.best_metric:
             raise InvalidInputError(
@@ -125,14 +127,14 @@ def train_population(
         _note_members(members, workdir, watchdog)
         logs = Logs(workdir, len(members), writes=hosts.is_primary())
         if hosts.decide("results", lambda: logs.finished(experiment.steps) is not None, watchdog.patience):
-            say(f"this population has come to its end before: {workdir / 'members'}")
+            log(f"this population has come to its end before: {workdir / 'members'}")
             return logs.finished(experiment.steps) or []
         mesh, cache = runtime.make_mesh(), evaluation_cache or workdir / "evaluation"
         with jax.set_mesh(mesh):
-            judge = make_evaluator(experiment, mesh, cache, say, watchdog)
+            judge = make_evaluator(experiment, mesh, cache, log, watchdog)
         chosen = tuple(jax.devices() if devices is None else devices)
         return _Trainer(
-            experiment, members, workdir, source, search, say, stop, watchdog, chosen, logs, judge, watch, replaces
+            experiment, members, workdir, source, search, log, stop, watchdog, chosen, logs, judge, watch, replaces
         ).train()  # fmt: skip
 
 
@@ -171,7 +173,7 @@ class _Trainer:
     workdir: pathlib.Path
     source: Source
     search: Search | None
-    say: Callable[[str], None]
+    log: Callable[[str], None]
     stop: StopRequest
     watchdog: Watchdog
     devices: tuple[jax.Device, ...]
@@ -200,7 +202,7 @@ class _Trainer:
             if status != RUNNING:
                 break
             slots, generation = self._filled(self._training(carried)), generation + 1
-            self.say(
+            self.log(
                 f"packing the {len(self._training(carried))} members that train into a program of {len(slots)} slots"
             )
             self._note_slots(generation, slots)
@@ -221,9 +223,9 @@ class _Trainer:
         patience = self.watchdog.patience
         for number in hosts.decide("population", generations, patience):
             with self._checkpointer(number) as checkpointer:
-                step = hosts.decide("checkpoint", functools.partial(checkpointer.newest, self.say), patience)
+                step = hosts.decide("checkpoint", functools.partial(checkpointer.newest, self.log), patience)
             if step is not None:
-                self.say(f"continuing from the checkpoint of step {step:,}")
+                self.log(f"continuing from the checkpoint of step {step:,}")
                 slots = json.loads((generation_directory(self.workdir, number) / "slots.json").read_text())
                 return number, slots, step
         slots = self._filled(list(range(len(self.members))))
@@ -246,10 +248,10 @@ class _Trainer:
         self.watchdog.beat("compiling")
         count = sum(slot != EMPTY for slot in slots)
         mesh = programs.make_trial_mesh(count, self.devices, slots=len(slots))
-        self.say(f"compiling {count} members for {mesh.size} device{'s' if mesh.size > 1 else ''} ...")
+        self.log(f"compiling {count} members for {mesh.size} device{'s' if mesh.size > 1 else ''} ...")
         start = programs.build_start(self.experiment, self.source, self.members, slots, mesh)
         made = programs.build_population(self.experiment, self.source, self.members, slots, mesh, start, step)
-        self.say(f"compiled in {made.compile_seconds:.1f} s; {made.length} iterations in one dispatch")
+        self.log(f"compiled in {made.compile_seconds:.1f} s; {made.length} iterations in one dispatch")
         measured = self.evaluator.values if self.evaluator else []
         self.experiment.check_metric({*start.abstract["window"], *(f"{EVALUATED}{name}" for name in measured)})
         return start, made
@@ -304,7 +306,7 @@ class _Trainer:
             if last:
                 return DONE, step, carried
             if stopping:
-                self.say(f"stopped by {self.stop.name} after saving step {step:,}")
+                self.log(f"stopped by {self.stop.name} after saving step {step:,}")
                 return STOPPED, step, carried
         raise AssertionError("a data source ended; they are endless")
 
@@ -330,7 +332,7 @@ class _Trainer:
             waits = self.replaces and outcome.status == DIVERGED
             if outcome.status == DIVERGED:
                 until = ", until it becomes a copy of another" if waits else ""
-                self.say(f"member {one} is not finite: frozen as it was at step {outcome.step:,}{until}")
+                self.log(f"member {one} is not finite: frozen as it was at step {outcome.step:,}{until}")
             if waits:
                 self.waiting.add(one)
             else:
@@ -364,14 +366,14 @@ class _Trainer:
 
     def _report(self, population: Population, step: int, carried: Carried, pace: Pace) -> None:
         """A line in the log of each member that trains, and one for the person watching."""
-        member, window = on_host(carried["member"]), jax.tree.map(on_host, carried["window"])
+        member, accumulator = on_host(carried["member"]), jax.tree.map(on_host, carried["window"])
         training, settings = self._training(carried), self.experiment
         moved = {name: on_host(values) for name, values in moving(settings.game, carried["state"]).items()}
         _, rate, eta = pace.measure(step)
         for slot, one in enumerate(member):
             if int(one) not in training:
                 continue
-            means = core.window_means({name: x[slot] for name, x in window.items()})
+            means = core.accumulator_means({name: x[slot] for name, x in accumulator.items()})
             means |= {name: float(values[slot]) for name, values in moved.items()}
             record = {"step": step, "images": step * settings.batch_size, "images_per_second": round(rate, 1), **means}
             self.logs.report(int(one), record | self._evaluate(step, carried, slot, population.mesh))
@@ -380,7 +382,7 @@ class _Trainer:
         counts = f"{len(training)} training, {ended.count(PRUNED)} pruned, {lost} diverged"
         best = self._best(training)
         whole = f"{rate * len(training):,.0f} images/s  ETA {duration(eta)}"
-        self.say(f"step {step:,}/{settings.steps:,}  images {step * settings.batch_size:,}  {counts}  {whole}{best}")
+        self.log(f"step {step:,}/{settings.steps:,}  images {step * settings.batch_size:,}  {counts}  {whole}{best}")
 
     def _best(self, training: Sequence[int]) -> str:
         scores = self._scores(training)
@@ -433,7 +435,7 @@ class _Trainer:
                 values[slots[child]] = values[slots[parent]]
             if child in self.waiting:
                 self.waiting.remove(child)
-                self.say(f"member {child} becomes a copy of member {parent}")
+                self.log(f"member {child} becomes a copy of member {parent}")
         for one, changes in decision.hparams.items():
             for name, value in changes.items():
                 known[name][slots[one]] = value
@@ -460,5 +462,5 @@ def _placed(host: Any, like: jax.Array | jax.ShapeDtypeStruct) -> jax.Array:
     return put(np.asarray(host), like.sharding)
 
 
-def _zeros(window: PyTree) -> PyTree:
-    return jax.tree.map(lambda x: jax.jit(jnp.zeros_like, out_shardings=x.sharding)(x), window)
+def _zeros(accumulator: PyTree) -> PyTree:
+    return jax.tree.map(lambda x: jax.jit(jnp.zeros_like, out_shardings=x.sharding)(x), accumulator)

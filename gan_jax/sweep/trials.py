@@ -17,7 +17,7 @@ from gan_jax.data import Source
 from gan_jax.distributed import signals
 from gan_jax.runs import Config
 from gan_jax.runtime.program import abstract_batches, init_state
-from gan_jax.runtime.progress import say
+from gan_jax.runtime.progress import log
 from gan_jax.sweep.space import Space, extremes
 from gan_jax.types import InvalidInputError
 
@@ -89,7 +89,7 @@ def show(workdir: pathlib.Path, rows: Sequence[Mapping[str, Any]], keys: Sequenc
     """Writes the table of a sweep and its pictures, and says where they are."""
     sweep.write_table(workdir, rows)
     made = sweep.draw(workdir, rows, keys, metric, mode) if metric else []
-    say(f"results in {', '.join(str(path) for path in (workdir / 'results.csv', *made))}")
+    log(f"results in {', '.join(str(path) for path in (workdir / 'results.csv', *made))}")
 
 
 @dataclasses.dataclass(frozen=True)

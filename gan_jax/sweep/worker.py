@@ -15,7 +15,7 @@ from gan_jax.runs import FREE, Config
 from gan_jax.runs.workdir import SWEEP_SAVED
 from gan_jax.runtime import environment
 from gan_jax.runtime.loop import DONE, STOPPED
-from gan_jax.runtime.progress import say
+from gan_jax.runtime.progress import log
 from gan_jax.runtime.workdir import release
 from gan_jax.sweep import driver, trials
 from gan_jax.sweep.space import Point, Space
@@ -59,24 +59,24 @@ class Worker:
         while not hosts.any_of("stop", self.job.stop.asked, patience):
             taken = hosts.decide("trials", lambda: self.study.take(self.together, self.saved), patience)
             if taken is None:
-                say("there are no more trials to take")
+                log("there are no more trials to take")
                 hosts.decide("pictures", self.show, patience)
                 return DONE
             numbers, points, continued, together = taken
             left, after = ", which another worker has left" if continued else "", _nothing
             try:
                 if together:
-                    say(f"trials {numbers[0]} to {numbers[-1]} as one population{left}")
+                    log(f"trials {numbers[0]} to {numbers[-1]} as one population{left}")
                     ends, after = self.population(numbers, points)
                 else:
-                    say(f"trial {numbers[0]}{left}: {points[0]}")
+                    log(f"trial {numbers[0]}{left}: {points[0]}")
                     ends = [self.trial(numbers[0], points[0])]
                 refused = 0
             except InvalidInputError as error:
                 refused += 1
                 if hosts.client() is not None or refused >= _REFUSALS:
                     raise  # not all processes may have met it; or it is not for the trial, as with a full disk
-                say(f"trial {numbers[0]} cannot be run: {error}")
+                log(f"trial {numbers[0]} cannot be run: {error}")
                 ends = [("failed", None)] * len(numbers)
             if STOPPED in [status for status, _ in ends]:
                 break  # still running for the study: whoever comes next goes on with it
@@ -99,7 +99,7 @@ class Worker:
 
         runs.claim_together(directory, lambda: runs.claim(directory, job.path, config), job.watchdog.patience)
         result = runtime.train(
-            experiment, directory, say=say, watchdog=job.watchdog, stop=job.stop, config=config.to_dict(),
+            experiment, directory, log=log, watchdog=job.watchdog, stop=job.stop, config=config.to_dict(),
             watch=watch, evaluation_cache=environment.cache_directory() / "evaluation",
         )  # fmt: skip
         pruned = hosts.decide("pruned", lambda: bool(job.stop.reason), job.watchdog.patience)
@@ -158,8 +158,8 @@ class Worker:
         left = self.study.seconds_left()
         shown += "" if left is None else f"; ETA {runtime.duration(left)}"
         for number, (status, value) in told_now:
-            say(f"trial {number} {status}, {self.settings.best_metric} {value}")
-        say(f"{counts} of {self.study.num_trials}{shown}")
+            log(f"trial {number} {status}, {self.settings.best_metric} {value}")
+        log(f"{counts} of {self.study.num_trials}{shown}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -36,7 +36,7 @@ class Subject:
         build, self.source = GAMES[name]
         sgd = optax.inject_hyperparams(optax.sgd)(learning_rate=1e-3)
         self.game = build(generator_optimizer=sgd, discriminator_optimizer=sgd)
-        feed = self.source.feed(SEED, core.num_draws(self.game), BATCH, range(BATCH))
+        feed = self.source.feed(SEED, core.batches_per_iteration(self.game), BATCH, range(BATCH))
         sent = next(feed.stream(0, 2))
         self.batches, self.next = (feed.fetch(feed.data, sent[step], step) for step in range(2))
         self.first = jax.tree.map(lambda x: x[0], self.batches)
@@ -89,20 +89,20 @@ def test_every_array_of_the_state_is_finite_and_the_step_counts(name):
     this = subject(name)
     state = this.state
     for _ in range(3):
-        state, window = this.step(state, this.batches)
+        state, accumulator = this.step(state, this.batches)
     assert int(state.step) == 3 and bool(runtime.all_finite(state))
-    assert all(np.isfinite(value) for value in core.window_means(window).values())
+    assert all(np.isfinite(value) for value in core.accumulator_means(accumulator).values())
     for phase in this.game.phases:
-        assert f"{phase.name}/loss" in window and f"{phase.name}/gradient_norm" in window
+        assert f"{phase.name}/loss" in accumulator and f"{phase.name}/gradient_norm" in accumulator
 
 
 @ALL
 def test_each_phase_changes_its_own_player_alone(name):
     """The traced program shows that a phase returns the arrays of other players as it was given them."""
     this = subject(name)
-    window = this.step(this.state, this.batches)[1]
+    accumulator = this.step(this.state, this.batches)[1]
     for phase in this.game.phases:
-        assert float(window[f"{phase.name}/gradient_norm"][0]) > 0, f"{phase.name} does not move {phase.player}"
+        assert float(accumulator[f"{phase.name}/gradient_norm"][0]) > 0, f"{phase.name} does not move {phase.player}"
         run = functools.partial(run_phase, phase._replace(every=1, repeat=1))
         drawn = jax.tree.map(lambda x: x[:1], this.batches)
         traced = jax.make_jaxpr(run)(this.state, drawn, jax.random.key(1)).jaxpr
@@ -192,11 +192,11 @@ def test_one_and_eight_devices_agree(name):
     alone, sums = this.step(this.state, this.batches)
     alone, more = this.step(alone, this.next)
     carried, sent = start.init(), program.stream(0)
-    state, window = carried["state"], carried["window"]
+    state, accumulator = carried["state"], carried["window"]
     for _ in range(2 // program.length):
-        state, window = program.run(state, window, program.data, next(sent))
+        state, accumulator = program.run(state, accumulator, program.data, next(sent))
     assert len(state.step.sharding.device_set) == 8 and int(state.step) == int(alone.step) == 2
-    means, expected = (core.window_means(x) for x in (window, jax.tree.map(jnp.add, sums, more)))
+    means, expected = (core.accumulator_means(x) for x in (accumulator, jax.tree.map(jnp.add, sums, more)))
     assert means.keys() == expected.keys()
     for metric, value in expected.items():
         tolerance = 1e-5 if metric.endswith("/loss") else 1e-4  # the norm of a gradient penalty's gradient is rougher
@@ -241,10 +241,10 @@ def test_no_collective_grows_with_the_batch(name):
 def test_a_checkpoint_brings_everything_back(name, tmp_path):
     _, start, program = compiled(name)
     carried, sent = start.init(), program.stream(0)
-    state, window = program.run(carried["state"], carried["window"], program.data, next(sent))
+    state, accumulator = program.run(carried["state"], carried["window"], program.data, next(sent))
     checkpointer = runtime.Checkpointer(tmp_path / "checkpoints", keep_last=1)
-    checkpointer.save(program.length, carried | {"state": state, "window": window})
-    straight, straight_window = program.run(state, window, program.data, next(sent))
+    checkpointer.save(program.length, carried | {"state": state, "window": accumulator})
+    straight, straight_window = program.run(state, accumulator, program.data, next(sent))
     checkpointer.wait()
     step, back = checkpointer.restore_latest(start.abstract)
     assert step == program.length

@@ -127,7 +127,7 @@ def experiment(name, **options):
 
 
 def train(run, workdir):
-    return runtime.train(run, workdir, say=lambda message: None)
+    return runtime.train(run, workdir, log=lambda message: None)
 
 
 def lines(workdir):
@@ -156,14 +156,14 @@ def test_it_trains_and_ends_the_same_after_a_stop(name, tmp_path):
 def state_of(name, steps=STEPS):
     """The state after some iterations, and the metrics of the last one."""
     run = experiment(name)
-    feed = run.source().feed(3, core.num_draws(run.game), 16, range(16))
+    feed = run.source().feed(3, core.batches_per_iteration(run.game), 16, range(16))
     sent = next(feed.stream(0, steps))
     fetch = lambda i: feed.fetch(feed.data, sent[i], i)  # noqa: E731
     state = run.game.init(jax.random.key(3), jax.tree.map(lambda x: x[0], fetch(0)))
     for i in range(steps):
         before = state
-        state, window = run.step(state, fetch(i))
-    return before, state, core.window_means(window)
+        state, accumulator = run.step(state, fetch(i))
+    return before, state, core.accumulator_means(accumulator)
 
 
 def equal(a, b):
@@ -180,7 +180,7 @@ def test_penalties_are_of_the_logits_alone(penalty):
     for critic in (whole, bare):
         made = game(critic=critic, penalties=(penalty,))
         state = made.init(jax.random.key(1), {"real": batch["real"][0]})
-        found.append(core.window_means(core.make_step(made)(state, batch)[1])[f"discriminator/{penalty.name}"])
+        found.append(core.accumulator_means(core.make_step(made)(state, batch)[1])[f"discriminator/{penalty.name}"])
     assert found[0] == pytest.approx(found[1], rel=1e-5) and found[0] > 0
 
 
@@ -264,7 +264,7 @@ def test_a_player_of_another_run_is_frozen_or_fills_several(tmp_path):
     start = runtime.build_start(both, REAL.spec, runtime.make_mesh())
     begin = runtime.init_from(
         tmp_path / "teacher" / "checkpoints", fill={"generator": "ema.generator/short", "discriminator": "generator"},
-        say=lambda message: None,
+        log=lambda message: None,
     )  # fmt: skip
     state = begin(start)["state"]
     assert equal(state.players["generator"].params, jax.tree.map(jnp.asarray, teacher.params["params"]))
@@ -273,7 +273,7 @@ def test_a_player_of_another_run_is_frozen_or_fills_several(tmp_path):
     assert equal(state.ema["generator"]["params"], state.players["generator"].params)
     for wrong in ({"judge": "generator"}, {"generator": "ema.judge"}):
         with pytest.raises(InvalidInputError, match=r"expected players of this game .*ema.generator/short"):
-            runtime.init_from(tmp_path / "teacher" / "checkpoints", fill=wrong, say=lambda message: None)(start)
+            runtime.init_from(tmp_path / "teacher" / "checkpoints", fill=wrong, log=lambda message: None)(start)
     with pytest.raises(InvalidInputError, match="has no 'judge'"):
         runtime.trained_player(tmp_path / "teacher", "judge")
     with pytest.raises(InvalidInputError, match="has no checkpoint 7"):

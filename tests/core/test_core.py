@@ -7,14 +7,14 @@ import optax
 import pytest
 
 from gan_jax import core
-from gan_jax.types import Game, InvalidInputError, Out, Phase
+from gan_jax.types import Game, InvalidInputError, LossOutput, Phase
 
 
 def count_game(**phase):
     """A game whose one parameter x is pulled to the batch: loss x * mean(batch), SGD of rate 1, so x -= mean(batch)."""
 
     def loss(params, state, batch, key):
-        return params["x"] * jnp.mean(batch["real"]), Out({"seen": jnp.mean(batch["real"])})
+        return params["x"] * jnp.mean(batch["real"]), LossOutput({"seen": jnp.mean(batch["real"])})
 
     def init(key, batch):
         return core.create_state(key, {"p": core.create_player({"x": jnp.zeros(())}, {}, optax.sgd(1.0))})
@@ -27,8 +27,8 @@ def run(game, steps, values):
     step = jax.jit(core.make_step(game))
     windows = []
     for values_of_step in values[:steps]:
-        state, window = step(state, {"real": jnp.asarray(values_of_step, jnp.float32)[:, None]})
-        windows.append(window)
+        state, accumulator = step(state, {"real": jnp.asarray(values_of_step, jnp.float32)[:, None]})
+        windows.append(accumulator)
     return state, windows
 
 
@@ -44,7 +44,7 @@ def test_every_runs_in_every_kth_iteration_and_reports_only_then():
     assert float(state.players["p"].params["x"]) == -101.0
     assert [w["p/seen"][1] for w in windows] == [1, 0, 1, 0]
     total = jax.tree.map(lambda *x: sum(x), *windows)
-    assert core.window_means(total)["p/seen"] == pytest.approx(50.5)
+    assert core.accumulator_means(total)["p/seen"] == pytest.approx(50.5)
 
 
 def test_every_update_has_a_key_of_its_own():
@@ -52,7 +52,7 @@ def test_every_update_has_a_key_of_its_own():
 
     def loss(params, state, batch, key):
         count, keys = state.aux["count"], state.aux["keys"].at[state.aux["count"]].set(jax.random.key_data(key))
-        return params["x"], Out({}, aux={"count": count + 1, "keys": keys})
+        return params["x"], LossOutput({}, aux={"count": count + 1, "keys": keys})
 
     def init(key, batch):
         aux = {"count": jnp.int32(0), "keys": jnp.zeros((6, 2), jnp.uint32)}
@@ -70,7 +70,7 @@ def test_a_generator_that_ignores_the_reals_draws_no_batch():
     from tests.conformance.games import Z, mlp, mlp_critic
 
     def draws(loss):
-        return core.num_draws(gans.vanilla(mlp(), mlp_critic(), Z, loss=loss))
+        return core.batches_per_iteration(gans.vanilla(mlp(), mlp_critic(), Z, loss=loss))
 
     assert draws(losses.hinge) == draws(losses.non_saturating) == draws(losses.least_squares) == 1
     assert draws(losses.relativistic_pairing) == 2
@@ -80,11 +80,11 @@ def test_a_generator_that_ignores_the_reals_draws_no_batch():
 
 def test_draws():
     phases = lambda *specs: Game(None, tuple(Phase(str(i), "p", None, **s) for i, s in enumerate(specs)), (), {})  # noqa: E731
-    assert core.num_draws(phases({"repeat": 5}, {})) == 6
-    assert core.num_draws(phases({}, {"reuse_batch": True}, {})) == 2
+    assert core.batches_per_iteration(phases({"repeat": 5}, {})) == 6
+    assert core.batches_per_iteration(phases({}, {"reuse_batch": True}, {})) == 2
     for bad in ({"every": 0}, {"repeat": 0}, {"reuse_batch": True}):
         with pytest.raises(InvalidInputError, match="phase '0'"):
-            core.num_draws(phases(bad))
+            core.batches_per_iteration(phases(bad))
 
 
 def test_a_scan_equals_steps_one_by_one():
@@ -93,10 +93,10 @@ def test_a_scan_equals_steps_one_by_one():
     state = game.init(jax.random.key(0), {})
     batch, step = {"real": values[0]}, core.make_step(game)
     scan = jax.jit(core.make_scan(step, lambda data, inputs, step: {"real": inputs + data}, 3))
-    scanned, window = scan(state, core.empty_window(step, state, batch), (jnp.float32(1.0), {}), values)
+    scanned, accumulator = scan(state, core.empty_accumulator(step, state, batch), (jnp.float32(1.0), {}), values)
     by_hand, windows = run(game, 3, np.asarray(values)[..., 0] + 1)
     assert float(scanned.players["p"].params["x"]) == float(by_hand.players["p"].params["x"])
-    np.testing.assert_allclose(window["p/loss"], sum(w["p/loss"] for w in windows), rtol=1e-6)
+    np.testing.assert_allclose(accumulator["p/loss"], sum(w["p/loss"] for w in windows), rtol=1e-6)
 
 
 def make_ema_state(halflife, rampup, batch_size=8):

@@ -10,7 +10,7 @@ import pytest
 
 from gan_jax import core, gans, runtime
 from gan_jax.augment import diff_augment
-from gan_jax.types import Game, InvalidInputError, Out, Phase
+from gan_jax.types import Game, InvalidInputError, LossOutput, Phase
 from tests.conformance.games import GAMES, REAL, Z, mlp, mlp_critic
 
 KEY = jax.random.key(0)
@@ -37,10 +37,10 @@ def bilinear(optimizer, coupling=1.0):
         return coupling * x * y
 
     def maximise(params, state, batch, key):
-        return -value(state.players["generator"].params["x"], params["y"]), Out({})
+        return -value(state.players["generator"].params["x"], params["y"]), LossOutput({})
 
     def minimise(params, state, batch, key):
-        return value(params["x"], state.players["discriminator"].params["y"]), Out({})
+        return value(params["x"], state.players["discriminator"].params["y"]), LossOutput({})
 
     phases = (Phase("discriminator", "discriminator", maximise), Phase("generator", "generator", minimise))
     return Game(init, phases, (), {})
@@ -48,7 +48,7 @@ def bilinear(optimizer, coupling=1.0):
 
 def play(rule, optimizer, steps, coupling=1.0):
     game = bilinear(optimizer, coupling)
-    batch = {"real": jnp.zeros((core.num_draws(game, rule), 1))}
+    batch = {"real": jnp.zeros((core.batches_per_iteration(game, rule), 1))}
     step = jax.jit(core.make_step(game, rule))
     state = game.init(KEY, batch)
     for _ in range(steps):
@@ -107,10 +107,10 @@ def test_both_steps_of_extragradient_have_a_batch_of_their_own():
         return core.create_state(key, {"p": core.create_player({"x": jnp.float32(0.0)}, {}, optax.sgd(H))})
 
     def loss(params, state, batch, key):
-        return jnp.mean((params["x"] - batch["real"]) ** 2) / 2, Out({})
+        return jnp.mean((params["x"] - batch["real"]) ** 2) / 2, LossOutput({})
 
     game = Game(init, (Phase("p", "p", loss),), (), {})
-    assert core.num_draws(game, core.extragradient) == 2
+    assert core.batches_per_iteration(game, core.extragradient) == 2
     state, _ = core.make_step(game, core.extragradient)(init(KEY, None), {"real": jnp.array([[2.0], [5.0]])})
     np.testing.assert_allclose(state.players["p"].params["x"], -H * (H * 2.0 - 5.0), rtol=1e-6)
 
@@ -124,7 +124,9 @@ def test_the_step_ahead_of_extragradient_leaves_no_trace_but_in_the_optimisers()
     game = gans.vanilla(mlp(), mlp_critic(norm="spectral"), Z, augment=augment, **still)
     states = []
     for rule in (core.simultaneous, core.extragradient):
-        batches = {"real": jnp.stack([jnp.asarray(batch["real"], jnp.float32)] * core.num_draws(game, rule))}
+        batches = {
+            "real": jnp.stack([jnp.asarray(batch["real"], jnp.float32)] * core.batches_per_iteration(game, rule))
+        }
         states.append(
             jax.jit(core.make_step(game, rule))(jax.jit(game.init)(KEY, {"real": batches["real"][0]}), batches)[0]
         )
@@ -145,9 +147,9 @@ def test_rules_run_a_real_game_through_the_runtime_and_resume(name, tmp_path):
         steps_per_dispatch=3, report_every=3, sample_every=0, checkpoint_every=3, update_rule=rule,
     )  # fmt: skip
     quiet = lambda message: None  # noqa: E731
-    whole = runtime.train(settings, tmp_path / "whole", say=quiet)
-    assert runtime.train(dataclasses.replace(settings, steps=3), tmp_path / "parts", say=quiet).step == 3
-    assert runtime.train(settings, tmp_path / "parts", say=quiet).state_sha256 == whole.state_sha256
+    whole = runtime.train(settings, tmp_path / "whole", log=quiet)
+    assert runtime.train(dataclasses.replace(settings, steps=3), tmp_path / "parts", log=quiet).step == 3
+    assert runtime.train(settings, tmp_path / "parts", log=quiet).state_sha256 == whole.state_sha256
     assert np.isfinite(whole.metrics["generator/loss"])
     if name == "consensus":
         assert whole.metrics["consensus/penalty"] > 0
@@ -157,7 +159,7 @@ def test_rules_train_differently():
     states = {}
     game = GAMES["vanilla"][0](generator_optimizer=optax.sgd(0.1), discriminator_optimizer=optax.sgd(0.1))
     for name, rule in RULES.items():
-        batches = {"real": jax.random.normal(KEY, (core.num_draws(game, rule), 8, 8, 8, 1))}
+        batches = {"real": jax.random.normal(KEY, (core.batches_per_iteration(game, rule), 8, 8, 8, 1))}
         start = game.init(KEY, {"real": batches["real"][0]})
         state, _ = jax.jit(core.make_step(game, rule))(start, batches)
         leaves = jax.tree.leaves(state.players["generator"].params)

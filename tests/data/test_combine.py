@@ -79,7 +79,7 @@ def test_pairs_are_flipped_and_cut_alike_and_by_the_step():
     for batch in found:
         np.testing.assert_allclose(batch["a"], -batch["b"], atol=1e-6)
     plain = batches(pair, 6)
-    places = set()
+    local_indices = set()
     for cut, whole in zip(found, plain, strict=True):
         for small, large in zip(cut["a"], whole["a"], strict=True):
             matches = [
@@ -90,8 +90,8 @@ def test_pairs_are_flipped_and_cut_alike_and_by_the_step():
                 if np.array_equal(view[top : top + 5, left : left + 5], small)
             ]
             assert len(matches) == 1
-            places.add(matches[0])
-    assert {turned for turned, *_ in places} == {False, True} and len({place[1:] for place in places}) > 6
+            local_indices.add(matches[0])
+    assert {turned for turned, *_ in local_indices} == {False, True} and len({place[1:] for place in local_indices}) > 6
     np.testing.assert_array_equal(batches(made, 1, start=4)[0]["a"], found[4]["a"])
     assert not np.array_equal(batches(made, 1, seed=1)[0]["a"], found[0]["a"])
     with pytest.raises(InvalidInputError, match=r"crop\(9\)"):

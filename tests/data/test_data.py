@@ -32,8 +32,8 @@ FROZEN_0 = [0, 2, 1, 5, 4, 3, 6, 7]
 FROZEN_1 = [4, 2, 0, 6, 1, 5, 7, 3]
 
 
-def take(source, start, count, places=range(12), seed=5, draws=2, length=2):
-    feed = source.feed(seed, draws, 12, places)
+def take(source, start, count, local_indices=range(12), seed=5, draws=2, length=2):
+    feed = source.feed(seed, draws, 12, local_indices)
     return [
         jax.tree.map(np.asarray, feed.fetch(feed.data, jax.tree.map(lambda x, i=i: x[i], sent), start + n * length + i))
         for n, sent in enumerate(itertools.islice(feed.stream(start, length), count))
@@ -65,7 +65,7 @@ def test_a_batch_is_a_function_of_seed_and_step_on_any_number_of_hosts(name):
     resumed = take(source, 2, 2)
     for a, b in zip(whole[2:], resumed, strict=True):
         np.testing.assert_array_equal(a["real"], b["real"])
-    halves = [take(source, 0, 3, places) for places in (range(6), range(6, 12))]
+    halves = [take(source, 0, 3, local_indices) for local_indices in (range(6), range(6, 12))]
     for step, batch in enumerate(whole):
         joined = np.concatenate([half[step]["real"] for half in halves], axis=1)
         np.testing.assert_array_equal(joined, batch["real"])

@@ -13,8 +13,8 @@ IMAGES = np.broadcast_to(np.arange(40, dtype=np.uint8)[:, None, None, None], (40
 SINGLE = data.Arrays("numbers", {"real": IMAGES, "label": np.arange(40) % 10}, 10)
 
 
-def batches(source, count, seed=0, start=0, places=range(8)):
-    feed = source.feed(seed, 1, 8, places)
+def batches(source, count, seed=0, start=0, local_indices=range(8)):
+    feed = source.feed(seed, 1, 8, local_indices)
     stream = feed.stream(start, 1)
     return [np.asarray(feed.fetch(feed.data, sent[0], 0)["real"])[0] for sent in itertools.islice(stream, count)]
 
@@ -34,7 +34,7 @@ def test_a_batch_is_a_function_of_seed_and_step_on_any_number_of_hosts():
     source = data.stacked(SINGLE)
     whole = batches(source, 9)
     np.testing.assert_array_equal(batches(source, 4, start=5), whole[5:])
-    parts = [batches(source, 9, places=places) for places in (range(4), range(4, 8))]
+    parts = [batches(source, 9, local_indices=local_indices) for local_indices in (range(4), range(4, 8))]
     np.testing.assert_array_equal(np.concatenate(parts, axis=1), whole)
     assert not np.array_equal(batches(source, 1, seed=1), whole[:1])
 

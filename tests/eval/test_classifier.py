@@ -19,7 +19,7 @@ def digits():
 @pytest.fixture(scope="module")
 def trained():
     said = []
-    made = evals.train_classifier(*digits(), num_classes=10, width=8, features=32, say=said.append)
+    made = evals.train_classifier(*digits(), num_classes=10, width=8, features=32, log=said.append)
     assert "pass 1 of" in said[0] and "ETA" in said[0] and "held out are right" in said[-1]
     return made
 

@@ -90,15 +90,15 @@ def test_moments_in_blocks():
 
 
 def test_requests_by_name():
-    fid, short, dinov2, proxy = evals.requests(["fid", "fid5k", "fd_dinov2", "fd_dinov25k"])
+    fid, short, dinov2, proxy = evals.metric_specs(["fid", "fid5k", "fd_dinov2", "fd_dinov25k"])
     assert (fid.samples, short.samples, dinov2.samples, proxy.samples) == (None, 5000, None, 5000)
     assert fid.metric.samples == dinov2.metric.samples == 50_000
-    [rebuilt] = evals.requests(["reconstruct:fcd2k"])
+    [rebuilt] = evals.metric_specs(["reconstruct:fcd2k"])
     assert (rebuilt.function, rebuilt.base, rebuilt.samples) == ("reconstruct", "fcd", 2000)
     assert fid.metric is short.metric and dinov2.metric is proxy.metric and dinov2.metric.network == "dinov2"
     for wrong in ("FID", "fid0k", "fid5", "fidk", "fd", ""):
         with pytest.raises(InvalidInputError, match="expected one of fid, "):
-            evals.requests([wrong])
+            evals.metric_specs([wrong])
 
 
 @pytest.mark.parametrize("name", sorted(evals.METRICS))
@@ -107,7 +107,7 @@ def test_every_metric_gives_the_values_that_it_names(name):
     metric = evals.METRICS[name]
     widths, paired = (2 if name == "mixture" else 8, classes), metric.takes == evals.PAIRS
     real, fake = (
-        evals.Side(evals.Outputs(*(random.normal(size=(n, width)).astype(np.float32) for width in widths)))
+        evals.FeatureStatistics(evals.Outputs(*(random.normal(size=(n, width)).astype(np.float32) for width in widths)))
         for n in (400, 400 if paired else 300)
     )
     facts = {"centers": np.zeros((1, 2)), "std": 1.0}

@@ -134,16 +134,16 @@ def remove(checkpoint):
     largest(checkpoint).unlink()
 
 
-def unseal(checkpoint):
+def forget(checkpoint):
     (checkpoint / "gan_jax.json").unlink()
 
 
 def forge(checkpoint):
-    seal = checkpoint / "gan_jax.json"
-    seal.write_text(seal.read_text().replace('"seed": 0', '"seed": 1'))
+    manifest = checkpoint / "gan_jax.json"
+    manifest.write_text(manifest.read_text().replace('"seed": 0', '"seed": 1'))
 
 
-@pytest.mark.parametrize("harm", [truncate, flip, remove, unseal, forge])
+@pytest.mark.parametrize("harm", [truncate, flip, remove, forget, forge])
 def test_a_damaged_newest_checkpoint(harm, whole, half, tmp_path):
     workdir = half(tmp_path / "run")
     harm(workdir / "checkpoints" / "100")
@@ -162,7 +162,7 @@ def test_a_half_written_checkpoint(whole, half, tmp_path):
 
 
 def rewritten(workdir, change):
-    """Step 100 again, whole and sealed, with other arrays in it."""
+    """Step 100 again, whole and with a manifest, with other arrays in it."""
     experiment = conformance.build(conformance.get_config())
     mesh = runtime.make_mesh(jax.devices()[:1])
     with jax.set_mesh(mesh):

@@ -37,10 +37,10 @@ def run(game, steps=1):
     """The state before, the one after, and the metrics of the last iteration."""
     batch = {"real": X}
     state = game.init(KEY, batch)
-    before, batches = state, {"real": jnp.stack([X] * core.num_draws(game))}
+    before, batches = state, {"real": jnp.stack([X] * core.batches_per_iteration(game))}
     for _ in range(steps):
-        state, window = core.make_step(game)(state, batches)
-    return before, state, core.window_means(window)
+        state, accumulator = core.make_step(game)(state, batches)
+    return before, state, core.accumulator_means(accumulator)
 
 
 def test_the_discriminators_loss_and_its_penalties():

@@ -35,8 +35,8 @@ def test_losses():
     )
     batch = {"a": A, "b": B}
     state = game.init(KEY, batch)
-    _, window = core.make_step(game)(state, jax.tree.map(lambda x: x[None], batch))
-    metrics = core.window_means(window)
+    _, accumulator = core.make_step(game)(state, jax.tree.map(lambda x: x[None], batch))
+    metrics = core.accumulator_means(accumulator)
     fake_a, fake_b = to_a * B, to_b * A
     adversarial = np.mean((critic_a * fake_a - 1) ** 2) / 2 + np.mean((critic_b * fake_b - 1) ** 2) / 2
     cycle = np.mean(np.abs(to_a * fake_b - A)) + np.mean(np.abs(to_b * fake_a - B))

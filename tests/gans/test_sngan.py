@@ -16,10 +16,10 @@ RATE = 1e-2
 def test_five_critic_steps_of_adam_on_the_hinge_loss_and_one_of_the_generator():
     """Adam with betas 0 and 0.9 divides a gradient by the root of the corrected average of its squares."""
     game = gans.sngan(linear(V), linear(W), PRIOR, learning_rate=RATE)
-    assert core.num_draws(game) == 5
+    assert core.batches_per_iteration(game) == 5
     scales = (1.0, 0.5, -1.0, 2.0, 0.25)
     batches = {"real": jnp.stack([scale * X for scale in scales])}
-    after, window = core.make_step(game)(game.init(KEY, {"real": X}), batches)
+    after, accumulator = core.make_step(game)(game.init(KEY, {"real": X}), batches)
     w, square, hinges = np.asarray(W, np.float64), np.zeros(2), []
     for step, scale in enumerate(scales, 1):
         real, fake = scale * np.asarray(X, np.float64), np.asarray(FAKE, np.float64)
@@ -27,7 +27,7 @@ def test_five_critic_steps_of_adam_on_the_hinge_loss_and_one_of_the_generator():
         gradient = np.mean((fake @ w > -1)[:, None] * fake - (real @ w < 1)[:, None] * real, axis=0)
         square = 0.9 * square + 0.1 * gradient**2
         w = w - RATE * gradient / np.sqrt(square / (1 - 0.9**step))
-    metrics = core.window_means(window)
+    metrics = core.accumulator_means(accumulator)
     np.testing.assert_allclose(metrics["discriminator/loss"], np.mean(hinges), rtol=1e-5)
     np.testing.assert_allclose(after.players["discriminator"].params["kernel"], w, rtol=1e-5)
     np.testing.assert_allclose(metrics["generator/loss"], -np.mean(FAKE @ w), rtol=1e-5)
@@ -38,9 +38,9 @@ def test_five_critic_steps_of_adam_on_the_hinge_loss_and_one_of_the_generator():
 def test_its_parts_are_options():
     other = gans.sngan(linear(V), linear(W), PRIOR, critic_steps=1, loss=losses.wasserstein, penalties=(gans.r1(2.0),))
     state = other.init(KEY, {"real": X})
-    _, window = core.make_step(other)(state, {"real": X[None]})
+    _, accumulator = core.make_step(other)(state, {"real": X[None]})
     expected = np.mean(FAKE @ W) - np.mean(X @ W) + 25
-    np.testing.assert_allclose(core.window_means(window)["discriminator/loss"], expected, rtol=1e-5)
+    np.testing.assert_allclose(core.accumulator_means(accumulator)["discriminator/loss"], expected, rtol=1e-5)
     assert float(core.get_hparams(state)["r1_weight"]) == 1.0
     defaults = core.get_hparams(gans.sngan(linear(V), linear(W), PRIOR).init(KEY, {"real": X}))
     for player in ("generator", "discriminator"):

@@ -44,8 +44,10 @@ def run(game, steps=1, size=4, **batch):
     state = game.init(KEY, batch)
     step = jax.jit(core.make_step(game))
     for _ in range(steps):
-        state, window = step(state, jax.tree.map(lambda x: jnp.stack([x] * core.num_draws(game)), batch))
-    return state, core.window_means(window)
+        state, accumulator = step(
+            state, jax.tree.map(lambda x: jnp.stack([x] * core.batches_per_iteration(game)), batch)
+        )
+    return state, core.accumulator_means(accumulator)
 
 
 def test_the_adversarial_losses():

@@ -30,12 +30,12 @@ def main():
     for seed, channels in ((0, 3), (1, 1)):
         outputs, targets = pairs(seed, channels=channels)
         wide = [(x.astype(np.float64) + 1, y.astype(np.float64) + 1) for x, y in zip(outputs, targets, strict=True)]
-        window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "channel_axis": -1}
+        accumulator = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "channel_axis": -1}
         entries.append(
             {
                 "seed": seed, "channels": channels,
                 "psnr": [peak_signal_noise_ratio(y, x, data_range=2.0) for x, y in wide],
-                "ssim": [structural_similarity(y, x, data_range=2.0, **window) for x, y in wide],
+                "ssim": [structural_similarity(y, x, data_range=2.0, **accumulator) for x, y in wide],
             }
         )  # fmt: skip
     versions = {name: importlib.metadata.version(name) for name in ("scikit-image", "numpy")}

@@ -28,7 +28,7 @@ def digests(stream):
 
 if __name__ == "__main__":
     if sys.argv[1:]:
-        hosts.join("on", coordinator=sys.argv[1], num_processes=int(sys.argv[2]), process_id=int(sys.argv[3]), say=id)
+        hosts.join("on", coordinator=sys.argv[1], num_processes=int(sys.argv[2]), process_id=int(sys.argv[3]), log=id)
     found = {kind: list(digests(kind == "stored")) for kind in ("resident", "stored")}
     if hosts.is_primary():
         print(json.dumps(found))

@@ -118,17 +118,17 @@ WINDOWS = {
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("window", WINDOWS)
 @pytest.mark.parametrize("name", FORMS)
-def test_the_forms_of_all_platforms_agree(name, window, groups, local, monkeypatch):
+def test_the_forms_of_all_platforms_agree(name, geometry, groups, local, monkeypatch):
     """What would run on an accelerator runs here too, and gives what the CPU's forms give."""
     monkeypatch.setattr(lowerings, "_CACHE", 0)  # the kernel's gradient from a few images at a time, as for large ones
     monkeypatch.setattr(lowerings, "_PIXELS", 100)
-    window, (i, o) = WINDOWS[window]
+    geometry, (i, o) = WINDOWS[geometry]
     rng = np.random.default_rng(0)
-    shapes = {"x": (6, *window.image, i), "k": (*window.kernel, i, o), "y": (6, *window.result, o)}
+    shapes = {"x": (6, *geometry.image, i), "k": (*geometry.kernel, i, o), "y": (6, *geometry.result, o)}
     x, k, y = (jnp.asarray(rng.normal(size=(groups, *shapes[name])), jnp.float32) for name in "xky")
     operands = {"forward": (x, k), "input_gradient": (y, k), "kernel_gradient": (x, y)}[name]
     reference, form = FORMS[name]
-    found, expected = form(*operands, window, local=local), reference(*operands, window)
+    found, expected = form(*operands, geometry, local=local), reference(*operands, geometry)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -144,15 +144,15 @@ FAST = {  # windows of Winograd's algorithm: images with and without whole tiles
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("window", FAST)
 @pytest.mark.parametrize("name", FORMS)
-def test_winograds_algorithm_is_exact(name, window, groups):
-    window, rng = FAST[window], np.random.default_rng(0)
+def test_winograds_algorithm_is_exact(name, geometry, groups):
+    geometry, rng = FAST[geometry], np.random.default_rng(0)
     with jax.enable_x64(True):
-        x = jnp.asarray(rng.normal(size=(groups, 3, *window.image, 6)))
-        k = jnp.asarray(rng.normal(size=(groups, *window.kernel, 6, 5)))
-        y = jnp.asarray(rng.normal(size=(groups, 3, *window.result, 5)))
+        x = jnp.asarray(rng.normal(size=(groups, 3, *geometry.image, 6)))
+        k = jnp.asarray(rng.normal(size=(groups, *geometry.kernel, 6, 5)))
+        y = jnp.asarray(rng.normal(size=(groups, 3, *geometry.result, 5)))
         operands = {"forward": (x, k), "input_gradient": (y, k), "kernel_gradient": (x, y)}[name]
-        found = jax.jit(getattr(winograd, name), static_argnums=2)(*operands, window)
-        expected = FORMS[name][0](*operands, window)
+        found = jax.jit(getattr(winograd, name), static_argnums=2)(*operands, geometry)
+        expected = FORMS[name][0](*operands, geometry)
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12 * float(np.abs(expected).max()))
 
 

@@ -55,7 +55,7 @@ def test_a_damaged_experiment_is_told(notebook, tmp_path):
 def test_an_experiment_that_cannot_be_kept_trains_and_says_so(tmp_path):
     said, pictures = [], (x for x in range(3))
     made = experiment(steps=4, preview=lambda samples, columns: next(pictures))
-    result = runtime.train(made, str(tmp_path / "run"), say=said.append)
+    result = runtime.train(made, str(tmp_path / "run"), log=said.append)
     assert [message for message in said if "cannot be kept in" in message and "experiment file" in message]
     assert result.trained.mesh.size == len(jax.devices()) and result.trained.step == 4
     assert result.sample(5).shape == (5, 2)

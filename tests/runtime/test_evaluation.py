@@ -49,7 +49,7 @@ def cache(tmp_path_factory):
 
 def evaluator(cache, wanted=("fcd1k",), devices=1, said=None, **options):
     mesh = runtime.make_mesh(jax.devices()[:devices])
-    return runtime.Evaluator(wanted, many(), mesh, cache, say=(said or []).append, **options)
+    return runtime.Evaluator(wanted, many(), mesh, cache, log=(said or []).append, **options)
 
 
 @pytest.mark.slow
@@ -116,7 +116,7 @@ def test_a_classifier_is_taken_from_the_cache_for_its_own_data_alone(cache):
     named = evaluator(cache).reference
     few = data.Arrays(named.name, {key: values[:100] for key, values in named.arrays.items()}, named.num_classes)
     with pytest.raises(InvalidInputError, match="128 or more"):
-        runtime.Evaluator(["fcd1k"], few, runtime.make_mesh(jax.devices()[:1]), cache, say=lambda message: None)
+        runtime.Evaluator(["fcd1k"], few, runtime.make_mesh(jax.devices()[:1]), cache, log=lambda message: None)
 
 
 @pytest.mark.slow
@@ -128,7 +128,7 @@ def test_a_divergence_is_one_with_metrics_too(cache, tmp_path, then):
         game=conformance.poisoned(GAMES["vanilla"][0](), poison), source=lambda: REAL, preview=runtime.image_grid,
         seed=1, batch_size=16, sample_every=0, reference=many, on_divergence=then, steps_per_dispatch=2, **SHORT,
     )  # fmt: skip
-    found = runtime.train(run, tmp_path, say=lambda message: None, evaluation_cache=cache)
+    found = runtime.train(run, tmp_path, log=lambda message: None, evaluation_cache=cache)
     assert (found.status, found.rollbacks) == (("diverged", 0) if then == "stop" else ("done", 1))
     assert found.checkpoint == (4 if then == "stop" else 8)
 

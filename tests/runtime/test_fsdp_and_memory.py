@@ -61,10 +61,12 @@ def compiled(game, devices=1, *, fsdp=1, batch_size=32):
 
 def trained(start, program):
     carried, sent = start.init(), program.stream(0)
-    state, window = carried["state"], carried["window"]
+    state, accumulator = carried["state"], carried["window"]
     for _ in range(3):
-        state, window = program.run(state, window, program.data, next(sent))
-    return core.window_means(window), {name: jax.device_get(player.params) for name, player in state.players.items()}
+        state, accumulator = program.run(state, accumulator, program.data, next(sent))
+    return core.accumulator_means(accumulator), {
+        name: jax.device_get(player.params) for name, player in state.players.items()
+    }
 
 
 @functools.cache
@@ -203,7 +205,7 @@ def test_donated_buffers_are_used_again():
     state = jax.eval_shape(game.init, jax.random.key(0), {"real": batch})
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
     step = core.make_step(game)
-    batches = {"real": jax.ShapeDtypeStruct((core.num_draws(game), *batch.shape), batch.dtype)}
+    batches = {"real": jax.ShapeDtypeStruct((core.batches_per_iteration(game), *batch.shape), batch.dtype)}
     with_donation, without = (
         jax.jit(step, donate_argnums=donated).lower(state, batches).compile().memory_analysis()
         for donated in ((0,), ())

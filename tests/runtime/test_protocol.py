@@ -43,7 +43,7 @@ def test_translations_are_measured_in_the_loop_against_their_targets(tmp_path):
             return super().read(indices)
 
     made = dataclasses.replace(made, conditions=lambda: Counted(held_out.source, held_out.names))
-    runtime.train(made, tmp_path, say=lambda message: None)
+    runtime.train(made, tmp_path, log=lambda message: None)
     found = lines(tmp_path / "metrics.jsonl")
     assert [line["step"] for line in found if "eval/psnr" in line] == [2, 4]
     assert read == [1, len(held_out)], "one to look at, and then each once, for metrics, grids and all"
@@ -71,9 +71,9 @@ def test_translations_are_measured_in_the_loop_against_their_targets(tmp_path):
 def test_a_population_is_swept_by_a_metric_of_pairs(tmp_path):
     made = built("pix2pix", steps=6, checkpoint_every=6)
     members = [sweep.Member(0, {"l1_weight": weight}) for weight in (0.0, 100.0)]
-    outcomes = sweep.train_population(made, members, tmp_path / "population", say=lambda message: None)
+    outcomes = sweep.train_population(made, members, tmp_path / "population", log=lambda message: None)
     alone = built("pix2pix", steps=6, checkpoint_every=6, seed=0)
-    runtime.train(alone, tmp_path / "alone", say=lambda message: None)
+    runtime.train(alone, tmp_path / "alone", log=lambda message: None)
     values = [outcome.metrics["eval/psnr"] for outcome in outcomes]
     assert values[1] == pytest.approx(lines(tmp_path / "alone" / "metrics.jsonl")[-1]["eval/psnr"], abs=0.01)
     assert values[0] < values[1]

@@ -33,7 +33,7 @@ def train(workdir, source, cache=None, **options):
     run = runtime.Experiment(source=lambda: source, preview=runtime.image_grid, **settings)
     workdir.mkdir(exist_ok=True)
     said = []
-    return runtime.train(run, workdir, say=said.append, evaluation_cache=cache), said
+    return runtime.train(run, workdir, log=said.append, evaluation_cache=cache), said
 
 
 def test_a_streamed_data_set_trains_as_a_resident_one(tmp_path):

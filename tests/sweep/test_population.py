@@ -62,12 +62,12 @@ def train(run, members, workdir, *, devices=2, stop_at=None, **options):
     """Outcomes, and what was said; `stop_at` asks for a stop when this is said."""
     said, stop = [], StopRequest()
 
-    def say(message):
+    def log(message):
         said.append(message)
         if stop_at is not None and message.startswith(f"step {stop_at}/"):
             stop.signal = 15
 
-    options = {"devices": jax.devices()[:devices], "say": say, "stop": stop} | options
+    options = {"devices": jax.devices()[:devices], "say": log, "stop": stop} | options
     return sweep.train_population(run, members, workdir, **options), said
 
 
@@ -80,10 +80,10 @@ def alone(run, member):
         program, carried = build_program(run, source, mesh, start), start.init()
         state = core.set_hparams(carried["state"], member.hparams)
         state = jax.device_put(state, jax.tree.map(lambda x: x.sharding, start.abstract["state"]))
-        window, stream = carried["window"], program.stream(0)
+        accumulator, stream = carried["window"], program.stream(0)
         for _ in range(run.steps // program.length):
-            state, window = program.run(state, window, program.data, next(stream))
-    return state, core.window_means(window)
+            state, accumulator = program.run(state, accumulator, program.data, next(stream))
+    return state, core.accumulator_means(accumulator)
 
 
 def final_states(run, members, workdir, outcomes):
@@ -125,8 +125,8 @@ def test_a_member_is_the_run_that_it_would_be_alone(cache, monkeypatch):
         for ours, theirs in zip(jax.tree.leaves((mine.players, mine.ema)), jax.tree.leaves((state.players, state.ema)),
                                 strict=True):  # fmt: skip
             np.testing.assert_allclose(np.asarray(ours), np.asarray(theirs), rtol=1e-5, atol=1e-5)
-        window = core.window_means(jax.tree.map(lambda x, slot=slot: x[slot], population["window"]))
-        assert window == pytest.approx(means, rel=1e-4, abs=1e-5)
+        accumulator = core.accumulator_means(jax.tree.map(lambda x, slot=slot: x[slot], population["window"]))
+        assert accumulator == pytest.approx(means, rel=1e-4, abs=1e-5)
 
 
 def population_after(run, members, steps, devices=2):
@@ -413,7 +413,7 @@ def test_schedules_differ_between_members_and_are_in_their_logs(tmp_path):
         assert [line["hparams/r2_weight"] for line in found] == pytest.approx([halfway, end])
         alone = tmp_path / f"alone_{index}"
         alone.mkdir()
-        runtime.train(made(end), alone, say=lambda message: None)
+        runtime.train(made(end), alone, log=lambda message: None)
         last = json.loads((alone / "metrics.jsonl").read_text().splitlines()[-1])
         assert found[-1]["discriminator/r2"] == pytest.approx(last["discriminator/r2"], rel=1e-3)
 
