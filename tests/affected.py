@@ -62,7 +62,7 @@ def affected(files: list[str], graph: grimp.ImportGraph) -> set[str]:
             chosen |= PAGES
         elif module in graph.modules:
             chosen |= {f"{test.replace('.', '/')}.py" for test in near(graph, module)}
-            chosen |= {file} if file.startswith("gan_jax/") else set()
+            chosen |= {file} if file.startswith("gan_jax/") and not file.startswith("gan_jax/cli/") else set()
         elif file.startswith("tests/"):  # golden files, and what else lies beside tests
             chosen |= {str(path.relative_to(ROOT)) for path in (ROOT / file).parent.glob("test_*.py")}
     return {file for file in chosen if (ROOT / file).exists()}

@@ -4,15 +4,15 @@
 
 Metrics by Inception: fid, kid, inception_score, prdc; by DINOv2: fd_dinov2,
 kd_dinov2, prdc_dinov2; by CLIP: cmmd; by a classifier trained here on the
-data, which needs no download: fcd, kcd, prdc_classifier; of mixtures of Gaussians:
-mixture; of pairs of output and target (translation, reconstruction): l1, psnr,
-ssim, classifier_distance, inception_distance, dinov2_distance, clip_distance.
-fid5k is fid of 5,000 samples (50,000 by default). reconstruct:fid is fid of
-what the game's function `reconstruct` returns.
+data, which needs no download: fcd, kcd, prdc_classifier; for mixtures of
+Gaussians: mixture; for pairs of output and target (translation,
+reconstruction): l1, psnr, ssim, classifier_distance, inception_distance,
+dinov2_distance, clip_distance. fid5k is fid of 5,000 samples (50,000 by
+default). reconstruct:fid is fid of what the function `reconstruct` returns.
 
-A line for each checkpoint is appended to eval.jsonl in the workdir, and eval.png
-shows the metrics against images seen. A checkpoint that eval.jsonl has, under
-the same protocol, is not evaluated again.
+A line for each checkpoint is appended to eval.jsonl in the workdir, and
+eval.png shows the metrics against images seen. A checkpoint that eval.jsonl
+has, under the same protocol, is not evaluated again.
 """
 
 import contextlib

@@ -1,19 +1,21 @@
 """Trains many trials of one experiment, and finds the best.
 
-  gan-jax sweep --config=digits --workdir=runs/sweep --points=random --num_trials=8
+  gan-jax sweep --config=digits --workdir=runs/sweep --grid_size=3
 
 What varies is the config's sweep(), or
 --space='learning_rate=log(1e-4,1e-2);gamma=0.01,0.1;seed=0,1,2'.
 --engine=population (the default) trains all trials as members of one compiled
-program; --search=halving or pbt ends or changes some on the way. --engine=study
-makes this process a worker of a study that any number of processes share, on any
-machine that sees the workdir. --engine=local runs one trial after another.
+program; --search=halving or pbt ends or changes some on the way.
+--engine=study makes this process a worker of a study that any number of
+processes share, on any machine that sees the workdir. --engine=local runs one
+trial after another.
 --print_commands prints each trial's own command for a cluster's scheduler. The
 same command continues a sweep.
 
-In the workdir: results.csv and results.jsonl, a row for each trial; sweep.png and
-curves.png; trials/NNNNN, ordinary runs (of a population, those that --export
-names), to be sampled, evaluated or continued. Exit codes are those of train.
+In the workdir: results.csv and results.jsonl, a row for each trial; sweep.png
+and curves.png; trials/NNNNN, ordinary runs (of a population, those that
+--export names), to be sampled, evaluated or continued. Exit codes are those of
+train.
 """
 
 import dataclasses

@@ -163,8 +163,10 @@ def train(
                 break
             step, carried = again
         _write_result(workdir, result)
+        if status == DIVERGED:
+            return result
         trained = Trained(experiment, carried["state"], step, mesh, tuple(source.class_names))
-    return result if status == DIVERGED else dataclasses.replace(result, trained=trained)
+    return dataclasses.replace(result, trained=trained)
 
 
 @contextlib.contextmanager

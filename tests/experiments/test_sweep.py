@@ -182,5 +182,13 @@ def test_what_members_can_not_vary(text, message):
 
 def test_commands_of_trials():
     words = trials.command(pathlib.Path("c.py"), {"a": 1e-05, "b": "x y", "c": True}, pathlib.Path("w"))
-    assert words[3:] == ["--config=c.py", "--workdir=w", "--config.a=1e-05", "--config.b=x y", "--config.c=True"]
+    assert words == [
+        "gan-jax",
+        "train",
+        "--config=c.py",
+        "--workdir=w",
+        "--config.a=1e-05",
+        "--config.b=x y",
+        "--config.c=True",
+    ]
     assert trials.shown(words).endswith("'--config.b=x y' --config.c=True")
