@@ -1,8 +1,8 @@
 """Runs on disk: experiment files and their settings, workdirs, and trained runs to load."""
 
-from gan_jax.runs.experiment_file import find, load_module, shipped
+from gan_jax.runs.experiment_file import build, find, load_module, shipped
 from gan_jax.runs.load import Run, load
-from gan_jax.runs.settings import FREE, MEMORY, Config, merged_config, network, run_config, run_settings
+from gan_jax.runs.settings import FREE, MEMORY, Config, merged_config, network, run_config, run_settings, with_values
 from gan_jax.runs.workdir import claim, claim_together
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "MEMORY",
     "Config",
     "Run",
+    "build",
     "claim",
     "claim_together",
     "find",
@@ -20,4 +21,5 @@ __all__ = [
     "run_config",
     "run_settings",
     "shipped",
+    "with_values",
 ]

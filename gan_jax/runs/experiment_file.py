@@ -1,4 +1,4 @@
-"""Experiment files: finding one by name or path, loading it, and what its keys mean."""
+"""Experiment files: finding them by name or path, loading them, comparing them, and describing their keys."""
 
 import ast
 import importlib.machinery
@@ -10,18 +10,18 @@ import re
 import tokenize
 from typing import Any
 
-from gan_jax.runs.settings import MEMORY_HELP
+from gan_jax.runs.settings import MEMORY_HELP, with_values
 from gan_jax.runtime import Experiment, settings
 from gan_jax.types import InvalidInputError
 
 _HERE = pathlib.Path(__file__).parents[1]
 _SHIPPED = (_HERE / "configs", _HERE.parent / "experiments" / "configs")  # in a wheel, and in a clone
-_OF_ANNOTATIONS = ("ml_collections", "Config")
+_OF_ANNOTATIONS = ("ml_collections", "Config")  # names that files import for annotations only
 _OLD_IMPORT, _NEW_IMPORT = b"from experiments.settings import", b"from gan_jax.runs import"
 
 
 class _Loader(importlib.machinery.SourceFileLoader):
-    """Loads a file; experiment files of the first release import a module that has moved."""
+    """Loads a file, with the imports of the first release renamed: they name a module that has moved since."""
 
     def source_to_code(self, data: Any, path: Any, **options: Any) -> Any:  # type: ignore[override]
         return super().source_to_code(data.replace(_OLD_IMPORT, _NEW_IMPORT), path, **options)
@@ -31,18 +31,18 @@ def load_module(path: str | pathlib.Path) -> Any:
     """Loads an experiment file as a module.
 
     Args:
-      path: of the file.
+      path: path of the experiment file.
 
     Returns:
       The module, with `get_config()` and `build(config)`.
 
     Raises:
-      InvalidInputError: if the file is missing, or lacks one of the two.
+      InvalidInputError: if the file does not exist, or lacks one of these two functions.
     """
     path = pathlib.Path(path)
     if not path.is_file():
         raise InvalidInputError(
-            f"config file {str(path)!r} does not exist; shipped configs go by name: {', '.join(shipped())}"
+            f"config file {str(path)!r} does not exist; the names of shipped configs are {', '.join(shipped())}"
         )
     name = f"experiment_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path, loader=_Loader(name, str(path)))
@@ -58,17 +58,17 @@ def load_module(path: str | pathlib.Path) -> Any:
 
 
 def shipped() -> dict[str, pathlib.Path]:
-    """The experiment files that come with the package, by name."""
+    """Returns the paths of the experiment files that come with the package, by name."""
     home = next((directory for directory in _SHIPPED if directory.is_dir()), None)
     files = [] if home is None else sorted(home.glob("[a-z]*.py"))
     return {path.stem: path for path in files}
 
 
 def find(name: str) -> pathlib.Path:
-    """The experiment file that `--config` names: a shipped one by its name, any other by its path.
+    """Resolves the value of `--config`: the name of a shipped experiment file, or the path of any file.
 
     Raises:
-      InvalidInputError: if there is none.
+      InvalidInputError: if there is no such file.
     """
     known = shipped()
     if name in known:
@@ -78,21 +78,40 @@ def find(name: str) -> pathlib.Path:
     return pathlib.Path(name)
 
 
-def same_experiment(one: str, other: str) -> bool:
-    """Whether two experiment files do the same, whatever their comments, docstrings, annotations and order of imports.
+def build(name: str, **values: Any) -> Experiment:
+    """Builds the experiment of a shipped config or of an experiment file.
 
     Args:
-      one: text of a file.
-      other: text of another.
+      name: name of a shipped config, or path of an experiment file.
+      **values: values for keys of the config, such as `steps=1000`.
 
     Returns:
-      Whether they are equal but for these.
+      The experiment.
+
+    Raises:
+      InvalidInputError: for an unknown config or key, or a value of another type.
+    """
+    module = load_module(find(name))
+    return module.build(with_values(module.get_config(), values))
+
+
+def same_experiment(one: str, other: str) -> bool:
+    """Whether two experiment files do the same.
+
+    Comments, docstrings, annotations, formatting and the order of imports make no difference.
+
+    Args:
+      one: text of the first file.
+      other: text of the second file.
+
+    Returns:
+      Whether the files are equal in everything else.
     """
     return one == other or _meaning(one) == _meaning(other)
 
 
 def _meaning(text: str) -> list[str]:
-    """The statements of a file, without what changes nothing."""
+    """Dumps the statements of a file, without what does not change its behaviour; the imports come first, sorted."""
     tree = ast.parse(text.replace(_OLD_IMPORT.decode(), _NEW_IMPORT.decode()))
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
@@ -112,15 +131,16 @@ def _meaning(text: str) -> list[str]:
 
 
 def describe(module: Any) -> dict[str, str]:
-    """Says in one line what each key of a config means, the experiment's own keys first.
+    """Returns a one-line description of each key of a config, the experiment's own keys first.
 
-    Keys that are fields of `Experiment` are described there, others by the comment behind them in `get_config`.
+    Keys that are fields of `Experiment` are described by its docstring, others by the comment behind them in
+    `get_config`.
 
     Args:
-      module: from `load_module`.
+      module: experiment file, from `load_module`.
 
     Returns:
-      Descriptions by key; empty for a key without one.
+      Descriptions by key; an empty string for a key without one.
     """
     known = _comments(inspect.getsource(module.get_config)) | MEMORY_HELP | _fields()
     own = [name for name in module.get_config() if name not in settings()]
@@ -128,14 +148,14 @@ def describe(module: Any) -> dict[str, str]:
 
 
 def _fields() -> dict[str, str]:
-    """The first clause about each attribute in the docstring of `Experiment`."""
+    """Extracts the first clause about each attribute from the docstring of `Experiment`."""
     attributes = (inspect.getdoc(Experiment) or "").partition("Attributes:")[2]
     entries = re.findall(r"^  (\w+): (.*(?:\n {4}.*)*)", attributes, re.MULTILINE)
     return {name: re.split(r"[;:.] |[.]$", " ".join(text.split()))[0] for name, text in entries}
 
 
 def _comments(source: str) -> dict[str, str]:
-    """The comments behind keywords, by keyword."""
+    """Extracts the comments at the end of lines with a keyword argument, by keyword."""
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     comments = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
     keywords = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.keyword) and node.arg]

@@ -19,18 +19,18 @@ from gan_jax.types import InvalidInputError
 
 
 class Run:
-    """A trained run on disk: its experiment, and the states of its checkpoints, whole on every device of a mesh."""
+    """A trained run on disk: its experiment, and its checkpoints, which it restores on the devices of a mesh."""
 
     @arguments(say="log")
     def __init__(
         self, workdir: str | pathlib.Path, *, mesh: Mesh | None = None, log: Callable[[str], None] = print
     ) -> None:
-        """Reads what the run was.
+        """Reads the experiment of a run and the shapes of its data; loads no data and no checkpoint.
 
         Args:
-          workdir: of the run.
-          mesh: where states are put; the first device by default.
-          log: gets messages about damaged checkpoints.
+          workdir: workdir of the run.
+          mesh: devices on which states are placed; the first local device by default.
+          log: receives messages about damaged checkpoints.
 
         Raises:
           InvalidInputError: if the workdir has no run.
@@ -53,18 +53,18 @@ class Run:
 
     @property
     def averages(self) -> bool:
-        """Whether the game keeps an average of a player."""
+        """Whether the game keeps a moving average of a player's parameters."""
         return bool(self._abstract["state"].ema)
 
     def steps(self) -> list[int]:
-        """Steps of the checkpoints there are."""
+        """Returns the steps that have a checkpoint, oldest first."""
         return self._checkpointer.steps()
 
     def restore(self, step: int | str | None = None) -> Trained:
-        """A checkpoint's state.
+        """Restores the state of a checkpoint.
 
         Args:
-          step: of the checkpoint, or `'best'`; the newest that can be read by default.
+          step: step of the checkpoint, or `'best'`; by default the newest that is not damaged.
 
         Returns:
           The experiment and the state.
@@ -88,19 +88,19 @@ class Run:
                 )
         except InvalidInputError:
             raise
-        except Exception as error:  # whatever Orbax and TensorStore raise on damaged files
+        except Exception as error:  # Orbax and TensorStore raise many types on damaged files
             raise InvalidInputError(f"checkpoint {step} of {self.workdir} cannot be read: {error}") from error
         if restored is None:
             raise InvalidInputError(f"{self.workdir} has no checkpoint yet")
         return Trained(self.experiment, restored[1]["state"], restored[0], self.mesh, self.class_names)
 
     def close(self) -> None:
-        """Lets go of the checkpoints."""
+        """Closes the checkpoint manager."""
         self._checkpointer.close()
 
 
 def _experiment(workdir: pathlib.Path) -> Experiment:
-    """The experiment of a run: of its own copy of the experiment file and its config, or as a notebook left it."""
+    """Rebuilds a run's experiment from its experiment file and config; unpickles it if the run has no such file."""
     config = read_json(workdir / "config.json")["config"]
     if not (workdir / EXPERIMENT_FILE).is_file() and (workdir / PICKLED).is_file():
         return kept(workdir)
@@ -110,12 +110,12 @@ def _experiment(workdir: pathlib.Path) -> Experiment:
 
 @arguments(say="log")
 def load(workdir: str | pathlib.Path, step: int | str | None = None, *, log: Callable[[str], None] = print) -> Trained:
-    """A trained game from its workdir.
+    """Loads a trained game from the workdir of its run.
 
     Args:
-      workdir: of a run.
-      step: of the checkpoint, or `'best'`; the newest that can be read by default.
-      log: gets messages about damaged checkpoints.
+      workdir: workdir of the run.
+      step: step of the checkpoint, or `'best'`; by default the newest that is not damaged.
+      log: receives messages about damaged checkpoints.
 
     Returns:
       The experiment and its state, on the first device.

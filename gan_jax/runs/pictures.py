@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: metrics against images, and samples beside their nearest training images."""
+"""Pictures of an evaluation: metrics against images seen, and samples beside their nearest reference images."""
 
 import io
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from gan_jax.metrics import nearest
 from gan_jax.runtime import Evaluator, Experiment
 from gan_jax.types import InvalidInputError
 
-_NEAREST = 7  # training images beside each sample
+_NEAREST = 7  # reference images beside each sample
 
 
 def curves(lines: Sequence[dict[str, Any]]) -> Image.Image:
-    """Each metric against images.
+    """Plots each metric against the images seen in training.
 
     Args:
-      lines: of eval.jsonl, of one protocol.
+      lines: lines of eval.jsonl, all under one protocol.
 
     Returns:
       The picture.
@@ -45,21 +45,25 @@ def curves(lines: Sequence[dict[str, Any]]) -> Image.Image:
 
 
 def neighbours(samples: np.ndarray, experiment: Experiment, evaluator: Evaluator) -> Image.Image:
-    """A row for each sample: first the sample, then the images of the reference whose features are nearest to its own.
+    """Shows each sample in a row of its own, followed by its nearest neighbours in the reference.
+
+    The distance is between features of the evaluator's first network.
 
     Args:
-      samples: in [-1, 1].
-      experiment: that they are of.
-      evaluator: whose reference, and whose first network's features, are compared.
+      samples: generated images, `[n, h, w, c]`, in [-1, 1].
+      experiment: experiment that the samples are of; its `preview` lays out the picture.
+      evaluator: evaluator that has the reference and its features.
 
     Returns:
       The picture.
 
     Raises:
-      InvalidInputError: where no metric has features.
+      InvalidInputError: if no metric of the evaluator compares features.
     """
     if not evaluator.real:
-        raise InvalidInputError("--neighbours: none of the --metrics looks at features")
+        raise InvalidInputError(
+            "--neighbours: none of the --metrics compares features with those of the data; add one, such as fcd2k"
+        )
     features, reference = evaluator.features(samples)
     _, index = nearest(features, reference, _NEAREST)
     images = from_uint8(evaluator.images(index.ravel()))

@@ -1,4 +1,4 @@
-"""What every experiment file sets: seed, batch size, length, and how often to report and save."""
+"""The settings that all experiment files share: seed, batch size, length, and intervals of reports and checkpoints."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -8,36 +8,36 @@ from ml_collections import ConfigDict as Config
 
 from gan_jax import nets
 from gan_jax.runtime import settings
-from gan_jax.types import Network
+from gan_jax.types import InvalidInputError, Network
 
-__all__ = ["FREE", "MEMORY", "Config", "merged_config", "network", "run_config", "run_settings"]
+__all__ = ["FREE", "MEMORY", "Config", "merged_config", "network", "run_config", "run_settings", "with_values"]
 
 MEMORY = {"microbatches": 1, "remat": False}
-"""Keys of the configs whose networks `network` makes: parts of a batch in turn, and activations computed again."""
+"""Keys for configs whose networks come from `network`: the number of microbatches, and rematerialisation."""
 
 MEMORY_HELP = {
-    "microbatches": "parts of a batch in turn, to save memory",
+    "microbatches": "parts that a batch is split into, to save memory",
     "remat": "recompute activations, to save memory",
 }
 
 FREE = (*(name for name, about in settings().items() if about["free"]), "remat")
-"""Keys that do not change what an iteration computes: a run may be continued with other values of these."""
+"""Keys that do not change what an iteration computes. A run may be continued with other values of these."""
 
 
 def network(module: Any, config: Config) -> Network:
-    """A Linen module as a network that takes no more memory than the config allows; see `nets.microbatched`."""
+    """Converts a Linen module to a network, with the config's `microbatches` and `remat`; see `nets.microbatched`."""
     made = nets.microbatched(nets.from_linen(module), config.microbatches)
     return nets.rematerialized(made) if config.remat else made
 
 
 def run_config(**values: Any) -> Config:
-    """A config with the fields of `Experiment` that a config sets, at their defaults, and with `values`.
+    """Creates a config: the settings of `Experiment` at their defaults, updated with `values`.
 
     Args:
-      **values: at least `batch_size` and `steps`; and the scalars of the experiment itself.
+      **values: at least `batch_size` and `steps`; other settings of `Experiment`; and the experiment's own scalars.
 
     Returns:
-      The config; its keys and types are fixed, its values may be overridden by flags.
+      The config. Its keys and their types are fixed; flags may override its values.
     """
     defaults = {
         name: about["default"] for name, about in settings().items() if about["default"] is not dataclasses.MISSING
@@ -46,21 +46,45 @@ def run_config(**values: Any) -> Config:
 
 
 def run_settings(config: Config) -> dict[str, Any]:
-    """The fields of `Experiment` that a config sets."""
+    """Returns the fields of `Experiment` that a config sets, with the config's values."""
     return {name: config[name] for name in settings()}
 
 
 def merged_config(module: Any, values: Mapping[str, Any]) -> Config:
-    """The config of an experiment file with values that a run has kept.
+    """Returns the config of an experiment file, updated with the values that a run has saved.
 
     Args:
-      module: the experiment file.
-      values: of its keys; those that it does not know are kept too.
+      module: experiment file, from `load_module`.
+      values: saved values by key; keys that the experiment file does not have are added.
 
     Returns:
-      The config. Keys that `values` lacks, as those of an older version do, have their defaults.
+      The config. Keys that are missing in `values` keep their defaults, as with values saved by an older version.
     """
     config = module.get_config()
-    with config.unlocked(), config.ignore_type():
+    with config.unlocked(), config.ignore_type():  # saved keys and types may be those of another version
         config.update(values)
     return config
+
+
+def with_values(config: Config, values: Mapping[str, Any]) -> Config:
+    """Returns a copy of a config with other values.
+
+    Args:
+      config: the config.
+      values: new values by key; an integer is accepted for a float.
+
+    Returns:
+      The copy.
+
+    Raises:
+      InvalidInputError: for a key that the config does not have, or a value of another type.
+    """
+    made = config.copy_and_resolve_references()
+    for key, value in values.items():
+        if key not in made:
+            raise InvalidInputError(f"{key}={value!r}: the config has no such key; it has {', '.join(sorted(made))}")
+        try:
+            made[key] = float(value) if isinstance(made[key], float) and type(value) is int else value
+        except TypeError as error:
+            raise InvalidInputError(f"{key}={value!r} does not fit the config: {error}") from error
+    return made

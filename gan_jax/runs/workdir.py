@@ -1,4 +1,4 @@
-"""The workdir of a run: whose it is, and the config and experiment file that it keeps."""
+"""Claiming the workdir of a run, which keeps the run's config and a copy of its experiment file."""
 
 import hashlib
 import json
@@ -16,12 +16,12 @@ from gan_jax.runtime import environment
 from gan_jax.runtime.workdir import EXPERIMENT_FILE, lock
 from gan_jax.types import InvalidInputError
 
-SAVED = ("checkpoints/*",)  # where a run keeps its checkpoints
-SWEEP_SAVED = ("population/*/*", "trials/*/checkpoints/*")  # where a sweep keeps them
+SAVED = ("checkpoints/*",)  # patterns of a run's checkpoints
+SWEEP_SAVED = ("population/*/*", "trials/*/checkpoints/*")  # patterns of a sweep's checkpoints
 
 
 def has_begun(workdir: pathlib.Path, saved: Sequence[str] = SAVED) -> bool:
-    """Whether anything is saved: until then, another try may correct its flags."""
+    """Whether the workdir has a checkpoint. Until it has one, the same workdir may be used with other flags."""
     return any(path.name.isdigit() for pattern in saved for path in workdir.glob(pattern))
 
 
@@ -33,26 +33,27 @@ def claim(
     init_from: dict[str, Any] | None = None,
     saved: Sequence[str] = SAVED,
 ) -> None:
-    """Makes a workdir this run's own, or checks that it is: writes `config.json` and a copy of the experiment file.
+    """Claims a new workdir for this run, or checks that an existing one belongs to it.
 
-    `config.json` tells what runs it now (config, versions, devices, command); what it told before a resume with another
-    of these is kept in its `history`.
+    Writes `config.json` and a copy of the experiment file. `config.json` describes the process that runs it now: its
+    config, versions, devices and command. When a resume changes any of these, the earlier record is appended to
+    `history` in the same file.
 
     Args:
-      workdir: made if missing.
-      module_path: the experiment file.
-      config: as resolved from file and flags.
-      init_from: whose networks the run begins with.
-      saved: patterns of its checkpoints.
+      workdir: directory of the run; created if missing.
+      module_path: path of the experiment file.
+      config: config as resolved from the file and the flags.
+      init_from: record of --init_from: the run whose networks this run starts with; None without it.
+      saved: glob patterns of the checkpoints, which tell whether the run has begun.
 
     Raises:
       InvalidInputError: if the workdir was made by another config (the message lists the differences), is in use by
-        another run, is no directory but a bucket, or cannot be written.
+        another run, is a bucket instead of a directory, or cannot be written.
     """
     if re.match(r"[a-z0-9]+:/", str(workdir)):
         raise InvalidInputError(
-            f"workdir {str(workdir)!r}: expected a directory, whose files can be locked and appended to, which buckets "
-            "can't: take NFS, such as Filestore, and copy the run to a bucket when it has ended"
+            f"workdir {str(workdir)!r}: expected a directory, since its files are locked and appended to, which a "
+            "bucket does not support: use NFS, such as Filestore, and copy the run to a bucket when it has ended"
         )
     lock(workdir)
     resolved = json.loads(config.to_json_best_effort())
@@ -64,7 +65,7 @@ def claim(
         if init_from not in (None, begun.get("init_from")):
             raise InvalidInputError(
                 f"workdir {str(workdir)!r} has checkpoints already, and did not begin from {init_from}: leave "
-                "--init_from out to continue it, or choose another --workdir to begin anew"
+                "--init_from out to continue it, or choose another --workdir to start a new run"
             )
         init_from, name = begun.get("init_from"), begun["config_file"]
         changed = [
@@ -80,7 +81,7 @@ def claim(
         if changed:
             raise InvalidInputError(
                 f"workdir {str(workdir)!r} was made by another config:\n  " + "\n  ".join(changed) + "\n"
-                "go back to what made it, or choose another --workdir"
+                "go back to that config, or choose another --workdir"
             )
     try:
         if not started:
@@ -97,7 +98,7 @@ def claim(
 
 
 def read_json(path: pathlib.Path) -> Any:
-    """A JSON file, or a clear error."""
+    """Reads a JSON file of a workdir; the error for one that cannot be read asks whether this is a workdir."""
     try:
         return json.loads(path.read_text())
     except (OSError, json.JSONDecodeError) as error:
@@ -105,16 +106,18 @@ def read_json(path: pathlib.Path) -> Any:
 
 
 def agree(config: Config, module: pathlib.Path, others: dict[str, Any], patience: float) -> None:
-    """Checks, before any process compiles, that all of them run the same code with the same config and flags.
+    """Checks that all processes run the same code with the same config and flags.
+
+    It is called before anything is compiled: processes that run different programs would hang in their collectives.
 
     Args:
-      config: as resolved from file and flags.
-      module: the experiment file.
-      others: more flags, by name.
+      config: config as resolved from the file and the flags.
+      module: path of the experiment file.
+      others: values of other flags, by name.
       patience: seconds to wait for the other processes.
 
     Raises:
-      InvalidInputError: if they differ; the message lists the differences.
+      InvalidInputError: if the processes differ; the message lists the differences.
     """
     facts = environment.versions() | environment.circumstances()
     facts |= {f"config.{key}": json.dumps(value) for key, value in config.to_dict().items()}
@@ -124,21 +127,22 @@ def agree(config: Config, module: pathlib.Path, others: dict[str, Any], patience
 
 
 def claim_together(workdir: pathlib.Path, take: Callable[[], None], patience: float) -> None:
-    """Lets process 0 take the workdir, and checks that the others see the same directory.
+    """Lets process 0 claim the workdir, and checks that the other processes see the same directory.
 
     Args:
-      workdir: of the run.
-      take: takes it; `claim`.
+      workdir: directory of the run.
+      take: claims the workdir, as `claim` does; called in process 0 only.
       patience: seconds to wait for process 0.
 
     Raises:
-      InvalidInputError: if they see another one.
+      InvalidInputError: if this process sees another directory under that name.
     """
 
     def taken() -> str:
         take()
         return _digest(workdir)
 
+    # config.json contains what process 0 has just written only if both see the same directory.
     if hosts.decide("workdir", taken, patience) != _digest(workdir):
         raise InvalidInputError(
             f"workdir {str(workdir)!r} is not the directory that process 0 sees under this name: it must be on storage "

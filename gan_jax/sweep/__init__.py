@@ -1,4 +1,4 @@
-"""Many runs as one: populations in one compiled program, and searches over them."""
+"""Sweeps over hyperparameters: populations of runs in one compiled program, searches over them, and studies."""
 
 from gan_jax.sweep.export import export
 from gan_jax.sweep.logs import Outcome

@@ -1,4 +1,4 @@
-"""Trials as the members of one population: their training, their table, and those that become runs of their own."""
+"""The population engine of a sweep: trains trials as members of one population, writes the table, exports runs."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,19 @@ from gan_jax.types import InvalidInputError
 
 
 def train(job: Job, made: trials.Members, points: Sequence[Point], search: sweep.Search | None) -> list[sweep.Outcome]:
-    """Trains all trials as one program, keeps their table up to date, and draws it."""
+    """Trains all trials as one program.
+
+    Rewrites the table of results after every report, draws the pictures at the end, and logs the best trial.
+
+    Args:
+      job: the sweep.
+      made: the trials as members of a population.
+      points: the point of each trial.
+      search: prunes and changes members; None for none.
+
+    Returns:
+      How each member ended, in the order of the points.
+    """
     for key, names in made.names.items():
         if names:
             log(f"{key} decides {', '.join(names)}")
@@ -38,7 +50,7 @@ def train(job: Job, made: trials.Members, points: Sequence[Point], search: sweep
         for outcome in outcomes
         for name in varied
     )
-    keys = varied if changed else list(points[0])  # a search moved what the trials began with
+    keys = varied if changed else list(points[0])  # after a search has changed values, show the final ones
     if hosts.is_primary():
         trials.show(job.workdir, found, keys, settings.best_metric, settings.best())
     if best is not None:
@@ -49,7 +61,7 @@ def train(job: Job, made: trials.Members, points: Sequence[Point], search: sweep
 
 
 def _row(outcome: sweep.Outcome, point: Point, made: trials.Members) -> dict[str, Any]:
-    """What the table says of a trial."""
+    """Returns a trial's row of the table: its point, how it ended, its final hyperparameters and metrics."""
     varied = {name: value for name, value in outcome.hparams.items() if name in made.members[0].hparams}
     metrics = {name: value for name, value in outcome.metrics.items() if name not in ("step", "images")}
     facts = {"status": outcome.status, "step": outcome.step, "images": outcome.images}
@@ -57,24 +69,31 @@ def _row(outcome: sweep.Outcome, point: Point, made: trials.Members) -> dict[str
 
 
 def wished(wish: str, members: Sequence[int]) -> list[int]:
-    """The members that are wished for by name; all or none where no name is.
+    """Returns the member ids that `--export` lists: all ids for `all`, none for `best` and `none`.
+
+    Args:
+      wish: value of `--export`.
+      members: ids of the members that can be exported.
+
+    Returns:
+      The ids.
 
     Raises:
-      InvalidInputError: for one that is not among them.
+      InvalidInputError: for an id that is not in `members`.
     """
     if wish in ("best", "none", "all"):
         return list(members) if wish == "all" else []
     words = [word.strip() for word in wish.split(",")]
     if unknown := [word for word in words if not word.isdigit() or int(word) not in members]:
         raise InvalidInputError(
-            f"--export={wish}: {', '.join(unknown)} is no trial that has a state; expected best, all, none, or some of "
-            f"{', '.join(map(str, members)) or 'those that have: there are none'}"
+            f"--export={wish}: {', '.join(unknown)} is not a trial that can be exported; expected best, all, none, or "
+            f"ids among {', '.join(map(str, members)) or 'those with a saved state: there are none'}"
         )
     return [int(word) for word in words]
 
 
 def _to_export(job: Job, outcomes: Sequence[sweep.Outcome], settings: runtime.Experiment) -> list[int]:
-    """The trials that are wished for and are not runs of their own yet, or were when they had done less."""
+    """Returns the requested trials that have not been exported yet, or only at an earlier step."""
     rows = [{"status": one.status, "images": one.images, **one.metrics} for one in outcomes]
     best = sweep.best(rows, settings.best_metric, settings.best()) if job.wish == "best" else None
     known = [outcome.member for outcome in outcomes if outcome.step > 0]
@@ -88,9 +107,17 @@ def _to_export(job: Job, outcomes: Sequence[sweep.Outcome], settings: runtime.Ex
 
 
 def export(job: Job, made: trials.Members, outcomes: Sequence[sweep.Outcome], points: Sequence[Point]) -> None:
-    """Makes ordinary runs of the trials that are wished for."""
+    """Makes ordinary runs of the trials that `job.wish` requests, each in a workdir of its own.
+
+    Args:
+      job: the sweep.
+      made: the trials as members of a population.
+      outcomes: how each member ended, from `train`.
+      points: the point of each trial.
+    """
+    # Process 0 decides: all processes must restore and save the same members, in the same order.
     chosen = hosts.decide("export", lambda: _to_export(job, outcomes, made.experiment), job.watchdog.patience)
-    configs = {index: trials.configured(job.config, points[index]) for index in chosen}
+    configs = {index: runs.with_values(job.config, points[index]) for index in chosen}
     for index, config in configs.items():
         if hosts.is_primary():
             runs.claim(trials.directory(job.workdir, index), job.path, config)
@@ -100,4 +127,4 @@ def export(job: Job, made: trials.Members, outcomes: Sequence[sweep.Outcome], po
     )  # fmt: skip
     for index in chosen:
         release(trials.directory(job.workdir, index))
-        log(f"member {index} is a run of its own in {trials.directory(job.workdir, index)}")
+        log(f"member {index} is exported as a run of its own: {trials.directory(job.workdir, index)}")

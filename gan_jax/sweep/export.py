@@ -1,4 +1,4 @@
-"""A member of a population as a run of its own, which can be sampled, evaluated and continued like any other."""
+"""Export of population members as ordinary runs, which can be sampled, evaluated and continued like any other."""
 
 import json
 import pathlib
@@ -30,19 +30,20 @@ def export(
     directory: Callable[[int], pathlib.Path],
     own: Callable[[int], runtime.Experiment],
 ) -> None:
-    """Writes the last states of members as checkpoints of ordinary runs; every process of a run calls it.
+    """Writes the last states of members as checkpoints of ordinary runs; every process must call it.
 
     Args:
-      experiment: of all members, as they were trained.
-      source: its data.
-      members: as they were trained, by id.
-      outcomes: of those that are wanted, from `train_population`.
-      workdir: of the population.
-      directory: the workdir that a member's run gets its checkpoint, its log and `data.json` in.
-      own: the experiment that a member is when it runs alone.
+      experiment: the experiment that the population was trained with.
+      source: data source of the experiment.
+      members: all members of the population, by id.
+      outcomes: outcomes of the members to export, from `train_population`.
+      workdir: workdir of the population.
+      directory: `member id -> workdir` of its run; the checkpoint, the log and `data.json` are written there.
+      own: `member id -> experiment` of its run.
 
     Raises:
-      InvalidInputError: for a member that has no state but its first, or checkpoints that cannot be read.
+      InvalidInputError: for a member at step 0, which diverged in its first iterations, or checkpoints that cannot be
+        read.
     """
     early = [outcome.member for outcome in outcomes if outcome.step == 0]
     if early:
@@ -50,7 +51,7 @@ def export(
     for generation in sorted({outcome.generation for outcome in outcomes}):
         home = generation_directory(workdir, generation)
         slots = json.loads((home / "slots.json").read_text())
-        mesh = programs.make_trial_mesh(1, slots=len(slots))
+        mesh = programs.make_trial_mesh(1, slots=len(slots))  # one device; several processes take all of theirs
         start = programs.build_start(experiment, source, members, slots, mesh)
         with runtime.Checkpointer(home, keep_last=1, about=about(experiment), read_only=True) as checkpointer:
             carried = checkpointer.restore(max(checkpointer.steps(), default=0), start.abstract)

@@ -1,4 +1,4 @@
-"""Where members' numbers go: a log and a result for each."""
+"""Logs and results of the members of a population, one file of each per member."""
 
 import dataclasses
 import json
@@ -13,18 +13,18 @@ RUNNING, DONE, PRUNED, DIVERGED, STOPPED = "running", "done", "pruned", "diverge
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How a member ended; also its `result.json`.
+    """How a member ended; also the content of its `result.json`.
 
     Attributes:
-      member: its id.
+      member: id of the member.
       status: `done`, `pruned` by the search, `diverged`, `stopped` with the population by a signal, or `running`.
-      step: iterations done; of a diverged member, those until its last finite state.
+      step: iterations done; for a diverged member, iterations until its last finite state.
       images: iterations times batch size.
-      seed: its own.
-      hparams: at the end.
-      metrics: the last line of its log.
-      generation: which of `population/` has its state.
-      state_sha256: of that, as of a run of its own; empty of one that is running.
+      seed: seed of the member.
+      hparams: final values of all runtime hyperparameters.
+      metrics: the last line of the member's log.
+      generation: number of the directory in `population/` whose checkpoint holds the member's state.
+      state_sha256: hash of that state, equal to the hash of a run of its own; empty until the member has ended.
     """
 
     member: int
@@ -39,11 +39,11 @@ class Outcome:
 
 
 class Logs:
-    """Logs of all members; `writes` is whether this process keeps them.
+    """Logs of all members. Every process has one; only the process with `writes=True` writes files.
 
     Attributes:
-      last: of each member, the last line.
-      outcomes: of each member that has ended.
+      last: last log line of each member.
+      outcomes: outcome of each member that has ended.
     """
 
     def __init__(self, workdir: pathlib.Path, members: int, *, writes: bool) -> None:
@@ -52,11 +52,11 @@ class Logs:
         self.outcomes: dict[int, Outcome] = {}
 
     def directory(self, member: int) -> pathlib.Path:
-        """Of a member."""
+        """Returns the directory of a member's log and result."""
         return self.workdir / "members" / f"{member:05d}"
 
     def finished(self, steps: int) -> list[Outcome] | None:
-        """The results of a population that has come to its end after so many iterations; else None."""
+        """Returns all results if every member is pruned, diverged, or done after `steps` iterations; else None."""
         paths = [self.directory(member) / "result.json" for member in self.last]
         if not all(path.exists() for path in paths):
             return None
@@ -65,7 +65,13 @@ class Logs:
         return found if ended else None
 
     def recall(self, step: int, generation: int) -> None:
-        """Continues after a step of a generation: what came later is taken back."""
+        """Restores the logs as they were at a checkpoint: later log lines, decisions and results are removed.
+
+        Args:
+          step: step of the checkpoint.
+          generation: generation of the checkpoint. Only results of earlier generations are kept: the training loop
+            finds the members that ended in this one again, from the checkpoint.
+        """
         for member in self.last:
             lines = read_lines(self.directory(member) / "metrics.jsonl")
             kept = [line for line in lines if line["step"] <= step]
@@ -84,16 +90,16 @@ class Logs:
             _rewrite(decisions, lines, [line for line in lines if line["step"] <= step])
 
     def report(self, member: int, record: dict[str, Any]) -> None:
-        """One line of a member's log, on disk when this returns."""
+        """Appends a line to a member's log; it is on disk when this returns."""
         self.last[member] = record
         self._append(self.directory(member) / "metrics.jsonl", record)
 
     def decision(self, record: dict[str, Any]) -> None:
-        """One line of `decisions.jsonl`."""
+        """Appends a line to `decisions.jsonl`."""
         self._append(self.workdir / "decisions.jsonl", record)
 
     def end(self, outcome: Outcome) -> None:
-        """A member's result."""
+        """Records how a member ended, and writes its `result.json`."""
         self.outcomes[outcome.member] = outcome
         if self._writes:
             self.directory(outcome.member).mkdir(parents=True, exist_ok=True)
@@ -109,7 +115,7 @@ class Logs:
 
 
 def read_lines(path: pathlib.Path) -> list[dict[str, Any]]:
-    """The lines of a JSON-lines file, but for a last one that was written in part; none of a file that is not there."""
+    """Reads a JSON-lines file without an incomplete last line; returns no lines if the file does not exist."""
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
@@ -118,12 +124,12 @@ def read_lines(path: pathlib.Path) -> list[dict[str, Any]]:
 def _read_outcome(path: pathlib.Path) -> Outcome | None:
     try:
         return Outcome(**json.loads(path.read_text()))
-    except FileNotFoundError:  # or taken back by process 0 at this very moment
+    except FileNotFoundError:  # absent, or just deleted by process 0, which may be ahead in `recall`
         return None
 
 
 def _rewrite(path: pathlib.Path, lines: list[dict[str, Any]], kept: list[dict[str, Any]]) -> None:
-    """Takes lines back, in one piece; also what is left of one that was not written whole."""
+    """Replaces a file atomically by the kept lines, if lines are to be dropped or the last one is incomplete."""
     if path.exists() and (len(kept) < len(lines) or not path.read_text().endswith("\n")):
         with replacing(path) as file:
             file.writelines(json.dumps(line) + "\n" for line in kept)

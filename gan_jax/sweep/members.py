@@ -1,9 +1,9 @@
-"""A population compiled: every member's own parameters, data order and hyperparameters, in one program.
+"""Compilation of a population: members with their own parameters, data order and hyperparameters, in one program.
 
-Members lie on the mesh axis `trial`. Each device runs its own (`jax.shard_map`), several of them by `jax.vmap` (on
-CPUs as many as the caches hold), so that no value of one member can reach another, and nothing is sent between devices.
-They share the iteration, so that what happens every k-th iteration stays a condition, which `vmap` would otherwise turn
-into doing both.
+The arrays of all members are stacked, in slots, along the mesh axis `trial`. Each device runs its own members
+(`jax.shard_map`), several of them side by side with `jax.vmap` (on CPUs as many as fit the caches). So no value of one
+member can reach another, and nothing is sent between devices. All members share one iteration counter. If it were
+stacked, `vmap` would turn a condition on it (such as a penalty every k-th iteration) into computing both branches.
 """
 
 import dataclasses
@@ -29,19 +29,19 @@ from gan_jax.runtime.health import all_finite
 from gan_jax.runtime.program import Start, init_state, start_accumulator
 from gan_jax.types import InvalidInputError
 
-Carried = dict[str, PyTree]  # see `Population.init`
-EMPTY = -1  # the id of a slot without a member
-_CPU_BYTES = 2**21  # about what a core's caches hold beside the activations
-_SHARED = "state.step"  # what all members have in common
+Carried = dict[str, PyTree]  # state, window, member, alive, frozen_at, diverged: see `build_start`
+EMPTY = -1  # member id of an empty slot
+_CPU_BYTES = 2**21  # bytes of state that about fit a core's caches beside the activations
+_SHARED = "state.step"  # the one array that all members share, without an axis of members
 
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-    """What a member has of its own.
+    """The seed and the hyperparameters of one member.
 
     Attributes:
-      seed: of parameters, latents and data order, as `Experiment.seed`.
-      hparams: by the names of `core.get_hparams`; what is not named is as the game has it.
+      seed: seed of parameters, latents and data order, like `Experiment.seed`.
+      hparams: values of hyperparameters, by the names of `core.get_hparams`; those not named keep the game's values.
     """
 
     seed: int
@@ -50,17 +50,17 @@ class Member:
 
 @dataclasses.dataclass(frozen=True)
 class Population:
-    """A program for so many slots.
+    """A compiled program that trains all slots.
 
     Attributes:
-      run: `(carried, data, inputs) -> carried`, `length` iterations; donates nothing, since a member that diverges
-        keeps what it had before them.
-      data: constant arrays, on the devices.
-      stream: from a start step on, what each dispatch is sent.
-      mesh: of the axis `trial`.
+      run: `(carried, data, inputs) -> carried`, runs `length` iterations. It donates no buffers: a member that diverges
+        keeps the state from before the dispatch.
+      data: constant arrays (data sets, frozen networks), on the devices.
+      stream: `start step -> iterator` of the inputs of each dispatch, on the devices.
+      mesh: mesh with the axis `trial`.
       length: iterations of one dispatch.
-      compile_seconds: what compiling took.
-      text: the compiled program, for those who look for collectives.
+      compile_seconds: compile time in seconds.
+      text: returns the text of the compiled program, in which tests look for collectives.
     """
 
     run: Callable[..., Carried]
@@ -73,18 +73,18 @@ class Population:
 
 
 def make_trial_mesh(members: int, devices: Sequence[jax.Device] | None = None, *, slots: int = 0) -> Mesh:
-    """Devices on the axis `trial`.
+    """Makes a mesh of devices along the axis `trial`.
 
     Args:
-      members: no more devices than these, in a process alone; several processes take all they have.
-      devices: those there are; all by default.
-      slots: a number that the devices must divide, such as that of a checkpoint; 0 for any.
+      members: upper bound of the number of devices in a process alone. Several processes always use all their devices.
+      devices: available devices; all by default.
+      slots: number of slots that the number of devices must divide, such as that of a checkpoint; 0 for no constraint.
 
     Returns:
       The mesh.
 
     Raises:
-      InvalidInputError: where the devices of several processes don't divide `slots`.
+      InvalidInputError: if there are several processes, and the number of their devices does not divide `slots`.
     """
     devices = list(jax.devices() if devices is None else devices)
     if jax.process_count() > 1:
@@ -100,15 +100,16 @@ def make_trial_mesh(members: int, devices: Sequence[jax.Device] | None = None, *
 
 
 def num_slots(members: int, mesh: Mesh) -> int:
-    """As many on each device as on any other."""
+    """Returns the number of slots: `members` rounded up to a multiple of the number of devices."""
     return math.ceil(members / mesh.size) * mesh.size
 
 
 def check_members(experiment: Experiment, source: Source, members: Sequence[Member]) -> None:
-    """Refuses hyperparameters that the game has not.
+    """Checks that the members can be trained as one population.
 
     Raises:
-      InvalidInputError: for no member, a name that is unknown or not of all members, or a value that is no number.
+      InvalidInputError: if there are no members, `fsdp` is not 1, a hyperparameter is unknown or not set by all
+        members, only one of a scheduled hyperparameter and its start is set, or a value is not finite.
     """
     if not members:
         raise InvalidInputError("a population needs one member or more")
@@ -119,14 +120,14 @@ def check_members(experiment: Experiment, source: Source, members: Sequence[Memb
     for index, member in enumerate(members):
         if set(member.hparams) != names:
             raise InvalidInputError(
-                f"member {index} sets {sorted(member.hparams)}, and member 0 sets {sorted(names)}: all set the same"
+                f"member {index} sets {sorted(member.hparams)}, and member 0 {sorted(names)}: all must set the same"
             )
         for name in experiment.game.shown:
             own = sorted(x for x in known if x.startswith(f"{name}_"))
             if own and (name in names) != (f"{name}_start" in names):
                 raise InvalidInputError(
-                    f"member {index}: {name!r} moves by itself, and begins at '{name}_start': set both or neither (its "
-                    f"schedule has {', '.join(own)})"
+                    f"member {index}: {name!r} follows a schedule that begins at '{name}_start': set both or neither "
+                    f"(the schedule has {', '.join(own)})"
                 )
         for name, value in member.hparams.items():
             if name not in known:
@@ -140,7 +141,7 @@ def check_members(experiment: Experiment, source: Source, members: Sequence[Memb
 
 
 def _per_member(tree: PyTree) -> PyTree:
-    """For each leaf of what is carried: 0 where it is stacked, None for the iteration, which all share."""
+    """Returns the axis of members of each leaf: 0 if it is stacked, None for the iteration, which all members share."""
     return jax.tree_util.tree_map_with_path(lambda path, leaf: None if path_name(path) == _SHARED else 0, tree)
 
 
@@ -153,7 +154,7 @@ def _is_none(x: Any) -> bool:
 
 
 def _leaves(axes: PyTree, tree: PyTree) -> list[int | None]:
-    """The axis of each leaf of the tree; an axis may stand for all leaves of a part."""
+    """Returns the axis of members of each leaf of `tree`; `axes` is a tree prefix: one axis may stand for a subtree."""
     repeated = jax.tree.map(lambda axis, part: [axis] * len(jax.tree.leaves(part)), axes, tree, is_leaf=_is_none)
     return jax.tree.leaves(repeated, is_leaf=_is_none)
 
@@ -165,19 +166,22 @@ def _specs(axes: PyTree) -> PyTree:
 def build_start(
     experiment: Experiment, source: Source, members: Sequence[Member], slots: Sequence[int], mesh: Mesh
 ) -> Start:
-    """How members begin.
+    """Builds the initial state of a population, stacked over its slots.
+
+    It is a dict of `state`, `window` (the metric accumulator), and one entry per slot of `member` (member id), `alive`
+    (whether the slot trains), `frozen_at` (the step of a member that does not train any more) and `diverged`.
 
     Args:
-      experiment: of all members, but for what `members` says.
-      source: its data.
-      members: all there are, by id.
-      slots: the ids of those in this program; `EMPTY` where there is none.
-      mesh: from `make_trial_mesh`.
+      experiment: experiment that all members share, except for seed and hyperparameters.
+      source: data source of the experiment.
+      members: all members, by id.
+      slots: member id of each slot of this program; `EMPTY` for an empty slot.
+      mesh: mesh from `make_trial_mesh`.
 
     Returns:
-      The start.
+      The start: the function that makes the initial state, and its shapes, dtypes and shardings.
     """
-    held = [members[max(slot, 0)] for slot in slots]
+    held = [members[max(slot, 0)] for slot in slots]  # an empty slot trains a copy of member 0, which is discarded
     ids = np.asarray(slots, np.int32)
     values = {name: np.asarray([x.hparams[name] for x in held], np.float32) for name in held[0].hparams}
     keys = jnp.stack([jax.random.key(member.seed) for member in held])
@@ -193,7 +197,7 @@ def build_start(
         facts = {"member": jnp.asarray(ids), "alive": jnp.asarray(ids != EMPTY), "frozen_at": nothing}
         return made | facts | {"diverged": nothing > 0}
 
-    init = jax.jit(init, inline=True)  # traced once, for shapes and program
+    init = jax.jit(init, inline=True)  # so that it is traced once, for the shapes here and the program below
     shapes = jax.eval_shape(init, keys, values)
     axes = _per_member(shapes)
     shardings = jax.tree.map(lambda axis: NamedSharding(mesh, _spec(axis)), axes, is_leaf=_is_none)
@@ -211,19 +215,19 @@ def build_population(
     start: Start,
     step: int = 0,
 ) -> Population:
-    """Compiles a population.
+    """Compiles the training program of a population.
 
     Args:
-      experiment: as for `build_start`, like the next four.
-      source: what seeds don't change of it is on the devices once.
-      members: see there.
-      slots: see there.
-      mesh: see there.
-      start: from `build_start`.
+      experiment: experiment that all members share, except for seed and hyperparameters.
+      source: data source of the experiment. Arrays that do not depend on the seed are on the devices once.
+      members: all members, by id.
+      slots: member id of each slot of this program; `EMPTY` for an empty slot.
+      mesh: mesh from `make_trial_mesh`.
+      start: start from `build_start` with the same arguments.
       step: the iteration to continue from; see `Experiment.dispatch_length`.
 
     Returns:
-      The program.
+      The compiled program.
     """
     length, size = experiment.dispatch_length(step), experiment.batch_size
     draws = core.batches_per_iteration(experiment.game, experiment.update_rule)
@@ -257,10 +261,11 @@ def build_population(
 
 
 def _together(start: Start, slots: int, mesh: Mesh) -> int:
-    """How many of a device's members take a dispatch side by side: on CPUs as many as the caches hold, elsewhere all.
+    """Returns how many members of a device run a dispatch side by side; the other members of the device run after them.
 
-    The rest wait for the next turn. On CPUs more members at once gain nothing but for small ones, whose operations are
-    too short for a core: `docs/speed.md` has figures.
+    On CPUs it is the largest divisor of the device's number of members such that their states fit the caches; on other
+    platforms it is all. On CPUs more members at once gain nothing, except for small ones, whose operations are too
+    short to fill a core: `docs/speed.md` has figures.
     """
     members = slots // mesh.size
     if mesh.devices.flat[0].platform != "cpu":
@@ -270,7 +275,10 @@ def _together(start: Start, slots: int, mesh: Mesh) -> int:
 
 
 def _advance(scan: Callable[..., Any], axes: PyTree, data_axes: PyTree, group: int) -> Callable[..., Carried]:
-    """A dispatch of one device's members, `group` at a time: those not finite after it stay as they were before."""
+    """Returns the function that runs a dispatch of one device's members, `group` members at a time.
+
+    Members that are not finite after the dispatch keep the state from before it.
+    """
 
     def advance(carried: Carried, data: PyTree, inputs: PyTree) -> Carried:
         both = axes["state"], axes["window"]
@@ -279,6 +287,7 @@ def _advance(scan: Callable[..., Any], axes: PyTree, data_axes: PyTree, group: i
         shared = [axis is None for axis in _leaves((*both, data_axes, 0), args)]
         own = [leaf for leaf, is_shared in zip(leaves, shared, strict=True) if not is_shared]
 
+        # Shared leaves are closed over, not mapped: the iteration is not batched, so conditions on it stay conditions.
         def advance_one(own: list[jax.Array]) -> PyTree:
             rest = iter(own)
             whole = [leaf if is_shared else next(rest) for leaf, is_shared in zip(leaves, shared, strict=True)]
@@ -300,12 +309,16 @@ def _advance(scan: Callable[..., Any], axes: PyTree, data_axes: PyTree, group: i
 
 
 def _select(alive: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
-    """The new of those alive, the old of the others."""
+    """Selects `new` for members that are alive, `old` for the others; arrays have a leading axis of members."""
     return jnp.where(alive.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
 
 
 def _stack_data(parts: Sequence[PyTree], mesh: Mesh) -> tuple[PyTree, PyTree]:
-    """Each slot's constants, stacked where slots differ, once where all have the same object; and which is which."""
+    """Puts the slots' constants on the devices, and returns them with the axis of members of each leaf.
+
+    A leaf that is the same object in all slots is kept once (axis None). Any other leaf, and every key, is stacked
+    (axis 0).
+    """
     leaves = [jax.tree.leaves(part) for part in parts]
     structure = jax.tree.structure(parts[0])
     stacked, axes = [], []
@@ -325,13 +338,13 @@ def _stack_data(parts: Sequence[PyTree], mesh: Mesh) -> tuple[PyTree, PyTree]:
 
 
 def _local_slots(mesh: Mesh, slots: int) -> list[int]:
-    """Those whose members train on a device of this process."""
+    """Returns the slots whose members train on a device of this process."""
     per, here = slots // mesh.size, jax.process_index()
     return [i for i in range(slots) if mesh.devices.flat[i // per].process_index == here]
 
 
 def _put_stacked(parts: dict[int, PyTree], slots: int, mesh: Mesh) -> PyTree:
-    """What each slot of this process is sent, as one array over all devices."""
+    """Makes global arrays over all devices from the inputs of this process's slots."""
     sharding = NamedSharding(mesh, _spec(0))
 
     def put(*leaves: np.ndarray) -> jax.Array:
@@ -346,7 +359,7 @@ def _put_stacked(parts: dict[int, PyTree], slots: int, mesh: Mesh) -> PyTree:
 
 
 def member_state(carried: Carried, slot: int, mesh: Mesh) -> core.GANState:
-    """A member's state as a run of its own has it, whole on every device of the population; all processes call it."""
+    """Returns a member's state as that of an ordinary run, replicated on the mesh; all processes must call it."""
     return _taking(mesh)(carried["state"], carried["alive"], carried["frozen_at"], jnp.int32(slot))
 
 
@@ -363,17 +376,17 @@ def _taking(mesh: Mesh) -> Callable[..., core.GANState]:
 def rearranged(
     carried: Carried, sources: Sequence[int], mesh: Mesh, hparams: Mapping[str, np.ndarray], *, keys: bool
 ) -> Carried:
-    """What is carried, with slots filled from others.
+    """Fills slots with copies of other slots, and sets their hyperparameters.
 
     Args:
-      carried: on the mesh of the old slots.
-      sources: for each new slot the one that it is filled from.
-      mesh: of the new slots.
-      hparams: by name, of each new slot.
-      keys: whether the root keys go along; without, there must be as many slots as before.
+      carried: arrays of the old slots, on their mesh.
+      sources: for each new slot, the old slot that it is copied from.
+      mesh: mesh of the new slots.
+      hparams: by name, the values of all new slots.
+      keys: whether root keys are copied too. If not, each slot keeps its own, and the number of slots must not change.
 
     Returns:
-      It, on `mesh`.
+      The arrays of the new slots, on `mesh`.
     """
     before = carried["alive"].sharding.mesh
     index = jnp.asarray(sources, jnp.int32)
@@ -386,5 +399,6 @@ def rearranged(
 
     shapes = jax.eval_shape(take, carried, index, dict(hparams))
     shardings = jax.tree.map(lambda axis: NamedSharding(mesh, _spec(axis)), _per_member(shapes), is_leaf=_is_none)
+    # A program runs on one mesh: where the mesh changes, its results are replicated on the old one, and then moved.
     placed = shardings if mesh == before else NamedSharding(before, PartitionSpec())
     return jax.device_put(jax.jit(take, out_shardings=placed)(carried, index, dict(hparams)), shardings)

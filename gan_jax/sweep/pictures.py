@@ -1,4 +1,4 @@
-"""What a sweep found, as pictures: parallel coordinates, the metric against each key, curves and survival, lineage."""
+"""Pictures of a sweep: parallel coordinates, the metric against each key, learning curves, survival, lineage."""
 
 import math
 import pathlib
@@ -16,17 +16,17 @@ _LOST = ("pruned", "diverged", "failed")
 
 
 def draw(workdir: pathlib.Path, rows: Sequence[Row], keys: Sequence[str], metric: str, mode: str) -> list[pathlib.Path]:
-    """Draws what there is to see of a sweep.
+    """Draws the pictures of a sweep for which there are data.
 
     Args:
-      workdir: of the sweep; gets `sweep.png`, `curves.png` and, after population-based training, `lineage.png`.
-      rows: of its table.
-      keys: what varies.
-      metric: that it goes by.
-      mode: whether the `min` or the `max` of it is best.
+      workdir: workdir of the sweep; gets `sweep.png`, `curves.png` and, after population-based training, `lineage.png`.
+      rows: rows of the table of results.
+      keys: columns with the values that vary.
+      metric: metric by which trials are compared.
+      mode: whether the `min` or the `max` of the metric is best.
 
     Returns:
-      The pictures.
+      The paths of the pictures.
     """
     from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import
 
@@ -66,7 +66,7 @@ def _save(figure: Any, path: pathlib.Path) -> pathlib.Path:
 
 
 def _log(workdir: pathlib.Path, row: Row) -> list[dict[str, Any]]:
-    """Of a trial that was a member of a population, of this sweep or of a study, or a run of its own."""
+    """Reads the log of a trial: a member of a population (of this sweep or of a study), or a run of its own."""
     first, trial = row.get("population"), row["trial"]
     if first is not None:
         return read_lines(workdir / f"populations/{first:05d}/members/{trial - first:05d}/metrics.jsonl")
@@ -75,13 +75,13 @@ def _log(workdir: pathlib.Path, row: Row) -> list[dict[str, Any]]:
 
 
 def _is_log(values: Sequence[Any]) -> bool:
-    """Whether numbers span so much that their logarithms are what to look at."""
+    """Whether values are positive numbers that span more than a factor of 10, and so need a logarithmic axis."""
     numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in values)
     return numbers and min(values) > 0 and max(values) / min(values) > 10
 
 
 def _places(values: Sequence[Any]) -> tuple[np.ndarray, list[str]]:
-    """Where values lie between 0 and 1 on an axis, and what its lower and its upper end are."""
+    """Scales values to [0, 1] for an axis; returns them with the labels of its ends. Text is placed in sorted order."""
     if not all(isinstance(x, int | float) and not isinstance(x, bool) for x in values):
         words = sorted({str(x) for x in values})
         return np.array([words.index(str(x)) / max(1, len(words) - 1) for x in values]), [words[0], words[-1]]
@@ -118,7 +118,7 @@ def _against(axes: Any, rows: Sequence[Row], known: Sequence[Row], key: str, met
         if some:
             axes.scatter([row[key] for row in some], [row[metric] for row in some], marker=marker, label=status)
     lost = [row[key] for row in rows if row["status"] == DIVERGED]
-    if lost:  # they have no value: on the upper edge
+    if lost:  # without a value of the metric, drawn on the upper edge
         axes.scatter(lost, [1.0] * len(lost), marker="x", color="red", label=DIVERGED, clip_on=False,
                      transform=axes.get_xaxis_transform())  # fmt: skip
     if _is_log([row[key] for row in rows]):
@@ -143,13 +143,13 @@ def _curves(axes: Any, logs: Mapping[int, Sequence[Row]], rows: Sequence[Row], m
 
 
 def survival(axes: Any, lost: Sequence[tuple[int, str]], trials: int, last: int) -> None:
-    """How many trials were left after so many images; those that have not ended count as going on.
+    """Draws the number of trials left against images; trials that have not ended count as left.
 
     Args:
-      axes: to draw in.
-      lost: images and status of each trial that did not train to its end, in order.
-      trials: that there are.
-      last: images of the longest.
+      axes: axes to draw in.
+      lost: images and status of each trial that did not train to its end, by increasing images.
+      trials: number of all trials.
+      last: images of the longest trial.
     """
     left = range(trials, trials - len(lost) - 1, -1)
     axes.stairs(left, [0, *(images for images, _ in lost), last], baseline=None, color="C3")
@@ -167,7 +167,7 @@ def survival(axes: Any, lost: Sequence[tuple[int, str]], trials: int, last: int)
 
 
 def _lineage(figure: Any, logs: Mapping[int, Sequence[Row]], decisions: Sequence[Row], metric: str) -> None:
-    """A line for each member, coloured by the metric, and an arrow wherever one became a copy of another."""
+    """Draws a line for each member, with points coloured by the metric, and an arrow from each copy to its parent."""
     axes = figure.add_subplot()
     points = [
         (line["images"], member, line[metric])

@@ -1,8 +1,9 @@
-"""Training a population: members in one program, each with a log of its own; searches prune, copy and perturb them.
+"""Training of a population: members in one program, each with its own log; searches prune, copy and perturb them.
 
-In `workdir`: `population/000/` holds checkpoints of all members at once; after a repacking, when fewer go on,
-`population/001/` and so on hold those of the smaller program, and the last checkpoint before stays for good, so that
-the state of every member can be had. `members/00000/` has the log of member 0, and how it ended.
+In `workdir`, `population/000/` holds checkpoints of all members together. When only few members still train, they are
+packed into a smaller program, whose checkpoints are in `population/001/`, and so on. These directories are called
+generations. The last checkpoint of a generation is never deleted, so the state of every member stays available.
+`members/00000/` has the log and the result of member 0.
 """
 
 import contextlib
@@ -43,12 +44,12 @@ from gan_jax.types import InvalidInputError
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
-    """What a search wants done.
+    """The decision of a search at one step.
 
     Attributes:
       pruned: ids of the members that end here.
-      copies: for each member that is to become another: that one.
-      hparams: new values of those members.
+      copies: `{child: parent}`, ids of members that become copies of others.
+      hparams: new hyperparameter values, by member id and name; set after the copies are made.
     """
 
     pruned: Sequence[int] = ()
@@ -57,20 +58,29 @@ class Decision:
 
 
 class Search(Protocol):
-    """Decides, at certain iterations, what becomes of the members; a pure function of what it is given.
+    """Protocol of a search, which prunes, copies and changes members at certain iterations; a pure function.
 
     Attributes:
-      replaces_diverged: whether those that have diverged may become copies of others: then they keep their slots.
+      replaces_diverged: whether diverged members may become copies of others. If so, they keep their slots.
     """
 
     @property
     def replaces_diverged(self) -> bool: ...
 
     def due(self, step: int) -> bool:
-        """Whether it decides after so many iterations, which a report must come after."""
+        """Whether the search decides after `step` iterations; a report must be due then too."""
 
     def decide(self, step: int, scores: Mapping[int, float], hparams: Mapping[int, Mapping[str, float]]) -> Decision:
-        """What to do, from scores (more is better) and hyperparameters; members without a score have diverged."""
+        """Decides what becomes of the members.
+
+        Args:
+          step: iterations done.
+          scores: score of each member that trains; more is better.
+          hparams: hyperparameters that vary, of the members that train or have diverged; the latter have no score.
+
+        Returns:
+          The decision.
+        """
 
 
 @arguments(say="log")
@@ -89,29 +99,31 @@ def train_population(
 ) -> list[Outcome]:
     """Trains a population to its end, from the newest checkpoint in `workdir` if there is one.
 
-    A member does what a run of its own with its seed and hyperparameters does, up to rounding. One that is not finite
-    is frozen as it was before that dispatch; the others don't notice. When so few train that half of the slots would
-    do, they are packed into a smaller program, unless the search replaces those that have diverged. Stopping and
-    continuing changes nothing.
+    A member computes the same as a run of its own with its seed and hyperparameters, up to rounding. A member that is
+    not finite is frozen in its state from before that dispatch; the other members are not affected. When half of the
+    slots are enough for the members that train, they are packed into a smaller program, unless the search replaces
+    diverged members. A run that is stopped and continued gives the same results as one that is not.
 
     Args:
-      experiment: of all members; its seed is not used, and there are no rollbacks. Its `best_metric` is what members
-        are compared by.
-      members: what each has of its own.
+      experiment: experiment that all members share. Its seed is not used, and there are no rollbacks. Members are
+        compared by its `best_metric`.
+      members: seed and hyperparameters of each member.
       workdir: gets `population/`, `members/`, `members.json` and `decisions.jsonl`.
-      search: may prune and change members; none by default.
-      log: gets the messages for the person watching.
+      search: search that may prune and change members; none by default.
+      log: gets the progress messages.
       stop: asks for a stop; by default SIGTERM and SIGINT do.
-      watchdog: ends the process when a dispatch does not end.
-      devices: those to use; all by default.
-      watch: is called in the first process after every report, with how each member is; those that train are `running`.
-      evaluation_cache: directory of what metrics of samples need; `workdir/evaluation` by default.
+      watchdog: ends the process when a dispatch hangs.
+      devices: devices to use; all by default.
+      watch: is called on process 0 after every report, with an outcome for each member. Members that train are
+        `running`.
+      evaluation_cache: directory of classifiers and reference outputs of the metrics, see `runtime.Evaluator`;
+        `workdir/evaluation` by default.
 
     Returns:
-      How each member ended, by id.
+      The outcome of each member, in the order of ids.
 
     Raises:
-      InvalidInputError: for what cannot vary, a workdir of other members, or storage that fails.
+      InvalidInputError: for hyperparameters that cannot vary, a workdir of other members, or storage that fails.
     """
     with contextlib.ExitStack() as stack:
         watchdog = watchdog or stack.enter_context(Watchdog())
@@ -122,12 +134,12 @@ def train_population(
         programs.check_members(experiment, source, members)
         if search is not None and not experiment.best_metric:
             raise InvalidInputError(
-                "best_metric is empty: a search compares members by it; such as best_metric=eval/..."
+                "best_metric is empty: a search compares members by it; set it, such as best_metric=eval/..."
             )
         _note_members(members, workdir, watchdog)
         logs = Logs(workdir, len(members), writes=hosts.is_primary())
         if hosts.decide("results", lambda: logs.finished(experiment.steps) is not None, watchdog.patience):
-            log(f"this population has come to its end before: {workdir / 'members'}")
+            log(f"this population has already finished: results in {workdir / 'members'}")
             return logs.finished(experiment.steps) or []
         mesh, cache = runtime.make_mesh(), evaluation_cache or workdir / "evaluation"
         with jax.set_mesh(mesh):
@@ -139,17 +151,17 @@ def train_population(
 
 
 def generation_directory(workdir: pathlib.Path, number: int) -> pathlib.Path:
-    """Where checkpoints are of the population that was packed so many times."""
+    """Returns the directory of the checkpoints of a generation: the population after it was packed `number` times."""
     return workdir / "population" / f"{number:03d}"
 
 
 def about(experiment: runtime.Experiment) -> dict[str, Any]:
-    """What a population's checkpoints are of, beside their arrays."""
+    """Returns what a population's checkpoints record about the experiment: all of `Experiment.about` but the seed."""
     return {key: value for key, value in experiment.about().items() if key != "seed"}
 
 
 def _note_members(members: Sequence[Member], workdir: pathlib.Path, watchdog: Watchdog) -> None:
-    """Refuses to go on with other members than those that the workdir began with."""
+    """Writes `members.json`; raises if the workdir was begun with other members."""
     path = workdir / "members.json"
     now = [{"seed": x.seed, "hparams": dict(x.hparams)} for x in members]
 
@@ -161,12 +173,12 @@ def _note_members(members: Sequence[Member], workdir: pathlib.Path, watchdog: Wa
         return True
 
     if not hosts.decide("members", note, watchdog.patience):
-        raise InvalidInputError(f"{path} has other members: go on with those, or choose another workdir")
+        raise InvalidInputError(f"{path} has other members: continue with those, or choose another workdir")
 
 
 @dataclasses.dataclass
 class _Trainer:
-    """The loop of a population, from its start or a checkpoint to its end; every process makes it in step."""
+    """The training loop of a population, from step 0 or a checkpoint to the end; all processes run it in lockstep."""
 
     experiment: runtime.Experiment
     members: Sequence[Member]
@@ -181,10 +193,10 @@ class _Trainer:
     evaluator: runtime.Evaluator | None
     watch: Callable[[list[Outcome]], None]
     replaces: bool
-    waiting: set[int] = dataclasses.field(default_factory=set)  # members that have diverged and may be replaced
+    waiting: set[int] = dataclasses.field(default_factory=set)  # diverged members that the search may still replace
 
     def train(self) -> list[Outcome]:
-        """See `train_population`."""
+        """Trains generation after generation to the end; see `train_population`."""
         generation, slots, step = self._newest()
         self.logs.recall(step, generation)
         carried: Carried | None = None
@@ -214,7 +226,7 @@ class _Trainer:
         return runtime.Checkpointer(home, keep_last=1, every=every, about=about(self.experiment))
 
     def _newest(self) -> tuple[int, list[int], int]:
-        """The newest generation that has a whole checkpoint, its slots, and the step; or all members at step 0."""
+        """Finds the newest generation with an undamaged checkpoint, its slots and step; or all members at step 0."""
 
         def generations() -> list[int]:
             kept = (self.workdir / "population").glob("[0-9]*")
@@ -257,7 +269,7 @@ class _Trainer:
         return start, made
 
     def _packed(self, carried: Carried, slots: list[int], start: Start, mesh: Mesh) -> Carried:
-        """What is carried, of the members in these slots alone."""
+        """Moves the members in `slots` into the smaller program; an empty slot gets a copy that does not train."""
         where = {int(member): slot for slot, member in enumerate(on_host(carried["member"])) if member != EMPTY}
         sources = [where.get(member, 0) for member in slots]
         values = {name: on_host(x)[sources] for name, x in core.get_hparams(carried["state"]).items()}
@@ -268,7 +280,11 @@ class _Trainer:
     def _run(
         self, population: Population, checkpointer: runtime.Checkpointer, step: int, carried: Carried, generation: int
     ) -> tuple[str, int, Carried]:
-        """Runs to the end, a signal (`STOPPED`), or until fewer slots would do (`RUNNING`)."""
+        """Runs a generation to the end (`DONE`), a signal (`STOPPED`), or until fewer slots are enough (`RUNNING`).
+
+        Returns:
+          How it ended, iterations done, and the arrays.
+        """
         settings, vote, pace = (
             self.experiment,
             hosts.Vote(population.mesh),
@@ -283,10 +299,11 @@ class _Trainer:
             previous = carried["alive"]
             carried = population.run(carried, population.data, inputs)
             step += population.length
-            jax.block_until_ready(previous)  # one dispatch runs while the next is prepared, and no more
+            jax.block_until_ready(previous)  # at most one dispatch runs while the next is prepared
             checkpointer.check()
             self.watchdog.beat(f"running up to step {step:,}")
             last = step >= settings.steps
+            # `|`, not `or`: every process must make both calls in every dispatch.
             stopping = hosts.preempted() | vote.cast(self.stop.asked)
             if last or step % settings.report_every == 0:
                 self._note_ended(carried, generation)
@@ -311,7 +328,7 @@ class _Trainer:
         raise AssertionError("a data source ended; they are endless")
 
     def _training(self, carried: Carried) -> list[int]:
-        """Members that train, by slot."""
+        """Returns the ids of the members that train, in the order of slots."""
         member, alive = on_host(carried["member"]), on_host(carried["alive"])
         return [int(x) for x, lives in zip(member, alive, strict=True) if lives]
 
@@ -321,12 +338,12 @@ class _Trainer:
         return 2 * len(self._filled(self._training(carried))) <= len(on_host(carried["member"]))
 
     def _note_ended(self, carried: Carried, generation: int) -> None:
-        """Tells of those that don't train any more, and why; those that may yet be replaced have not ended."""
+        """Logs and records the members that stopped training; a diverged member that may be replaced has not ended."""
         member, alive = on_host(carried["member"]), on_host(carried["alive"])
         frozen = {int(one): slot for slot, one in enumerate(member) if one != EMPTY and not alive[slot]}
         if frozen.keys() <= self.logs.outcomes.keys() | self.waiting:
             return
-        for one, outcome in self._outcomes(0, carried, generation).items():
+        for one, outcome in self._outcomes(0, carried, generation).items():  # frozen members have steps of their own
             if one not in frozen or one in self.waiting:
                 continue
             waits = self.replaces and outcome.status == DIVERGED
@@ -343,7 +360,7 @@ class _Trainer:
         self.logs.end(dataclasses.replace(outcome, state_sha256=digest))
 
     def _outcomes(self, step: int, carried: Carried, generation: int) -> dict[int, Outcome]:
-        """Of the members in the slots that have not ended before: at this step, or where they were frozen."""
+        """Returns current outcomes, by id, of members that have not ended; a frozen member's step is `frozen_at`."""
         values = {name: on_host(x) for name, x in core.get_hparams(carried["state"]).items()}
         member, alive, diverged, at = (on_host(carried[x]) for x in ("member", "alive", "diverged", "frozen_at"))
         found = {}
@@ -365,7 +382,7 @@ class _Trainer:
             self._end(ended, member.index(one), carried)
 
     def _report(self, population: Population, step: int, carried: Carried, pace: Pace) -> None:
-        """A line in the log of each member that trains, and one for the person watching."""
+        """Evaluates each member that trains, adds a line to its log, and prints a line about the population."""
         member, accumulator = on_host(carried["member"]), jax.tree.map(on_host, carried["window"])
         training, settings = self._training(carried), self.experiment
         moved = {name: on_host(values) for name, values in moving(settings.game, carried["state"]).items()}
@@ -393,25 +410,25 @@ class _Trainer:
         return f"  best {name} {self.logs.last[best][name]:.4g} of member {best}"
 
     def _scores(self, members: Sequence[int]) -> dict[int, float]:
-        """The objective's last values, more is better; least where one is not finite, such as KL of no modes."""
+        """Returns last values of `best_metric`, signed so that more is better; -inf if not finite (KL of no modes)."""
         name, sign = self.experiment.best_metric, -1.0 if self.experiment.best() == "min" else 1.0
         values = {x: sign * self.logs.last[x][name] for x in members if name and name in self.logs.last[x]}
         return {x: value if math.isfinite(value) else -math.inf for x, value in values.items()}
 
     def _evaluate(self, step: int, carried: Carried, slot: int, mesh: Mesh) -> dict[str, float]:
-        """Metrics of a member's samples, where they are due; the same as in a run of its own."""
+        """Computes metrics of a member's samples as a run of its own does; empty at steps where they are not due."""
         settings, judge = self.experiment, self.evaluator
         if judge is None or (step < settings.steps and step % settings.evaluate_every):
             return {}
         seed = self.members[int(on_host(carried["member"])[slot])].seed
         state = meshes.put_replicated(programs.member_state(carried, slot, mesh), judge.mesh)
-        judge.seed = seed
+        judge.seed = seed  # one evaluator serves all members
         with jax.set_mesh(judge.mesh):
             values = judge(functools.partial(runtime.stream_samples, settings, state, seed))
         return {f"{EVALUATED}{name}": value for name, value in values.items()}
 
     def _decide(self, population: Population, step: int, carried: Carried) -> Carried:
-        """Does what the search wants."""
+        """Asks the search, records its decision, and carries it out."""
         assert self.search is not None
         member, training = [int(x) for x in on_host(carried["member"])], self._training(carried)
         known = {name: on_host(x).copy() for name, x in core.get_hparams(carried["state"]).items()}
@@ -441,17 +458,18 @@ class _Trainer:
                 known[name][slots[one]] = value
         changed = carried
         if decision.copies or decision.hparams:
+            # A copy keeps its own root key: with its parent's it would draw the same noise.
             changed = programs.rearranged(carried, sources, population.mesh, known, keys=False)
         pruned = np.isin(member, list(decision.pruned))
         return changed | {
             "alive": _placed(on_host(changed["alive"]) & ~pruned, carried["alive"]),
             "frozen_at": _placed(np.where(pruned, np.int32(step), on_host(changed["frozen_at"])), carried["frozen_at"]),
-            "member": carried["member"],
+            "member": carried["member"],  # `rearranged` has copied the ids of the parents too
         }
 
 
 def on_host(x: jax.Array) -> np.ndarray:
-    """The whole of a small array, in every process."""
+    """Returns the whole of a small array on the host, in every process; all processes must call it."""
     if x.is_fully_addressable or x.is_fully_replicated:
         return np.asarray(x)
     return np.asarray(multihost_utils.process_allgather(x, tiled=True))

@@ -1,4 +1,4 @@
-"""What a sweep found, as tables."""
+"""Tables of the results of a sweep."""
 
 import csv
 import json
@@ -11,7 +11,7 @@ from gan_jax.host import replacing
 
 
 def write_table(workdir: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes `results.jsonl` and `results.csv`, a row for each trial, each file in one piece."""
+    """Writes `results.jsonl` and `results.csv` with a row for each trial; each file is replaced atomically."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     for name in ("results.jsonl", "results.csv"):
         with replacing(workdir / name, newline="") as file:
@@ -24,7 +24,16 @@ def write_table(workdir: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> Non
 
 
 def best(rows: Sequence[Mapping[str, Any]], metric: str, mode: str) -> int | None:
-    """The index of the row with the best value of a metric among the trials that were not lost; None without one."""
+    """Finds the best trial: among those that trained longest, the one with the best value of the metric.
+
+    Args:
+      rows: rows of the table of results.
+      metric: metric by which trials are compared.
+      mode: whether the `min` or the `max` of the metric is best.
+
+    Returns:
+      The index of the row; None if every trial has diverged or lacks a finite value of the metric.
+    """
     sign = -1.0 if mode == "min" else 1.0
     known = [
         i for i, row in enumerate(rows) if row["status"] != "diverged" and math.isfinite(row.get(metric, math.nan))

@@ -1,6 +1,6 @@
-"""What becomes of the members of a population: successive halving, and population-based training.
+"""Searches over the members of a population: successive halving and population-based training.
 
-Both decide from scores and hyperparameters alone, so that a population that is stopped and continued decides the same.
+Both decide from step, scores and hyperparameters alone, so a population that is stopped and continued decides the same.
 """
 
 import dataclasses
@@ -13,21 +13,21 @@ import numpy as np
 from gan_jax.sweep.population import Decision
 from gan_jax.types import InvalidInputError
 
-_TRIES = 20  # to be unlike others; in vain where bounds leave no room, or all values are 0
+_TRIES = 20  # attempts to draw values that no other copy has; all fail if bounds leave no choice, or all values are 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Halving:
-    """Successive halving: at rungs of `first`, `first * eta`, `first * eta**2`, ... iterations, one in `eta` goes on.
+    """Successive halving: at rungs of `first`, `first * eta`, `first * eta**2`, ... iterations, the best 1/`eta` go on.
 
     Jamieson and Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter Optimization", arXiv:1502.07943,
-    2015; the rungs are those of ASHA (Li et al., "A System for Massively Parallel Hyperparameter Tuning",
-    arXiv:1810.05934, 2018), which decides without waiting for others; members of a population come to a rung together,
-    so there is nobody to wait for.
+    2015. The rungs are those of ASHA (Li et al., "A System for Massively Parallel Hyperparameter Tuning",
+    arXiv:1810.05934, 2018). ASHA decides without waiting for other trials. Members of a population reach a rung
+    together, so no waiting is needed.
 
     Attributes:
       first: iterations of the first rung.
-      eta: of the members at a rung, the best `max(1, n // eta)` go on.
+      eta: reduction factor: of n members at a rung, the best `max(1, n // eta)` go on.
     """
 
     replaces_diverged: ClassVar = False
@@ -39,18 +39,18 @@ class Halving:
             raise InvalidInputError(f"first={self.first}, eta={self.eta}: expected first >= 1 and eta >= 2")
 
     def due(self, step: int) -> bool:
-        """At a rung."""
+        """Whether `step` is a rung."""
         rung = self.first
         while rung < step:
             rung *= self.eta
         return rung == step
 
     def rungs(self, steps: int) -> list[int]:
-        """Those below so many iterations."""
+        """Returns the rungs below `steps`."""
         return [step for step in (self.first * self.eta**i for i in range(64)) if step < steps]
 
     def decide(self, step: int, scores: Mapping[int, float], hparams: Mapping[int, Mapping[str, float]]) -> Decision:
-        """Prunes all but the best; of equals those of lower id stay."""
+        """Prunes all but the best 1/`eta` of the members; ties go to the lower id."""
         del step, hparams
         ranking = sorted(scores, key=lambda member: (-scores[member], member))
         return Decision(pruned=sorted(ranking[max(1, len(ranking) // self.eta) :]))
@@ -60,23 +60,23 @@ class Halving:
 class PopulationBased:
     """Population-based training: at intervals the worst members become copies of the best, with other hyperparameters.
 
-    A copy takes networks, optimisers, averages and hyperparameters together, and keeps its own data order and noise.
-    Then each of its hyperparameters is multiplied or divided by `factor`, or with probability `resample` by a power of
-    it drawn uniformly from [-4, 4], and kept within `bounds`; 0 stays 0. Where all would be as its parent's or another
-    copy's of that, they are drawn uniformly, again and again: with one seed for all, such members would do the same.
-    Members that have diverged are replaced however many; members whose score is not finite are not copied if others are
-    among the best.
+    A copy takes the parent's networks, optimisers, averages and hyperparameters, and keeps its own data order and
+    noise. Each of its hyperparameters is then multiplied or divided by `factor`; or, with probability `resample`,
+    multiplied by `factor**u`, u uniform in [-4, 4]. The result is clipped to `bounds`; 0 stays 0. If all values equal
+    those of the parent or of another copy of it, they are drawn again in the second way, up to 20 times: if all members
+    have one seed, equal members would train identically. All diverged members are replaced, however many. Members whose
+    score is not finite are copied only if no member among the best has a finite score.
 
-    Jaderberg et al., "Population Based Training of Neural Networks", arXiv:1711.09846, 2017: truncation selection, with
-    factors of 1.2 and 0.8. A factor and its inverse have no drift.
+    Jaderberg et al., "Population Based Training of Neural Networks", arXiv:1711.09846, 2017, use truncation selection
+    too, with factors of 1.2 and 0.8. Here a factor and its inverse are used, which cause no drift.
 
     Attributes:
       every: iterations between decisions.
-      seed: of the draws.
-      share: of the members that are replaced, and of those that are copied.
-      factor: above 1.
-      resample: probability, for each hyperparameter.
-      bounds: least and most by name; without, a hyperparameter may become any positive number.
+      seed: seed of the random draws.
+      share: share of the members that are replaced, and of the members that are copied.
+      factor: factor of a change, above 1.
+      resample: probability of the second kind of change, for each hyperparameter.
+      bounds: `(least, most)` by name; a hyperparameter without bounds may become any positive number.
     """
 
     replaces_diverged: ClassVar = True
@@ -95,11 +95,11 @@ class PopulationBased:
             )
 
     def due(self, step: int) -> bool:
-        """At every interval."""
+        """Whether `step` is the end of an interval."""
         return step % self.every == 0
 
     def decide(self, step: int, scores: Mapping[int, float], hparams: Mapping[int, Mapping[str, float]]) -> Decision:
-        """The worst become copies of some of the best."""
+        """Makes each of the worst members a copy of a random one of the best."""
         if not scores:
             return Decision()
         ranking = sorted(scores, key=lambda member: (-scores[member], member))
@@ -108,7 +108,7 @@ class PopulationBased:
         worst = there[len(there) - max(self._part(there), len(lost)) :]
         best = ranking[: max(1, self._part(ranking))]
         best = [member for member in best if math.isfinite(scores[member])] or best
-        random = np.random.default_rng([self.seed, step])
+        random = np.random.default_rng([self.seed, step])  # no state is kept, so a continued search draws the same
         copies = {child: int(random.choice(best)) for child in worst}
         changed: dict[int, dict[str, float]] = {}
         for child, parent in copies.items():
@@ -133,5 +133,5 @@ class PopulationBased:
 
 
 def _same(some: Mapping[str, float], others: Mapping[str, float]) -> bool:
-    """Up to the rounding of what is on the devices."""
+    """Whether values are equal up to the float32 rounding of the values on the devices."""
     return all(math.isclose(value, others[name], rel_tol=1e-6) for name, value in some.items())

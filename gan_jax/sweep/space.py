@@ -1,6 +1,6 @@
-"""What a sweep varies: for each key of a config, the values or the distribution that it takes.
+"""Search spaces: for each key of a config that a sweep varies, its values or the distribution of its values.
 
-An experiment file's `sweep()` returns such a space: `{'rate': LogUniform(1e-4, 1e-2), 'seed': Choice([0, 1])}`.
+The `sweep()` of an experiment file returns a space: `{'rate': LogUniform(1e-4, 1e-2), 'seed': Choice([0, 1])}`.
 """
 
 import dataclasses
@@ -16,10 +16,10 @@ from gan_jax.types import InvalidInputError
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """One of some values, which need not be numbers.
+    """A choice among listed values, which need not be numbers.
 
     Attributes:
-      values: to choose from.
+      values: values to choose from.
     """
 
     values: Sequence[Any]
@@ -29,18 +29,18 @@ class Choice:
             raise InvalidInputError("Choice: expected one value or more")
 
     def at(self, share: float) -> Any:
-        """The value at a share of [0, 1) of the way."""
+        """Returns the value at the quantile `share`; 0 <= share < 1."""
         return self.values[int(share * len(self.values))]
 
     def grid(self, size: int) -> list[Any]:
-        """All values."""
+        """Returns all values; `size` is ignored."""
         del size
         return list(self.values)
 
 
 @dataclasses.dataclass(frozen=True)
 class Uniform:
-    """Any number from `low` to `high`, both included; an integer where both are integers."""
+    """A uniform distribution from `low` to `high`, both included; over integers if both are integers."""
 
     low: float
     high: float
@@ -55,20 +55,20 @@ class Uniform:
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     def at(self, share: float) -> float:
-        """The value at a share of [0, 1) of the way."""
+        """Returns the value at the quantile `share`; 0 <= share < 1."""
         if self.whole:
             return int(self.low + math.floor(share * (self.high - self.low + 1)))
         return self.low + share * (self.high - self.low)
 
     def grid(self, size: int) -> list[float]:
-        """So many values, evenly."""
+        """Returns `size` evenly spaced values; fewer if rounding to integers gives the same value twice."""
         values = np.linspace(self.low, self.high, size)
         return sorted({round(float(x)) for x in values}) if self.whole else [float(x) for x in values]
 
 
 @dataclasses.dataclass(frozen=True)
 class LogUniform:
-    """Any positive number from `low` to `high`, both included, evenly in its logarithm."""
+    """A log-uniform distribution over positive numbers from `low` to `high`, both included."""
 
     low: float
     high: float
@@ -78,11 +78,11 @@ class LogUniform:
             raise InvalidInputError(f"{self}: expected two positive numbers, low < high")
 
     def at(self, share: float) -> float:
-        """The value at a share of [0, 1) of the way."""
+        """Returns the value at the quantile `share`; 0 <= share < 1."""
         return float(self.low * (self.high / self.low) ** share)
 
     def grid(self, size: int) -> list[float]:
-        """So many values, evenly in their logarithms."""
+        """Returns `size` values, evenly spaced in their logarithms."""
         return [float(x) for x in np.geomspace(self.low, self.high, size)]
 
 
@@ -92,11 +92,11 @@ Point = dict[str, Any]
 
 
 def grid(space: Space, size: int = 3) -> list[Point]:
-    """Every combination.
+    """Returns every combination of values.
 
     Args:
-      space: what varies; the last key varies fastest.
-      size: values of each distribution that is not a `Choice`.
+      space: distribution of each key; the last key varies fastest.
+      size: number of values of each distribution that is not a `Choice`.
 
     Returns:
       The points.
@@ -106,13 +106,13 @@ def grid(space: Space, size: int = 3) -> list[Point]:
 
 
 def extremes(space: Space) -> list[Point]:
-    """Each key's extreme values, or all of a `Choice`, where the other keys have their first.
+    """Returns points that vary one key at a time: its two extreme values, or all values of a `Choice`.
 
     Args:
-      space: what varies.
+      space: distribution of each key.
 
     Returns:
-      The points, of which the first has the first value of every key.
+      The points. The first point has the first value of every key; in each other point one key has another value.
     """
     values = {name: distribution.grid(2) for name, distribution in space.items()}
     first = {name: some[0] for name, some in values.items()}
@@ -120,12 +120,12 @@ def extremes(space: Space) -> list[Point]:
 
 
 def random(space: Space, count: int, seed: int = 0) -> list[Point]:
-    """Independent draws: the first n are the same however many are drawn.
+    """Draws independent random points. The first n points do not depend on `count`.
 
     Args:
-      space: what varies.
-      count: how many.
-      seed: of the draws.
+      space: distribution of each key.
+      count: number of points.
+      seed: seed of the random draws.
 
     Returns:
       The points.
@@ -134,15 +134,15 @@ def random(space: Space, count: int, seed: int = 0) -> list[Point]:
 
 
 def qmc(space: Space, count: int, seed: int = 0) -> list[Point]:
-    """Quasi-random points, spread more evenly than draws: the first n are the same however many there are.
+    """Returns quasi-random points, spread more evenly than random draws. The first n points do not depend on `count`.
 
-    A scrambled Halton sequence; Bousquet et al., "Critical Hyper-Parameters: No Random, No Cry", arXiv:1706.03200,
-    2017, compare such with random draws.
+    The points are a scrambled Halton sequence. Bousquet et al., "Critical Hyper-Parameters: No Random, No Cry",
+    arXiv:1706.03200, 2017, compare such sequences with random draws.
 
     Args:
-      space: what varies.
-      count: how many.
-      seed: of the scrambling.
+      space: distribution of each key.
+      count: number of points.
+      seed: seed of the scrambling.
 
     Returns:
       The points.
@@ -165,10 +165,10 @@ _KINDS: dict[str, Callable[..., Uniform | LogUniform]] = {
 
 
 def parse(text: str) -> dict[str, Distribution]:
-    """A space from a flag: `learning_rate=log(1e-4,1e-2);gamma=uniform(0,1);latents=int(2,8);seed=0,1,2`.
+    """Parses a space from a flag: `learning_rate=log(1e-4,1e-2);gamma=uniform(0,1);latents=int(2,8);seed=0,1,2`.
 
     Raises:
-      InvalidInputError: for anything else.
+      InvalidInputError: for text that is not of this form.
     """
     space: dict[str, Distribution] = {}
     for part in filter(None, (part.strip() for part in text.split(";"))):

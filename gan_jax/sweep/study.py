@@ -1,11 +1,11 @@
-"""A study that workers on any number of machines share: Optuna keeps the trials, and says what to try and to stop.
+"""A study that workers on any number of machines share: Optuna stores, samples and prunes the trials.
 
-Optuna is asked and told (Akiba et al., "Optuna: A Next-generation Hyperparameter Optimization Framework",
-arXiv:1907.10902, 2019); its storage is a journal on a disk that all workers see, or a database. Who works on a trial
-holds a lock on a file of it for as long as the process lives. So a trial whose worker is gone can be told from one that
-is worked on, and the next worker that is free goes on with it from its checkpoint.
+Workers use the ask-and-tell interface of Optuna (Akiba et al., "Optuna: A Next-generation Hyperparameter Optimization
+Framework", arXiv:1907.10902, 2019). Its storage is a journal on a disk that all workers see, or a database. A worker
+holds a lock on a file of each trial that it trains (a claim), until it reports the result or its process ends. So a
+running trial that nobody has claimed is abandoned, and the next free worker continues it from its checkpoint.
 
-Only one process of a worker has a `Study`.
+In a worker of several processes only process 0 has a `Study`.
 """
 
 import contextlib
@@ -30,16 +30,16 @@ from gan_jax.types import InvalidInputError
 
 FAILED = "failed"
 SAMPLERS, PRUNERS = ("tpe", "random", "grid", "qmc"), ("none", "median", "asha", "hyperband")
-_TOGETHER, _PRUNED_AT = "population", "pruned at"  # names of a trial's attributes
-_ATTEMPTS = 3  # at a trial without any progress, before it counts as failed
+_TOGETHER, _PRUNED_AT = "population", "pruned at"  # names of user attributes of trials in Optuna
+_ATTEMPTS = 3  # at a trial without progress; after these it counts as failed
 
 
 class Taken(NamedTuple):
-    """Trials to work on: one, or those of one population.
+    """Trials that a worker has claimed: one, or the members of one population.
 
     Attributes:
-      numbers: of the trials.
-      points: of the space.
+      numbers: numbers of the trials.
+      points: points of the trials.
       continued: whether another worker had begun them.
       together: whether they are the members of a population.
     """
@@ -51,7 +51,7 @@ class Taken(NamedTuple):
 
 
 class Study:
-    """The worker's side of a study."""
+    """A worker's connection to a study: it claims trials, reports values and results, and reads the table."""
 
     def __init__(
         self,
@@ -70,25 +70,25 @@ class Study:
         grid_size: int = 3,
         seed: int = 0,
     ) -> None:
-        """Opens a study, or makes it.
+        """Opens a study, or creates it.
 
         Args:
-          workdir: of the sweep, which all workers see; gets `study.journal` and `claims/`.
-          space: what varies.
-          facts: what all workers must have in common, as JSON.
-          num_trials: so many are begun, by all workers together; of a grid all are.
-          mode: whether the `min` or the `max` of the values is best.
-          storage: a database's URL, as SQLAlchemy has it; empty for the journal.
+          workdir: workdir of the sweep, which all workers see; gets `study.journal` and `claims/`.
+          space: search space of the study.
+          facts: values that must be equal in all workers, as JSON.
+          num_trials: number of trials that all workers begin together; a grid always has all its points.
+          mode: whether the `min` or the `max` of the metric is best.
+          storage: URL of a database, in SQLAlchemy's form; empty for the journal.
           sampler: one of `SAMPLERS`; `grid` takes all combinations.
-          pruner: one of `PRUNERS`, in units of the steps that are reported.
-          first_rung: of `asha` and `hyperband`: the least steps that a trial makes.
-          last: of `hyperband`: the most.
-          eta: of those: one in so many goes on at each rung.
-          grid_size: values of every distribution in a grid.
-          seed: of the sampler. With one worker, trials are a function of it.
+          pruner: one of `PRUNERS`. It counts in the unit of the `step` of `report`.
+          first_rung: for `asha` and `hyperband`, the least steps that a trial makes before it can be pruned.
+          last: for `hyperband`, the most steps that a trial makes.
+          eta: for `asha` and `hyperband`, the reduction factor: one trial in `eta` passes a rung.
+          grid_size: number of values of every distribution in a grid; a `Choice` has all its values.
+          seed: seed of the sampler. With one worker, trials are a function of it.
 
         Raises:
-          InvalidInputError: for a storage that cannot be opened, or a study of another space.
+          InvalidInputError: if the storage cannot be opened, or the study has another space or other facts.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._workdir, self._num_trials = workdir, num_trials
@@ -112,18 +112,18 @@ class Study:
             changed = [f"{x}: {before.get(x)} there, {told.get(x)} now" for x in told if before.get(x) != told.get(x)]
             if changed:
                 raise InvalidInputError(
-                    f"the study in {str(workdir)!r} is of something else:\n  " + "\n  ".join(changed) + "\n"
-                    "go on with that, or use another workdir"
+                    f"the study in {str(workdir)!r} has other settings:\n  " + "\n  ".join(changed) + "\n"
+                    "continue with its settings, or use another workdir"
                 )
             self._study.set_user_attr("facts", told)
             if sampler == "grid":
-                self._num_trials = 0  # none but those that wait
+                self._num_trials = 0  # no trials but those enqueued: all, or the rest if a worker died half-way
                 for point in grid(space, grid_size)[len(self._study.get_trials(deepcopy=False)) :]:
                     self._study.enqueue_trial(point)
         self._claims: dict[int, Any] = {}
 
     def _name(self) -> str:
-        """One for each workdir, whatever else is in the database."""
+        """Returns a name that is unique in the database: drawn once for each workdir, and kept there."""
         path = self._workdir / "study.json"
         with self.alone():
             if not path.exists():
@@ -131,11 +131,18 @@ class Study:
             return str(json.loads(path.read_text())["study_name"])
 
     def take(self, together: int = 0, saved: Callable[[int, bool], int] = lambda first, together: 0) -> Taken | None:
-        """What another worker has left, or what is new; None if there is neither. The caller has the claims.
+        """Claims the next trials: abandoned ones first, then new ones; None if there are none.
+
+        An abandoned trial that made no progress in three attempts is recorded as failed instead.
 
         Args:
-          together: so many new trials as the members of one population, fewer where fewer are left; 0 for one alone.
-          saved: of a trial, or of the population that begins with it: the step of the newest checkpoint.
+          together: number of new trials to claim as members of one population, fewer if fewer are left; 0 for a single
+            trial.
+          saved: `(trial, together) -> step` of the newest checkpoint of a trial, or of the population that begins with
+            it.
+
+        Returns:
+          The trials; each stays claimed until `tell`, `close`, or the end of the process.
         """
         with self.alone():
             trials = self._study.get_trials()
@@ -157,7 +164,7 @@ class Study:
                 new.append(self._study.ask(self._distributions))
                 if not self._claim(new[-1].number):
                     raise InvalidInputError(
-                        f"trial {new[-1].number} is new, and its claim is held: does another study use {self._workdir}?"
+                        f"trial {new[-1].number} is new but already claimed: does another study use {self._workdir}?"
                     )
                 if together:
                     new[-1].set_user_attr(_TOGETHER, new[0].number)
@@ -165,7 +172,7 @@ class Study:
             return Taken([trial.number for trial in new], points, False, together > 0) if new else None
 
     def _claim_all(self, numbers: list[int]) -> bool:
-        """All or none: of a worker that is just dying, some are still held."""
+        """Claims all trials or none: a worker that is exiting releases its locks one by one, and may hold some."""
         claimed = [number for number in numbers if self._claim(number)]
         if len(claimed) < len(numbers):
             for number in claimed:
@@ -173,7 +180,7 @@ class Study:
         return len(claimed) == len(numbers)
 
     def _point(self, trial: FrozenTrial) -> Point:
-        """Of a trial that was asked for; what its worker died before it was told is made up for."""
+        """Returns a trial's point. Parameters that a dead worker never recorded are sampled with the trial's seed."""
         if missing := self._distributions.keys() - trial.params.keys():
             self._study.sampler = self._make_sampler(trial.number)
             asked = self._trial(trial.number)
@@ -189,9 +196,15 @@ class Study:
         return waiting or len(begun) < self._num_trials
 
     def report(self, number: int, step: int, value: float) -> bool:
-        """An intermediate value of a trial, the worst where it is not finite; returns whether to prune it.
+        """Reports an intermediate value of a trial; returns whether to prune the trial.
 
-        A trial that was pruned once, and was not told before its worker died, is pruned again.
+        A value that is not finite counts as the worst. A continued trial may report a step again: the first value
+        stays. If the pruner chose the trial before its worker died, it is pruned again from that step on.
+
+        Args:
+          number: number of the trial.
+          step: position in the trial; workers pass the images that it has seen.
+          value: value of the metric.
         """
         trial, known = self._trial(number), self._frozen(number)
         if step in known.intermediate_values or _PRUNED_AT in known.user_attrs:
@@ -202,16 +215,23 @@ class Study:
         return prune
 
     def tell(self, number: int, status: str, value: float | None) -> None:
-        """How a trial ended, once; lets go of it.
+        """Records how a trial ended, and releases its claim.
 
-        A pruned or diverged trial counts as pruned, which samplers rank below all that are done; a failed one is
-        ignored by them.
+        A pruned or diverged trial is `PRUNED` in Optuna, as is one that is done without a finite value: samplers rank
+        it below all trials that are complete. Samplers ignore failed trials.
+
+        Args:
+          number: number of the trial.
+          status: `done`, `pruned`, `diverged` or `failed`.
+          value: last value of the metric; None if there is none.
 
         Raises:
-          InvalidInputError: for a trial that this worker has not taken, or has told already.
+          InvalidInputError: for a trial that this worker has not claimed, or whose result is recorded already.
         """
         if not self.holds(number):
-            raise InvalidInputError(f"trial {number} is not this worker's, to be told how it ended")
+            raise InvalidInputError(
+                f"trial {number} is not this worker's: only the worker that has claimed a trial may record its result"
+            )
         states = {DONE: TrialState.COMPLETE, PRUNED: TrialState.PRUNED, DIVERGED: TrialState.PRUNED}
         known = value is not None and math.isfinite(value)
         state = states.get(status, TrialState.FAIL)
@@ -222,11 +242,11 @@ class Study:
         self._release(number)
 
     def holds(self, number: int) -> bool:
-        """Whether a trial is this worker's, to be told how it ended."""
+        """Whether this worker has claimed a trial and not yet recorded its result."""
         return number in self._claims
 
     def rows(self, metric: str) -> list[dict[str, Any]]:
-        """A row for each trial; those that are not told yet are `running`."""
+        """Returns a row for each trial; a trial without a recorded result is `running`."""
         found = []
         for trial in self._study.get_trials():
             reported = trial.intermediate_values
@@ -244,11 +264,11 @@ class Study:
 
     @property
     def num_trials(self) -> int:
-        """How many there will be."""
+        """The number of trials that the study will have."""
         return max(self._num_trials, len(self._study.get_trials(deepcopy=False)))
 
     def best(self) -> tuple[int, float] | None:
-        """The trial with the best value of those that are done, and the value; None without one."""
+        """Returns the number and the value of the best complete trial; None if no trial is complete."""
         done = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if not done:
             return None
@@ -256,7 +276,7 @@ class Study:
         return trial.number, float(trial.value or 0.0)
 
     def seconds_left(self) -> float | None:
-        """At the pace so far, until all have ended; None before the first has."""
+        """Estimates the seconds until all trials have ended, at the pace so far; None before the first has ended."""
         trials = self._study.get_trials(deepcopy=False)
         ended = sum(trial.state.is_finished() for trial in trials)
         began = [trial.datetime_start for trial in trials if trial.datetime_start is not None]
@@ -271,15 +291,15 @@ class Study:
         return optuna.Trial(self._study, self._frozen(number)._trial_id)
 
     def _worth_trying(self, number: int, reached: int) -> bool:
-        """Counts attempts that got no further than the one before."""
+        """Counts consecutive attempts at a trial without progress; returns whether another attempt is allowed."""
         attempts, before = self._frozen(number).user_attrs.get("attempts", [1, 0])
         attempts = 1 if reached > before else attempts + 1
         self._trial(number).set_user_attr("attempts", [attempts, reached])
         return attempts <= _ATTEMPTS
 
     def _make_sampler(self, begun: int) -> optuna.samplers.BaseSampler:
-        seed = (self._seed * 1_000_003 + begun) % 2**31  # workers take turns, so trials don't repeat each other
-        if self._sampler == "qmc":
+        seed = (self._seed * 1_000_003 + begun) % 2**31  # by trial: workers with one seed would repeat each other
+        if self._sampler == "qmc":  # one seed for all trials: Optuna counts the points of the sequence in the storage
             return optuna.samplers.QMCSampler(qmc_type="halton", scramble=True, seed=self._seed)
         if self._sampler in ("random", "grid"):
             return optuna.samplers.RandomSampler(seed=seed)
@@ -287,7 +307,7 @@ class Study:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """One worker at a time: to take a trial, and to write what all workers write."""
+        """Holds a lock of the whole study: one worker at a time claims trials, and writes the files that all write."""
         with (self._workdir / "claims" / "study.lock").open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
@@ -303,7 +323,7 @@ class Study:
         return True
 
     def close(self) -> None:
-        """Lets go of all trials, as the end of the process does."""
+        """Releases all claims, as the end of the process does."""
         for number in list(self._claims):
             self._release(number)
 

@@ -1,4 +1,4 @@
-"""Trials of a sweep: points of its space as configs, commands, and members of a population."""
+"""Trials of a sweep: points of the search space as configs, as commands, and as members of a population."""
 
 import dataclasses
 import functools
@@ -15,28 +15,28 @@ import jax.numpy as jnp
 from gan_jax import core, runtime, sweep
 from gan_jax.data import Source
 from gan_jax.distributed import signals
-from gan_jax.runs import Config
+from gan_jax.runs import Config, with_values
 from gan_jax.runtime.program import abstract_batches, init_state
 from gan_jax.runtime.progress import log
 from gan_jax.sweep.space import Space, extremes
 from gan_jax.types import InvalidInputError
 
 Point = Mapping[str, Any]
-_ADDRESS = re.compile(r"0x[0-9a-f]+")
+_ADDRESS = re.compile(r"0x[0-9a-f]+")  # addresses of Python objects, which differ between two traces of one step
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What a sweep is of, and what its process runs with.
+    """A sweep, and what this process runs it with.
 
     Attributes:
-      module: the experiment file.
-      path: of it.
-      config: as resolved from file and flags.
-      workdir: of the sweep.
-      watchdog: of this process.
-      stop: asks for a stop, by a signal or by a study.
-      wish: the members that become runs of their own: `best`, `all`, `none`, or ids by commas.
+      module: module of the experiment file.
+      path: path of the experiment file.
+      config: config as resolved from file and flags.
+      workdir: workdir of the sweep.
+      watchdog: watchdog of this process.
+      stop: asks for a stop; set by a signal or by a study that prunes.
+      wish: members to export as ordinary runs: `best`, `all`, `none`, or ids separated by commas.
     """
 
     module: Any
@@ -48,36 +48,19 @@ class Job:
     wish: str = "best"
 
 
-def configured(config: Config, point: Point) -> Config:
-    """The config of a trial.
-
-    Raises:
-      InvalidInputError: for a key that the config has not, or a value of another type.
-    """
-    made = config.copy_and_resolve_references()
-    for key, value in point.items():
-        if key not in made:
-            raise InvalidInputError(f"sweep over {key!r}: the config has no such key; it has {', '.join(sorted(made))}")
-        try:
-            made[key] = float(value) if isinstance(made[key], float) and type(value) is int else value
-        except TypeError as error:
-            raise InvalidInputError(f"sweep over {key!r}: {value!r} does not fit: {error}") from error
-    return made
-
-
 def directory(workdir: pathlib.Path, trial: int) -> pathlib.Path:
-    """The workdir of a trial in that of its sweep."""
+    """Returns the workdir of a trial, inside the workdir of its sweep."""
     return workdir / "trials" / f"{trial:05d}"
 
 
 def command(path: pathlib.Path, overrides: Mapping[str, Any], workdir: pathlib.Path) -> list[str]:
-    """The command that runs a trial alone."""
+    """Returns the command, as words, that runs a trial as a process of its own."""
     options = [f"--config.{key}={_text(value)}" for key, value in overrides.items()]
     return ["gan-jax", "train", f"--config={path}", f"--workdir={workdir}", *options]
 
 
 def shown(words: Sequence[str]) -> str:
-    """A command as one would type it."""
+    """Formats a command for a shell, with quotes where they are needed."""
     return shlex.join(words)
 
 
@@ -86,7 +69,7 @@ def _text(value: Any) -> str:
 
 
 def show(workdir: pathlib.Path, rows: Sequence[Mapping[str, Any]], keys: Sequence[str], metric: str, mode: str) -> None:
-    """Writes the table of a sweep and its pictures, and says where they are."""
+    """Writes the table and the pictures of a sweep, and logs their paths; no pictures without a metric."""
     sweep.write_table(workdir, rows)
     made = sweep.draw(workdir, rows, keys, metric, mode) if metric else []
     log(f"results in {', '.join(str(path) for path in (workdir / 'results.csv', *made))}")
@@ -94,12 +77,12 @@ def show(workdir: pathlib.Path, rows: Sequence[Mapping[str, Any]], keys: Sequenc
 
 @dataclasses.dataclass(frozen=True)
 class Members:
-    """Trials as members of one population.
+    """The trials of a sweep as members of one population.
 
     Attributes:
-      experiment: of all, but for seed and runtime hyperparameters.
-      members: one for each point.
-      names: by key of the config, the runtime hyperparameters that it decides.
+      experiment: experiment that all trials share, except for seed and runtime hyperparameters.
+      members: one member for each point.
+      names: by key of the config, the names of the runtime hyperparameters that the key sets.
     """
 
     experiment: runtime.Experiment
@@ -108,21 +91,22 @@ class Members:
 
 
 def as_members(module: Any, config: Config, points: Sequence[Point]) -> Members:
-    """Finds out what each trial's config makes of the game, and that it is data: seed and runtime hyperparameters.
+    """Turns trials into members of a population, and checks that they differ in seed and runtime hyperparameters alone.
 
-    Every trial is built. What must be the same in all: the schedule, shapes and names of the state, and, for the
-    extreme values of every key, the traced step itself, so that nothing that a config decides is left out unnoticed.
+    Every trial is built. All must have the same integer and text settings. For the extreme values of every key the
+    traced step, which includes the shapes of the state, must be the same too: so no effect of a key on the program goes
+    unnoticed.
 
     Args:
-      module: the experiment file.
-      config: with the overrides of the command line.
-      points: of the trials.
+      module: module of the experiment file.
+      config: config with the overrides of the command line.
+      points: points of the trials.
 
     Returns:
       The members.
 
     Raises:
-      InvalidInputError: for what cannot vary in a population; the message names the key.
+      InvalidInputError: for a key that cannot vary in a population; the message names the key.
     """
     trial_of = _built_once(module, config)
     base = trial_of(points[0])
@@ -142,7 +126,7 @@ def as_members(module: Any, config: Config, points: Sequence[Point]) -> Members:
     for point in points:
         trial = trial_of(point)
         base.check_schedule(trial)
-        members.append((int(configured(config, point).seed), trial.values))
+        members.append((int(with_values(config, point).seed), trial.values))
     varied = sorted({name for _, values in members for name, x in values.items() if x != base.values[name]})
     return Members(
         base.experiment,
@@ -152,13 +136,16 @@ def as_members(module: Any, config: Config, points: Sequence[Point]) -> Members:
 
 
 def bounds(module: Any, config: Config, space: Space) -> dict[str, tuple[float, float]]:
-    """The least and the most that a space makes of each runtime hyperparameter that it decides."""
+    """Returns the range `(least, most)` of each runtime hyperparameter that a space varies, by name."""
     held = [member.hparams for member in as_members(module, config, extremes(space)).members]
     return {name: (min(x[name] for x in held), max(x[name] for x in held)) for name in held[0]}
 
 
 def _extremes(points: Sequence[Point], key: str) -> list[Point]:
-    """The points with the least and the most of a key, or with each of its values if they are no numbers."""
+    """Returns the points with the smallest and largest value of a key; one point per value if they are not numbers.
+
+    Returns none for the seed, and for a key with a single value.
+    """
     found = {repr(point[key]): point for point in points}
     if key == "seed" or len(found) == 1:
         return []
@@ -169,7 +156,7 @@ def _extremes(points: Sequence[Point], key: str) -> list[Point]:
 
 
 class _Trial:
-    """A point's experiment, and what the members of a population would have to share."""
+    """The experiment of a point, with what must be equal in all members of a population."""
 
     def __init__(self, experiment: runtime.Experiment, source: Source, point: Point) -> None:
         self.experiment, self.point, self.source = experiment, point, source
@@ -179,20 +166,21 @@ class _Trial:
 
     @functools.cached_property
     def values(self) -> dict[str, float]:
-        """Every runtime hyperparameter."""
+        """All runtime hyperparameters of the game at step 0, by name."""
         return {name: float(value) for name, value in jax.jit(lambda: core.get_hparams(self._start()))().items()}
 
     @functools.cached_property
     def traced(self) -> str:
-        """The step, as text, with the shapes of its state."""
+        """The traced step as text, which includes the shapes of the state."""
         batches = abstract_batches(self.experiment, self.source.spec)
         state = jax.eval_shape(self._start).replace(frozen=self.experiment.frozen_networks.shapes())
         traced = jax.make_jaxpr(self.experiment.step)(state, batches)
+        # The text does not show the values of array constants, so a sum over each one is compared too.
         constants = [float(jnp.sum(jnp.abs(x))) for x in traced.consts if jnp.issubdtype(x.dtype, jnp.floating)]
         return f"{_ADDRESS.sub('', str(traced))}\n{constants}"
 
     def check_schedule(self, other: "_Trial") -> None:
-        """Refuses a trial whose schedule differs."""
+        """Raises InvalidInputError if an integer or text setting of another trial differs, other than its seed."""
         mine, theirs = (
             {n: x for n, x in vars(t.experiment).items() if isinstance(x, int | str)} for t in (self, other)
         )
@@ -205,7 +193,7 @@ class _Trial:
             )
 
     def check(self, other: "_Trial", key: str) -> None:
-        """Refuses a trial in which a key decides more than runtime hyperparameters."""
+        """Raises InvalidInputError if another value of `key` changes more than runtime hyperparameters."""
         self.check_schedule(other)
         if self.traced != other.traced:
             raise InvalidInputError(
@@ -216,13 +204,16 @@ class _Trial:
 
 
 def _built_once(module: Any, config: Config) -> Callable[[Point], _Trial]:
-    """Builds the trial of a point at the first call for it, whatever its seed; all have the source of the first."""
+    """Returns a cached function that builds the trial of a point; all trials share the data source of the first.
+
+    Points that differ in the seed alone share one trial, since the seed does not change the program.
+    """
     built: dict[str, _Trial] = {}
 
     def trial(point: Point) -> _Trial:
         name = json.dumps({key: value for key, value in point.items() if key != "seed"}, sort_keys=True, default=str)
         if name not in built:
-            experiment = module.build(configured(config, point))
+            experiment = module.build(with_values(config, point))
             source = next(iter(built.values())).source if built else experiment.open_source()
             built[name] = _Trial(experiment, source, point)
         return built[name]

@@ -1,4 +1,4 @@
-"""A worker of a study: takes a trial, or a population of them, trains it, tells how it ended, and takes more."""
+"""A worker of a study: claims one trial or a population of trials, trains it, reports the result, and repeats."""
 
 import dataclasses
 import functools
@@ -22,12 +22,23 @@ from gan_jax.sweep.space import Point, Space
 from gan_jax.sweep.trials import Job
 from gan_jax.types import InvalidInputError
 
-_COMPARED = ("steps", "report_every", "metrics", "evaluate_every", "best_metric", "best_mode")  # trials, by these
-_REFUSALS = 3  # in a row, after which it is not for the trials that they cannot be run
+# Free settings that decide how trials are compared, so all workers must have them in common.
+_COMPARED = ("steps", "report_every", "metrics", "evaluate_every", "best_metric", "best_mode")
+_REFUSALS = 3  # consecutive trials that cannot be run; after these the cause is not the trial, and the worker ends
 
 
 def facts(path: pathlib.Path, config: Config, space: Space) -> dict[str, Any]:
-    """What all workers of a study must have in common, beside its pruner."""
+    """Returns what all workers of a study must have in common, beside the pruner.
+
+    Args:
+      path: path of the experiment file.
+      config: config as resolved from file and flags.
+      space: search space of the study.
+
+    Returns:
+      The hash of the experiment file, and the config without the keys of the space and without keys that change no
+      iteration (except `_COMPARED`).
+    """
     free = {*FREE, *space} - set(_COMPARED)
     shared = {key: value for key, value in config.to_dict().items() if key not in free}
     return {"config": shared, "experiment file": hashlib.sha256(path.read_bytes()).hexdigest()}
@@ -39,13 +50,13 @@ def _nothing() -> None:
 
 @dataclasses.dataclass
 class Worker:
-    """One process, or all processes of a slice, of which only the first has the study.
+    """A worker: one process, or all processes of a slice, of which only process 0 has the study.
 
     Attributes:
-      job: what the study is of.
-      study: in the first process.
-      settings: the experiment as the config has it, by whose `best_metric` the study goes.
-      together: so many trials are taken at a time, as one population; 0 for one alone.
+      job: the sweep.
+      study: the study on process 0; None on other processes.
+      settings: experiment of the config without a trial's values; the study optimises its `best_metric`.
+      together: number of trials to claim at a time and train as one population; 0 for single trials.
     """
 
     job: Job
@@ -54,7 +65,7 @@ class Worker:
     together: int = 0
 
     def run(self) -> str:
-        """Until there is nothing left to take (`done`), or a signal comes (`stopped`)."""
+        """Trains trials until none are left (returns `done`) or a stop is requested (returns `stopped`)."""
         patience, refused = self.job.watchdog.patience, 0
         while not hosts.any_of("stop", self.job.stop.asked, patience):
             taken = hosts.decide("trials", lambda: self.study.take(self.together, self.saved), patience)
@@ -63,7 +74,7 @@ class Worker:
                 hosts.decide("pictures", self.show, patience)
                 return DONE
             numbers, points, continued, together = taken
-            left, after = ", which another worker has left" if continued else "", _nothing
+            left, after = ", abandoned by another worker" if continued else "", _nothing
             try:
                 if together:
                     log(f"trials {numbers[0]} to {numbers[-1]} as one population{left}")
@@ -75,19 +86,27 @@ class Worker:
             except InvalidInputError as error:
                 refused += 1
                 if hosts.client() is not None or refused >= _REFUSALS:
-                    raise  # not all processes may have met it; or it is not for the trial, as with a full disk
+                    raise  # the other processes may not have this error; or the cause is not the trial (a full disk)
                 log(f"trial {numbers[0]} cannot be run: {error}")
                 ends = [("failed", None)] * len(numbers)
             if STOPPED in [status for status, _ in ends]:
-                break  # still running for the study: whoever comes next goes on with it
+                break  # the study still has the trial as running: the next free worker continues it
             hosts.decide("told", functools.partial(self.tell, numbers, ends), patience)
             after()
         return STOPPED
 
     def trial(self, number: int, point: Point) -> tuple[str, float | None]:
-        """Trains one to its end, or until it is pruned or stopped; returns which, and the metric's last value."""
+        """Trains one trial until it ends, is pruned or is stopped.
+
+        Args:
+          number: number of the trial.
+          point: point of the trial.
+
+        Returns:
+          The status, and the last value of the metric.
+        """
         job, directory, values = self.job, trials.directory(self.job.workdir, number), []
-        config = trials.configured(job.config, point)
+        config = runs.with_values(job.config, point)
         experiment = job.module.build(config)
 
         def watch(record: dict[str, Any]) -> None:
@@ -104,6 +123,7 @@ class Worker:
         )  # fmt: skip
         pruned = hosts.decide("pruned", lambda: bool(job.stop.reason), job.watchdog.patience)
         job.stop.reason = ""
+        # The pruner may ask for a stop too late: then the trial has ended by itself.
         status = "pruned" if pruned and result.status == STOPPED else result.status
         record = directory / "result.json"
         release(directory)
@@ -114,8 +134,15 @@ class Worker:
     def population(
         self, numbers: list[int], points: list[Point]
     ) -> tuple[list[tuple[str, float | None]], Callable[[], None]]:
-        """Trains several as one program, which the study prunes; returns of each what `trial` does, and what to do once
-        the study knows.
+        """Trains several trials as one population, whose members the study prunes.
+
+        Args:
+          numbers: numbers of the trials.
+          points: points of the trials.
+
+        Returns:
+          The status and the last value of the metric of each trial; and a callback that exports runs, to be called
+          after the study has been told.
         """
         directory = self.job.workdir / "populations" / f"{numbers[0]:05d}"
         job = dataclasses.replace(self.job, workdir=directory)
@@ -127,25 +154,25 @@ class Worker:
         values = [outcome.metrics.get(self.settings.best_metric) for outcome in outcomes]
         for number, outcome, value in zip(numbers, outcomes, values, strict=True):
             if self.study is not None and outcome.status == "done" and value is not None:
-                self.study.report(number, outcome.images, value)  # after the last iteration no search is asked
+                self.study.report(number, outcome.images, value)  # at the last step the search is not asked
         ends = [(outcome.status, value) for outcome, value in zip(outcomes, values, strict=True)]
         return ends, lambda: driver.export(job, made, outcomes, points)
 
     def saved(self, first: int, together: bool) -> int:
-        """The step of the newest checkpoint of a trial, or of the population that begins with it."""
+        """Returns the last checkpoint's step of trial `first`, or of the population that begins with it; 0 without."""
         home = self.job.workdir / "populations" / f"{first:05d}" / "population"
         kept = home.glob("*/*") if together else (trials.directory(self.job.workdir, first) / "checkpoints").glob("*")
         return max((int(path.name) for path in kept if path.name.isdigit()), default=0)
 
     def show(self) -> None:
-        """Table and pictures of what there is so far."""
+        """Writes the table and the pictures of the study so far."""
         with self.study.alone():
             rows = self.study.rows(self.settings.best_metric)
             keys = [key for key in rows[0] if key in self.job.config] if rows else []
             trials.show(self.job.workdir, rows, keys, self.settings.best_metric, self.settings.best())
 
     def tell(self, numbers: list[int], ends: list[tuple[str, float | None]]) -> None:
-        """Tells the study how trials ended that were not told before, and the person, and writes the table."""
+        """Tells the study how trials ended, if it does not know yet; rewrites the table, and logs a summary."""
         told_now = [x for x in zip(numbers, ends, strict=True) if self.study.holds(x[0])]
         with self.study.alone():
             for number, (status, value) in told_now:
@@ -164,21 +191,21 @@ class Worker:
 
 @dataclasses.dataclass(frozen=True)
 class _Pruner:
-    """The study's pruner as a search of a population: the members that it prunes end."""
+    """Adapter that makes the study's pruner the search of a population: members that it prunes end."""
 
     replaces_diverged: ClassVar = False
     worker: Worker
     numbers: list[int]
 
     def due(self, step: int) -> bool:
-        """Wherever members have new values."""
+        """Whether members have a new value of the metric after `step` iterations."""
         settings = self.worker.settings
         return step % (settings.evaluate_every or settings.report_every) == 0
 
     def decide(
         self, step: int, scores: Mapping[int, float], hparams: Mapping[int, Mapping[str, float]]
     ) -> sweep.Decision:
-        """Reports all, and asks."""
+        """Reports every member's value to the study, and prunes the members that its pruner chooses."""
         del hparams
         settings, study = self.worker.settings, self.worker.study
         images, sign = step * settings.batch_size, -1.0 if settings.best() == "min" else 1.0

@@ -124,6 +124,14 @@ def test_shipped_configs_go_by_name_and_others_by_path(tmp_path):
         runs.load_module(path)
 
 
+def test_an_experiment_is_built_by_name_with_other_values():
+    assert runs.build("ring", steps=100, learning_rate=1).steps == 100
+    with pytest.raises(InvalidInputError, match=r"step=100: the config has no such key; it has .*steps"):
+        runs.build("ring", step=100)
+    with pytest.raises(InvalidInputError, match=r"steps='many' does not fit the config"):
+        runs.build("ring", steps="many")
+
+
 def test_keys_are_described_by_comments_and_by_the_fields_of_an_experiment():
     known = describe(runs.load_module(runs.find("digits")))
     assert known["r1_gamma"] == "weight of R1, the penalty at reals" and known["steps"] == "iterations of the whole run"
