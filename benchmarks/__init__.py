@@ -1,1 +1,1 @@
-"""Measurements; each script says what it measures and where its figures go."""
+"""Benchmarks; each module's docstring describes what it measures and where its results are written."""

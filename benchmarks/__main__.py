@@ -1,12 +1,12 @@
-"""All benchmarks of speed, one after the other, and the table of goals that they are for.
+"""All speed benchmarks, one after the other, and a table that compares their results with the goals.
 
-Each runs in a process of its own and appends to `results/`; one that fails is named at the end, and the others go on.
-The table is made of the newest lines there. Needs the extra `bench`.
+Each benchmark runs in its own process and appends to `results/`. If one fails, the others still run, and the failed
+ones are listed at the end. The table is made from the newest lines in `results/`. Needs the extra `bench`.
 
-python -m benchmarks                     all: about an hour on two cores
-python -m benchmarks --only=loop,steps   some
-python -m benchmarks --table             the table alone
-python -m benchmarks --write             the same, into docs/speed.md
+python -m benchmarks                     runs all benchmarks: about an hour on two cores
+python -m benchmarks --only=loop,steps   runs some of them
+python -m benchmarks --table             runs nothing: prints the table of the recorded results
+python -m benchmarks --write             runs nothing: writes that table into docs/speed.md
 """
 
 import subprocess
@@ -20,9 +20,9 @@ from absl import app, flags
 from benchmarks.measure import RESULTS, put, recorded, table
 
 NAMES = ("convolutions", "steps", "loop", "startup", "phases", "population", "timeline")
-_ONLY = flags.DEFINE_list("only", list(NAMES), "which to run")
-_TABLE = flags.DEFINE_bool("table", False, "run nothing, and print the table of what is recorded")
-_WRITE = flags.DEFINE_bool("write", False, "run nothing, and put the table into docs/speed.md")
+_ONLY = flags.DEFINE_list("only", list(NAMES), "names of the benchmarks to run")
+_TABLE = flags.DEFINE_bool("table", False, "run nothing: print the table of the recorded results")
+_WRITE = flags.DEFINE_bool("write", False, "run nothing: write that table into docs/speed.md")
 Line = dict[str, Any]
 
 
@@ -30,10 +30,11 @@ class Goal(NamedTuple):
     """A row of the table.
 
     Attributes:
-      what: is measured.
-      wanted: the goal in words.
-      benchmark: whose lines tell.
-      find: figure and floor, as text, and whether the goal is met, from those lines; KeyError where they don't tell.
+      what: quantity that is measured.
+      wanted: the goal, as text.
+      benchmark: name of the benchmark whose recorded lines contain the quantity.
+      find: `lines -> (value, floor, met)`: value and floor as text, and whether the goal is met. It raises KeyError or
+        ValueError if the lines do not contain the quantity.
     """
 
     what: str
@@ -43,7 +44,7 @@ class Goal(NamedTuple):
 
 
 def newest(lines: Sequence[Line], **fields: Any) -> Line:
-    """The last line that has these values."""
+    """Returns the last line whose fields have these values; raises KeyError if there is none."""
     found = [line for line in lines if all(line.get(name) == value for name, value in fields.items())]
     if not found:
         raise KeyError(fields)
@@ -51,7 +52,7 @@ def newest(lines: Sequence[Line], **fields: Any) -> Line:
 
 
 def step(case: str, goal: float, others: Sequence[str]) -> Callable[[list[Line]], tuple[str, str, bool]]:
-    """How many times as fast as the fastest of the others in the same run."""
+    """Makes a `Goal.find` for a step's speed: how many times as fast it is as the fastest of the others in that run."""
 
     def find(lines: list[Line]) -> tuple[str, str, bool]:
         line = newest(lines, case=case, dtype="float32")
@@ -67,7 +68,7 @@ def step(case: str, goal: float, others: Sequence[str]) -> Callable[[list[Line]]
 
 
 def headline(lines: list[Line]) -> tuple[str, str, bool]:
-    """The least gain over all shapes, alone and in a loop."""
+    """Finds the smallest speedup over all shapes, in a loop and alone."""
     newer = {line["shape"]: line for line in lines if line.get("what") == "gradient of conv_transpose"}
     worst = min(newer.values(), key=lambda line: line["ratio"], default=None)
     if worst is None:
@@ -77,24 +78,24 @@ def headline(lines: list[Line]) -> tuple[str, str, bool]:
 
 
 def overhead(lines: list[Line]) -> tuple[str, str, bool]:
-    """What the loop adds to a step."""
+    """Finds the share of time that the training loop adds to a step."""
     value = newest(lines)["overhead"]
     return f"{value:.1%}", "0", value < 0.03
 
 
 def input_wait(lines: list[Line]) -> tuple[str, str, bool]:
-    """Time waiting for indices."""
+    """Finds the share of time that is spent waiting for input."""
     value = newest(lines)["input_wait"]
     return f"{value:.2%}", "0", value < 0.01
 
 
 def population(lines: list[Line]) -> tuple[str, str, bool]:
-    """The race of one population against runs one by one, on CPUs."""
+    """Finds the race of one population against sequential runs, on CPUs."""
     return _race([line for line in lines if line["machine"]["device"] == "cpu"], 4)
 
 
 def population_accelerated(lines: list[Line]) -> tuple[str, str, bool]:
-    """The same on an accelerator."""
+    """Finds the race of one population against sequential runs, on an accelerator."""
     return _race([line for line in lines if line["machine"]["device"] != "cpu"], 10)
 
 
@@ -108,7 +109,7 @@ def _race(lines: list[Line], goal: float) -> tuple[str, str, bool]:
 
 
 def second_start(lines: list[Line]) -> tuple[str, str, bool]:
-    """The slowest config's first report, with programs kept."""
+    """Finds the slowest config's time to the first report when the compiled program is in the cache."""
     warm = {line["config"]: line["median"]["warm"][0] for line in lines}
     slowest = max(warm, key=lambda config: warm[config])
     return f"{warm[slowest]:.1f} s ({slowest})", "", warm[slowest] <= 5
@@ -131,7 +132,7 @@ GOALS = (
 
 
 def goals() -> str:
-    """The table, in Markdown."""
+    """Makes the table of all goals, in Markdown."""
     rows: list[list[str]] = [["what", "goal", "figure", "floor", "met"]]
     for goal in GOALS:
         try:
@@ -143,7 +144,7 @@ def goals() -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    """See the module."""
+    """Runs the benchmarks, and prints or writes the table."""
     del argv
     unknown = set(_ONLY.value) - set(NAMES)
     if unknown:

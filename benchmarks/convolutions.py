@@ -1,10 +1,11 @@
-"""Which form of a convolution is fast: each of the three maps, in each of its forms, in the shapes that GANs have.
+"""Time of convolutions and their gradients in the shapes that GANs use, compared with those of JAX.
 
-Everything runs inside a loop of many iterations in one program, as in a train step, and in float32. Beside the forms of
-`gan_jax.ops.primitives` stands what JAX's autodiff makes of `lax.conv_general_dilated` and `lax.conv_transpose`.
+Each operation runs in float32, in a loop of many iterations inside one program, as in a train step. The operations of
+`gan_jax.ops.primitives` are compared with `lax.conv_general_dilated` and the gradients that JAX derives from it, and
+the gradient of `gan_jax.ops.conv_transpose` with that of `lax.conv_transpose`.
 
 python -m benchmarks.convolutions              appends to results/convolutions.jsonl, prints a table; about 10 minutes
-python -m benchmarks.convolutions --headline   only the gradient of transposed convolutions
+python -m benchmarks.convolutions --headline   measures only the gradient of transposed convolutions
 """
 
 import functools
@@ -22,14 +23,14 @@ from gan_jax import ops
 from gan_jax.ops import lowerings, primitives
 from gan_jax.ops.geometry import ConvGeometry
 
-_HEADLINE = flags.DEFINE_bool("headline", False, "only the gradient of transposed convolutions")
+_HEADLINE = flags.DEFINE_bool("headline", False, "measure only the gradient of transposed convolutions")
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 Array = jax.Array
 Form = Callable[..., Any]
 
 
 class Shape(NamedTuple):
-    """Of a convolution: images of `size` squared with `inputs` channels to `outputs`."""
+    """The shape of a convolution: images of `size` x `size` pixels, from `inputs` to `outputs` channels."""
 
     batch: int
     size: int
@@ -50,10 +51,10 @@ class Shape(NamedTuple):
 
 
 SHAPES = [
-    Shape(64, 8, 1, 64, 4, 2, 1), Shape(64, 4, 64, 128, 4, 2, 1),  # DCGAN's: digits, MNIST, CIFAR-10
+    Shape(64, 8, 1, 64, 4, 2, 1), Shape(64, 4, 64, 128, 4, 2, 1),  # DCGAN: digits, MNIST, CIFAR-10
     Shape(64, 28, 1, 32, 4, 2, 1), Shape(64, 14, 32, 64, 4, 2, 1),
     Shape(64, 32, 3, 64, 4, 2, 1), Shape(64, 16, 64, 128, 4, 2, 1), Shape(64, 8, 128, 256, 4, 2, 1),
-    Shape(64, 32, 3, 128, 3, 1, 1), Shape(64, 32, 128, 128, 3, 1, 1), Shape(64, 16, 256, 256, 3, 1, 1),  # ResNets'
+    Shape(64, 32, 3, 128, 3, 1, 1), Shape(64, 32, 128, 128, 3, 1, 1), Shape(64, 16, 256, 256, 3, 1, 1),  # ResNets
     Shape(64, 8, 256, 256, 3, 1, 1), Shape(64, 4, 256, 256, 3, 1, 1), Shape(64, 32, 128, 3, 3, 1, 1),
     Shape(64, 16, 128, 256, 1, 1, 0), Shape(64, 16, 32, 32, 5, 1, 2), Shape(64, 17, 64, 128, 3, 2, 0),
 ]  # fmt: skip
@@ -61,7 +62,10 @@ TRANSPOSED = [(64, 4, 256, 128), (64, 8, 128, 64), (64, 16, 64, 3)]  # batch, si
 
 
 def looped(op: Form, operands: Sequence[Array]) -> Callable[[int], None]:
-    """Runs `op` so many times in one program; each time its operands depend on the result of the time before."""
+    """Compiles a program that runs `op` a given number of times, and returns `count -> None`, which runs it.
+
+    The operands of each run depend on the result of the previous one: XLA cannot hoist the operation out of the loop.
+    """
     out = jax.eval_shape(op, *operands)
 
     def body(_: Any, carried: tuple[Sequence[Array], Any]) -> tuple[Sequence[Array], Any]:
@@ -80,15 +84,18 @@ def looped(op: Form, operands: Sequence[Array]) -> Callable[[int], None]:
 
 
 def normal(seed: int, *shape: int) -> Array:
-    """Something to compute with."""
+    """Draws a normally distributed array."""
     return jax.random.normal(jax.random.key(seed), shape)
 
 
-_LONG = 3.0  # seconds
+_LONG = 3.0  # seconds; a form that takes longer is timed only once
 
 
 def compare(forms: Mapping[str, tuple[Form, Sequence[Array]]]) -> dict[str, list[float]]:
-    """Seconds of one application of each form, in turns of about a quarter of a second; of long ones, once."""
+    """Returns the seconds per application of each form, measured in turns of about a quarter of a second.
+
+    Forms that take more than `_LONG` seconds are timed only once.
+    """
     runs, counts, long = {}, {}, {}
     for name, (form, operands) in forms.items():
         run = looped(form, operands)
@@ -107,7 +114,11 @@ def compare(forms: Mapping[str, tuple[Form, Sequence[Array]]]) -> dict[str, list
 
 
 def maps_of(shape: Shape) -> dict[str, dict[str, tuple[Form, Sequence[Array]]]]:
-    """The three maps: as this platform runs them (`ours`), as JAX would (`lax`), and for two members at once."""
+    """Returns the forms to compare for the forward map and both gradients.
+
+    `ours` is the library's form on this platform, `lax` is what JAX derives from `lax.conv_general_dilated`, and
+    `two members` is the library's form for two members of a population at once.
+    """
     geometry = shape.geometry
     x = normal(0, 1, shape.batch, shape.size, shape.size, shape.inputs)
     k = normal(1, 1, shape.kernel, shape.kernel, shape.inputs, shape.outputs)
@@ -127,12 +138,12 @@ def maps_of(shape: Shape) -> dict[str, dict[str, tuple[Form, Sequence[Array]]]]:
 
 
 def gradient(op: Form) -> Form:
-    """By both operands."""
+    """Returns a function that computes the gradients of `op` with respect to both operands."""
     return lambda x, k, cotangent: jax.vjp(op, x, k)[1](cotangent)
 
 
 def headline(matmul_gflops: float) -> None:
-    """The gradient of 4x4 transposed convolutions of stride 2, in a loop as in a train step, and alone."""
+    """Times the gradient of 4x4 transposed convolutions of stride 2, both in a loop (as in a train step) and alone."""
     rows: list[list[Any]] = [["gradient of a transposed convolution", "ours, ms", "lax, ms", "ratio", "floor, ms"]]
     ours = functools.partial(ops.conv_transpose, stride=2, padding=1)
     theirs = functools.partial(lax.conv_transpose, strides=(2, 2), padding=((2, 2),) * 2, dimension_numbers=_LAYOUT)
@@ -162,7 +173,7 @@ def _alone(program: Form, operands: Sequence[Array]) -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """See the module."""
+    """Runs the benchmark."""
     del argv
     matmul_gflops = rates()["matmul_gflops"]
     print(f"matrix products of 2048 squared: {matmul_gflops:.0f} GFLOP/s")

@@ -1,9 +1,11 @@
-"""Two configs on the same data, trained for about the same time under several seeds, and the metric that each reaches.
+"""The metric that two configs reach on the same data in about the same training time, over several seeds.
 
-The time is that of the iterations alone, from the rates in the log; the lengths of the configs make it about equal.
+The time is that of the iterations alone, computed from the rates in the log. The numbers of iterations in the configs
+are chosen so that the times are about equal.
 
-python -m benchmarks.equal_time                 digits and r3gan_digits, 5 seeds, by turns; appends to results/
-python -m benchmarks.equal_time --table         what is recorded; --write puts it into docs/evaluation.md
+python -m benchmarks.equal_time           trains digits and r3gan_digits alternately, 5 seeds; appends to results/
+python -m benchmarks.equal_time --table   runs nothing: prints the recorded results
+python -m benchmarks.equal_time --write   runs nothing: writes that table into docs/evaluation.md
 """
 
 import json
@@ -20,23 +22,23 @@ from gan_jax import runtime
 from gan_jax.runs import load_module
 from gan_jax.runtime.environment import cache_directory
 
-_CONFIGS = flags.DEFINE_list("configs", ["digits", "r3gan_digits"], "names in experiments/configs")
-_SEEDS = flags.DEFINE_integer("seeds", 5, "of each")
-_METRIC = flags.DEFINE_string("metric", "fcd10k", "of the samples at the end")
-_STEPS = flags.DEFINE_list("steps", None, "iterations of each config, where they shall not be its own")
-_TABLE = flags.DEFINE_bool("table", False, "run nothing: print what is recorded")
-_WRITE = flags.DEFINE_bool("write", False, "the same, into its page")
+_CONFIGS = flags.DEFINE_list("configs", ["digits", "r3gan_digits"], "names of configs in experiments/configs")
+_SEEDS = flags.DEFINE_integer("seeds", 5, "number of seeds for each config")
+_METRIC = flags.DEFINE_string("metric", "fcd10k", "metric of the samples at the end of training")
+_STEPS = flags.DEFINE_list("steps", None, "iterations of each config; the configs' own by default")
+_TABLE = flags.DEFINE_bool("table", False, "run nothing: print the recorded results")
+_WRITE = flags.DEFINE_bool("write", False, "run nothing: write that table into docs/evaluation.md")
 _ROOT = RESULTS.parents[1]
 
 
 def seconds(log: list[dict[str, Any]]) -> float:
-    """Adds up what the iterations of a log took."""
+    """Returns the total time of the iterations in a log, in seconds."""
     images = [0, *(line["images"] for line in log)]
     return sum((b - a) / line["images_per_second"] for a, b, line in zip(images, images[1:], log, strict=False))
 
 
 def measure(name: str, seed: int, steps: str | None) -> None:
-    """Trains, evaluates and records."""
+    """Trains a config with a seed, evaluates the final samples, and records the result."""
     module = load_module(_ROOT / "experiments" / "configs" / f"{name}.py")
     config = module.get_config()
     config.update({"seed": seed, "sample_every": 0} | ({} if steps is None else {"steps": int(steps)}))
@@ -58,7 +60,7 @@ def measure(name: str, seed: int, steps: str | None) -> None:
 
 
 def page() -> str:
-    """The table."""
+    """Makes the table of the recorded results, in Markdown."""
     lines = {(line["config"], line["seed"]): line for line in recorded("equal_time")}
     rows: list[list[Any]] = [["config", "iterations", "seconds", "metric", "mean over seeds"]]
     for name in dict.fromkeys(name for name, _ in lines):
@@ -71,7 +73,7 @@ def page() -> str:
 
 
 def main(argv: list[str]) -> None:
-    """See the module."""
+    """Runs the benchmark, or prints or writes its table."""
     del argv
     if _TABLE.value or _WRITE.value:
         print(page())

@@ -1,11 +1,11 @@
-"""The runs that the README shows: how long they take here, start-up included, what they reach, and their pictures.
+"""The example runs of the README: their time on this machine, start-up included, their metrics and their samples.
 
-Trains `digits`, `ring` and `dcgan_mnist` as the README has them, each by `experiments.train`, and evaluates the end.
+Trains `digits`, `ring` and `dcgan_mnist` with `experiments.train`, as in the README, and evaluates the final state.
 
-python -m benchmarks.examples --data_dir=DIR               appends to results/examples.jsonl, and draws docs/images/
-python -m benchmarks.examples --data_dir=DIR --only=ring   one of them
-python -m benchmarks.examples --table                      what was recorded last of each, as a table
-python -m benchmarks.examples --write                      the same, into the README
+python -m benchmarks.examples --data_dir=DIR               appends to results/examples.jsonl, updates docs/images/
+python -m benchmarks.examples --data_dir=DIR --only=ring   runs one of them
+python -m benchmarks.examples --table                      runs nothing: prints the newest result of each as a table
+python -m benchmarks.examples --write                      runs nothing: writes that table into the README
 """
 
 import json
@@ -21,16 +21,16 @@ from absl import app, flags
 
 from benchmarks.measure import RESULTS, put, record, recorded, table
 
-_DATA = flags.DEFINE_string("data_dir", "", "where TFDS prepared mnist")
-_ONLY = flags.DEFINE_list("only", ["digits", "ring", "dcgan_mnist"], "which of the configs")
-_TABLE = flags.DEFINE_bool("table", False, "run nothing, and show what is recorded")
-_WRITE = flags.DEFINE_bool("write", False, "run nothing, and put the table into the README")
+_DATA = flags.DEFINE_string("data_dir", "", "directory in which TFDS prepared mnist")
+_ONLY = flags.DEFINE_list("only", ["digits", "ring", "dcgan_mnist"], "names of the configs to run")
+_TABLE = flags.DEFINE_bool("table", False, "run nothing: print the recorded results")
+_WRITE = flags.DEFINE_bool("write", False, "run nothing: write that table into the README")
 _METRICS = {"digits": "fcd2k", "ring": "mixture", "dcgan_mnist": "fcd10k"}
 _ROOT = RESULTS.parents[1]
 
 
 def main(argv: Sequence[str]) -> None:
-    """See the module."""
+    """Runs the examples, and prints or writes the table."""
     del argv
     for name in [] if _TABLE.value or _WRITE.value else _ONLY.value:
         with tempfile.TemporaryDirectory() as room:
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def summary() -> str:
-    """The last line of each."""
+    """Makes a table of the newest result of each config, in Markdown."""
     rows: list[list[object]] = [["config", "iterations", "minutes, start-up included", "metrics of the end"]]
     found = {line["config"]: line for line in recorded("examples")}
     for name, line in found.items():

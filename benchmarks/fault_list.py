@@ -1,7 +1,7 @@
-"""Faults that an engineer could make, one or a few of each kind in every package; `benchmarks.faults` makes them.
+"""A list of realistic programming errors, some for every package; `benchmarks.faults` injects them one at a time.
 
-Each is a change of behaviour, by a few characters where that will do. None is a matter of speed or of wording, and none
-leaves the library as right as it was.
+Each fault changes behaviour, usually by a few characters. None only affects speed or wording, and none leaves the
+library correct.
 """
 
 import ast
@@ -10,14 +10,14 @@ from typing import NamedTuple
 
 
 class Fault(NamedTuple):
-    """One change for the worse.
+    """One fault: a replacement of text in one file.
 
     Attributes:
-      name: what is wrong then.
+      name: description of the faulty behaviour.
       file: path from the repository's root.
-      right: text that occurs exactly once in the file.
-      wrong: what replaces it.
-      tests: arguments of pytest, separated by spaces: what is near, and should notice.
+      right: correct text, which occurs exactly once in the file.
+      wrong: faulty text that replaces it.
+      tests: arguments of pytest, separated by spaces: the tests near the fault, which should catch it.
     """
 
     name: str
@@ -27,28 +27,28 @@ class Fault(NamedTuple):
     tests: str
 
     def change(self, root: pathlib.Path) -> None:
-        """Makes it, in a copy of the repository."""
+        """Injects the fault into a copy of the repository."""
         path = root / self.file
         path.write_text(path.read_text().replace(self.right, self.wrong))
 
     def problem(self, root: pathlib.Path) -> str:
-        """Why it cannot be made in this copy of the repository, or its tests not be run; empty if both can."""
+        """Explains why the fault cannot be injected or its tests cannot be run in this copy; empty if both can."""
         path = root / self.file
         if not path.is_file():
-            return f"{self.file} is not there"
+            return f"{self.file} does not exist"
         text = path.read_text()
         if text.count(self.right) != 1:
             return f"{self.file} has {self.right!r} {text.count(self.right)} times, expected once"
         try:
             changed = ast.dump(ast.parse(text.replace(self.right, self.wrong)))
         except SyntaxError as error:
-            return f"{self.file} would be no Python: {error}"
+            return f"{self.file} would not be valid Python: {error}"
         if changed == ast.dump(ast.parse(text)):
             return f"{self.file} would not be changed"
         for argument in self.tests.split():
             name, _, function = argument.partition("::")
             if not (root / name).exists():
-                return f"{name} is not there"
+                return f"{name} does not exist"
             if function and f"def {function.partition('[')[0]}(" not in (root / name).read_text():
                 return f"{name} has no {function}"
         return ""
@@ -229,7 +229,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("every epoch has the order of the first", "gan_jax/data/order.py",
           "[seed % 2**64, epoch]", "[seed % 2**64, 0]", f"{_DATA}::test_every_example_once_an_epoch_in_a_new_order"),
     Fault("a run that resumes sees its last batch again", "gan_jax/data/sources.py",
-          "places, start * draws, self.change)", "places, max(0, start - 1) * draws, self.change)",
+          "local_indices, start * draws, self.change)", "local_indices, max(0, start - 1) * draws, self.change)",
           f"{_DATA}::test_a_batch_is_a_function_of_seed_and_step_on_any_number_of_hosts"),
     Fault("labels of one byte are scaled like pixels", "gan_jax/data/sources.py",
           'if values.dtype == jnp.uint8 and name != "label":', "if values.dtype == jnp.uint8:",

@@ -1,17 +1,20 @@
-"""Whether the tests notice: each fault of `benchmarks.fault_list` is made in a copy of the repository, and they run.
+"""Mutation testing: injects each fault of `benchmarks.fault_list` into a copy of the repository and runs the tests.
 
-First the tests near a fault, then, where those pass, all of them. A fault is caught when a test fails with it that
-passes without it; one that is found among all tests must fail twice. Copies are of the files that git tracks and of new
-ones, as they lie in the working tree when this begins; with --tests=REV the tests (and pyproject.toml) are those of a
-commit, so that older tests meet the same faults. Tests that the library has grown away from can't tell any more: the
-lines of 9b48e46 were made while they still fitted (with the library of f1aceb5 to a7083ff).
+The tests near a fault run first; if they pass, the whole suite runs. A fault is caught when some test fails with the
+fault and passes without it. A failure found by the whole suite must also occur a second time. The copy contains the
+files of the working tree, tracked and untracked, as they are when the command starts. With --tests=REV the tests and
+pyproject.toml are taken from a commit, so that older tests can be compared on the same faults. Tests that no longer fit
+the library cannot be compared this way: the lines of 9b48e46 were recorded while its tests still fitted (with the
+library of f1aceb5 to a7083ff).
 
-python -m benchmarks.faults                     all, hours on two cores; appends to results/faults.jsonl
-python -m benchmarks.faults --skip_done         those that these tests have not caught yet
-python -m benchmarks.faults --only=core/rules   those with this in their name or file; --near_only: no whole suite
-python -m benchmarks.faults --tests=HEAD~1      the same faults, other tests
-python -m benchmarks.faults --check             whether each fault can still be made; runs nothing
-python -m benchmarks.faults --table             what is recorded; --write puts it into docs/testing.md
+python -m benchmarks.faults                     all faults, hours on two cores; appends to results/faults.jsonl
+python -m benchmarks.faults --skip_done         only faults without a final result for these tests
+python -m benchmarks.faults --only=core/rules   only faults with this text in their name or file
+python -m benchmarks.faults --near_only         only the tests near each fault, not the whole suite
+python -m benchmarks.faults --tests=HEAD~1      the same faults with the tests of another commit
+python -m benchmarks.faults --check             runs nothing: checks that each fault can still be injected
+python -m benchmarks.faults --table             runs nothing: prints the recorded results
+python -m benchmarks.faults --write             runs nothing: writes that table into docs/testing.md
 """
 
 import contextlib
@@ -37,30 +40,32 @@ from benchmarks.fault_list import FAULTS, Fault
 from benchmarks.measure import RESULTS, put, record, recorded, table
 from gan_jax.runtime import duration
 
-_ONLY = flags.DEFINE_string("only", "", "those faults that have this in their name or file")
-_TESTS = flags.DEFINE_string("tests", "", "commit whose tests are to notice; the working tree's by default")
-_CHECK = flags.DEFINE_bool("check", False, "run nothing: can every fault be made, and are its tests there?")
-_TABLE = flags.DEFINE_bool("table", False, "run nothing: print what is recorded, by the first and the last tests")
-_WRITE = flags.DEFINE_bool("write", False, "the same, into its page")
-_SKIP_DONE = flags.DEFINE_bool("skip_done", False, "leave out what is recorded of these tests")
-_NEAR_ONLY = flags.DEFINE_bool("near_only", False, "where the near tests pass, leave it at that")
-_LIMIT = flags.DEFINE_float("limit", 900.0, "seconds for the tests near a fault", lower_bound=1.0)
-_LIMIT_ALL = flags.DEFINE_float("limit_all", 7200.0, "seconds for all tests", lower_bound=1.0)
+_ONLY = flags.DEFINE_string("only", "", "run only faults with this text in their name or file")
+_TESTS = flags.DEFINE_string("tests", "", "commit whose tests to run; by default those of the working tree")
+_CHECK = flags.DEFINE_bool(
+    "check", False, "run nothing: check that every fault can be injected and that its tests exist"
+)
+_TABLE = flags.DEFINE_bool("table", False, "run nothing: print the results of the first and the last recorded tests")
+_WRITE = flags.DEFINE_bool("write", False, "run nothing: write that table into docs/testing.md")
+_SKIP_DONE = flags.DEFINE_bool("skip_done", False, "skip faults that have a final result for these tests")
+_NEAR_ONLY = flags.DEFINE_bool("near_only", False, "run only the tests near each fault, never the whole suite")
+_LIMIT = flags.DEFINE_float("limit", 900.0, "time limit for the tests near a fault, in seconds", lower_bound=1.0)
+_LIMIT_ALL = flags.DEFINE_float("limit_all", 7200.0, "time limit for the whole suite, in seconds", lower_bound=1.0)
 _ROOT = RESULTS.parents[1]
 _PYTEST = ("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider")
 _SIDE_BY_SIDE = ("-n", "2", "--dist", "loadgroup")
-# A line of pytest's summary: a file, and where it could be imported a test with its parameters; xdist adds the group.
+# A line of pytest's summary: a file and, if the file could be imported, a test with its parameters; xdist adds a group.
 _SUMMARY = re.compile(r"(?:FAILED|ERROR) ([^\s:]+)(::[\w.:]+(?:\[.*?\](?=@| - |$))?)?(?:@[\w-]+)?(?: - .*)?")
 
 
 class Ran(NamedTuple):
-    """How tests ended.
+    """The outcome of a run of the tests.
 
     Attributes:
-      code: pytest's exit code; None if they had not ended at the limit.
-      failed: ids of tests that failed, the first one first.
+      code: pytest's exit code; None if the run exceeded the time limit.
+      failed: ids of the tests that failed, in order.
       uncollected: files that could not be imported.
-      output: what pytest printed.
+      output: pytest's output.
     """
 
     code: int | None
@@ -78,15 +83,15 @@ def snapshot(target: pathlib.Path, revision: str) -> dict[str, Any]:
     """Copies the repository, with the tests of a commit if one is given.
 
     Args:
-      target: a directory that is not there yet.
-      revision: whose tests; empty for those of the working tree.
+      target: directory to create.
+      revision: commit of the tests; empty for those of the working tree.
 
     Returns:
-      Which tests they are: the commit, whether they differ from it, and a hash of them.
+      The identity of the tests: the commit, whether they differ from it, and a hash of their content.
     """
     names = git("ls-files", "-z", "--cached", "--others", "--exclude-standard").split(b"\0")
     for name in sorted({os.fsdecode(name) for name in names if name}):
-        if (_ROOT / name).is_file():  # what is deleted is tracked until the commit
+        if (_ROOT / name).is_file():  # git lists a deleted file until the deletion is committed
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(_ROOT / name, target / name)
     if revision:
@@ -103,13 +108,13 @@ def snapshot(target: pathlib.Path, revision: str) -> dict[str, Any]:
 
 
 def environment(copy: pathlib.Path) -> dict[str, str]:
-    """In which the copy's packages are imported, not those that the environment was installed from."""
+    """Returns environment variables with which Python imports the copy's packages, not the installed ones."""
     others = os.environ.get("PYTHONPATH", "")
     return os.environ | {"PYTHONPATH": os.pathsep.join([str(copy), *([others] if others else [])])}
 
 
 def check_imports(copy: pathlib.Path) -> None:
-    """Makes sure that what would be tested is the copy."""
+    """Checks that Python imports the copy's packages, so that the tests test the copy."""
     packages = ("gan_jax", "experiments", "tests")
     code = f"import {', '.join(packages)}; print({', '.join(f'{name}.__file__' for name in packages)}, sep='\\n')"
     done = subprocess.run(
@@ -118,19 +123,19 @@ def check_imports(copy: pathlib.Path) -> None:
     found = done.stdout.splitlines()
     expected = [str(copy / name / "__init__.py") for name in packages]
     if found != expected:
-        raise RuntimeError(f"imported are {found}, expected {expected}")
+        raise RuntimeError(f"the tests would import {found}, expected {expected}")
 
 
 def run_tests(copy: pathlib.Path, selection: Sequence[str], limit: float) -> Ran:
-    """Runs tests of the copy until one fails; at the limit they are killed with all that they have started.
+    """Runs tests of the copy until one fails. At the time limit, kills them and every process that they started.
 
     Args:
-      copy: of the repository.
-      selection: arguments of pytest.
-      limit: in seconds.
+      copy: copy of the repository.
+      selection: arguments of pytest that select the tests.
+      limit: time limit in seconds.
 
     Returns:
-      How they ended.
+      The outcome.
     """
     log = copy.with_name("output.txt")
     words = [sys.executable, *_PYTEST, f"--basetemp={copy.with_name('tmp')}", *selection]
@@ -145,7 +150,7 @@ def run_tests(copy: pathlib.Path, selection: Sequence[str], limit: float) -> Ran
                 code = process.wait(limit)
         finally:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # also what pytest has left behind
+                os.killpg(process.pid, signal.SIGKILL)  # the session includes processes that pytest left behind
             process.wait()
     output = log.read_text(errors="replace")
     failed, uncollected = failures(output)
@@ -153,30 +158,31 @@ def run_tests(copy: pathlib.Path, selection: Sequence[str], limit: float) -> Ran
 
 
 def failures(output: str) -> tuple[list[str], list[str]]:
-    """Parses pytest's summary into ids of failed tests, and files that could not be imported."""
+    """Parses pytest's summary; returns the ids of failed tests, and the files that could not be imported."""
     _, found, summary = output.rpartition("short test summary info")
     named = [match for match in map(_SUMMARY.fullmatch, summary.splitlines()) if match] if found else []
     return [match[1] + match[2] for match in named if match[2]], [match[1] for match in named if not match[2]]
 
 
 def change_hash(fault: Fault) -> str:
-    """Identifies a fault by its edit, so that rewording its name keeps its results."""
+    """Returns a hash that identifies a fault by its edit, so that its results survive a change of its name."""
     return hashlib.sha256("\0".join((fault.file, fault.right, fault.wrong)).encode()).hexdigest()[:12]
 
 
 def judge(fault: Fault, base: pathlib.Path, room: pathlib.Path) -> dict[str, Any]:
-    """Makes a fault, and runs the tests.
+    """Injects a fault and runs the tests.
 
     Args:
-      fault: which.
-      base: the repository without it.
-      room: a directory for a copy, and what tests write.
+      fault: the fault.
+      base: copy of the repository without the fault.
+      room: directory for the faulty copy and the files that tests write.
 
     Returns:
-      Whether it was caught, by what, at which stage, and how long that took.
+      Whether the fault was caught, by which test, at which stage, and in how many seconds.
 
     Raises:
-      RuntimeError: if the tests tell nothing about it: they fail without the fault too, or do not run.
+      RuntimeError: if the tests say nothing about the fault: they fail without it too, fail only sometimes, or do not
+        run.
     """
     copy, began = room / "copy", time.monotonic()
     for old in (copy, room / "tmp"):
@@ -188,7 +194,7 @@ def judge(fault: Fault, base: pathlib.Path, room: pathlib.Path) -> dict[str, Any
     found: dict[str, Any] = {"caught": False, "by": "", "stage": "near"}
     for stage, selection, limit in stages[:1] if _NEAR_ONLY.value else stages:
         found["stage"], ran = stage, run_tests(copy, selection, limit)
-        if ran.failed or ran.uncollected:  # whose exit code xdist makes 2, not 1, as -x interrupts it
+        if ran.failed or ran.uncollected:  # not by exit code: -x interrupts xdist, which then exits with 2
             again = ["-n", "0", ran.failed[0]] if ran.failed else ["--collect-only", *selection]
             if stage == "all" and run_tests(copy, again, limit).code == 0:
                 raise RuntimeError(f"{again} fails only sometimes")
@@ -209,8 +215,8 @@ def judge(fault: Fault, base: pathlib.Path, room: pathlib.Path) -> dict[str, Any
 def newest(tests: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Returns the last recorded line of each fault for these tests, by `change_hash`.
 
-    That a fault was caught counts for all states of a changed working tree on a commit; that it was not, for the very
-    same tests, as those that are missing may have been added.
+    A line that says "caught" counts for every uncommitted state of the tests on the same commit. A line that says "not
+    caught" counts only for exactly the same tests, because a missing test may have been added since.
     """
     lines = {}
     for line in recorded("faults"):
@@ -221,13 +227,13 @@ def newest(tests: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def is_done(line: Mapping[str, Any]) -> bool:
-    """Whether a line says all that running the tests again would."""
+    """Whether a line is final: running the same tests again would add nothing."""
     whole = line["stage"] == "all" or _NEAR_ONLY.value
     return line["caught"] or (whole and "note" not in line)
 
 
 def summary(tests: Mapping[str, Any], faults: Sequence[Fault]) -> tuple[str, int]:
-    """Makes a table of which test caught each fault, and counts those that none caught."""
+    """Makes a table of the test that caught each fault; returns it with the number of faults that none caught."""
     known = newest(tests)
     lines = [(fault, known.get(change_hash(fault), {})) for fault in faults]
     rows: list[list[Any]] = [["fault", "file", "caught by"]]
@@ -240,13 +246,14 @@ def summary(tests: Mapping[str, Any], faults: Sequence[Fault]) -> tuple[str, int
 
 
 def page() -> str:
-    """Makes the table of docs/testing.md: by the first and the last tests that have met every fault."""
+    """Makes the table of docs/testing.md, for the first and the last commit whose tests have met every fault."""
     lines = [line for line in recorded("faults") if not line["tests"]["dirty"]]
-    known = {(line["fault"], line["tests"]["commit"]): line for line in lines}  # an edit moves with its code
+    # By name, not by `change_hash`: an edit changes with the code around it.
+    known = {(line["fault"], line["tests"]["commit"]): line for line in lines}
     commits = list(dict.fromkeys(line["tests"]["commit"] for line in lines))
     whole = [commit for commit in commits if all((fault.name, commit) in known for fault in FAULTS)]
     if not whole:
-        sys.exit("no tests have met every fault yet: python -m benchmarks.faults")
+        sys.exit("no commit's tests have met every fault yet: run python -m benchmarks.faults on a clean tree")
     shown = dict.fromkeys([whole[0], whole[-1]])
     rows: list[list[Any]] = [["fault", "file", *(f"caught by the tests of {commit[:7]}" for commit in shown)]]
     counts = dict.fromkeys(shown, 0)
@@ -264,17 +271,18 @@ def page() -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    """See the module."""
+    """Runs the faults, or checks or prints them."""
     del argv
     if _TABLE.value or _WRITE.value:
         print(page())
         if _WRITE.value:
             put(_ROOT / "docs" / "testing.md", "benchmarks.faults", page())
         return
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # and not before the tests have been ended
+    # SIGTERM becomes an exception, so that `run_tests` kills the tests before this process ends.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     faults = [fault for fault in FAULTS if _ONLY.value in fault.name or _ONLY.value in fault.file]
     if not faults:
-        sys.exit(f"--only={_ONLY.value}: no fault has this in its name or file")
+        sys.exit(f"--only={_ONLY.value}: no fault has this text in its name or file")
     with tempfile.TemporaryDirectory(prefix="faults-") as directory:
         room = pathlib.Path(directory).resolve()
         base, errors, spent = room / "base", 0, 0.0
@@ -283,7 +291,7 @@ def main(argv: Sequence[str]) -> None:
         if problems:
             sys.exit("\n".join(problems))
         if _CHECK.value:
-            print(f"{len(faults)} faults can be made, and their tests are there")
+            print(f"{len(faults)} faults can be injected, and their tests exist")
             return
         done = {change for change, line in newest(tests).items() if _SKIP_DONE.value and is_done(line)}
         left = [fault for fault in faults if change_hash(fault) not in done]

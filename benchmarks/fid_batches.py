@@ -1,15 +1,16 @@
-"""Whether FID depends on batch size or number of devices: Inception with the random weights of the golden files.
+"""The dependence of FID on the batch size and the number of devices.
 
-The weights are those of `tests/golden/random_weights.py`, so that nothing need be downloaded. The same generated images
-go through the network in batches of 7, 64 and 500, on one device and on eight (CPUs: simulated), each in a process of
-its own; the largest relative difference of the distance from that of batches of 64 on one device is what counts. With
-fewer images than features the covariance is singular, where a distance is most sensitive to rounding.
+Inception runs with the random weights of `tests/golden/random_weights.py`, so that nothing needs to be downloaded. The
+same generated images pass through the network in batches of 7, 64 and 500, on one device and on eight (simulated on
+CPUs), each combination in its own process. The result is the largest relative difference from the distance of batches
+of 64 on one device. With fewer images than features the covariance is singular, and the distance is most sensitive to
+rounding.
 
-On CPUs XLA's convolutions copy all patches: a batch of 500 does not fit into 24 GB, one of 200 does.
+On CPUs XLA's convolutions copy all patches: a batch of 500 does not fit into 24 GB, a batch of 200 does.
 
 python -m benchmarks.fid_batches                     appends to results/fid_batches.jsonl
-python -m benchmarks.fid_batches --count=3000        more images than features
-python -m benchmarks.fid_batches --batches=7,64,200  where memory is short
+python -m benchmarks.fid_batches --count=3000        uses more images than features
+python -m benchmarks.fid_batches --batches=7,64,200  for machines with less memory
 """
 
 import subprocess
@@ -27,15 +28,17 @@ from gan_jax import eval as evals
 from gan_jax import metrics, runtime
 from tests.golden import random_weights
 
-_COUNT = flags.DEFINE_integer("count", 500, "images on each side", lower_bound=2)
-_SIZE = flags.DEFINE_integer("size", 32, "pixels of their side", lower_bound=8)
-_PASS = flags.DEFINE_list("one_pass", [], "FILE,IMAGES,DEVICES,BATCH: write features of these images, and end")
-_BATCHES = flags.DEFINE_list("batches", ["7", "64", "500"], "sizes, of which 64 is what others are compared with")
+_COUNT = flags.DEFINE_integer("count", 500, "number of real and of fake images", lower_bound=2)
+_SIZE = flags.DEFINE_integer("size", 32, "height and width of the images in pixels", lower_bound=8)
+_PASS = flags.DEFINE_list(
+    "one_pass", [], "FILE,IMAGES,DEVICES,BATCH: only write the features of these images; used internally"
+)
+_BATCHES = flags.DEFINE_list("batches", ["7", "64", "500"], "batch sizes; must include 64, the reference")
 _DEVICES = (1, 8)
 
 
 def write_features(file: str, name: str, devices: int, batch_size: int) -> None:
-    """Of the images of that name."""
+    """Computes the features of the images of a name, and saves them to a file."""
     network = evals.inception()
     params = network.prepare(random_weights.tensors(network.file.used))
     extractor = evals.Extractor(network.apply, params, {})
@@ -46,7 +49,7 @@ def write_features(file: str, name: str, devices: int, batch_size: int) -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """See the module."""
+    """Runs the benchmark, or one pass over the images."""
     del argv
     if _PASS.value:
         file, name, *numbers = _PASS.value

@@ -1,13 +1,14 @@
-"""The hash of the state after 50 iterations of every config: whether a change of the library changed a number.
+"""Hashes of every config's state after 50 iterations, to show whether a change of the library changes any number.
 
-Hashes belong to a kind of processor and a version of JAX, so both sides run here: this file with the library of a
-commit and with that of another. Networks are narrow where a step would take seconds. With --half_way a run stops after
-25 iterations; run again from the same --workdir, by the other library, it shows whether a checkpoint is continued.
+Hashes depend on the kind of processor and the version of JAX, so both versions of the library must run on the same
+machine: run this file once with the library of each commit. Networks are narrow where a step would take seconds. With
+--half_way a run stops after 25 iterations. Run it again with the same --workdir and the other library, without
+--half_way, to check that the other library continues its checkpoint.
 
 git worktree add BEFORE COMMIT
-PYTHONPATH=BEFORE python benchmarks/golden_states.py --data_dir=DIR --record=COMMIT     the library of COMMIT
-PYTHONPATH=. python benchmarks/golden_states.py --data_dir=DIR --record=HEAD            this one
-python -m benchmarks.golden_states --table                                              what is recorded
+PYTHONPATH=BEFORE python benchmarks/golden_states.py --data_dir=DIR --record=COMMIT     runs the library of COMMIT
+PYTHONPATH=. python benchmarks/golden_states.py --data_dir=DIR --record=HEAD            runs the current library
+python -m benchmarks.golden_states --table                                              prints the recorded hashes
 """
 
 import json
@@ -24,12 +25,14 @@ from gan_jax import data, runtime
 from gan_jax.runs import load_module
 from gan_jax.runtime.environment import versions
 
-_DATA = flags.DEFINE_string("data_dir", "", "where TFDS has mnist and cifar10_jpeg")
-_RECORD = flags.DEFINE_string("record", "", "the name of the library's commit; empty to print only")
-_WORKDIR = flags.DEFINE_string("workdir", "", "where runs are kept; a temporary directory by default")
+_DATA = flags.DEFINE_string("data_dir", "", "directory in which TFDS prepared mnist and cifar10_jpeg")
+_RECORD = flags.DEFINE_string(
+    "record", "", "name of the library's commit in the results; if empty, hashes are only printed"
+)
+_WORKDIR = flags.DEFINE_string("workdir", "", "directory of the runs; a temporary one by default")
 _HALF = flags.DEFINE_bool("half_way", False, "stop after 25 iterations")
 _ONLY = flags.DEFINE_list("only", None, "names of configs; all by default")
-_TABLE = flags.DEFINE_bool("table", False, "run nothing: print what is recorded")
+_TABLE = flags.DEFINE_bool("table", False, "run nothing: print the recorded hashes")
 STEPS = 50
 NARROW: dict[str, dict[str, Any]] = {
     "cgan_mnist": {"width": 8},
@@ -49,7 +52,7 @@ NARROW: dict[str, dict[str, Any]] = {
 
 
 def images(home: pathlib.Path) -> str:
-    """A folder of pictures."""
+    """Fills a folder with images, and returns its path."""
     home.mkdir(exist_ok=True)
     for index, digit in enumerate(data.digits(labels=False).arrays["real"][:200, ..., 0]):
         Image.fromarray(((digit + 1) * 127.5).round().astype("uint8")).save(home / f"{index}.png")
@@ -57,7 +60,7 @@ def images(home: pathlib.Path) -> str:
 
 
 def main(argv: list[str]) -> None:
-    """See the module."""
+    """Runs the configs, or prints the recorded hashes."""
     del argv
     results = pathlib.Path(__file__).parent / "results" / "golden_states.jsonl"
     if _TABLE.value:

@@ -1,15 +1,15 @@
-"""The training loop of the Keras GAN tutorials, to compare speed with: `predict`, then `train_on_batch` three times.
+"""The training loop of the Keras GAN tutorials, for speed comparisons: `predict`, then `train_on_batch` three times.
 
-As in the first of them (MLPs, Adam with beta 0.5): the generator predicts a batch; the discriminator learns from real
-images and from those, in two updates where `gan_jax` has one; a combined model with the discriminator frozen teaches
-the generator. Needs Keras and TensorFlow, of the extra `bench`.
+It follows the first tutorial (MLPs, Adam with beta 0.5). The generator predicts a batch. The discriminator is updated
+on real images and then on these fakes: two updates where `gan_jax` makes one. The generator is updated through a
+combined model with a frozen discriminator. Needs Keras and TensorFlow, from the extra `bench`.
 """
 
 import math
 import os
 from collections.abc import Callable, Sequence
 
-os.environ["KERAS_BACKEND"] = "tensorflow"  # read when Keras is imported
+os.environ["KERAS_BACKEND"] = "tensorflow"  # must be set before Keras is imported
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
@@ -19,13 +19,13 @@ import numpy as np
 def loop(
     generator: Sequence[int], shape: Sequence[int], latents: int, batch: int, discriminator: Sequence[int] = (512, 256)
 ) -> Callable[[], None]:
-    """One iteration.
+    """Builds the networks, and returns a function that runs one iteration.
 
     Args:
       generator: widths of the generator's hidden layers.
-      shape: of an image.
+      shape: shape of an image.
       latents: length of z.
-      batch: of real images, of fakes, and of latents for the generator's update.
+      batch: number of real images, of fakes, and of latents for the generator's update.
       discriminator: widths of the discriminator's hidden layers.
     """
 
@@ -42,7 +42,7 @@ def loop(
     made.add(keras.layers.Reshape(shape))
     critic = mlp(shape, discriminator, 1, "sigmoid")
     critic.compile(loss="binary_crossentropy", optimizer=adam())
-    critic.trainable = False  # in what is compiled from here on
+    critic.trainable = False  # takes effect in models compiled from here on
     combined = keras.Sequential([keras.Input((latents,)), made, critic])
     combined.compile(loss="binary_crossentropy", optimizer=adam())
     rng = np.random.default_rng(0)

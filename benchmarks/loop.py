@@ -1,7 +1,8 @@
-"""What the training loop adds to the compiled step: Python, dispatch, logs, sample grids, checkpoints, input.
+"""The overhead of the training loop over the compiled step: Python, dispatch, logs, sample grids, checkpoints, input.
 
-Trains the default, digits at batch 64, as `experiments.train` does, and runs the same compiled program alone, in turn.
-Overhead is what the loop takes longer; input wait is what it spends on getting each dispatch's indices.
+Trains the default config, digits at batch size 64, as `experiments.train` does, and runs the same compiled program
+alone; the two take turns. Overhead is the additional time of the loop. Input wait is the time that the loop spends on
+getting the indices of each dispatch.
 
 python -m benchmarks.loop          appends to results/loop.jsonl
 """
@@ -28,12 +29,14 @@ from gan_jax.runtime.loop import Loop
 from gan_jax.runtime.program import Start, build_program, build_start
 from gan_jax.runtime.progress import Progress
 
-_STEPS = flags.DEFINE_integer("steps", 6000, "iterations of a turn; the default is the config's", lower_bound=1000)
-_TURNS = flags.DEFINE_integer("turns", 3, "of the loop and of the step alone", lower_bound=1)
+_STEPS = flags.DEFINE_integer(
+    "steps", 6000, "iterations per turn; the default is the config's number", lower_bound=1000
+)
+_TURNS = flags.DEFINE_integer("turns", 3, "number of turns of the loop and of the step alone", lower_bound=1)
 
 
 class Bench:
-    """The loop and the bare program, both from the same start."""
+    """The training loop and the bare compiled program, both from the same initial state."""
 
     def __init__(self, experiment: runtime.Experiment) -> None:
         self.experiment, self.mesh = experiment, runtime.make_mesh()
@@ -41,7 +44,7 @@ class Bench:
         with jax.set_mesh(self.mesh):
             self.start: Start = build_start(experiment, source.spec, self.mesh)
             self.program = build_program(experiment, source, self.mesh, self.start)
-        self.waits: list[float] = []  # seconds, of each run
+        self.waits: list[float] = []  # seconds of waiting for input, for each run of the loop
         self.dispatches = list(self._first(experiment.steps // self.program.length))
 
     def _first(self, count: int) -> Iterator[Any]:
@@ -50,7 +53,7 @@ class Bench:
             yield next(stream)
 
     def bare(self) -> None:
-        """Every dispatch of the run, one after the other."""
+        """Runs all dispatches of the run, one after the other, without the loop."""
         with jax.set_mesh(self.mesh):
             carried = self.start.init()
             state, accumulator = carried["state"], carried["window"]
@@ -67,7 +70,7 @@ class Bench:
             yield inputs
 
     def loop(self) -> None:
-        """The run as people have it, into a workdir of its own."""
+        """Runs the whole training loop, as users do, in a temporary workdir."""
         self.waits.append(0.0)
         program = dataclasses.replace(self.program, stream=self._timed)
         with tempfile.TemporaryDirectory() as directory, jax.set_mesh(self.mesh):
@@ -87,9 +90,9 @@ class Bench:
 
 
 def main(argv: Sequence[str]) -> None:
-    """See the module."""
+    """Runs the benchmark."""
     del argv
-    logging.set_verbosity(logging.ERROR)  # Orbax narrates
+    logging.set_verbosity(logging.ERROR)  # Orbax logs verbosely
     config = digits.get_config()
     config.steps = _STEPS.value
     bench = Bench(digits.build(config))

@@ -1,11 +1,11 @@
-"""What healthy training looks like under each adversarial loss: logits and gradient norms on the ring of 8 Gaussians.
+"""Curves of healthy training for each adversarial loss: logits and gradient norms on the ring of 8 Gaussians.
 
-Trains the same small game under every loss of the library, writes one JSON line per loss (settings, versions, commit,
-the curves, and what the samples cover at the end), prints a table and draws the curves.
+Trains the same small game under every loss of the library. Writes one JSON line per loss (settings, versions, commit,
+the curves, and the mode coverage of the final samples), prints a table and plots the curves.
 
-python -m benchmarks.loss_health                        all losses, about ten minutes on two cores
-python -m benchmarks.loss_health --only=hinge,minimax   some of them, in place of their lines
-python -m benchmarks.loss_health --plot                 the picture alone, from the recorded lines
+python -m benchmarks.loss_health                        trains all losses, about ten minutes on two cores
+python -m benchmarks.loss_health --only=hinge,minimax   trains some of them, and replaces their lines
+python -m benchmarks.loss_health --plot                 trains nothing: plots the recorded lines
 """
 
 import json
@@ -30,12 +30,12 @@ PICTURE = HERE.parent / "docs" / "images" / "loss_health.png"
 BATCH, WIDTH, R1, PENALTY = 256, 128, 0.02, 1.0
 
 _STEPS = flags.DEFINE_integer("steps", 10_000, "iterations for each loss", lower_bound=1000)
-_ONLY = flags.DEFINE_list("only", [], "these losses alone, by name")
-_PLOT = flags.DEFINE_bool("plot", False, "draw the recorded lines, train nothing")
+_ONLY = flags.DEFINE_list("only", [], "names of the losses to train; all by default")
+_PLOT = flags.DEFINE_bool("plot", False, "train nothing: plot the recorded lines")
 
 
 def build(name: str, loss: losses.GANLoss, steps: int) -> runtime.Experiment:
-    """The ring under one loss, with the penalty that its users give it."""
+    """Makes the experiment for a loss: the ring, with the gradient penalty for `wasserstein` and R1 for the others."""
     mixture, hidden = data.ring(), (WIDTH,) * 3
     critic = nets.from_linen(nets.MLPDiscriminator(hidden))
     adam = core.adam(1e-3, 0.0, 0.99)
@@ -57,7 +57,7 @@ def build(name: str, loss: losses.GANLoss, steps: int) -> runtime.Experiment:
 
 
 def measure(name: str, loss: losses.GANLoss, steps: int) -> dict[str, Any]:
-    """Trains under one loss; returns its line."""
+    """Trains under one loss, and returns its line for the results."""
     experiment, mixture = build(name, loss, steps), data.ring()
     with tempfile.TemporaryDirectory() as folder:
         workdir = pathlib.Path(folder)
@@ -88,7 +88,7 @@ def measure(name: str, loss: losses.GANLoss, steps: int) -> dict[str, Any]:
 
 
 def plot(lines: Sequence[dict[str, Any]]) -> None:
-    """Logits above, gradient norms below, a column for each loss."""
+    """Plots logits and, below them, gradient norms, in one panel each per loss."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import
 
     columns, rows = 4, -(-len(lines) // 4)
@@ -118,7 +118,7 @@ def plot(lines: Sequence[dict[str, Any]]) -> None:
 
 
 def table(lines: Sequence[dict[str, Any]]) -> str:
-    """Medians over the second half of training, in Markdown."""
+    """Makes a table of medians over the second half of training, in Markdown."""
     keys = [f"discriminator/{name}" for name in ("real_logits", "fake_logits", "gradient_norm")]
     rows = [
         "| loss | mean D(real) | mean D(fake) | gradient norm, D | gradient norm, G | modes | good samples |",
@@ -135,9 +135,9 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    """See the module."""
+    """Trains the losses, prints the table and plots the curves."""
     del argv
-    logging.set_verbosity(logging.ERROR)  # Orbax narrates
+    logging.set_verbosity(logging.ERROR)  # Orbax logs verbosely
     chosen = all_losses()
     unknown = set(_ONLY.value) - set(chosen)
     if unknown:

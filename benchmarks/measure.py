@@ -1,4 +1,4 @@
-"""What the benchmarks of speed share: contenders in turn in one run, the machine's own rates, and records of both."""
+"""Functions that the benchmarks share: interleaved timing, the machine's peak rates, and the records of results."""
 
 import json
 import os
@@ -18,22 +18,23 @@ import numpy as np
 from gan_jax.runtime.environment import versions
 
 RESULTS = pathlib.Path(__file__).parent / "results"
-Run = Callable[[], None]  # does some work, and returns when it is done
+Run = Callable[[], None]  # does some work and returns when it is finished
 
 
 def in_turn(
     contenders: Mapping[str, Run], *, rounds: int = 7, seconds: float = 1.0, warm: bool = True
 ) -> dict[str, list[float]]:
-    """Times contenders one after the other, round by round, so that a noisy machine is unfair to none for long.
+    """Times contenders in alternating turns, so that noise of the machine affects all of them alike.
 
     Args:
-      contenders: what to run.
-      rounds: how often each has its turn.
-      seconds: how long a turn is at least; one call at least.
-      warm: whether each is run twice before, and once before every turn, unmeasured; needless for long calls.
+      contenders: functions to time, by name.
+      rounds: number of turns of each contender.
+      seconds: minimum length of a turn; a turn has at least one call.
+      warm: whether to run each contender, untimed, twice at the start and once before every turn; long calls do not
+        need it.
 
     Returns:
-      For each contender the seconds per call of every round.
+      For each contender, the seconds per call in every round.
     """
     for run in [*contenders.values()] * (2 if warm else 0):
         run()
@@ -41,7 +42,7 @@ def in_turn(
     for _ in range(rounds):
         for name, run in contenders.items():
             if warm:
-                run()  # after the others have had the caches and the threads
+                run()  # refills the caches, which the other contenders have used
             began, calls = time.perf_counter(), 0
             while not calls or time.perf_counter() - began < seconds:
                 run()
@@ -51,12 +52,12 @@ def in_turn(
 
 
 def ratio(taken: Mapping[str, Sequence[float]], slower: str, faster: str) -> float:
-    """How many times as long `slower` took as `faster`: the median over the rounds of both in the same round."""
+    """Returns how many times as long `slower` took as `faster`: the median of the ratios in each round."""
     return statistics.median(a / b for a, b in zip(taken[slower], taken[faster], strict=True))
 
 
 def milliseconds(taken: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:
-    """Median, least and most of each contender, for the record."""
+    """Returns the median, least and greatest milliseconds of each contender."""
     return {
         name: {"median": statistics.median(x) * 1e3, "least": min(x) * 1e3, "most": max(x) * 1e3}
         for name, x in taken.items()
@@ -64,15 +65,15 @@ def milliseconds(taken: Mapping[str, Sequence[float]]) -> dict[str, dict[str, fl
 
 
 def rates(size: int = 2048, megabytes: int = 256, dtype: str = "float32") -> dict[str, float]:
-    """What this machine can do: the better of a floor is what no program here can beat.
+    """Measures the machine's peak rates, from which lower bounds ("floors") of a program's time follow.
 
     Args:
-      size: of the square matrices that are multiplied.
-      megabytes: of the array that is copied; larger than the caches.
-      dtype: of the matrices.
+      size: rows and columns of the matrices that are multiplied.
+      megabytes: size of the array that is copied; it must exceed the caches.
+      dtype: dtype of the matrices.
 
     Returns:
-      `matmul_gflops` per second, and `copy_gbytes` per second, read and written counted both.
+      `matmul_gflops` per second, and `copy_gbytes` per second, counting bytes read and bytes written.
     """
     matrix, array = jnp.ones((size, size), dtype), jnp.ones(megabytes * 2**18)
     product = jax.jit(lambda a: a @ a)
@@ -93,7 +94,7 @@ def rates(size: int = 2048, megabytes: int = 256, dtype: str = "float32") -> dic
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on."""
+    """Describes the machine that the results depend on."""
     names = [line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")]
     return {
         "processor": names[0] if names else platform.processor(),
@@ -109,7 +110,7 @@ def _cpuinfo() -> list[str]:
 
 
 def record(name: str, line: dict[str, Any], **more_versions: str) -> None:
-    """Appends a line to `results/{name}.jsonl`: with the command (absolute paths as DIR), versions, commit, machine."""
+    """Appends a line to `results/{name}.jsonl`; adds the command (absolute paths as DIR), versions, commit, machine."""
     RESULTS.mkdir(exist_ok=True)
     command = " ".join([f"python -m benchmarks.{name}", *(re.sub("=/.*", "=DIR", word) for word in sys.argv[1:])])
     whole = {**line, "command": command, "versions": versions() | more_versions, "machine": machine()}
@@ -118,13 +119,13 @@ def record(name: str, line: dict[str, Any], **more_versions: str) -> None:
 
 
 def recorded(name: str) -> list[dict[str, Any]]:
-    """The lines of `results/{name}.jsonl`, from the oldest on; none where there is no such file."""
+    """Returns the lines of `results/{name}.jsonl`, oldest first; none if the file does not exist."""
     path = RESULTS / f"{name}.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def spread(values: Sequence[float], form: str) -> str:
-    """The mean, and where there are several values its 95% interval, as text."""
+    """Formats the mean and, if there are several values, its 95% bootstrap interval."""
     if not values:
         return ""
     shown = [format(x, form) for x in (statistics.mean(values), *bootstrap(values))]
@@ -132,7 +133,7 @@ def spread(values: Sequence[float], form: str) -> str:
 
 
 def bootstrap(values: Sequence[float], draws: int = 10_000) -> tuple[float, float]:
-    """A 95% interval of the mean: percentiles of the means of draws with replacement."""
+    """Returns a 95% interval of the mean: percentiles of the means of draws with replacement."""
     random = np.random.default_rng(0)
     means = random.choice(np.asarray(values, np.float64), (draws, len(values))).mean(axis=1)
     low, high = np.percentile(means, [2.5, 97.5])
@@ -140,7 +141,7 @@ def bootstrap(values: Sequence[float], draws: int = 10_000) -> tuple[float, floa
 
 
 def put(page: pathlib.Path, module: str, text: str) -> None:
-    """Writes what a benchmark found into its place in a page, between two comments; what stood there is replaced."""
+    """Writes the result of a benchmark into a page, between two comments; replaces the text between them."""
     begin, end = f"<!-- written by python -m {module} --write -->", "<!-- end of what is written -->"
     before, rest = page.read_text().split(begin)
     page.write_text(f"{before}{begin}\n{text}\n{end}{rest.split(end, 1)[1]}")
@@ -149,11 +150,11 @@ def put(page: pathlib.Path, module: str, text: str) -> None:
 def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
-    raise TypeError(f"{value!r} is no JSON")
+    raise TypeError(f"{value!r} cannot be written as JSON")
 
 
 def table(rows: Sequence[Sequence[Any]]) -> str:
-    """Markdown; the first row is the head."""
+    """Formats rows as a Markdown table; the first row is the header."""
     cells = [[f"{x:.3g}" if isinstance(x, float) else str(x) for x in row] for row in rows]
     lines = ["| " + " | ".join(row) + " |" for row in cells]
     return "\n".join([lines[0], "|" + "---|" * len(cells[0]), *lines[1:]])

@@ -1,4 +1,4 @@
-"""Games on mixtures of Gaussians, one for each cell of `benchmarks.mixtures`; their seeds train as a population."""
+"""Games on mixtures of Gaussians, one for each cell of `benchmarks.mixtures`; all seeds of a game train together."""
 
 import dataclasses
 import hashlib
@@ -44,7 +44,7 @@ Line = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """What all settings share."""
+    """The hyperparameters that all settings share."""
 
     iterations: int = 10_000
     seeds: int = 5
@@ -53,7 +53,7 @@ class Setup:
     layers: int = 6
     latents: int = 2
     learning_rate: float = 2e-3
-    constant: float = 0.5  # share of the iterations before the learning rate falls, linearly, to 0
+    constant: float = 0.5  # share of the iterations before the learning rate decays linearly to 0
     b1: float = 0.0
     b2: float = 0.99
     ema_halflife_images: float = 20_000.0
@@ -61,7 +61,7 @@ class Setup:
 
 
 class Setting(NamedTuple):
-    """One cell of the table."""
+    """One cell of the table: a combination of data set, loss, regulariser and update rule."""
 
     data: str
     loss: str
@@ -73,7 +73,7 @@ class Setting(NamedTuple):
 
 
 def all_settings() -> list[Setting]:
-    """The whole table, what it is mainly about first."""
+    """Returns all settings of the table, the main ones first."""
     found = [
         Setting(mixture, loss, regularizer)
         for regularizer in ("r1+r2", "r1", "none", "gradient_penalty", "spectral_norm", "r2")
@@ -86,12 +86,12 @@ def all_settings() -> list[Setting]:
 
 
 def long_settings() -> list[Setting]:
-    """Those that also run on a budget with which the best of them are limited by the networks alone."""
+    """Returns the settings that also run on a longer budget, on which only the networks limit the best of them."""
     return [Setting(mixture, *cell) for cell in UNDER_LONG for mixture in DATA]
 
 
 def build(setting: Setting, setup: Setup) -> Game:
-    """The game of a setting."""
+    """Makes the game of a setting."""
     hidden, spectral = (setup.width,) * setup.layers, setting.regularizer == "spectral_norm"
     critic = nets.from_linen(nets.MLPDiscriminator(hidden, norm="spectral" if spectral else "none"))
     r1, r2 = gans.r1(GAMMA[setting.data]), gans.r2(GAMMA[setting.data])
@@ -101,6 +101,7 @@ def build(setting: Setting, setup: Setup) -> Game:
         "r1+r2": (r1, r2),
         "gradient_penalty": (gans.gradient_penalty(setup.gradient_penalty_weight),),
     }
+    # Unrolling differentiates through Adam: the gradient of sqrt(v) at v = 0 would be infinite.
     root = 1e-12 if setting.rule == "unrolled" else 0.0
     adam = core.adam(setup.learning_rate, setup.b1, setup.b2, eps_root=root)
     return gans.adversarial(
@@ -116,7 +117,7 @@ def build(setting: Setting, setup: Setup) -> Game:
 
 
 def make_iteration(setting: Setting, setup: Setup, game: Game) -> Callable[[core.GANState, jax.Array], core.GANState]:
-    """One iteration of one member: its own data, and the learning rate of the schedule below the peak given."""
+    """Makes `(state, peak) -> state`, one iteration of one member on its own data; `peak` is its peak learning rate."""
     rule, mixture = RULES[setting.rule], DATA[setting.data]
     step, draws = core.make_step(game, rule), core.batches_per_iteration(game, rule)
     falling = max(1.0, setup.iterations * (1 - setup.constant))
@@ -134,18 +135,18 @@ def make_iteration(setting: Setting, setup: Setup, game: Game) -> Callable[[core
 
 
 def finite(state: core.GANState) -> jax.Array:
-    """Whether all parameters of a member are, the averaged ones too."""
+    """Whether all parameters of a member are finite, including the averaged ones."""
     leaves = jax.tree.leaves(({name: player.params for name, player in state.players.items()}, state.ema))
     return jnp.stack([jnp.all(jnp.isfinite(x)) for x in leaves]).all()
 
 
 class Population(NamedTuple):
-    """What training leaves.
+    """The result of training a population.
 
     Attributes:
-      samples: of the averaged generators, `[members, n, 2]`; NaN of those that failed.
-      raw: of the generators themselves.
-      failed_by: for each member the iteration by which it was found not finite, or None.
+      samples: samples of the averaged generators, `[members, n, 2]`; NaN for members that failed.
+      raw: samples of the generators themselves, in the same form.
+      failed_by: for each member, the iteration at which it was found to be non-finite, or None.
     """
 
     samples: np.ndarray
@@ -163,15 +164,15 @@ def train(
     """Trains a population and samples it.
 
     Args:
-      setting: of all members.
-      setup: likewise.
-      seeds: of the members.
-      hparams: hyperparameters by the names of `core.get_hparams`, with a value for each member; `learning_rate` is the
-        peak of both players'.
-      log: gets the progress.
+      setting: the setting of all members.
+      setup: the hyperparameters of all members.
+      seeds: one seed for each member.
+      hparams: hyperparameters by the names of `core.get_hparams`, with one value for each member; `learning_rate` is
+        the peak learning rate of both players.
+      log: function that is called with progress messages.
 
     Returns:
-      The samples, and who failed.
+      The samples, and the members that failed.
     """
     game, values = build(setting, setup), {name: jnp.asarray(x, jnp.float32) for name, x in (hparams or {}).items()}
     peaks = values.pop("learning_rate", jnp.full(len(seeds), setup.learning_rate))
@@ -210,7 +211,7 @@ def train(
 
 
 def scores(samples: np.ndarray, mixture: data.Mixture) -> dict[str, list[Any]]:
-    """Of each member: modes, high-quality share, and KL; 0, 0 and None of one that is not finite."""
+    """Computes modes, high-quality share and KL of each member; 0, 0 and None if its samples are not finite."""
     found = [
         metrics.mixture_coverage(points, mixture.centers, mixture.std)
         if np.isfinite(points).all()
@@ -225,13 +226,13 @@ def scores(samples: np.ndarray, mixture: data.Mixture) -> dict[str, list[Any]]:
 
 
 def describe(setting: Setting, setup: Setup) -> Line:
-    """The setting with all that its figures depend on, and the hash of that."""
+    """Returns the setting and the setup as one record, with a hash that identifies them."""
     whole = {**setting._asdict(), "setup": {**dataclasses.asdict(setup), "gamma": GAMMA[setting.data]}}
     return {**whole, "hash": hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:12]}
 
 
 def evaluate(setting: Setting, setup: Setup, log: Callable[[str], None]) -> Line:
-    """Trains all seeds of a setting; returns its line."""
+    """Trains all seeds of a setting, and returns its line for the results."""
     began, began_cpu = time.monotonic(), time.process_time()
     mixture, seeds = DATA[setting.data], range(setup.seeds)
     population = train(setting, setup, seeds, log=log)

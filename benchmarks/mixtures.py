@@ -1,26 +1,28 @@
-"""Modes found on mixtures of Gaussians: every adversarial loss under every regulariser, and the update rules.
+"""Mode coverage on mixtures of Gaussians: every adversarial loss under every regulariser, and the update rules.
 
-Data sets: the ring of 8 (radius 1, std 0.01) and the grid of 25 (spacing 2, std 0.05) of VEEGAN (arXiv:1705.07761), a
-new batch in every iteration. Of 2,500 samples of the averaged generator (and of the raw one) `metrics.mixture_coverage`
-tells the modes that have a sample within three standard deviations, the share of such samples, and the KL divergence
-of their histogram from equal shares. A Gaussian itself has 98.9% of its samples within three standard deviations.
+The data sets are VEEGAN's ring of 8 (radius 1, std 0.01) and grid of 25 (spacing 2, std 0.05; arXiv:1705.07761), with a
+new batch in every iteration. `metrics.mixture_coverage` evaluates 2,500 samples of the averaged generator, and of the
+raw one: the number of modes with a sample within three standard deviations, the share of such samples, and the KL
+divergence of their histogram from equal shares. A Gaussian has 98.9% of its own samples within three standard
+deviations.
 
-All settings have the hyperparameters of `mixture_games.Setup`, but for what is published otherwise: the weight 0.1 of
-the gradient penalty is that of the toys of WGAN-GP (arXiv:1704.00028), and unrolling foresees 5 updates
-(arXiv:1611.02163). One number, gamma of R1 and R2, goes with the scale of the data set (`--search` tells how it was
-found). There is one critic update in an iteration under all losses, those too whose papers have five. Three games also
-run on a longer budget (`mixture_games.LONG`).
+All settings use the hyperparameters of `mixture_games.Setup`, with two published exceptions: the weight 0.1 of the
+gradient penalty is that of WGAN-GP's toy experiments (arXiv:1704.00028), and unrolling looks 5 updates ahead
+(arXiv:1611.02163). Only gamma of R1 and R2 depends on the scale of the data set (`--search` shows how it was found).
+Every loss has one critic update per iteration, including the losses whose papers use five. Three games also run on a
+longer budget (`mixture_games.LONG`).
 
-The seeds of a setting train as one population: `jax.vmap` over states with data of their own, in one program. A seed
-whose parameters are not finite has failed; it counts as 0 modes and 0% good samples, and leaves the others alone. The
-intervals are 95% bootstrap percentiles of the mean over seeds.
+The seeds of a setting train as one population: `jax.vmap` over states, each with its own data, in one program. A seed
+whose parameters become non-finite counts as failed, with 0 modes and 0% high-quality samples; it does not affect the
+other seeds. The intervals are 95% bootstrap percentiles of the mean over seeds.
 
-python -m benchmarks.mixtures                    what is not in results/mixtures.jsonl yet, then table and picture
-python -m benchmarks.mixtures --long             three games on the longer budget alone
-python -m benchmarks.mixtures --only=grid,r1+r2  of each kind of word (data, loss, regulariser, rule) only those named
-python -m benchmarks.mixtures --table            the table alone, from the recorded lines
-python -m benchmarks.mixtures --write            table and picture into docs/mixtures.md and docs/images/mixtures.png
-python -m benchmarks.mixtures --search           other hyperparameters, into results/mixtures_search.jsonl
+python -m benchmarks.mixtures                    runs the settings missing in results/mixtures.jsonl, prints the table
+python -m benchmarks.mixtures --long             runs only the three games on the longer budget
+python -m benchmarks.mixtures --only=grid,r1+r2  runs the settings with these words; a kind (data, loss, regulariser or
+                                                 rule) of which no word is named is not restricted
+python -m benchmarks.mixtures --table            runs nothing: prints the table of the recorded results
+python -m benchmarks.mixtures --write            runs nothing: writes docs/mixtures.md and docs/images/mixtures.png
+python -m benchmarks.mixtures --search           tries other hyperparameters; appends to results/mixtures_search.jsonl
 """
 
 import argparse
@@ -51,7 +53,7 @@ from gan_jax.runtime import duration
 
 
 def select(words: Sequence[str], settings: Sequence[Setting]) -> list[Setting]:
-    """Those that have, of every kind of word that is named, a named one."""
+    """Returns the settings that match the words: for every kind (data, loss, ...) with a named word, one of those."""
     kinds = [{setting[i] for setting in settings} for i in range(len(Setting._fields))]
     unknown = set(words).difference(*kinds)
     if unknown:
@@ -62,13 +64,13 @@ def select(words: Sequence[str], settings: Sequence[Setting]) -> list[Setting]:
 
 
 def _progress(message: str) -> None:
-    """Writes over the last message; nothing where nobody looks."""
+    """Overwrites the last progress message on a terminal; prints nothing elsewhere."""
     if sys.stderr.isatty():
         print(f"\r{message}\033[K", end="", file=sys.stderr, flush=True)
 
 
 def run_all(settings: Sequence[Setting], setup: Setup) -> None:
-    """Runs what is not recorded with these very settings, a line for each."""
+    """Runs the settings that are not recorded with exactly this setup, and records a line for each."""
     there = {line["hash"] for line in measure.recorded("mixtures")}
     missing = [setting for setting in settings if describe(setting, setup)["hash"] not in there]
     print(f"{len(settings)} settings, {len(settings) - len(missing)} recorded before", flush=True)
@@ -84,13 +86,16 @@ def run_all(settings: Sequence[Setting], setup: Setup) -> None:
 
 
 GAMMAS = {"ring": (0.002, 0.01, 0.05), "grid": (0.05, 0.2, 1.0)}
-RATES = (0.5, 1.0, 2.0)  # times the setup's learning rate
+RATES = (0.5, 1.0, 2.0)  # factors of the setup's learning rate
 SHAPES: tuple[dict[str, int], ...] = ({}, {"layers": 4}, {"layers": 5}, {"batch_size": 128}, {"width": 128})
-SEARCH_SEED = 100  # no table has it
+SEARCH_SEED = 100  # not among the seeds of the tables
 
 
 def search(setup: Setup) -> None:
-    """The pairing loss with R1 and R2, one seed each: gammas by learning rates, as a population, for several shapes."""
+    """Searches hyperparameters of the pairing loss with R1 and R2, with one seed.
+
+    All combinations of gammas and learning rates train as one population, once for each of `SHAPES`.
+    """
     rows: list[list[Any]] = [["data", "shape", "gamma", "learning rate", "modes", "high quality", "KL"]]
     for name, mixture in DATA.items():
         members = list(itertools.product(GAMMAS[name], (x * setup.learning_rate for x in RATES)))
@@ -114,17 +119,17 @@ def search(setup: Setup) -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """See the module."""
+    """Runs the benchmark, or prints or writes its table."""
     parser = argparse.ArgumentParser("benchmarks.mixtures", description=__doc__, formatter_class=_Raw)
-    parser.add_argument("--only", default="", help="words that settings must have, by commas")
-    parser.add_argument("--long", action="store_true", help="only the games that run on the longer budget, on that")
-    parser.add_argument("--table", action="store_true", help="run nothing, and print the table of what is recorded")
-    parser.add_argument("--write", action="store_true", help="run nothing, and write table and picture into docs/")
+    parser.add_argument("--only", default="", help="comma-separated words that select settings")
+    parser.add_argument("--long", action="store_true", help="run only the games on the longer budget")
+    parser.add_argument("--table", action="store_true", help="run nothing: print the recorded results")
+    parser.add_argument("--write", action="store_true", help="run nothing: write table and picture into docs/")
     parser.add_argument("--search", action="store_true", help="try other hyperparameters on the pairing loss")
     fields = [field.name for field in dataclasses.fields(Setup)]
     for name in fields:
         default = getattr(Setup, name)
-        parser.add_argument(f"--{name}", type=type(default), default=default, help="of the setup")
+        parser.add_argument(f"--{name}", type=type(default), default=default, help="hyperparameter of the setup")
     chosen = parser.parse_args(argv)
     setup = Setup(**{name: getattr(chosen, name) for name in fields})
     if chosen.search:

@@ -1,4 +1,4 @@
-"""The tables, the page and the picture of `benchmarks.mixtures`."""
+"""The tables and the picture of `benchmarks.mixtures`, for the terminal and for docs/mixtures.md."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ PUBLISHED = {  # Srivastava et al., arXiv:1705.07761, table 1: modes, and high-q
     "Unrolled GAN": {"ring": (7.6, 35.6), "grid": (23.6, 16)},
     "VEEGAN": {"ring": (8, 52.9), "grid": (24.6, 40)},
 }
-BESIDE = (  # those of ours that stand beside them
+BESIDE = (  # our settings in the same table; the data set is filled in later
     Setting("", "non_saturating", "none"),
     Setting("", "non_saturating", "none", "unrolled"),
     Setting("", "wasserstein", "gradient_penalty"),
@@ -37,7 +37,7 @@ def _mean(line: Line, name: str) -> float:
 
 
 def _cells(line: Line | None) -> list[str]:
-    """Modes, share, KL and failures, with intervals."""
+    """Formats modes, share of high quality, KL and failures of a line, with intervals."""
     if line is None:
         return ["not run", "", "", ""]
     low, high = line["interval"]["modes"]
@@ -52,7 +52,7 @@ def _cells(line: Line | None) -> list[str]:
 
 
 def beside_published(lines: Lines) -> str:
-    """Ours beside the rows of VEEGAN."""
+    """Makes the table that compares our results with VEEGAN's published rows."""
     head = ["modes", "high quality", "KL", "failed"]
     rows: list[list[Any]] = [["", *(f"{name}: {column}" for name in DATA for column in head)]]
     for method, figures in PUBLISHED.items():
@@ -73,7 +73,7 @@ def _short(line: Line | None) -> str:
 
 
 def by_loss(lines: Lines, name: str) -> str:
-    """Losses by regularisers on one data set: mean modes and share."""
+    """Makes the table of losses by regularisers on one data set: mean modes and mean share of high quality."""
     rows = [["", *(NAMES[regularizer] for regularizer in REGULARIZERS)]]
     for loss in all_losses():
         cells = [_short(lines.get(Setting(name, loss, regularizer))) for regularizer in REGULARIZERS]
@@ -83,7 +83,7 @@ def by_loss(lines: Lines, name: str) -> str:
 
 
 def by_rule(lines: Lines) -> str:
-    """Update rules: mean modes and share."""
+    """Makes the table of update rules: mean modes and mean share of high quality."""
     rows = [["", *RULES]]
     for name in DATA:
         for loss, regularizer in UNDER_RULES:
@@ -94,7 +94,7 @@ def by_rule(lines: Lines) -> str:
 
 
 def complete(lines: Lines) -> str:
-    """Every setting, with intervals."""
+    """Makes the table of every setting, with intervals."""
     head = ["data", "loss", "regulariser", "rule", "modes", "high quality", "KL", "failed", "least in a seed", "raw"]
     rows = [head]
     for setting, line in sorted(lines.items()):
@@ -106,7 +106,7 @@ def complete(lines: Lines) -> str:
 
 
 def on_a_longer_budget(lines: Lines) -> str:
-    """The few games that have one, with the worst seed."""
+    """Makes the table of the games on the longer budget, with the values of each seed."""
     rows = [
         ["data", "loss", "regulariser", "modes", "high quality", "KL", "failed", "modes by seed", "quality by seed"]
     ]
@@ -127,7 +127,7 @@ def _told(lines: Lines) -> str:
 
 
 def table(lines: Lines, long: Lines) -> str:
-    """All of it, in Markdown."""
+    """Makes all tables with their headings, in Markdown."""
     parts = ["**On the longer budget:**", on_a_longer_budget(long), _told(long)] if long else []
     if not lines:
         return "\n\n".join(parts) or "Nothing is recorded with these settings."
@@ -141,13 +141,16 @@ def table(lines: Lines, long: Lines) -> str:
 
 
 def write(lines: Lines, long: Lines) -> None:
-    """Puts the table into docs/mixtures.md, and draws docs/images/mixtures.png."""
+    """Writes the tables into docs/mixtures.md, and draws docs/images/mixtures.png."""
     put(DOCS / "mixtures.md", "benchmarks.mixtures", table(lines, long))
     picture(lines, long, DOCS / "images" / "mixtures.png")
 
 
 def picture(lines: Lines, long: Lines, path: pathlib.Path) -> None:
-    """Heat maps of losses by regularisers, and samples of telling settings over the modes, the last on both budgets."""
+    """Draws heat maps of losses by regularisers, and below them samples of selected settings over the modes.
+
+    The last of the selected settings is shown on both budgets.
+    """
     from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import
 
     figure = Figure(figsize=(17, 16), layout="constrained")

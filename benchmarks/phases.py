@@ -1,9 +1,9 @@
-"""Lazy phases: a condition inside the compiled step, or two compiled steps?
+"""Time of lazy phases: one compiled program with a condition, compared with two compiled programs.
 
-A phase that runs every 16th iteration (lazy R1) is under `lax.cond` in the one program that training compiles. The
-alternative compiles two programs, one without the phase for 15 iterations and one with it for 1, and dispatches them by
-turns. Both run the same iterations of DCGAN on 32x32 images and of a small MLP, where what is cheap to skip is dear to
-test.
+Training compiles one program, in which a phase that runs every 16th iteration (lazy R1) is under `lax.cond`. The
+alternative compiles two programs, one with the phase for 1 iteration and one without it for 15, and alternates between
+them. Both run the same iterations, of DCGAN on 32x32 images and of a small MLP. In the MLP the phase is cheap, so the
+cost of the condition matters most.
 
 python -m benchmarks.phases        appends to results/phases.jsonl
 """
@@ -24,14 +24,14 @@ EVERY = 16
 
 
 def dcgan() -> Game:
-    """DCGAN at width 32 on 32x32 images, without batch norm in the discriminator."""
+    """Makes a DCGAN of width 32 for 32x32 images, without batch norm in the discriminator, with lazy R1."""
     networks = nets.DCGANGenerator(32, 3, 32), nets.DCGANDiscriminator(32, norm="none")
     made = [nets.from_linen(network) for network in networks]
     return gans.dcgan(made[0], made[1], core.normal(100), penalties=(gans.r1(1.0, every=EVERY),))
 
 
 def mlp() -> Game:
-    """Three layers of 128 on points of the plane."""
+    """Makes a GAN of MLPs with three layers of width 128 for points in the plane, with lazy R1."""
     generator, critic = nets.MLPGenerator((2,), (128,) * 3, bounded=False), nets.MLPDiscriminator((128,) * 3)
     networks = nets.from_linen(generator), nets.from_linen(critic)
     return gans.dcgan(networks[0], networks[1], core.normal(2), penalties=(gans.r1(1.0, every=EVERY),))
@@ -44,7 +44,11 @@ CASES: dict[str, tuple[Callable[[], Game], tuple[int, ...], int]] = {
 
 
 def compiled(game: Game, shape: tuple[int, ...], length: int) -> tuple[Callable[[Any], Any], Any, float]:
-    """A scan of `length` iterations as `state -> state`, a state, and the seconds that compiling took."""
+    """Compiles a scan of `length` iterations.
+
+    Returns:
+      The scan as `state -> state`, an initial state, and the seconds that compiling took.
+    """
     data = jnp.zeros((core.batches_per_iteration(game), *shape))
     state = game.init(jax.random.key(0), {"real": data[0]})
     step = core.make_step(game)
@@ -57,7 +61,7 @@ def compiled(game: Game, shape: tuple[int, ...], length: int) -> tuple[Callable[
 
 
 def main(argv: Sequence[str]) -> None:
-    """See the module."""
+    """Runs the benchmark."""
     del argv
     jax.config.update("jax_enable_compilation_cache", False)
     rows: list[list[Any]] = [["case", "one program, ms", "two, ms", "ratio", "compiling one, s", "compiling two, s"]]

@@ -1,20 +1,21 @@
-"""Members of a population in one program: what a member's step costs against the number of members.
+"""Time per member and step of a population in one program, for several numbers of members.
 
-Members lie on all devices (on CPUs: one for each core), each with parameters of its own, so its convolutions have
-kernels of their own. The ring (three layers of 128, batch 256) and the digits (DCGAN at width 32, batch 32) run with 1,
-2, 4, ... members, as `gan_jax.sweep` compiles them.
+The members are distributed over all devices (on CPUs, one device per core). Each member has its own parameters, and
+therefore its own convolution kernels. The ring (three layers of 128, batch size 256) and the digits (DCGAN of width 32,
+batch size 32) run with 1, 2, 4, ... members, compiled as in `gan_jax.sweep`.
 
-And races, all start-up and compiling included: 16 ring GANs of 5,000 steps (`experiments/configs/ring.py`, as it is
-and small, with layers of 32 and batches of 64) as one population, by `experiments.sweep`, against 16 runs of
-`experiments.train`, one after the other, which find the program that the first of them has compiled. The population
-runs twice: compiling its program, and finding it.
+The benchmark also runs races, with start-up and compiling included. 16 ring GANs train for 5,000 steps as one
+population, by `experiments.sweep`, against 16 sequential runs of `experiments.train`, of which the first compiles the
+program and the others find it in the cache. The population runs twice: first it compiles its program, then it finds it
+in the cache. The config is `experiments/configs/ring.py`, unchanged and in a small version with layers of 32 and
+batches of 64.
 
 python -m benchmarks.population            appends to results/population.jsonl
-python -m benchmarks.population --races=   without the races
-python -m benchmarks.population --alone=4  time only four runs one by one: the first, which compiles, and three of those
-                                           that find its program, whose mean counts for all others
-python -m benchmarks.population --table    run nothing: what is recorded, as tables
-python -m benchmarks.population --write    the same into docs/speed.md, with a picture
+python -m benchmarks.population --races=   skips the races
+python -m benchmarks.population --alone=4  times only four of the sequential runs: the first, which compiles, and three
+                                           others, whose mean stands for all the rest
+python -m benchmarks.population --table    runs nothing: prints tables of the recorded results
+python -m benchmarks.population --write    runs nothing: writes the tables into docs/speed.md, and draws the picture
 """
 
 import os
@@ -37,36 +38,37 @@ from gan_jax.sweep import Member
 from gan_jax.sweep import members as programs
 from gan_jax.types import Game
 
-_MEMBERS = flags.DEFINE_list("members", ["1", "2", "4", "8", "16", "32", "64"], "sizes of the population")
-_CASES = flags.DEFINE_list("cases", ["ring", "digits"], "which games")
-_RACES = flags.DEFINE_list("races", ["ring", "small ring"], "of which games")
-_RACE = flags.DEFINE_integer("race", 16, "members of a race", lower_bound=1)
-_STEPS = flags.DEFINE_integer("steps", 5000, "of the race", lower_bound=50)
-_ALONE = flags.DEFINE_integer("alone", 0, "how many of the race's single runs are timed; 0 for all", lower_bound=0)
-_TABLE = flags.DEFINE_bool("table", False, "run nothing, and show what is recorded")
-_WRITE = flags.DEFINE_bool("write", False, "run nothing, and put tables and a picture into docs/")
+_MEMBERS = flags.DEFINE_list("members", ["1", "2", "4", "8", "16", "32", "64"], "numbers of members of the population")
+_CASES = flags.DEFINE_list("cases", ["ring", "digits"], "names of the games to time")
+_RACES = flags.DEFINE_list("races", ["ring", "small ring"], "names of the games to race")
+_RACE = flags.DEFINE_integer("race", 16, "number of members of a race", lower_bound=1)
+_STEPS = flags.DEFINE_integer("steps", 5000, "number of steps of a race", lower_bound=50)
+_ALONE = flags.DEFINE_integer("alone", 0, "number of sequential runs of a race to time; 0 for all", lower_bound=0)
+_TABLE = flags.DEFINE_bool("table", False, "run nothing: print the recorded results")
+_WRITE = flags.DEFINE_bool("write", False, "run nothing: write tables and picture into docs/")
 
 
 def ring() -> Game:
-    """As `benchmarks.steps` has it."""
+    """Makes the ring's game, the same as in `benchmarks.steps`."""
     generator, critic = nets.MLPGenerator((2,), (128,) * 3, bounded=False), nets.MLPDiscriminator((128,) * 3)
     return gans.vanilla(nets.from_linen(generator), nets.from_linen(critic), core.normal(2))
 
 
 def digits() -> Game:
-    """Convolutions of 8x8 images."""
+    """Makes a DCGAN for the 8x8 digits."""
     generator, critic = nets.DCGANGenerator(8, 1, 32), nets.DCGANDiscriminator(32, norm="none")
     return gans.dcgan(nets.from_linen(generator), nets.from_linen(critic), core.normal(32))
 
 
-CASES: dict[str, tuple[Callable[[], Game], Callable[[], Source], int, int]] = {  # batch size, iterations in a dispatch
+# Game, data, batch size, iterations per dispatch.
+CASES: dict[str, tuple[Callable[[], Game], Callable[[], Source], int, int]] = {
     "ring": (ring, data.ring, 256, 50),
     "digits": (digits, lambda: data.digits(labels=False), 32, 10),
 }
 
 
 def population(name: str, game: Game, members: int) -> Callable[[], None]:
-    """A dispatch of all members."""
+    """Compiles a population, and returns a function that runs one dispatch of all members."""
     _, make_source, batch_size, length = CASES[name]
     experiment = runtime.Experiment(
         game=game, source=make_source, preview=runtime.image_grid, seed=0, batch_size=batch_size, steps=length,
@@ -85,11 +87,15 @@ def population(name: str, game: Game, members: int) -> Callable[[], None]:
     return run
 
 
-GAMES = {"ring": [], "small ring": ["--config.width=32", "--config.batch_size=64"]}  # of the races
+# The games of the races, as changes of the ring's config.
+GAMES = {"ring": [], "small ring": ["--config.width=32", "--config.batch_size=64"]}
 
 
 def race(game: str, members: int, steps: int, alone: int) -> dict[str, list[float]]:
-    """Seconds of each process: `together` of those with all members, `one by one` of each with a member."""
+    """Runs a race; returns the seconds of its processes.
+
+    `together` has the two runs of the population, `one by one` has one sequential run for each member.
+    """
     settings = [
         "--config=experiments/configs/ring.py", f"--config.steps={steps}", f"--config.checkpoint_every={steps}",
         f"--config.report_every={steps // 5}", "--config.sample_every=0", *GAMES[game],
@@ -112,7 +118,7 @@ def race(game: str, members: int, steps: int, alone: int) -> dict[str, list[floa
 
 
 def seconds_of_process(words: Sequence[str], cache: str) -> float:
-    """From its start to its end."""
+    """Runs a command, and returns the seconds from its start to its end."""
     command = [sys.executable, "-m", *words, f"--compilation_cache={cache}"]
     root, began = pathlib.Path(__file__).parents[1], time.perf_counter()
     subprocess.run(command, env=os.environ, cwd=root, check=True, stdout=subprocess.DEVNULL)
@@ -120,10 +126,10 @@ def seconds_of_process(words: Sequence[str], cache: str) -> float:
 
 
 def measure_races() -> None:
-    """Records a line for each."""
+    """Runs all races, and records a line for each."""
     for game in _RACES.value:
         taken = race(game, _RACE.value, _STEPS.value, _ALONE.value)
-        first, *others = taken["one by one"]  # the first compiles
+        first, *others = taken["one by one"]  # the first run compiles the program
         compiled = statistics.mean(others or [first])
         compiling, found = taken["together"]
         record("population", {
@@ -134,7 +140,7 @@ def measure_races() -> None:
 
 
 def measure_sizes() -> None:
-    """Records a line for each case and number of members."""
+    """Times all cases with all numbers of members, and records a line for each."""
     sizes = [int(members) for members in _MEMBERS.value]
     for name in _CASES.value:
         game, length = CASES[name][0](), CASES[name][3]
@@ -147,7 +153,7 @@ def measure_sizes() -> None:
 
 
 def summary() -> str:
-    """The last races and sizes of each device."""
+    """Makes tables of the newest races and of the newest times for each device, in Markdown."""
     lines = [line for line in recorded("population") if "race" in line]
     races = {(line["machine"]["device"], line.get("game", "ring")): line for line in lines}
     rows: list[list[Any]] = [["device", "race of", "together", "times as fast as one by one", "all compiled before"]]
@@ -162,7 +168,7 @@ def summary() -> str:
 
 
 def by_size() -> dict[tuple[str, str, int], dict[str, Any]]:
-    """The last line of each device, case and number of members."""
+    """Returns the newest line for each device, case and number of members."""
     return {
         (line["machine"]["device"], line["case"], line["members"]): line
         for line in recorded("population")
@@ -171,7 +177,7 @@ def by_size() -> dict[tuple[str, str, int], dict[str, Any]]:
 
 
 def picture(path: pathlib.Path) -> None:
-    """Milliseconds of a member's step against the number of members."""
+    """Plots the milliseconds per member and step against the number of members."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import
 
     figure = Figure(figsize=(6, 4), layout="constrained")
@@ -187,7 +193,7 @@ def picture(path: pathlib.Path) -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """See the module."""
+    """Runs the benchmark, or prints or writes its tables."""
     del argv
     if not (_TABLE.value or _WRITE.value):
         measure_races()

@@ -1,21 +1,21 @@
-"""What a search costs beside a grid: halving and population-based training on the ring and on digits.
+"""Successive halving and population-based training compared with a grid search, on the ring and on digits.
 
-For each seed three sweeps of learning rate and weight of the penalty, over four and five decades, by
-`experiments.sweep`: a grid of 5 by 5 settings that all train to the end; successive halving of 52 quasi-random
-points, of which a fourth goes on at a 16th and at a fourth of the run; population-based training of 8 quasi-random
-points, with the command's own interval. Halving and population-based training see 32% of the grid's images.
+For each seed `experiments.sweep` runs three sweeps over the learning rate (four decades) and the weight of the penalty
+(five decades): a grid of 5 x 5 settings, all trained to the end; successive halving of 52 quasi-random points, a fourth
+of which continue at 1/16 of the run and again at 1/4; and population-based training of 8 quasi-random points, with the
+command's default interval. Halving and population-based training see 32% of the grid's images.
 
-What the grid has found is its best setting: that with the best mean over the seeds. It is trained again with each of
-them. Beside it stand the best run of the same seed's grid, and what the searches ended with. A value that made a run
-the best of many is better than it will be again, the more so of 25; so all of these are evaluated anew, with eight
-other seeds of latents.
+The result of the grid is the setting with the best mean over the seeds; it is trained again with each seed. It is
+compared with the best run of the same seed's grid and with the best runs of the two searches. A metric by which a run
+was selected is biased towards good values, the more so the more runs there were. All of these runs are therefore
+evaluated again, with eight other seeds of latents.
 
-A sweep's line has how each run ended (infinite where it was pruned or diverged), and of every evaluation the best value
-and the images that all members had seen by then.
+A sweep's line has the final value of each run (infinite if it was pruned or diverged), and a curve: for each
+evaluation, the best value and the number of images that all members had seen by then.
 
-python -m benchmarks.search            what results/search.jsonl lacks, then the table
-python -m benchmarks.search --table    the table alone, from the lines there are
-python -m benchmarks.search --write    table and picture from the lines there are, into docs/
+python -m benchmarks.search            runs what results/search.jsonl lacks, then prints the table
+python -m benchmarks.search --table    runs nothing: prints the table of the recorded results
+python -m benchmarks.search --write    runs nothing: writes table and picture into docs/
 """
 
 import csv
@@ -42,22 +42,22 @@ from gan_jax.runtime.environment import cache_directory
 from gan_jax.sweep import space as spaces
 from gan_jax.sweep.logs import read_lines
 
-_SEEDS = flags.DEFINE_integer("seeds", 5, "of each sweep", lower_bound=1)
-_CASES = flags.DEFINE_list("cases", ["ring", "digits"], "which configs")
-_TABLE = flags.DEFINE_bool("table", False, "run nothing, and show what is recorded")
-_WRITE = flags.DEFINE_bool("write", False, "run nothing, and put table and picture into docs/")
+_SEEDS = flags.DEFINE_integer("seeds", 5, "number of seeds of each sweep", lower_bound=1)
+_CASES = flags.DEFINE_list("cases", ["ring", "digits"], "names of the configs to sweep")
+_TABLE = flags.DEFINE_bool("table", False, "run nothing: print the recorded results")
+_WRITE = flags.DEFINE_bool("write", False, "run nothing: write table and picture into docs/")
 _ROOT = RESULTS.parents[1]
 
 
 class Case(NamedTuple):
-    """What is searched.
+    """A search problem.
 
     Attributes:
-      metric: that it goes by; less is better.
-      steps: of a whole run; a multiple of 16, as the first rung is a 16th.
-      batch_size: of a member.
-      space: what varies.
-      options: of the config, beside those.
+      metric: name of the metric to minimise.
+      steps: number of steps of a full run; a multiple of 16, because the first rung is at 1/16.
+      batch_size: batch size of a member.
+      space: search space, as for the flag `--space`.
+      options: further flags that change the config.
     """
 
     metric: str
@@ -72,7 +72,7 @@ class Case(NamedTuple):
         return self.steps // 16
 
     def sweep(self, method: str) -> list[str]:
-        """Flags of a method."""
+        """Returns the sweep flags of a method."""
         rung = self.steps // 16 * self.batch_size
         return {
             "grid": ["--points=grid", "--grid_size=5"],
@@ -81,7 +81,7 @@ class Case(NamedTuple):
         }[method]
 
     def flags(self) -> list[str]:
-        """Of the command."""
+        """Returns the flags that all methods share."""
         return [
             f"--config.best_metric={self.metric}", f"--config.steps={self.steps}",
             f"--config.report_every={self.every}", f"--config.evaluate_every={self.every}", "--config.sample_every=0",
@@ -104,12 +104,12 @@ METHODS = ("grid", "halving", "pbt")
 
 
 def setup(name: str, method: str) -> dict[str, Any]:
-    """What makes lines comparable."""
+    """Returns the settings that must be equal for lines to be comparable."""
     return CASES[name]._asdict() | {"options": list(CASES[name].options), "sweep": CASES[name].sweep(method)}
 
 
 def run(name: str, method: str, seed: int) -> dict[str, Any]:
-    """One sweep."""
+    """Runs one sweep, evaluates its best run, and returns its line for the results."""
     case, began = CASES[name], time.monotonic()
     options = [f"--space={case.space}", f"--config.seed={seed}", f"--sweep_seed={seed}", "--export=best"]
     with tempfile.TemporaryDirectory() as room:
@@ -137,7 +137,7 @@ def run(name: str, method: str, seed: int) -> dict[str, Any]:
 
 
 def train_setting(name: str, setting: Sequence[float], numbers: Sequence[int]) -> dict[str, Any]:
-    """The same setting with several seeds, each evaluated as the best run of a sweep is."""
+    """Trains one setting with several seeds, and evaluates each run as the best run of a sweep is evaluated."""
     case = CASES[name]
     keys = [*spaces.parse(case.space), "seed"]
     choices = [*(repr(value) for value in setting), ",".join(map(str, numbers))]
@@ -150,13 +150,13 @@ def train_setting(name: str, setting: Sequence[float], numbers: Sequence[int]) -
 
 
 def command(name: str, room: str, *options: str) -> None:
-    """Sweep one of the configs."""
+    """Runs `experiments.sweep` on one of the configs."""
     words = ["experiments.sweep", f"--config=experiments/configs/{name}.py", f"--workdir={room}", *CASES[name].flags()]
     subprocess.run([sys.executable, "-m", *words, *options], env=os.environ, cwd=_ROOT, check=True)
 
 
 def evaluate(home: pathlib.Path, case: Case) -> list[float]:
-    """The metric of a run's last checkpoint, under seeds of latents that nobody chose it by."""
+    """Evaluates a run's last checkpoint with seeds of latents that played no part in selecting the run."""
     measured, mesh = case.metric.removeprefix("eval/"), runtime.make_mesh()
     trained = Run(home, mesh=mesh)
     wanted = "mixture" if measured.startswith("mixture") else measured
@@ -173,33 +173,33 @@ def evaluate(home: pathlib.Path, case: Case) -> list[float]:
 
 
 def lines(name: str, method: str) -> dict[int, dict[str, Any]]:
-    """What is recorded with these very settings, by seed."""
+    """Returns the lines that are recorded with exactly these settings, by seed."""
     wanted = (name, method, setup(name, method))
     found = [x for x in recorded("search") if (x["case"], x["method"], x["setup"]) == wanted]
     return {line["seed"]: line for line in found}
 
 
 def seeds(name: str) -> list[int]:
-    """Those that every method has been run with."""
+    """Returns the seeds for which every method is recorded."""
     return sorted(set.intersection(*(set(lines(name, method)) for method in METHODS)))
 
 
 def trained_setting(name: str) -> dict[str, Any] | None:
-    """What is recorded of the grid's best setting, trained with the seeds that every method has been run with."""
+    """Returns the newest line of the grid's best setting, trained with all of `seeds`; None if there is none."""
     wanted = (name, setup(name, "grid"), best_setting(name), [str(seed) for seed in seeds(name)])
     found = [x for x in reversed(recorded("search")) if x["method"] == "setting"]
     return next((x for x in found if (x["case"], x["setup"], x["setting"], [*x["again"]]) == wanted), None)
 
 
 def best_setting(name: str) -> list[float]:
-    """The values of the grid's point that has the least mean over the seeds that every method has been run with."""
+    """Returns the parameters of the grid point with the smallest mean over all of `seeds`."""
     grid = [lines(name, "grid")[seed]["ends"] for seed in seeds(name)]
     means = np.mean([[end[-1] for end in ends] for ends in grid], axis=0)
     return grid[0][int(np.argmin(means))][:-1]
 
 
 def summary() -> str:
-    """What each method ended with, with 95% bootstrap intervals over seeds, and how often it reached the grid."""
+    """Makes the table of each method's result, with 95% intervals over seeds, and of how often it matches the grid."""
     heads = ["config", "metric", "method", "members", "images of the grid's", "its best run at the end"]
     rows: list[list[Any]] = [
         [*heads, "as good as the grid's best setting", "as good as the best run of its seed's grid"]
@@ -228,7 +228,7 @@ def summary() -> str:
 
 
 def picture(path: pathlib.Path) -> None:
-    """The best value so far against the images that all members have seen, a line for each seed."""
+    """Plots the best value so far against the images that all members have seen, one curve for each seed."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import
 
     figure = Figure(figsize=(11, 4), layout="constrained")
@@ -250,7 +250,7 @@ def picture(path: pathlib.Path) -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """See the module."""
+    """Runs what is missing, and prints or writes the table."""
     del argv
     for name in [] if _TABLE.value or _WRITE.value else _CASES.value:
         for seed in range(_SEEDS.value):

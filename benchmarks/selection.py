@@ -1,12 +1,12 @@
-"""What choosing samples does to the metrics: truncation, and selection by the discriminator, on a DCGAN of MNIST.
+"""The effect of truncation, and of selecting samples by the discriminator, on the metrics of a DCGAN of MNIST.
 
-Trains `experiments/configs/dcgan_mnist.py` in --workdir, or takes the run that is there, and evaluates the samples of
-every choice under several seeds of latents by `fcd10k` and `prdc_classifier10k`. Calibration and the chains' starts
-use MNIST's test images, which the discriminator has not seen. Draws the table as a picture too.
+Trains `experiments/configs/dcgan_mnist.py` in --workdir, or uses the run that is there. Evaluates the samples of every
+selection method with several seeds of latents, by `fcd10k` and `prdc_classifier10k`. The calibration, and the initial
+states of the Metropolis-Hastings chains, use MNIST's test images, which the discriminator has not seen.
 
-python -m benchmarks.selection --data_dir=DIR    what results/selection.jsonl lacks, then table and picture
-python -m benchmarks.selection --table           the table alone, from the lines there are
-python -m benchmarks.selection --write           table and picture from the lines there are, into docs/
+python -m benchmarks.selection --data_dir=DIR    runs what results/selection.jsonl lacks, then writes table and picture
+python -m benchmarks.selection --table           runs nothing: prints the table of the recorded results
+python -m benchmarks.selection --write           runs nothing: writes table and picture into docs/
 """
 
 import pathlib
@@ -27,11 +27,11 @@ from gan_jax.host import from_uint8
 from gan_jax.runs import Run
 from gan_jax.runtime.environment import cache_directory
 
-_DATA = flags.DEFINE_string("data_dir", "", "where TFDS prepared mnist")
-_WORKDIR = flags.DEFINE_string("workdir", "runs/selection", "of the trained run")
-_SEEDS = flags.DEFINE_integer("seeds", 5, "of latents, for each choice", lower_bound=1)
-_TABLE = flags.DEFINE_bool("table", False, "run nothing, and show what is recorded")
-_WRITE = flags.DEFINE_bool("write", False, "run nothing, and put table and picture into docs/")
+_DATA = flags.DEFINE_string("data_dir", "", "directory in which TFDS prepared mnist")
+_WORKDIR = flags.DEFINE_string("workdir", "runs/selection", "workdir of the trained run")
+_SEEDS = flags.DEFINE_integer("seeds", 5, "number of seeds of latents for each selection method", lower_bound=1)
+_TABLE = flags.DEFINE_bool("table", False, "run nothing: print the recorded results")
+_WRITE = flags.DEFINE_bool("write", False, "run nothing: write table and picture into docs/")
 _CONFIG = "experiments/configs/dcgan_mnist.py"
 _DOCS = RESULTS.parents[1] / "docs"
 _METRICS = ("fcd10k", "prdc_classifier10k")
@@ -42,7 +42,7 @@ _COLUMNS = {
     "prdc_classifier10k_density": "density",
     "prdc_classifier10k_coverage": "coverage",
 }
-_TRUNCATIONS = (0.9, 0.7, 0.5)  # of the uniform prior's range
+_TRUNCATIONS = (0.9, 0.7, 0.5)  # factors of the uniform prior's range
 _CHOICES = ("top:0.75", "top:0.5", "top:0.25", "reject:50", "reject:80", "reject:95", "mh:16", "mh:64")
 _WAYS: dict[str, tuple[float | None, str]] = {
     "all samples": (None, ""),
@@ -52,14 +52,14 @@ _WAYS: dict[str, tuple[float | None, str]] = {
 
 
 def trained() -> Run:
-    """The run, trained to its end."""
+    """Trains the run to its end, if it is not finished, and opens it."""
     options = [f"--config={_CONFIG}", f"--workdir={_WORKDIR.value}", f"--config.data_dir={_DATA.value}"]
     subprocess.run([sys.executable, "-m", "experiments.train", *options], check=True)
     return Run(_WORKDIR.value, mesh=runtime.make_mesh())
 
 
 def run_all() -> None:
-    """Every choice under every seed that has no line."""
+    """Evaluates and records every selection method with every seed that has no line yet."""
     run = trained()
     unseen = data.tfds_images("mnist", data_dir=_DATA.value, labels=False, split="test").read(np.arange(4096))["real"]
     reals = from_uint8(unseen)
@@ -87,7 +87,7 @@ def run_all() -> None:
 
 
 def of(way: str) -> dict[str, list[float]]:
-    """The values of a choice, over its seeds, of the run that was evaluated last."""
+    """Returns the metrics of a selection method over its seeds, for the run that was evaluated last."""
     everything = recorded("selection")
     last = everything[-1]["state_sha256"] if everything else ""
     found = [line["values"] for line in everything if line["way"] == way and line["state_sha256"] == last]
@@ -95,7 +95,7 @@ def of(way: str) -> dict[str, list[float]]:
 
 
 def summary() -> str:
-    """Means, with 95% bootstrap intervals over the seeds of latents."""
+    """Makes a table of means with 95% bootstrap intervals over the seeds of latents, in Markdown."""
     rows: list[list[Any]] = [["samples", *_COLUMNS.values(), "seeds"]]
     for way in _WAYS:
         values = of(way)
@@ -106,7 +106,7 @@ def summary() -> str:
 
 
 def picture(path: pathlib.Path) -> None:
-    """Distance, precision and recall of every way, with the intervals over seeds."""
+    """Plots distance, precision and recall of every selection method, with the intervals over seeds."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import
 
     figure = Figure(figsize=(13, 4.5), layout="constrained")
@@ -132,7 +132,7 @@ def picture(path: pathlib.Path) -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """See the module."""
+    """Runs what is missing, and prints and writes the table."""
     del argv
     if not (_TABLE.value or _WRITE.value):
         run_all()

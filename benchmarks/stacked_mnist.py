@@ -1,15 +1,15 @@
-"""Stacked-MNIST: how many of a thousand modes each method reaches, beside the published rows.
+"""Mode coverage on Stacked-MNIST: how many of the 1,000 modes each method reaches, compared with published results.
 
-First a classifier of digits is trained on MNIST, and its accuracy on MNIST's test set is a part of every line. Then
-each method trains on stacked digits, and its average's samples are classified on the way and at the end: modes among
-26,000 samples, and KL(samples || data) in nats. A method and seed that `results/stacked_mnist.jsonl` has with the same
-settings is not trained again; one that was stopped continues from its checkpoint in --workdir.
+First a digit classifier is trained on MNIST; every line records its accuracy on MNIST's test set. Then each method
+trains on stacked digits. During training and at its end, samples of the averaged generator are classified: the number
+of modes among 26,000 samples, and KL(samples || data) in nats. A method and seed that `results/stacked_mnist.jsonl` has
+with the same settings is not trained again. A stopped run continues from its checkpoint in --workdir.
 
-python -m benchmarks.stacked_mnist --data_dir=DIR                       every method, three seeds, small
+python -m benchmarks.stacked_mnist --data_dir=DIR                       every method, three seeds, small scale
 python -m benchmarks.stacked_mnist --data_dir=DIR --only=pairing_r1_r2  one method
-python -m benchmarks.stacked_mnist --scale=large --data_dir=DIR         the paper's batch and images: for a GPU
-python -m benchmarks.stacked_mnist --table                              the table, from the lines there are
-python -m benchmarks.stacked_mnist --write                              table and curves into docs/
+python -m benchmarks.stacked_mnist --data_dir=DIR --scale=large         the published scale: for a GPU
+python -m benchmarks.stacked_mnist --table                              runs nothing: prints the recorded results
+python -m benchmarks.stacked_mnist --write                              runs nothing: writes table, curves into docs/
 """
 
 import json
@@ -27,16 +27,16 @@ from gan_jax import core, data, gans, losses, nets, runtime
 from gan_jax.runtime.environment import cache_directory
 from gan_jax.types import Game
 
-_DATA = flags.DEFINE_string("data_dir", "", "where TFDS prepared mnist")
-_ONLY = flags.DEFINE_list("only", [], "methods; all by default")
-_SEEDS = flags.DEFINE_integer("seeds", 3, "of each method", lower_bound=1)
-_SCALE = flags.DEFINE_enum("scale", "small", ["small", "large"], "of networks and training")
-_WORKDIR = flags.DEFINE_string("workdir", "runs/stacked_mnist", "of the runs, while they last")
-_TABLE = flags.DEFINE_bool("table", False, "train nothing, and print the table of what is recorded")
-_WRITE = flags.DEFINE_bool("write", False, "train nothing, and put table and curves into docs/")
+_DATA = flags.DEFINE_string("data_dir", "", "directory in which TFDS prepared mnist")
+_ONLY = flags.DEFINE_list("only", [], "names of the methods to train; all by default")
+_SEEDS = flags.DEFINE_integer("seeds", 3, "number of seeds of each method", lower_bound=1)
+_SCALE = flags.DEFINE_enum("scale", "small", ["small", "large"], "scale of networks and training")
+_WORKDIR = flags.DEFINE_string("workdir", "runs/stacked_mnist", "directory of the runs, for continuing stopped ones")
+_TABLE = flags.DEFINE_bool("table", False, "train nothing: print the recorded results")
+_WRITE = flags.DEFINE_bool("write", False, "train nothing: write table and curves into docs/")
 _DOCS = RESULTS.parents[1] / "docs"
 _LATENTS = 64
-SCALES: dict[str, dict[str, Any]] = {  # the small one, for two cores, reduces the digits; the large one pads them
+SCALES: dict[str, dict[str, Any]] = {  # small is for two cores and shrinks the digits; large pads them
     "small": {
         "image_size": 16, "width": 32, "batch_size": 64, "images": 320_000, "ema_halflife_images": 10_000.0,
         "learning_rate": 5e-4, "gamma": 1.0,
@@ -63,7 +63,7 @@ PUBLISHED = {  # modes, KL, source
 
 
 def resnet(loss: losses.GANLoss, *, r1: bool, r2: bool) -> Callable[[dict[str, Any]], Game]:
-    """A residual network without normalisation, under a loss with zero-centred penalties at every step."""
+    """Returns a builder of a GAN of residual networks without normalisation, with R1 and R2 at every step as chosen."""
 
     def build(scale: dict[str, Any]) -> Game:
         adam = core.adam(scale["learning_rate"], 0.0, 0.99)
@@ -82,7 +82,7 @@ def resnet(loss: losses.GANLoss, *, r1: bool, r2: bool) -> Callable[[dict[str, A
 
 
 def dcgan(scale: dict[str, Any]) -> Game:
-    """As published, with batch norm in both networks, twice as wide as the residual ones."""
+    """Makes DCGAN as published, with batch norm in both networks; they are twice as wide as the residual networks."""
     width = 2 * scale["width"]
     return gans.dcgan(
         nets.from_linen(nets.DCGANGenerator(scale["image_size"], 3, width)),
@@ -93,7 +93,7 @@ def dcgan(scale: dict[str, Any]) -> Game:
 
 
 def wgan_gp(scale: dict[str, Any]) -> Game:
-    """As published, five critic steps an iteration, on the same networks with layer norm in the critic."""
+    """Makes WGAN-GP as published: five critic steps per iteration; DCGAN's networks with layer norm in the critic."""
     width = 2 * scale["width"]
     return gans.wgan_gp(
         nets.from_linen(nets.DCGANGenerator(scale["image_size"], 3, width)),
@@ -116,7 +116,7 @@ METHODS: dict[str, Callable[[dict[str, Any]], Game]] = {
 
 
 def experiment(method: str, seed: int, source: data.Stacked) -> runtime.Experiment:
-    """A run of a method; `images` counts those of generator updates."""
+    """Makes the experiment of a method; `images` of a scale counts the images of generator updates only."""
     scale = SCALES[_SCALE.value]
     every = int(scale["images"] / scale["batch_size"] / 20)
     return runtime.Experiment(
@@ -137,7 +137,7 @@ def experiment(method: str, seed: int, source: data.Stacked) -> runtime.Experime
 
 
 def digits(split: str, size: int) -> data.Arrays:
-    """MNIST in images of this size: padded with black where they are smaller, else reduced."""
+    """Reads MNIST, shrunk to the given size if that is below 28 pixels; `data.stacked` pads it to larger sizes."""
     reduced = size if size < 28 else None
     found = data.tfds_images("mnist", data_dir=_DATA.value, labels=True, split=split, image_size=reduced)
     assert isinstance(found, data.Arrays)
@@ -145,13 +145,13 @@ def digits(split: str, size: int) -> data.Arrays:
 
 
 def lines() -> list[dict[str, Any]]:
-    """What is recorded at this scale."""
+    """Returns the lines that are recorded at this scale with the same settings."""
     found = recorded("stacked_mnist")
     return [line for line in found if line["scale"] == _SCALE.value and line["settings"] == SCALES[_SCALE.value]]
 
 
 def measure(method: str, seed: int, source: data.Stacked, test: data.Arrays) -> None:
-    """Trains, or goes on, and records."""
+    """Trains a method, or continues its stopped run, and records the result."""
     workdir = pathlib.Path(_WORKDIR.value) / f"{_SCALE.value}_{method}_{seed}"
     workdir.mkdir(parents=True, exist_ok=True)
     run, cache, began = experiment(method, seed, source), cache_directory() / "evaluation", time.monotonic()
@@ -159,7 +159,7 @@ def measure(method: str, seed: int, source: data.Stacked, test: data.Arrays) -> 
         run, workdir, log=lambda text: print(f"{method} {seed}: {text}", flush=True), evaluation_cache=cache
     )
     if result.status == "stopped":
-        raise SystemExit(75)  # nothing to record yet: the same command continues
+        raise SystemExit(75)  # nothing to record yet; running the same command again continues
     log = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     curve = [
         {"images": x["images"], "modes": x["eval/stacked_modes"], "kl": x["eval/stacked_kl"]}
@@ -186,7 +186,7 @@ def measure(method: str, seed: int, source: data.Stacked, test: data.Arrays) -> 
 
 
 def tested(judge: runtime.Evaluator, test: data.Arrays) -> float:
-    """The classifier's accuracy on MNIST's test set, each digit three times in one image."""
+    """Returns the classifier's accuracy on MNIST's test set, with the same digit in all three channels of an image."""
     images = data.stacked(test, SCALES[_SCALE.value]["image_size"]).images.repeat(3, axis=-1)
     made = judge.extractors["classifier"]
     apply = jax.jit(made.apply)
@@ -197,7 +197,7 @@ def tested(judge: runtime.Evaluator, test: data.Arrays) -> float:
 
 
 def summary() -> str:
-    """Ours beside the published rows."""
+    """Makes the table of our results and the published ones, in Markdown."""
     rows: list[list[Any]] = [["method", "modes of 1,000", "KL(samples to data)", "seeds", "failed", "source"]]
     for method in METHODS:
         runs = [line for line in lines() if line["method"] == method]
@@ -212,7 +212,7 @@ def summary() -> str:
 
 
 def told() -> str:
-    """What the runs were, from their lines."""
+    """Describes the recorded runs in a paragraph."""
     found = lines()
     accuracies = [line["classifier_test_accuracy"] for line in found]
     settings, hours = found[0]["settings"], sum(line["seconds"] for line in found) / 3600
@@ -225,7 +225,7 @@ def told() -> str:
 
 
 def curves(path: pathlib.Path) -> None:
-    """Modes and KL against images, a line for each run."""
+    """Plots modes and KL against images, one curve for each run."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import
 
     figure = Figure(figsize=(13, 5), layout="constrained")
@@ -242,7 +242,7 @@ def curves(path: pathlib.Path) -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """See the module."""
+    """Trains what is missing, and prints or writes the results."""
     del argv
     logging.set_verbosity(logging.ERROR)
     unknown = set(_ONLY.value) - set(METHODS)

@@ -1,7 +1,7 @@
-"""How long a run takes to its first iterations: with nothing compiled before, and as a second start.
+"""Time from the start of a run to its first report, with an empty compilation cache and with a filled one.
 
-Each start is a process of its own, `experiments.train` on the default and on the ring, timed from outside until it
-prints its first report, which comes after one dispatch.
+Each start is a separate process of `experiments.train`, on the default config and on the ring. It is timed from outside
+until it prints its first report, which follows the first dispatch.
 
 python -m benchmarks.startup       appends to results/startup.jsonl
 """
@@ -18,13 +18,13 @@ from absl import app, flags
 
 from benchmarks.measure import record, table
 
-_ROUNDS = flags.DEFINE_integer("rounds", 3, "cold and warm starts of each config", lower_bound=1)
+_ROUNDS = flags.DEFINE_integer("rounds", 3, "number of cold and warm starts of each config", lower_bound=1)
 CONFIGS = ("digits", "ring")
 _ROOT = pathlib.Path(__file__).parents[1]
 
 
 def seconds_to_first_report(config: str, cache: pathlib.Path, workdir: pathlib.Path) -> tuple[float, float]:
-    """Starts a run of one dispatch; returns the time to its first report, and how much of it was compiling."""
+    """Starts a run of one dispatch; returns the seconds to its first report, and how many of these were compiling."""
     every = [f"--config.{name}=10" for name in ("steps", "steps_per_dispatch", "report_every", "checkpoint_every")]
     command = [
         sys.executable, "-m", "experiments.train", f"--config=experiments/configs/{config}.py", f"--workdir={workdir}",
@@ -46,7 +46,7 @@ def seconds_to_first_report(config: str, cache: pathlib.Path, workdir: pathlib.P
 
 
 def main(argv: Sequence[str]) -> None:
-    """See the module."""
+    """Runs the benchmark."""
     del argv
     rows: list[list[Any]] = [["config", "cold, s", "of which compiling", "warm, s", "of which compiling"]]
     for config in CONFIGS:

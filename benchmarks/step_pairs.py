@@ -1,10 +1,11 @@
-"""The time of an iteration with two versions of the library, by turns in one run.
+"""Time of an iteration with two versions of the library, measured in alternating turns.
 
-Each version has a process of its own, which compiles and then waits for its turn; the other one sleeps meanwhile.
+Each version runs in its own process, which compiles its program and then waits for its turns. During a turn the other
+process sleeps.
 
 git worktree add BEFORE COMMIT
 python -m benchmarks.step_pairs --before=BEFORE --data_dir=DIR     appends to results/step_pairs.jsonl
-python -m benchmarks.step_pairs --table                            what is recorded
+python -m benchmarks.step_pairs --table                            runs nothing: prints the recorded results
 """
 
 import dataclasses
@@ -24,13 +25,13 @@ from gan_jax import augment, core, gans, losses, nets, runtime
 from gan_jax.runs import load_module
 from gan_jax.runtime.program import build_start, compile_program
 
-_BEFORE = flags.DEFINE_string("before", "", "a working tree of the commit to compare with")
-_DATA = flags.DEFINE_string("data_dir", "", "where TFDS has mnist and cifar10_jpeg")
+_BEFORE = flags.DEFINE_string("before", "", "path of a working tree of the commit to compare with")
+_DATA = flags.DEFINE_string("data_dir", "", "directory in which TFDS prepared mnist and cifar10_jpeg")
 _ONLY = flags.DEFINE_list("only", None, "names of the cases; all by default")
-_ROUNDS = flags.DEFINE_integer("rounds", 9, "turns of each")
-_SECONDS = flags.DEFINE_float("seconds", 3.0, "of a turn, at least")
-_CHILD = flags.DEFINE_string("child", "", "a case to run when told by a line of the input; for this program itself")
-_TABLE = flags.DEFINE_bool("table", False, "run nothing: print what is recorded")
+_ROUNDS = flags.DEFINE_integer("rounds", 9, "number of turns of each version")
+_SECONDS = flags.DEFINE_float("seconds", 3.0, "minimum length of a turn in seconds")
+_CHILD = flags.DEFINE_string("child", "", "case to time whenever a line arrives on standard input; used internally")
+_TABLE = flags.DEFINE_bool("table", False, "run nothing: print the recorded results")
 _SMALL = {"fmap_base": 4096, "fmap_max": 64, "batch_size": 32, "steps_per_dispatch": 16}
 AUGMENTED = "stacked_mnist with DiffAugment"
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -43,7 +44,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def child(case: str) -> None:
-    """Compiles, and answers each line of the input with the seconds of an iteration."""
+    """Compiles a case, then answers each line on standard input with the seconds per iteration."""
     name, changes = CASES[case]
     module = load_module(pathlib.Path(runtime.__file__).parents[2] / "experiments" / "configs" / f"{name}.py")
     config = module.get_config()
@@ -77,7 +78,7 @@ def child(case: str) -> None:
 
 
 def measure(case: str) -> None:
-    """Both versions by turns."""
+    """Times both versions of a case in alternating turns, and records the result."""
     here = RESULTS.parents[1]
     trees = {"before": pathlib.Path(_BEFORE.value).resolve(), "after": here}
     processes = {
@@ -99,12 +100,12 @@ def measure(case: str) -> None:
     for process in processes.values():
         assert process.stdout is not None
         if process.stdout.readline() != "ready\n":
-            sys.exit(f"{case}: a process has failed")
+            sys.exit(f"{case}: a process failed; its error is above")
     taken: dict[str, list[float]] = {"before": [], "after": []}
     for round_number in range(_ROUNDS.value + 1):
         for which, seconds in taken.items():
             value = float(ask(which))
-            if round_number:  # the first is to warm up
+            if round_number:  # the first round warms up
                 seconds.append(value)
     for process in processes.values():
         process.kill()
@@ -121,7 +122,7 @@ def measure(case: str) -> None:
 
 
 def main(argv: list[str]) -> None:
-    """See the module."""
+    """Runs the benchmark, runs one case as a child process, or prints the table."""
     del argv
     if _CHILD.value:
         child(_CHILD.value)

@@ -1,18 +1,18 @@
-"""Time of a train step against the same networks and update written in PyTorch, alternating both in one run.
+"""Time of a train step compared with the same networks and update in PyTorch, in alternating turns.
 
-A step is one iteration of the game: all critic updates and the generator's, and its share of the lazy ones. JAX's is
-the compiled scan that training runs, on data that are on the device. PyTorch's is the loop that its users write, in
-eager mode, in channels-last memory format and compiled; the first Keras tutorial's GAN has its loop in Keras beside it.
-On a GPU, where there is one, both run there. Needs the extra `bench`.
+A step is one iteration of the game: all critic updates, the generator's update, and a share of the lazy updates. In JAX
+it is part of the compiled scan that training runs, with the data on the device. In PyTorch it is the loop that users
+write, in eager mode, in the channels-last memory format, and compiled. The GAN of the first Keras tutorial is also
+compared with its loop in Keras. If there is a GPU, JAX and PyTorch run on it. Needs the extra `bench`.
 
-The floor is the operations of our program, by XLA's count, over the rate of matrix products; the direct floor is that
-of the operations of the same convolutions computed directly, as PyTorch does and counts them. Winograd's algorithm
-takes fewer.
+The floor is a lower bound of the time: the operations of our program, as counted by XLA, divided by the machine's rate
+of matrix products. The direct floor is the same for the operations that PyTorch counts, with all convolutions computed
+directly; Winograd's algorithm needs fewer.
 
-python -m benchmarks.steps                       all cases; appends to results/steps.jsonl and prints a table
-python -m benchmarks.steps --only=dcgan,ring     some
-python -m benchmarks.steps --dtype=bfloat16      with mixed precision in both
-python -m benchmarks.steps --tf32                with TF32 products of float32, on a GPU that has them
+python -m benchmarks.steps                       times all cases; appends to results/steps.jsonl, prints a table
+python -m benchmarks.steps --only=dcgan,ring     times some cases
+python -m benchmarks.steps --dtype=bfloat16      uses mixed precision in both frameworks
+python -m benchmarks.steps --tf32                uses TF32 for float32 products, on a GPU that supports it
 """
 
 import contextlib
@@ -32,11 +32,15 @@ from benchmarks.measure import in_turn, milliseconds, rates, ratio, record, tabl
 from gan_jax import core, gans, nets
 from gan_jax.types import Game
 
-_ONLY = flags.DEFINE_list("only", [], "cases; all by default")
-_ROUNDS = flags.DEFINE_integer("rounds", 7, "turns of each contender", lower_bound=1)
-_SECONDS = flags.DEFINE_float("seconds", 1.5, "of a turn", lower_bound=0.0)
-_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "of the networks' activations and products")
-_TF32 = flags.DEFINE_bool("tf32", False, "round factors of float32 products to 10 bits, on GPUs, in both frameworks")
+_ONLY = flags.DEFINE_list("only", [], "names of the cases to time; all by default")
+_ROUNDS = flags.DEFINE_integer("rounds", 7, "number of turns of each contender", lower_bound=1)
+_SECONDS = flags.DEFINE_float("seconds", 1.5, "minimum length of a turn in seconds", lower_bound=0.0)
+_DTYPE = flags.DEFINE_enum(
+    "dtype", "float32", ["float32", "bfloat16"], "dtype of the networks' activations and products"
+)
+_TF32 = flags.DEFINE_bool(
+    "tf32", False, "use TF32 (factors rounded to 10 bits) for float32 products on GPUs, in both frameworks"
+)
 _MODES = ("eager", "channels_last", "compiled")
 Loss = Callable[[torch.Tensor], torch.Tensor]
 
@@ -45,17 +49,17 @@ class Case(NamedTuple):
     """A game in both frameworks.
 
     Attributes:
-      game: of a dtype; without an averaged generator, which PyTorch's does not have either.
-      twins: makes PyTorch's networks.
-      shape: of one sample, channels last.
-      batch: examples.
+      game: makes the JAX game for a dtype, without an averaged generator, which the PyTorch loop does not have either.
+      twins: makes the PyTorch networks.
+      shape: shape of one sample, channels last.
+      batch: batch size.
       latents: length of z.
-      critic_steps: updates of the discriminator in an iteration.
-      betas: of both players' Adam.
-      losses: of logits: the discriminator's of reals and of fakes, and the generator's.
-      length: iterations in one dispatch.
-      modes: of PyTorch, and `keras`.
-      r1: gamma, and the iterations from one lazy update for the penalty to the next.
+      critic_steps: number of discriminator updates per iteration.
+      betas: betas of both players' Adam.
+      losses: functions of logits: the discriminator's loss on reals, its loss on fakes, and the generator's loss.
+      length: number of iterations in one dispatch.
+      modes: PyTorch modes to time; `keras` adds the Keras loop.
+      r1: gamma of R1, and the number of iterations between its lazy updates; None for no R1.
     """
 
     game: Callable[[str], Game]
@@ -82,7 +86,7 @@ _HINGE: tuple[Loss, Loss, Loss] = (
     lambda fake: -fake,
 )
 _RING = (128, 128, 128)
-_WIDE = (512, 1024, 3328)  # 168 million parameters for images of 128 pixels, as the first Keras tutorial's generator
+_WIDE = (512, 1024, 3328)  # 168 million parameters for 128x128 images, as in the first Keras tutorial's generator
 
 
 def _dcgan(dtype: str) -> Game:
@@ -148,12 +152,12 @@ CASES = {
 
 
 def ours(case: Case) -> tuple[Callable[[], None], float]:
-    """The compiled scan of `case.length` iterations, and the operations of one iteration by XLA's count."""
+    """Returns a function that runs `case.length` iterations of our program, and the operations of one iteration."""
     game = case.game(_DTYPE.value)
     run, compiled = program(case, game, case.length)
     flops = _operations(compiled)
     lazy = [phase for phase in game.phases if phase.every > 1]
-    if lazy:  # XLA counts them in every iteration
+    if lazy:  # XLA counts the lazy phases as if they ran in every iteration
         _, often = program(case, game._replace(phases=tuple(phase for phase in game.phases if phase.every == 1)), 1)
         [every] = {phase.every for phase in lazy}
         flops = _operations(often) + (flops - _operations(often)) / every
@@ -161,11 +165,15 @@ def ours(case: Case) -> tuple[Callable[[], None], float]:
 
 
 def _operations(compiled: jax.stages.Compiled) -> float:
-    return float((compiled.cost_analysis() or {})["flops"])  # of the loop's body, once
+    return float((compiled.cost_analysis() or {})["flops"])  # XLA counts the body of the scan once, not `length` times
 
 
 def program(case: Case, game: Game, length: int) -> tuple[Callable[[], None], jax.stages.Compiled]:
-    """Runs `length` iterations from where it stopped before; and the compiled scan of them."""
+    """Compiles a scan of `length` iterations.
+
+    Returns:
+      A function that runs the scan, each time from the state where it last stopped; and the compiled scan.
+    """
     draws = core.batches_per_iteration(game)
     real = jax.random.uniform(jax.random.key(0), (draws, case.batch, *case.shape), minval=-1.0)
     state = jax.jit(game.init)(jax.random.key(0), {"real": real[0]})
@@ -184,7 +192,7 @@ def program(case: Case, game: Game, length: int) -> tuple[Callable[[], None], ja
 
 
 def theirs(case: Case, mode: str) -> Callable[[], None]:
-    """As many iterations as PyTorch's users write between two lazy updates, one of them included."""
+    """Returns a function that runs PyTorch iterations: one, or with lazy R1 a whole interval with its lazy update."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
     generator, discriminator = (network.to(device) for network in case.twins())
@@ -240,18 +248,18 @@ def _autocast(device: str) -> contextlib.AbstractContextManager[Any]:
 
 
 class _NoModules(contextlib.nullcontext[None]):
-    """For counting without telling modules apart, whose hooks fail where an input needs no gradient."""
+    """A module tracker that tracks nothing: PyTorch's own uses hooks, which fail if an input needs no gradient."""
 
     parents = ("Global",)
 
 
 def measure(name: str, case: Case, ceiling: dict[str, float]) -> list[Any]:
-    """Runs one case, records it, and returns its row of the table."""
+    """Times one case, records the result, and returns its row of the table."""
     run, flops = ours(case)
     contenders = {"gan_jax": run}
     for mode in case.modes:
         if mode == "keras":
-            from benchmarks import keras_tutorial  # noqa: PLC0415 - TensorFlow, for those who time it
+            from benchmarks import keras_tutorial  # noqa: PLC0415 - imports TensorFlow, which only this case needs
 
             contenders[mode] = keras_tutorial.loop(_WIDE, case.shape, case.latents, case.batch)
         else:
@@ -279,7 +287,7 @@ def measure(name: str, case: Case, ceiling: dict[str, float]) -> list[Any]:
 
 
 def main(argv: Sequence[str]) -> None:
-    """See the module."""
+    """Runs the benchmark."""
     del argv
     unknown = set(_ONLY.value) - set(CASES)
     if unknown:

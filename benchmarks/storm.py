@@ -1,9 +1,9 @@
-"""A run that is killed again and again ends as if it had not been: the proof of exact resume.
+"""A test of exact resume: a run that is killed many times must end in the same state as an uninterrupted run.
 
-Trains `digits`, small, once without interruption, and once under a storm: each process of the run is ended at a random
-moment (SIGKILL while starting, while running, while a checkpoint is being written; SIGTERM; of two processes one alone
-or both) and the same command is started again, as one process with two devices or as two with one each, by chance. At
-the end the states' hashes and the logs must be equal, line by line.
+Trains a small `digits` once without interruption, and once with many interruptions at random moments: SIGKILL while
+starting, while running, or while a checkpoint is being written; SIGTERM to one process; and SIGKILL to one of two.
+After each interruption the same command is started again, at random as one process with two devices or as two processes
+with one device each. At the end the hashes of the states and all lines of the logs must be equal.
 
 python -m benchmarks.storm --kills=100     about 15 minutes on two cores; appends a line to results/storm.jsonl
 """
@@ -30,16 +30,16 @@ from gan_jax.runtime.environment import versions
 HERE = pathlib.Path(__file__).parent
 RESULTS = HERE / "results" / "storm.jsonl"
 EVERY = 50  # iterations between checkpoints
-PER_KILL = 50  # iterations of the run for each kill: enough that it does not end before the storm does
+PER_KILL = 50  # iterations of the run for each kill: enough that the run does not end before the kills do
 STARTING, RUNNING, SAVING, TERMINATED, ONE_OF_TWO = "starting", "running", "saving", "terminated", "one of two"
-PATIENCE = 120.0  # seconds for anything to happen
+PATIENCE = 120.0  # time limit of every wait, in seconds
 
-_KILLS = flags.DEFINE_integer("kills", 100, "how often the run is ended", lower_bound=1)
-_SEED = flags.DEFINE_integer("seed", 0, "of the moments")
+_KILLS = flags.DEFINE_integer("kills", 100, "number of times that the run is ended", lower_bound=1)
+_SEED = flags.DEFINE_integer("seed", 0, "seed of the random moments")
 
 
 class Processes:
-    """One start of the command: one process, or two that make one run."""
+    """One start of the command: one process, or two processes of one distributed run."""
 
     def __init__(self, workdir: pathlib.Path, steps: int, count: int) -> None:
         command = [
@@ -51,10 +51,11 @@ class Processes:
             probe.bind(("localhost", 0))
             port = probe.getsockname()[1]
         joined = [f"--coordinator=localhost:{port}", f"--num_processes={count}"] if count > 1 else []
+        # Always two devices in total: a run is exactly reproducible only with the same number of devices.
         flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={2 // count}"
         environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": flags.strip(),  # of two such numbers the last one counts
+            "XLA_FLAGS": flags.strip(),  # if a flag occurs twice, the last one counts
             "JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "cache"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
@@ -77,40 +78,40 @@ class Processes:
         process.stdout.close()
 
     def wait_for(self, happened: Callable[[], bool]) -> bool:
-        """Whether it happened before the processes ended."""
+        """Waits until `happened()`; returns False if a process ends first."""
         deadline = time.monotonic() + PATIENCE
         while not happened():
             if any(process.poll() is not None for process in self.all):
                 return False
-            assert time.monotonic() < deadline, "nothing happens:\n" + "".join(self.printed)
+            assert time.monotonic() < deadline, "no progress within the time limit:\n" + "".join(self.printed)
             time.sleep(0.001)
         return True
 
     def send(self, number: int, indices: Sequence[int]) -> None:
-        """A signal to some of them."""
+        """Sends a signal to some of the processes."""
         for index in indices:
             self.all[index].send_signal(number)
 
     def end(self) -> list[int]:
-        """Waits until all have ended, by themselves; their exit codes."""
+        """Waits until all processes have ended by themselves, and returns their exit codes."""
         codes = [process.wait(PATIENCE) for process in self.all]
         for thread in self._threads:
             thread.join()
         return codes
 
     def steps(self) -> list[int]:
-        """The steps that were reported so far."""
+        """Returns the steps that have been reported so far."""
         lines = [line for line in list(self.printed) if line.startswith("step ")]
         return [int(line.split("/")[0][5:].replace(",", "")) for line in lines]
 
 
 def strike(processes: Processes, kind: str, workdir: pathlib.Path, dice: random.Random) -> list[int]:
-    """Ends one start of the command in a way, and returns the exit codes."""
+    """Ends one start of the command in the given way at a random moment, and returns the exit codes."""
     everyone = range(len(processes.all))
     if kind == STARTING:
         time.sleep(dice.uniform(0.1, 4.0))
     else:
-        wanted = dice.randrange(1, 5)  # so many reports, 20 iterations each, after the start
+        wanted = dice.randrange(1, 5)  # number of reports, each of 20 iterations, to wait for
         processes.wait_for(lambda: len(processes.steps()) >= wanted)
         if kind == SAVING:
             processes.wait_for(lambda: any((workdir / "checkpoints").glob("*orbax-checkpoint-tmp*")))
@@ -123,7 +124,7 @@ def strike(processes: Processes, kind: str, workdir: pathlib.Path, dice: random.
 
 
 def check(kind: str, codes: list[int], printed: str) -> None:
-    """What each way to end must lead to."""
+    """Checks the exit codes that each way of ending must lead to."""
     killed = -signal.SIGKILL
     if kind == TERMINATED:
         assert codes in ([75], [75, 75], [0], [0, 0]), f"{codes}\n{printed}"
@@ -134,24 +135,24 @@ def check(kind: str, codes: list[int], printed: str) -> None:
 
 
 def log(workdir: pathlib.Path) -> list[dict[str, Any]]:
-    """The lines of a run's log, without what depends on the clock."""
+    """Returns the lines of a run's log, without the values that depend on the clock."""
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     return [{k: v for k, v in json.loads(line).items() if k != "images_per_second"} for line in lines]
 
 
 def storm(root: pathlib.Path, kills: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Makes both runs, and compares them.
+    """Makes both runs and compares them.
 
     Args:
-      root: an empty directory.
-      kills: how often the second run is ended.
-      seed: of the moments.
+      root: empty directory for the runs.
+      kills: number of times that the second run is ended.
+      seed: seed of the random moments.
 
     Yields:
-      For each kill what it was and led to, and at last what both runs ended with.
+      For each kill, its kind and its outcome; at the end, the final state that both runs share.
 
     Raises:
-      AssertionError: as soon as anything is not as it must be.
+      AssertionError: as soon as an exit code, a checkpoint, a log or the final state is wrong.
     """
     dice, steps = random.Random(seed), kills * PER_KILL
     whole, broken = root / "whole", root / "broken"
@@ -179,7 +180,7 @@ def storm(root: pathlib.Path, kills: int, seed: int) -> Iterator[dict[str, Any]]
 
 
 def main(argv: Sequence[str]) -> None:
-    """See the module."""
+    """Runs the test, and records its outcome."""
     del argv
     began, kinds, final = time.monotonic(), collections.Counter[str](), {}
     with tempfile.TemporaryDirectory() as root:

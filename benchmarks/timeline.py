@@ -1,8 +1,8 @@
-"""Where a second of training goes: a picture of the threads' time line, and the shares of each kind of work.
+"""A profile of one second of training: a timeline of the threads, and the share of each kind of work.
 
-Trains the default (digits) in the loop as people have it, and the DCGAN of `benchmarks.steps`, each under JAX's
-profiler for about a second after warming up. On CPUs XLA names the thread that an operation starts on; what other
-threads do of it in parallel has no name, and shows as a gap.
+Profiles the whole training loop on the default config (digits), and the DCGAN step of `benchmarks.steps`, with JAX's
+profiler for about a second after a warm-up. On CPUs XLA names only the thread on which an operation starts. The parts
+that other threads execute in parallel have no name, and appear as gaps.
 
 python -m benchmarks.timeline      appends to results/timeline.jsonl and draws docs/images/timeline.png
 """
@@ -22,7 +22,7 @@ from benchmarks.loop import Bench
 from benchmarks.measure import record, table
 from experiments.configs import digits
 
-_DRAWN = flags.DEFINE_float("drawn", 1.0, "seconds", lower_bound=0.01)
+_DRAWN = flags.DEFINE_float("drawn", 1.0, "seconds to profile and draw", lower_bound=0.01)
 PICTURE = pathlib.Path(__file__).parents[1] / "docs" / "images" / "timeline.png"
 PRODUCTS, SUMS, MOVES, LOOPS, HOST = (
     "matrix products and convolutions", "sums", "loops that also move data", "other loops", "Python and dispatch"
@@ -33,7 +33,7 @@ _CONTAINERS = ("ThunkExecutor", "while", "call", "conditional", "SlinkyThreadPoo
 
 
 class Event(NamedTuple):
-    """A stretch of a thread's time, in seconds from the first event."""
+    """An interval of a thread's time, in seconds from the first matrix product."""
 
     thread: str
     kind: str
@@ -42,10 +42,13 @@ class Event(NamedTuple):
 
 
 def kinds(program: str) -> dict[str, str]:
-    """What each operation of a compiled program does, by the instructions inside it.
+    """Classifies the operations of a compiled program by the instructions inside them.
 
     Args:
-      program: XLA's text of it.
+      program: XLA's text of the compiled program.
+
+    Returns:
+      The kind of each operation, by its name.
     """
     inside: dict[str, set[str]] = collections.defaultdict(set)
     calls: dict[str, tuple[str, str]] = {}
@@ -70,7 +73,7 @@ def kinds(program: str) -> dict[str, str]:
 
 
 def profiled(run: Callable[[], None], program: str, seconds: float) -> list[Event]:
-    """The events of the first seconds of a run, by thread."""
+    """Profiles a run; returns the events of its first seconds, counted from the first matrix product, by thread."""
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level, options.host_tracer_level = 0, 3
     with tempfile.TemporaryDirectory() as directory:
@@ -95,7 +98,7 @@ def _events(profile: Any, kind_of: dict[str, str]) -> Iterator[Event]:
 
 
 def shares(events: Sequence[Event]) -> dict[str, float]:
-    """Seconds of each kind."""
+    """Returns the total seconds of each kind of work."""
     total = dict.fromkeys(COLOURS, 0.0)
     for event in events:
         total[event.kind] += event.length
@@ -103,18 +106,18 @@ def shares(events: Sequence[Event]) -> dict[str, float]:
 
 
 def training() -> tuple[list[Event], str]:
-    """The default's loop, reports, grids and checkpoints included."""
+    """Profiles the training loop of the default config, including reports, sample grids and checkpoints."""
     config = digits.get_config()
     config.steps = 1000
     bench = Bench(digits.build(config))
     bench.loop()
-    text: Any = bench.program.run  # compiled
+    text: Any = bench.program.run  # the compiled program
     return profiled(bench.loop, text.as_text(), _DRAWN.value), "digits, in the training loop"
 
 
 def dcgan() -> tuple[list[Event], str]:
-    """The step that `benchmarks.steps` compares with PyTorch."""
-    from benchmarks import steps  # noqa: PLC0415 - PyTorch
+    """Profiles the DCGAN step that `benchmarks.steps` compares with PyTorch."""
+    from benchmarks import steps  # noqa: PLC0415 - imports PyTorch
 
     case = steps.CASES["dcgan"]
     run, compiled = steps.program(case, case.game("float32"), case.length)
@@ -123,9 +126,9 @@ def dcgan() -> tuple[list[Event], str]:
 
 
 def draw(runs: Sequence[tuple[list[Event], str]]) -> None:
-    """A time line per run, whole and its first 15 ms, and the shares."""
+    """Draws, for each run, the whole timeline, its first milliseconds enlarged, and the shares of each kind."""
     matplotlib.use("agg")
-    from matplotlib import pyplot  # noqa: PLC0415 - after the backend
+    from matplotlib import pyplot  # noqa: PLC0415 - must follow the choice of the backend
 
     figure, axes = pyplot.subplots(3, len(runs), figsize=(15, 7), height_ratios=(1, 1, 1.1), squeeze=False)
     for column, (events, title) in enumerate(runs):
@@ -151,9 +154,9 @@ def draw(runs: Sequence[tuple[list[Event], str]]) -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """See the module."""
+    """Profiles both runs, records the shares and draws the picture."""
     del argv
-    logging.set_verbosity(logging.ERROR)  # Orbax narrates
+    logging.set_verbosity(logging.ERROR)  # Orbax logs verbosely
     runs = [training(), dcgan()]
     rows: list[list[Any]] = [["run", *COLOURS]]
     for events, title in runs:

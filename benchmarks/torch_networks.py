@@ -1,8 +1,8 @@
-"""The library's networks in PyTorch, to compare speed with; and a check that both compute the same values.
+"""The library's networks in PyTorch, for speed comparisons, and a check that both compute the same values.
 
 Each family is a function that takes the widths of the JAX networks and returns (generator, discriminator) as PyTorch
-modules for NCHW images, with that family's initialisation. Modules and parameters have the names of the JAX networks,
-so that `copy_weights` serves all of them. Needs PyTorch, which the library does not.
+modules for NCHW images, with that family's initialisation. Modules and parameters have the same names as in the JAX
+networks, so that `copy_weights` works for all of them. Needs PyTorch, which the library itself does not.
 
 python -m benchmarks.torch_networks     copies weights and compares the outputs; a second or two per line
 """
@@ -25,11 +25,11 @@ from gan_jax.nets.dcgan import halvings
 from gan_jax.nets.resnet import doublings
 
 Pair = tuple[nn.Module, nn.Module]
-TOLERANCE = 1e-4  # of the largest output
+TOLERANCE = 1e-4  # largest difference, relative to the largest output
 
 
 def _layer(layer: Any, gain: float, spectral: bool) -> Any:
-    """A layer that begins Xavier-uniform with biases at 0, with spectral norm or without."""
+    """Initialises a layer with Xavier-uniform weights and zero biases, and adds spectral norm if requested."""
     nn.init.xavier_uniform_(layer.weight, gain)
     nn.init.zeros_(layer.bias)
     return spectral_norm(layer, eps=1e-12) if spectral else layer
@@ -40,7 +40,10 @@ def _conv(inputs: int, outputs: int, kernel_size: int, gain: float = 1.0, spectr
 
 
 class _UpBlock(nn.Module):
-    """As `nets.resnet` has it, the 1x1 shortcut comes before the upsampling: equal values, a quarter of the cost."""
+    """A residual block that upsamples by 2.
+
+    As in `nets.resnet`, the 1x1 shortcut comes before the upsampling: this gives equal values at a quarter of the cost.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -113,19 +116,20 @@ def resnet(
     discriminator_width: int = 128,
     spectral: bool = True,
 ) -> Pair:
-    """SNGAN's residual networks, those of `nets.ResNetGenerator` and `nets.ResNetDiscriminator` without labels.
+    """Makes SNGAN's residual networks: `nets.ResNetGenerator` and `nets.ResNetDiscriminator` without labels.
 
     Args:
-      image_size: 8, 16, 32 or 64.
-      channels: of the image.
-      latents: length of z, which JAX's generator takes from its input.
+      image_size: height and width of the image: 8, 16, 32 or 64.
+      channels: number of channels of the image.
+      latents: length of z; the JAX generator takes it from its input.
       generator_width: feature maps of the generator's blocks.
       discriminator_width: feature maps of the discriminator's blocks.
-      spectral: whether the discriminator's kernels are divided by their spectral norm, estimated by one power iteration
-        in each forward pass in training.
+      spectral: whether the discriminator's kernels are divided by their spectral norm, estimated with one power
+        iteration per forward pass in training.
 
     Returns:
-      `z [b, latents] -> images [b, channels, image_size, image_size]`, and images to logits `[b]`.
+      The generator, from z `[b, latents]` to images `[b, channels, image_size, image_size]`, and the discriminator,
+      from images to logits `[b]`.
     """
     return (
         _ResNetGenerator(image_size, channels, latents, generator_width),
@@ -180,7 +184,10 @@ def _normal(module: nn.Module) -> None:
 
 
 def dcgan(image_size: int = 32, channels: int = 3, *, latents: int = 100, width: int = 64) -> Pair:
-    """DCGAN's networks, those of `nets.DCGANGenerator` and `nets.DCGANDiscriminator` with batch norm; see `resnet`."""
+    """Makes DCGAN's networks: `nets.DCGANGenerator` and `nets.DCGANDiscriminator` with batch norm.
+
+    Arguments and results are those of `resnet`.
+    """
     return _DCGANGenerator(image_size, channels, latents, width), _DCGANDiscriminator(image_size, channels, width)
 
 
@@ -205,7 +212,7 @@ class _MLP(nn.Module):
 def mlp(
     shape: Sequence[int], *, latents: int, generator: Sequence[int], discriminator: Sequence[int], bounded: bool = True
 ) -> Pair:
-    """Multi-layer perceptrons, those of `nets.MLPGenerator` and `nets.MLPDiscriminator`; `shape` is of one sample."""
+    """Makes multi-layer perceptrons: `nets.MLPGenerator` and `nets.MLPDiscriminator` for samples of a shape."""
     return (
         _MLP(latents, generator, "output", shape, bounded),
         _MLP(math.prod(shape), discriminator, "logit", (), False),
@@ -216,17 +223,18 @@ _NAMES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": 
 
 
 def copy_weights(module: nn.Module, params: Any, model_state: Any, maps: Mapping[str, tuple[int, ...]]) -> None:
-    """Puts the parameters and batch statistics of a Linen network into the PyTorch module of the same names.
+    """Copies the parameters and batch statistics of a Linen network to the PyTorch module with the same names.
 
     Args:
-      module: without spectral norm.
-      params: of the JAX network.
-      model_state: of the JAX network; its `batch_stats` are read.
-      maps: the `(h, w, c)` to which the output of a dense layer is reshaped, by the layer's name, or from which the
-        input of the layer `logit` comes; PyTorch's is `(c, h, w)`.
+      module: PyTorch module without spectral norm.
+      params: parameters of the JAX network.
+      model_state: state of the JAX network; its `batch_stats` are read.
+      maps: shapes `(h, w, c)`, by the names of dense layers: the shape to which the layer's output is reshaped or, for
+        the layer `logit`, the shape from which its input was flattened. PyTorch's order is `(c, h, w)`, so the layer's
+        parameters are permuted.
 
     Raises:
-      ValueError: unless each has all that the other has.
+      ValueError: if the networks do not have the same parameters.
     """
     found: dict[str, Tensor] = {}
     for tree in (params, model_state.get("batch_stats", {})):
@@ -250,15 +258,19 @@ def copy_weights(module: nn.Module, params: Any, model_state: Any, maps: Mapping
 def difference(
     network: Any, module: nn.Module, inputs: np.ndarray, maps: Mapping[str, tuple[int, ...]]
 ) -> tuple[float, np.ndarray]:
-    """The largest difference between both networks' outputs with equal weights, over the largest output; and JAX's.
+    """Compares the outputs of both networks with equal weights.
 
-    Biases, scales and batch statistics are made random first: as initialised, several of them have no effect.
+    Biases, scales and batch statistics are randomised first, because several of them have no effect at their initial
+    values.
 
     Args:
-      network: a Linen module.
-      module: the PyTorch module.
-      inputs: of the JAX network; images are transposed for the other.
-      maps: see `copy_weights`.
+      network: Linen module.
+      module: PyTorch module.
+      inputs: inputs of the JAX network; images are transposed for PyTorch.
+      maps: shapes for `copy_weights`.
+
+    Returns:
+      The largest difference relative to the largest output, and the JAX network's outputs.
     """
     made, rng = nets.from_linen(network), np.random.default_rng(0)
 
@@ -275,10 +287,10 @@ def difference(
 
 
 def check_same_values() -> None:
-    """Compares all families with the library's networks, in evaluation and without spectral norm; prints a line each.
+    """Compares all families with the library's networks, in evaluation mode without spectral norm; prints a line each.
 
     Raises:
-      AssertionError: for outputs that differ by more than `TOLERANCE` of the largest one.
+      AssertionError: if outputs differ by more than `TOLERANCE`, relative to the largest output.
     """
     latents = np.random.default_rng(0).normal(size=(4, 128)).astype(np.float32)
     for size, channels, width, critic_width in ((8, 1, 8, 4), (16, 3, 8, 4), (64, 3, 8, 4), (32, 3, 256, 128)):

@@ -1,8 +1,9 @@
-"""StyleGAN2's two networks in PyTorch, of the same sizes by the same arguments as `gan_jax.nets`, to compare with.
+"""StyleGAN2's networks in PyTorch, for comparisons; the same arguments give the same sizes as in `gan_jax.nets`.
 
-Plain `torch.nn.functional`, without extensions: modulated convolutions either with kernels of each example (`fused`, a
-grouped convolution, as the authors' code in evaluation) or with scaled inputs and outputs (as their code trains, and
-`gan_jax`); the filter (1, 3, 3, 1) by a depthwise convolution. Images are `[b, c, h, w]`.
+The code uses plain `torch.nn.functional`, without custom extensions. Modulated convolutions have two forms: with a
+separate kernel for each example (`fused`, a grouped convolution, which the authors' code uses in evaluation), or with
+scaled inputs and outputs (which the authors' code uses in training, and `gan_jax` always). The filter (1, 3, 3, 1) is a
+depthwise convolution. Images are `[b, c, h, w]`.
 
 python -m benchmarks.torch_stylegan2     copies weights from JAX and compares the outputs
 """
@@ -15,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - so named in PyTorch's own documentation
+import torch.nn.functional as F  # noqa: N812 - the name that PyTorch's own documentation uses
 from torch import Tensor, nn
 
 from gan_jax import nets
@@ -23,7 +24,7 @@ from gan_jax.nets.stylegan2 import levels, style_layers
 
 
 def upfirdn(x: Tensor, *, up: int = 1, down: int = 1, padding: tuple[int, int] = (0, 0), gain: float = 1.0) -> Tensor:
-    """Zeros between pixels, the filter (1, 3, 3, 1) with the sum `gain` in each direction, every `down`-th pixel."""
+    """Upsamples with zeros, pads, filters with (1, 3, 3, 1) of sum `gain` per axis, and keeps each `down`-th pixel."""
     b, c, h, w = x.shape
     if up > 1:
         x = F.pad(x.reshape(b, c, h, 1, w, 1), (0, up - 1, 0, 0, 0, up - 1)).reshape(b, c, h * up, w * up)
@@ -34,17 +35,17 @@ def upfirdn(x: Tensor, *, up: int = 1, down: int = 1, padding: tuple[int, int] =
 
 
 def activate(x: Tensor) -> Tensor:
-    """Leaky ReLU times sqrt(2)."""
+    """Applies the leaky ReLU times sqrt(2)."""
     return F.leaky_relu(x, 0.2) * math.sqrt(2)
 
 
 def normalize(x: Tensor) -> Tensor:
-    """Mean square 1 for each example."""
+    """Scales each example to mean square 1."""
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-8)
 
 
 class EqualDense(nn.Module):
-    """See `gan_jax.nets.stylegan2.EqualDense`."""
+    """The counterpart of `gan_jax.nets.stylegan2.EqualDense`."""
 
     def __init__(self, inputs: int, features: int, bias: float = 0.0, lr_multiplier: float = 1.0) -> None:
         super().__init__()
@@ -57,7 +58,7 @@ class EqualDense(nn.Module):
 
 
 class EqualConv(nn.Module):
-    """See `gan_jax.nets.stylegan2.EqualConv`."""
+    """The counterpart of `gan_jax.nets.stylegan2.EqualConv`."""
 
     def __init__(self, inputs: int, features: int, size: int, *, down: bool = False, bias: bool = True) -> None:
         super().__init__()
@@ -77,7 +78,7 @@ class EqualConv(nn.Module):
 def modulated_conv(
     x: Tensor, kernel: Tensor, style: Tensor, *, up: bool = False, demodulate: bool = True, fused: bool = False
 ) -> Tensor:
-    """See `gan_jax.nets.stylegan2.modulated_conv`; `kernel` is `[out, in, k, k]`."""
+    """Computes `gan_jax.nets.stylegan2.modulated_conv`; `kernel` is `[out, in, k, k]`."""
     b, size, factors = x.shape[0], kernel.shape[-1], None
     if fused:
         kernels = kernel * style[:, None, :, None, None]
@@ -99,7 +100,7 @@ def modulated_conv(
 
 
 class StyledConv(nn.Module):
-    """See `gan_jax.nets.stylegan2.StyledConv`; there is noise in training only."""
+    """The counterpart of `gan_jax.nets.stylegan2.StyledConv`; it adds noise in training mode only."""
 
     def __init__(self, inputs: int, features: int, style_size: int, *, up: bool = False, fused: bool) -> None:
         super().__init__()
@@ -117,7 +118,7 @@ class StyledConv(nn.Module):
 
 
 class ToImage(nn.Module):
-    """See `gan_jax.nets.stylegan2.ToImage`."""
+    """The counterpart of `gan_jax.nets.stylegan2.ToImage`."""
 
     def __init__(self, inputs: int, channels: int, style_size: int, *, fused: bool) -> None:
         super().__init__()
@@ -132,7 +133,7 @@ class ToImage(nn.Module):
 
 
 class LabelEmbedding(nn.Module):
-    """See `gan_jax.nets.stylegan2.LabelEmbedding`."""
+    """The counterpart of `gan_jax.nets.stylegan2.LabelEmbedding`."""
 
     def __init__(self, num_classes: int, features: int) -> None:
         super().__init__()
@@ -143,7 +144,7 @@ class LabelEmbedding(nn.Module):
 
 
 class MappingLayers(nn.Module):
-    """See `gan_jax.nets.stylegan2.MappingLayers`."""
+    """The counterpart of `gan_jax.nets.stylegan2.MappingLayers`."""
 
     def __init__(self, inputs: int, features: int, depth: int) -> None:
         super().__init__()
@@ -158,7 +159,7 @@ class MappingLayers(nn.Module):
 
 
 class StyleGAN2Mapping(nn.Module):
-    """See `gan_jax.nets.stylegan2.StyleGAN2Mapping`."""
+    """The counterpart of `gan_jax.nets.stylegan2.StyleGAN2Mapping`."""
 
     def __init__(
         self, num_layers: int, latents: int, style_size: int = 512, depth: int = 8, num_classes: int | None = None
@@ -180,7 +181,7 @@ def _feature_maps(fmap_base: int, fmap_max: int, image_size: int) -> dict[int, i
 
 
 class StyleGAN2Synthesis(nn.Module):
-    """See `gan_jax.nets.stylegan2.StyleGAN2Synthesis`."""
+    """The counterpart of `gan_jax.nets.stylegan2.StyleGAN2Synthesis`."""
 
     def __init__(
         self, image_size: int, channels: int, fmap_base: int = 32768, fmap_max: int = 512, style_size: int = 512,
@@ -211,9 +212,9 @@ class StyleGAN2Synthesis(nn.Module):
 
 
 class StyleGAN2Generator(nn.Module):
-    """See `gan_jax.nets.StyleGAN2Generator`.
+    """The counterpart of `gan_jax.nets.StyleGAN2Generator`.
 
-    Beside its arguments, `latents` is the size of z, and `fused` chooses the form of the modulated convolutions.
+    Additional arguments: `latents` is the length of z, and `fused` selects the form of the modulated convolutions.
     """
 
     def __init__(
@@ -230,7 +231,7 @@ class StyleGAN2Generator(nn.Module):
 
 
 def minibatch_stddev(x: Tensor, group_size: int) -> Tensor:
-    """See `gan_jax.nets.stylegan2.minibatch_stddev`."""
+    """Computes `gan_jax.nets.stylegan2.minibatch_stddev`."""
     b, c, h, w = x.shape
     group = min(group_size, b)
     std = (x.reshape(b // group, group, c, h, w).var(1, unbiased=False) + 1e-8).sqrt()
@@ -239,7 +240,7 @@ def minibatch_stddev(x: Tensor, group_size: int) -> Tensor:
 
 
 class StyleGAN2Discriminator(nn.Module):
-    """See `gan_jax.nets.StyleGAN2Discriminator`; size and channels of the images are arguments too."""
+    """The counterpart of `gan_jax.nets.StyleGAN2Discriminator`; the images' size and channels are further arguments."""
 
     def __init__(
         self, image_size: int, channels: int, fmap_base: int = 32768, fmap_max: int = 512, group_size: int = 4,
@@ -269,18 +270,18 @@ class StyleGAN2Discriminator(nn.Module):
             y = activate(layer(f"down_{size}")(activate(layer(f"conv_{size}")(x))))
             x = (y + layer(f"skip_{size}")(x)) * math.sqrt(0.5) if self.residual else y
         x = activate(self.conv_4(minibatch_stddev(x, self.group_size)))
-        x = activate(self.dense(x.permute(0, 2, 3, 1).flatten(1)))  # rows, columns, channels, as the other network's
+        x = activate(self.dense(x.permute(0, 2, 3, 1).flatten(1)))  # flattened as (h, w, c), as in JAX
         x = self.logit(x)
         if self.label is None or self.mapping is None:
             return x[:, 0]
         return (x * self.mapping(self.label(label))).sum(1) / math.sqrt(x.shape[1])
 
 
-# Whether both are the same.
+# The comparison with the JAX networks.
 
 
 def copy_params(params: Mapping[str, Any], module: nn.Module) -> None:
-    """Gives a PyTorch network the parameters of its JAX one; they go by the same names."""
+    """Copies the parameters of a JAX network to its PyTorch counterpart, which uses the same names."""
 
     def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
         for name, value in tree.items():
@@ -302,7 +303,7 @@ def _error(ours: Any, theirs: Any) -> float:
 
 
 def _moved(params: Any, seed: int) -> Any:
-    """Parameters with noise of a tenth of their size, or of 0.1, so that no bias is 0."""
+    """Adds noise of a tenth of each array's standard deviation, at least 0.1, to parameters, so that no bias is 0."""
     leaves, structure = jax.tree.flatten(params)
     rng = np.random.default_rng(seed)
     moved = [
@@ -312,16 +313,16 @@ def _moved(params: Any, seed: int) -> Any:
 
 
 def check_same_values(tolerance: float = 1e-4) -> dict[str, float]:
-    """Compares generators and discriminators of both frameworks, with the same weights, and their gradients.
+    """Compares generators, discriminators and the discriminators' gradients of both frameworks with the same weights.
 
     Args:
-      tolerance: of the relative error, the norm of the difference over the norm.
+      tolerance: largest relative error: the norm of the difference over the norm of the JAX value.
 
     Returns:
-      The errors by name.
+      The relative errors by name.
 
     Raises:
-      ValueError: if one is above the tolerance.
+      ValueError: if an error is above the tolerance.
     """
     errors: dict[str, float] = {}
     for size, classes, residual in ((32, None, True), (16, 5, False)):

@@ -1,4 +1,4 @@
-"""What the benchmarks of losses share: every adversarial loss by name, and what one of them asks of its critic."""
+"""Functions that the benchmarks of losses share: all adversarial losses by name, and a critic with positive outputs."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from gan_jax.types import Network
 
 
 def all_losses() -> dict[str, losses.GANLoss]:
-    """Every adversarial loss of the library, by name."""
+    """Returns every adversarial loss of the library, by name."""
     found = {n: getattr(losses, n) for n in losses.__all__ if isinstance(getattr(losses, n), losses.GANLoss)}
     divergences = ("kl", "reverse_kl", "pearson", "squared_hellinger", "jensen_shannon", "gan")
     found |= {f"f_divergence {name}": losses.f_divergence(name) for name in divergences}
@@ -17,7 +17,7 @@ def all_losses() -> dict[str, losses.GANLoss]:
 
 
 def positive(network: Network) -> Network:
-    """The network with softplus outputs: an energy is not below 0."""
+    """Returns the network with softplus applied to its outputs, because an energy must not be negative."""
 
     def apply(*arguments: Any, **options: Any) -> Any:
         outputs, state = network.apply(*arguments, **options)

@@ -1,1 +1,1 @@
-"""The commands, and the experiment files in `configs/`. The library never imports this package."""
+"""The experiment files in `configs/`, and the commands under old names. The library never imports this package."""

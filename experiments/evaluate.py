@@ -1,4 +1,4 @@
-"""`gan-jax evaluate`, as `python -m experiments.evaluate`."""
+"""The command `gan-jax evaluate` as `python -m experiments.evaluate`."""
 
 from gan_jax.cli.main import main
 

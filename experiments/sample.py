@@ -1,4 +1,4 @@
-"""`gan-jax sample`, as `python -m experiments.sample`."""
+"""The command `gan-jax sample` as `python -m experiments.sample`."""
 
 from gan_jax.cli.main import main
 

@@ -1,3 +1,3 @@
-"""The old name of `gan_jax.runs`, for experiment files of the first release."""
+"""The old name of the settings in `gan_jax.runs`, for experiment files of the first release."""
 
 from gan_jax.runs.settings import *  # noqa: F403

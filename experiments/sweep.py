@@ -1,4 +1,4 @@
-"""`gan-jax sweep`, as `python -m experiments.sweep`."""
+"""The command `gan-jax sweep` as `python -m experiments.sweep`."""
 
 from gan_jax.cli.main import main
 

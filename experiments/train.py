@@ -1,4 +1,4 @@
-"""`gan-jax train`, as `python -m experiments.train`."""
+"""The command `gan-jax train` as `python -m experiments.train`."""
 
 from gan_jax.cli.main import main
 

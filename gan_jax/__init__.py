@@ -1,6 +1,6 @@
 """gan_jax: generative adversarial networks for JAX.
 
-Packages are imported on first use, so that `import gan_jax.losses` pays for jax alone.
+Packages are imported on first use, so that `import gan_jax.losses` imports no dependency but jax and jaxtyping.
 """
 
 import importlib

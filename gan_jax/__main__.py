@@ -1,4 +1,4 @@
-"""`python -m gan_jax`, where the script `gan-jax` is not on the path."""
+"""The command `python -m gan_jax`, for environments in which the script `gan-jax` is not on the path."""
 
 from gan_jax.cli.main import main
 

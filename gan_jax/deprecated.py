@@ -1,4 +1,4 @@
-"""Old names, which still work for one release, with a warning that tells the new one."""
+"""Deprecated names, which work for one more release and warn with the new name."""
 
 import functools
 import warnings
@@ -9,14 +9,14 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def attributes(module: str, renamed: Mapping[str, tuple[str, Callable[[], Any]]]) -> Callable[[str], Any]:
-    """Makes the `__getattr__` of a module that knows old names.
+    """Makes a module's `__getattr__`, which still finds deprecated names.
 
     Args:
       module: name of the module.
-      renamed: by old name, what to use now, and a function that returns it.
+      renamed: for each old name, the new name for the warning, and a function that returns the object.
 
     Returns:
-      The function.
+      The `__getattr__` of the module.
     """
 
     def find(name: str) -> Any:
@@ -30,7 +30,7 @@ def attributes(module: str, renamed: Mapping[str, tuple[str, Callable[[], Any]]]
 
 
 def arguments(**renamed: str) -> Callable[[Function], Function]:
-    """Decorates a function whose keyword arguments have new names: `@arguments(say="log")`."""
+    """Makes a decorator that accepts old names of keyword arguments: `@arguments(say="log")` turns `say` into `log`."""
 
     def decorate(function: Function) -> Function:
         @functools.wraps(function)

@@ -1,4 +1,4 @@
-"""What the host does with arrays and files: the two ranges of images, placement on devices, files in one piece."""
+"""Arrays and files on the host: conversion of image ranges, placement on devices, and atomic replacement of files."""
 
 import contextlib
 import json
@@ -17,15 +17,15 @@ from gan_jax.types import InvalidInputError
 
 
 def from_uint8(images: Any) -> Any:
-    """Images of 0 to 255 as float32 in [-1, 1]: x / 127.5 - 1; a numpy array stays one."""
+    """Converts images from 0..255 to float32 in [-1, 1]: x / 127.5 - 1. A numpy array stays a numpy array."""
     return images.astype(np.float32) / 127.5 - 1.0
 
 
 def to_uint8(images: np.ndarray) -> np.ndarray:
-    """Images in [-1, 1] as uint8, to the nearest, as they would be in files.
+    """Converts images from [-1, 1] to uint8 as in image files, rounded to the nearest integer and clipped.
 
     Raises:
-      InvalidInputError: for images that are not finite, which would be black.
+      InvalidInputError: for images that are not finite, which would come out black.
     """
     if not np.isfinite(images).all():
         raise InvalidInputError("samples are not finite: the generator has diverged; evaluate an earlier checkpoint")
@@ -33,11 +33,12 @@ def to_uint8(images: np.ndarray) -> np.ndarray:
 
 
 def put(x: Any, sharding: Sharding) -> Array:
-    """An array that every process has whole, on the devices of a sharding; a key array too."""
+    """Places an array, or a key array, that every process holds whole on the devices of a sharding."""
     if isinstance(x, jax.Array) and x.sharding == sharding:
         return x
     if sharding.is_fully_addressable:
         return jax.device_put(x, sharding)
+    # The sharding spans several processes: each of them fills the shards on its own devices. A key goes as its data.
     if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(put(np.asarray(jax.random.key_data(x)), sharding), impl=jax.random.key_impl(x))
     host = np.asarray(x)
@@ -46,16 +47,19 @@ def put(x: Any, sharding: Sharding) -> Array:
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path, mode: str = "w", *, shared: bool = False, **options: Any) -> Iterator[IO[Any]]:
-    """A file that takes the place of another in one piece, when it is closed: a reader, or a kill, meets no half.
+    """Opens a temporary file that atomically replaces `path` when it is closed.
+
+    Readers never see a half-written file, and a kill never leaves one.
 
     Args:
-      path: of the file that is replaced, if it is there.
-      mode: `w` or `wb`.
-      shared: whether other processes may write the same file at the same time.
-      **options: of `open`.
+      path: path of the file to create or replace.
+      mode: mode of the file, `w` or `wb`.
+      shared: whether other processes may write the same file at the same time; each then gets a temporary file of its
+        own.
+      **options: more arguments of `open`.
 
     Yields:
-      The new file, under another name in the same directory.
+      The temporary file, in the same directory. It is renamed at the end unless an exception is raised.
     """
     temporary = path.with_name(f"{path.name}{f'.{uuid.uuid4().hex}' if shared else ''}.tmp")
     with open(temporary, mode, **options) as file:
@@ -64,6 +68,6 @@ def replacing(path: pathlib.Path, mode: str = "w", *, shared: bool = False, **op
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes a JSON file in one piece."""
+    """Writes a JSON file atomically; see `replacing`."""
     with replacing(path) as file:
         file.write(json.dumps(value, indent=2) + "\n")

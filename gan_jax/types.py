@@ -1,7 +1,8 @@
-"""The central types: what a network, a phase and a game are, and the error for bad input. No other logic lives here.
+"""The central types of the library: networks, losses, phases and games, and the error for bad input.
 
-A GAN is a `Game`: how to make its state, the phases of one iteration, the hooks that run after it, and how to sample.
-Everything is a pure function of arrays; `gan_jax.core.make_step` turns a game into one compiled train step.
+A GAN is a `Game`: a function that makes its state, the phases of one iteration, the hooks that run after them, and
+functions that sample. All of these are pure functions of arrays. `gan_jax.core.make_step` turns a game into one
+compiled train step.
 """
 
 import dataclasses
@@ -19,20 +20,20 @@ Batch = dict[str, Array]
 Metrics = dict[str, Array]
 PRNGKey = Key[Array, ""]
 Scalar = Float[Array, ""]
-State = Any  # a gan_jax.core.GANState; spelled Any so that this module imports jax alone
+State = Any  # a gan_jax.core.GANState; Any, because this module imports jax and jaxtyping alone
 Spec = dict[str, jax.ShapeDtypeStruct]
 
 
 class InvalidInputError(ValueError):
-    """A bad argument, configuration or data set: something that the person at the keyboard can mend.
+    """The error for a bad argument, configuration or data set, which the user can fix.
 
-    The message names the argument, its value, what was expected and how to fix it. The commands in `experiments/`
-    print it without a traceback and exit with code 2; every other exception is a bug and keeps its traceback.
+    The message names the argument, its value, what was expected and how to fix it. The commands print it without a
+    traceback and exit with code 2. Every other exception is a bug and keeps its traceback.
     """
 
 
 def check_same_shape(**arrays: Array) -> None:
-    """Refuses arrays of different shapes, which would broadcast in silence: `[b, 1]` beside `[b]` makes `[b, b]`."""
+    """Refuses arrays of different shapes, which would broadcast silently: `[b, 1]` and `[b]` give `[b, b]`."""
     shapes = {name: jnp.shape(array) for name, array in arrays.items()}
     if len(set(shapes.values())) > 1:
         described = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
@@ -40,12 +41,12 @@ def check_same_shape(**arrays: Array) -> None:
 
 
 class Network(NamedTuple):
-    """A neural network as two pure functions, whatever framework it was written in.
+    """A neural network as two pure functions, independent of the framework that it was written in.
 
     Attributes:
-      init: `(key, *example_inputs) -> (params, model_state)`.
-      apply: `(params, model_state, *inputs, train, key=None) -> (outputs, model_state)`; batch statistics and
-        spectral-norm vectors are in `model_state` and come back changed only where `train` is true.
+      init: `(key, *example_inputs) -> (params, model_state)`, the initial values.
+      apply: `(params, model_state, *inputs, train, key=None) -> (outputs, model_state)`, the forward pass.
+        `model_state` holds batch statistics and spectral-norm vectors; it changes only if `train` is true.
     """
 
     init: Callable[..., tuple[PyTree, PyTree]]
@@ -56,8 +57,8 @@ class Prior(NamedTuple):
     """The distribution of the latents that a generator maps to samples.
 
     Attributes:
-      sample: `(key, n, truncation=None) -> z`, n latents, nearer to the mode the smaller `truncation` is.
-      interpolate: `(z0, z1, t) -> z`, from z0 at t=0 to z1 at t=1, staying where the prior has its mass.
+      sample: `(key, n, truncation=None) -> z` draws n latents; a smaller `truncation` draws them nearer to the mode.
+      interpolate: `(z0, z1, t) -> z` leads from z0 at t=0 to z1 at t=1, through regions where the prior has its mass.
     """
 
     sample: Callable[..., Array]
@@ -65,12 +66,12 @@ class Prior(NamedTuple):
 
 
 class LossOutput(NamedTuple):
-    """What a loss reports beside its value.
+    """The outputs of a loss function beside the value of the loss.
 
     Attributes:
-      metrics: scalars, logged as `phase/name`.
-      model_state: the player's new model state; None keeps the one it has.
-      aux: entries of `state.aux` to replace.
+      metrics: scalars for the log, where they appear as `phase/name`.
+      model_state: new model state of the player; None keeps the current one.
+      aux: new values of entries of `state.aux`.
     """
 
     metrics: Metrics
@@ -83,19 +84,20 @@ LossFn = Callable[[PyTree, State, Batch, PRNGKey], tuple[Scalar, LossOutput]]
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """What the terms of a loss see of one update. What no term asks for is not computed, nor traced.
+    """One update as the terms of a loss see it. Properties that no term reads are neither computed nor traced.
 
     Attributes:
-      batch: the data of this update.
-      real: the part of the batch that the discriminator takes for real, a tree.
-      inputs: what the generator maps: latents, labels, source images.
-      state: the state of the game, in which the player that is updated has the parameters that are differentiated;
-        `state.aux`, `state.hparams` and `state.frozen` are there.
-      generator: `(*inputs) -> (outputs, model state)`, with parameters and noise bound.
-      discriminator: `(x) -> (outputs, model state)`, with parameters, labels and the augmentation of the reals bound.
-      fake_discriminator: the same with the augmentation of the fakes.
-      draw: `(key) -> inputs`, other inputs of the same batch: new latents, the same labels.
-      fakes: takes what the discriminator sees from the generator's outputs; all of them unless told otherwise.
+      batch: data of this update.
+      real: real samples for the discriminator: a part of the batch, as a tree.
+      inputs: inputs of the generator: latents, labels, source images.
+      state: state of the game, with `aux`, `hparams` and `frozen`. The parameters of the player that is updated are
+        those that the loss is differentiated with respect to.
+      generator: `(*inputs) -> (outputs, model_state)`, with the parameters and the noise fixed.
+      discriminator: `(x) -> (outputs, model_state)`, with the parameters, the labels, and the noise and augmentation of
+        the reals fixed.
+      fake_discriminator: the same, with the noise and augmentation of the fakes.
+      draw: `(key) -> inputs`, draws other inputs for the same batch: new latents, the same labels.
+      fakes: selects, from the generator's outputs, the samples that the discriminator sees; by default all outputs.
     """
 
     batch: Batch
@@ -110,54 +112,57 @@ class View:
 
     @functools.cached_property
     def generated(self) -> tuple[PyTree, PyTree]:
-        """The generator's outputs, and its model state after them."""
+        """The generator's outputs, and its model state after this forward pass."""
         return self.generator(*self.inputs)
 
     @functools.cached_property
     def judged(self) -> tuple[PyTree, PyTree]:
-        """What the discriminator says of the reals, and its model state after that."""
+        """The discriminator's outputs for the reals, and its model state after this forward pass."""
         return self.discriminator(self.real)
 
     @property
     def made(self) -> PyTree:
-        """All that the generator returns: samples, or a dict with samples, codes, means, ..."""
+        """The complete outputs of the generator: samples, or a dict with samples, codes, means, ..."""
         return self.generated[0]
 
     @property
     def fake(self) -> PyTree:
-        """Samples of the generator, a tree like `real`."""
+        """The generator's samples, a tree with the structure of `real`."""
         return self.fakes(self.made)
 
     @property
     def real_out(self) -> PyTree:
-        """What the discriminator says of the reals: logits, lists of scales, a dict of logits and features."""
+        """The discriminator's outputs for the reals: logits, a list over scales, or a dict of logits and features."""
         return self.judged[0]
 
     @functools.cached_property
     def fake_out(self) -> PyTree:
-        """What the discriminator says of the fakes."""
+        """The discriminator's outputs for the fakes."""
         return self.fake_discriminator(self.fake)[0]
 
     def generate(self, *inputs: PyTree) -> PyTree:
-        """Samples of other inputs, with the noise of `fake`."""
+        """Generates samples from other inputs, with the noise that was used for `fake`."""
         return self.fakes(self.generator(*inputs)[0])
 
     def critic(self, x: PyTree) -> PyTree:
-        """The discriminator, as it was when it made `real_out`: a penalty at the reals shares that forward pass."""
+        """Applies the discriminator with the noise and augmentation of `real_out`.
+
+        A penalty at the reals thereby shares the forward pass of `real_out`.
+        """
         return self.discriminator(x)[0]
 
     def fake_critic(self, x: PyTree) -> PyTree:
-        """The discriminator, as it was when it made `fake_out`."""
+        """Applies the discriminator as for `fake_out`, with its noise and augmentation."""
         return self.fake_discriminator(x)[0]
 
 
 class Value(NamedTuple):
-    """What a term finds.
+    """The value of a term.
 
     Attributes:
-      loss: of any shape; its mean counts.
+      loss: values of any shape; their mean enters the player's loss.
       metrics: more scalars for the log.
-      aux: entries of `state.aux` to replace.
+      aux: new values of entries of `state.aux`.
     """
 
     loss: Array
@@ -169,17 +174,18 @@ class Term(NamedTuple):
     """One summand of a player's loss.
 
     Attributes:
-      name: of its value in the log, which is `phase/name`; its weight is the hyperparameter `{name}_weight`. Terms of
-        both players may share a name, and with it the weight.
-      player: whose loss it is a part of.
-      weight: what the mean of its loss is multiplied by, at the start. None for a constant 1, which is no
-        hyperparameter; its value is not logged by itself then.
-      value: `(view, key) -> Value`.
-      aux: what it remembers from update to update, by its names in `state.aux`, at the start.
-      hparams: hyperparameters of its own beside the weight, by their names in `state.hparams`.
-      every: k > 1 gives it a phase of its own in every k-th iteration, times k; build the player's optimiser with
-        `core.adam(..., lazy_interval=k)` then.
-      ramp: images seen at which it begins, and over how many more it grows to its whole weight.
+      name: name of the term. Its value is logged as `phase/name`, and its weight is the hyperparameter
+        `{name}_weight`. Terms of both players may share a name, and then share the weight.
+      player: player whose loss the term is part of.
+      weight: initial value of the factor of the term's mean loss. None for a constant 1, which is no hyperparameter;
+        the term's value is then not logged separately.
+      value: `(view, key) -> Value`, computes the term.
+      aux: initial values of what the term remembers from update to update, by name in `state.aux`.
+      hparams: hyperparameters of the term beside the weight, by name in `state.hparams`.
+      every: k > 1 gives the term a phase of its own, which runs in every k-th iteration with k times the weight (lazy
+        regularisation). Build the player's optimiser with `core.adam(..., lazy_interval=k)` in that case.
+      ramp: `(begin, over)` in images: the term starts at `begin` images seen, and its weight grows linearly over the
+        next `over` images.
     """
 
     name: str
@@ -196,13 +202,14 @@ class Phase(NamedTuple):
     """One kind of optimiser update in an iteration.
 
     Attributes:
-      name: prefix of its metrics.
-      player: whose parameters it changes; every other array of the state is read only.
-      loss: `(params, state, batch, key) -> (scalar, Out)`, differentiated with respect to `params`.
-      every: run in every k-th iteration only (lazy regularisation).
-      repeat: updates in a row, each with a batch and a key of its own (several critic steps).
-      reuse_batch: see the batch of the update before instead of drawing a new one.
-      start: the iteration from which on it runs.
+      name: prefix of the phase's metrics in the log.
+      player: player whose parameters, optimiser state and model state are updated. Of the rest of the state only the
+        `aux` entries that the loss returns change.
+      loss: `(params, state, batch, key) -> (scalar, LossOutput)`, differentiated with respect to `params`.
+      every: k runs the phase in every k-th iteration only (lazy regularisation).
+      repeat: consecutive updates per iteration, each with a batch and a key of its own (several critic steps).
+      reuse_batch: whether to use the batch of the previous update instead of drawing a new one.
+      start: first iteration in which the phase runs.
     """
 
     name: str
@@ -218,19 +225,19 @@ class Game(NamedTuple):
     """An adversarial (or any one- or two-player) game.
 
     Attributes:
-      init: `(key, batch) -> GANState`.
-      phases: the updates of one iteration, in order.
-      after: hooks `(state) -> state` that run once at the end of an iteration.
-      functions: what can be asked of a trained state, by name. Those that others know by name:
-        `sample`: `(state, key, n, label=None, *, inputs=None, truncation=None) -> samples`. `inputs` are what the
-        generator maps: latents, drawn from `prior` if not given, or the source images of a translation game.
-        `truncation` is that of the prior, or of a trick of the game's own.
-        `logits`: `(state, samples, label=None) -> [n]`, the discriminator's, for choosing among samples; absent where
-        it has none that tells one sample from another.
-        `translate`, `reconstruct`: `(state, key, inputs) -> outputs`, what metrics of pairs and of reconstructions see.
-      prior: where latents come from; None if the generator needs data (image translation).
-      num_classes: the number of labels that the game is conditioned on; None if unconditional.
-      shown: hyperparameters whose values the log has, since they move by themselves.
+      init: `(key, batch) -> GANState`, the state at step 0.
+      phases: updates of one iteration, in order.
+      after: hooks `(state) -> state` that run once at the end of each iteration.
+      functions: functions of a trained state, by name. The library uses these names:
+        `sample`: `(state, key, n, label=None, *, inputs=None, truncation=None) -> samples`. `inputs` are the inputs of
+        the generator: latents, by default drawn from `prior`, or the source images of a translation game. `truncation`
+        is that of the prior, or of the game's own truncation trick.
+        `logits`: `(state, samples, label=None) -> [n]`, the discriminator's logits, for selecting samples; absent if
+        the discriminator does not judge samples one by one.
+        `translate`, `reconstruct`: `(state, key, inputs) -> outputs`, used by metrics of pairs and of reconstructions.
+      prior: distribution of the latents; None if the generator maps data (image translation).
+      num_classes: number of classes that the game is conditioned on; None if it is unconditional.
+      shown: names of hyperparameters that change during training, whose values are logged.
     """
 
     init: Callable[[PRNGKey, Batch], State]
@@ -243,10 +250,10 @@ class Game(NamedTuple):
 
     @property
     def sample(self) -> Callable[..., PyTree]:
-        """The function of that name.
+        """The function `sample` of the game.
 
         Raises:
-          InvalidInputError: if the game has none.
+          InvalidInputError: if the game has no such function.
         """
         if "sample" not in self.functions:
             raise InvalidInputError(f"this game has no function 'sample': it has {', '.join(self.functions)}")

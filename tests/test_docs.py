@@ -41,7 +41,7 @@ def test_every_flag_in_the_documentation_is_there():
     known |= set(re.findall(r"flags\.DEFINE_\w+\(\s*\"(\w+)\"", sources))
     known |= set(re.findall(r"add_argument\(\"--(\w+)\"", (ROOT / "tests" / "affected.py").read_text()))
     configs = (ROOT / "experiments" / "configs").glob("[!_]*.py")
-    keys = {"key", *(key for path in configs for key in load_module(path).get_config())}  # the first: any key
+    keys = {"key", "KEY", *(key for path in configs for key in load_module(path).get_config())}  # the first: any key
     for page in PAGES:
         text = page.read_text()
         commands = re.findall(r"(?:experiments\.|gan-jax )(?:train|sample|evaluate|sweep)((?:[^`\n]|\\\n)*)", text)
@@ -49,6 +49,13 @@ def test_every_flag_in_the_documentation_is_there():
         written |= set(re.findall(r"`--([\w.]+)(?:=[^`]*)?`", text)) - {"signal", "worker", "xla_gpu_deterministic_ops"}
         for name in written:
             assert name.removeprefix("config.") in keys if name.startswith("config.") else name in known, (page, name)
+
+
+def test_what_the_commands_print_fits_a_terminal():
+    text = (ROOT / "docs" / "commands.md").read_text()
+    assert (
+        text.count("```text") == 5 and max(map(len, re.findall(r"```text\n(.*?)```", text, re.S)[-1].split("\n"))) <= 80
+    )
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from PIL import Image
 
 from gan_jax import core, gans, runtime
 from tests.conformance.games import Z, conv, conv_critic
-from tests.processes import ROOT, run
+from tests.processes import ROOT, run, start_module
 
 
 def page(name):
@@ -71,11 +71,17 @@ def test_data_of_your_own(index, files, monkeypatch):
 
 
 def test_an_experiment_of_your_own(tmp_path):
-    [(_, program)] = programs("your_own_experiment")
+    (_, program), (_, notebook) = programs("your_own_experiment")
     (tmp_path / "mine.py").write_text(program)
     flags = ("--config.steps=4", "--config.steps_per_dispatch=2", "--config.report_every=2", "--config.width=8")
     output = run("train", f"--config={tmp_path / 'mine.py'}", f"--workdir={tmp_path / 'run'}", *flags)
     assert "done: step 4" in output
+    assert len(notebook.splitlines()) < 15
+    few = f'"{tmp_path / "mine.py"}", steps=4, steps_per_dispatch=2, report_every=2, checkpoint_every=4, width=8'
+    notebook = notebook.replace('"mine.py", steps=500', few).replace("runs/notebook", str(tmp_path / "notebook"))
+    (tmp_path / "notebook.py").write_text(f"{notebook}\nprint(samples.shape, picture.size)\n")
+    code, printed = start_module("tests.program", str(tmp_path / "notebook.py")).finish()
+    assert code == 0 and "(16, 8, 8, 1)" in printed, printed
 
 
 def test_every_field_of_an_experiment_is_told():

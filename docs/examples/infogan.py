@@ -1,4 +1,4 @@
-"""InfoGAN: ten codes that the discriminator can tell from the images. Chen et al., arXiv:1606.03657, 2016."""
+"""InfoGAN on digits: the discriminator predicts one of ten latent codes. Chen et al., arXiv:1606.03657, 2016."""
 
 import flax.linen as nn
 import jax
@@ -13,7 +13,7 @@ CODES = 10
 
 
 class Critic(nn.Module):
-    """Logits, and a guess of the code."""
+    """Discriminator with two outputs: logits, and a prediction of the code."""
 
     @nn.compact
     def __call__(self, x, *, train):
@@ -23,7 +23,7 @@ class Critic(nn.Module):
 
 
 def coded(dim: int) -> Prior:
-    """Latents whose first ten variables are one code, as a one-hot vector."""
+    """Prior of one-hot codes, uniform over the ten, followed by `dim` variables of normal noise."""
     noise = core.normal(dim)
 
     def sample(key, n, truncation=None):
@@ -33,6 +33,7 @@ def coded(dim: int) -> Prior:
 
     def interpolate(z0, z1, t):
         between = noise.interpolate(z0[..., CODES:], z1[..., CODES:], t)
+        # The noise is interpolated; a one-hot code cannot be, and switches halfway.
         return jnp.concatenate([jnp.where(t[..., None] < 0.5, z0, z1)[..., :CODES], between], axis=-1)
 
     return Prior(sample, interpolate)

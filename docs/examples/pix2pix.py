@@ -1,4 +1,4 @@
-"""pix2pix: what was blurred becomes sharp again. Isola et al., arXiv:1611.07004, 2017."""
+"""pix2pix: sharpens blurred digits. Isola et al., arXiv:1611.07004, 2017."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from gan_jax.sweep.space import LogUniform, Space
 
 
 class Translator(nn.Module):
-    """Images to images, with noise by dropout."""
+    """Generator that maps images to images; dropout is its only noise."""
 
     @nn.compact
     def __call__(self, image, *, train):
@@ -21,7 +21,7 @@ class Translator(nn.Module):
 
 
 class PatchCritic(nn.Module):
-    """Logits of patches, given the image that was mapped."""
+    """Discriminator with one logit per patch, which also sees the source image."""
 
     @nn.compact
     def __call__(self, image, source, *, train):
@@ -30,7 +30,7 @@ class PatchCritic(nn.Module):
 
 
 def pairs(part):
-    """Digits, each with the same digit blurred; every tenth is held out."""
+    """Returns pairs of a blurred digit (a) and the sharp one (b); every tenth pair is held out for testing."""
     sharp = data.digits(labels=False).arrays["real"]
     padded = np.pad(sharp, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-1.0)
     blurred = np.mean([padded[:, i : i + 8, j : j + 8] for i in range(3) for j in range(3)], axis=0)

@@ -1,4 +1,4 @@
-"""VAE-GAN: an autoencoder whose distance is learnt by the discriminator. Larsen et al., arXiv:1512.09300, 2015."""
+"""VAE-GAN: an autoencoder compared by features of the discriminator. Larsen et al., arXiv:1512.09300, 2015."""
 
 import flax.linen as nn
 import jax
@@ -13,7 +13,7 @@ PRIOR = core.normal(16)
 
 
 class Autoencoder(nn.Module):
-    """Latents to samples, and images to reconstructions with their KL; without one, the other alone."""
+    """Maps latents to samples, and images to reconstructions and their KL divergence; either input may be None."""
 
     def setup(self):
         self.encoder = nn.Sequential([nn.Dense(256), nn.relu, nn.Dense(2 * 16)])
@@ -37,6 +37,7 @@ class Critic(nn.Module):
 
 
 def similarity(view, key):
+    """Returns the distance between the discriminator's features of the reconstructions and of the images."""
     features = view.fake_critic(view.made["reconstructed"])["features"]
     return Value(losses.perceptual(features, view.real_out["features"]))
 

@@ -1,1 +1,1 @@
-"""Experiment files: `get_config()` with the scalars, `build(config)` with the plain calls."""
+"""Experiment files. `get_config()` returns the scalars; `build(config)` calls the library with them."""

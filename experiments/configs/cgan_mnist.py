@@ -1,4 +1,4 @@
-"""Class-conditional GAN on MNIST: an embedded label in the generator, a projection in the discriminator.
+"""A class-conditional DCGAN on MNIST: label embedding in the generator, projection discriminator.
 
 gan-jax train --config=cgan_mnist --workdir=runs/cgan_mnist --config.data_dir=DIR
 """
@@ -21,11 +21,11 @@ def get_config() -> Config:
         sample_every=500,
         checkpoint_every=500,
         sample_count=80,
-        latents=100,  # dimensions of the latents
+        latents=100,  # dimension of the latents
         width=32,  # channels of the networks' widest layers
-        learning_rate=2e-4,  # Adam's, of both players
+        learning_rate=2e-4,  # Adam's learning rate for both players
         ema_halflife_images=10_000.0,  # half-life of the averaged generator, in images
-        dtype="float32",  # float32, or bfloat16 for the networks' products
+        dtype="float32",  # compute dtype of the networks: float32, bfloat16
     )
 
 

@@ -1,8 +1,8 @@
-"""DCGAN on a folder of images of your own; with sub-folders as classes, a conditional one.
+"""DCGAN on a folder of your own images; class-conditional if the classes are sub-folders.
 
 gan-jax train --config=dcgan_folder --workdir=runs/mine --config.data_dir=DIR
-  --config.num_classes=K  for K sub-folders
-  --config.augment=ada    for a few thousand images or fewer: adaptive augmentation; or diff, for DiffAugment
+  --config.num_classes=K  for K sub-folders, one per class
+  --config.augment=ada    adaptive augmentation, for a few thousand images or fewer; diff is DiffAugment
 """
 
 from gan_jax import augment, core, data, gans, nets
@@ -14,24 +14,24 @@ from gan_jax.types import InvalidInputError
 def get_config() -> Config:
     return run_config(
         **MEMORY,
-        data_dir="",  # directory of the TFDS data sets
-        image_size=64,  # height and width that images are resized to
+        data_dir="",  # directory of the images
+        image_size=64,  # height and width of the images after resizing
         channels=3,  # 3 for colour, 1 for grey
-        num_classes=0,  # sub-folders, as classes; 0 for none
+        num_classes=0,  # number of sub-folders as classes; 0: no labels
         batch_size=64,
         steps=50_000,
         steps_per_dispatch=10,
         report_every=100,
         sample_every=1000,
         checkpoint_every=1000,
-        latents=100,  # dimensions of the latents
+        latents=100,  # dimension of the latents
         width=64,  # channels of the networks' widest layers
-        learning_rate=2e-4,  # Adam's, of both players
+        learning_rate=2e-4,  # Adam's learning rate for both players
         ema_halflife_images=10_000.0,  # half-life of the averaged generator, in images
-        augment="none",  # none, diff (DiffAugment) or ada
+        augment="none",  # augmentation: none, diff (DiffAugment) or ada
         augment_target=0.6,  # mean sign of D(real) that ADA aims at
-        augment_speed_images=500_000.0,  # images in which ADA's probability can go 0 to 1
-        dtype="float32",  # float32, or bfloat16 for the networks' products
+        augment_speed_images=500_000.0,  # images in which ADA can move p from 0 to 1
+        dtype="float32",  # compute dtype of the networks: float32, bfloat16
     )
 
 

@@ -1,4 +1,4 @@
-"""DCGAN on MNIST as in the paper, with an averaged generator.
+"""DCGAN on MNIST with the settings of the paper, and an averaged generator for sampling.
 
 gan-jax train --config=dcgan_mnist --workdir=runs/dcgan_mnist --config.data_dir=DIR
 """
@@ -18,11 +18,11 @@ def get_config() -> Config:
         report_every=100,
         sample_every=1000,
         checkpoint_every=1000,
-        latents=100,  # dimensions of the latents
+        latents=100,  # dimension of the latents
         width=32,  # channels of the networks' widest layers
-        learning_rate=2e-4,  # Adam's, of both players
+        learning_rate=2e-4,  # Adam's learning rate for both players
         ema_halflife_images=10_000.0,  # half-life of the averaged generator, in images
-        dtype="float32",  # float32, or bfloat16 for the networks' products
+        dtype="float32",  # compute dtype of the networks: float32, bfloat16
     )
 
 
@@ -37,6 +37,7 @@ def build(config: Config) -> Experiment:
     return Experiment(
         game=game,
         source=lambda: data.tfds_images("mnist", data_dir=config.data_dir, labels=False),
+        # The metrics' data have labels, which train a classifier; the game is unconditional and takes none.
         reference=lambda: data.tfds_images("mnist", data_dir=config.data_dir, labels=True),
         preview=image_grid,
         **run_settings(config),

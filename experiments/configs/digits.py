@@ -1,4 +1,4 @@
-"""DCGAN on the 8x8 digits inside scikit-learn: the default, which needs no data.
+"""DCGAN on the 8x8 digits inside scikit-learn: the default config, which needs no data set.
 
 gan-jax train --workdir=runs/digits
 """
@@ -18,12 +18,12 @@ def get_config() -> Config:
         report_every=200,
         sample_every=1000,
         checkpoint_every=1000,
-        latents=64,  # dimensions of the latents
+        latents=64,  # dimension of the latents
         width=64,  # channels of the networks' widest layers
-        learning_rate=5e-4,  # Adam's, of both players
+        learning_rate=5e-4,  # Adam's learning rate for both players
         r1_gamma=0.02,  # weight of R1, the penalty at reals
         ema_halflife_images=10_000.0,  # half-life of the averaged generator, in images
-        dtype="float32",  # float32, or bfloat16 for the networks' products
+        dtype="float32",  # compute dtype of the networks: float32, bfloat16
     )
 
 
@@ -43,6 +43,7 @@ def build(config: Config) -> Experiment:
     return Experiment(
         game=game,
         source=lambda: data.digits(labels=False),
+        # The metrics' data have labels, which train a classifier; the game is unconditional and takes none.
         reference=lambda: data.digits(labels=True),
         preview=image_grid,
         **run_settings(config),

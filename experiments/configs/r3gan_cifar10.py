@@ -1,11 +1,11 @@
-"""R3GAN on CIFAR-10 with labels, with the networks, schedules and augmentation of the paper and its authors' code.
+"""Class-conditional R3GAN on CIFAR-10 with the networks, schedules and augmentation of the paper and its code.
 
 gan-jax train --config=r3gan_cifar10 --workdir=runs/r3gan --config.data_dir=DIR
-  --config.dtype=bfloat16      the finest three stages in half precision, as theirs
-  --config.conditional=False   without labels
+  --config.dtype=bfloat16      the finest three stages in half precision, as in the authors' code
+  --config.conditional=False   an unconditional game, without labels
   --config.width=96 --config.groups=12   small networks, for a few cores
 
-The data set read is CIFAR-10 after JPEG compression, `cifar10_jpeg`; for the official one, prepared by TFDS, add
+The data set is `cifar10_jpeg`, CIFAR-10 after JPEG compression. For the original CIFAR-10, prepared by TFDS, add
 --config.dataset=cifar10.
 """
 
@@ -21,7 +21,7 @@ def get_config() -> Config:
         **MEMORY,
         data_dir="",  # directory of the TFDS data sets
         dataset="cifar10_jpeg",  # name of the TFDS data set
-        conditional=True,  # whether both networks see the labels
+        conditional=True,  # whether both networks get the labels
         batch_size=_PAPER.batch_size,
         steps=488_000,
         steps_per_dispatch=10,
@@ -30,15 +30,15 @@ def get_config() -> Config:
         checkpoint_every=2000,
         width=768,  # channels of the networks' widest layers
         groups=96,  # groups of the 3x3 convolutions
-        latents=64,  # dimensions of the latents
+        latents=64,  # dimension of the latents
         gamma_start=_PAPER.gamma[0],  # weight of R1 and R2 at the start
         gamma_end=_PAPER.gamma[1],  # weight of R1 and R2 at the end
-        learning_rate_start=_PAPER.learning_rate[0],  # Adam's at the start
-        learning_rate_end=_PAPER.learning_rate[1],  # Adam's at the end
-        ema_halflife_images_end=_PAPER.ema_halflife_images[1],  # half-life of the average at the end, in images
+        learning_rate_start=_PAPER.learning_rate[0],  # Adam's learning rate at the start
+        learning_rate_end=_PAPER.learning_rate[1],  # Adam's learning rate at the end
+        ema_halflife_images_end=_PAPER.ema_halflife_images[1],  # final half-life of the EMA, in images
         augment_probability_end=_PAPER.augment_probability[1],  # probability of each augmentation at the end
-        schedule_images=_PAPER.schedule_images,  # images after which schedules are at their end
-        dtype="float32",  # float32, or bfloat16 for the networks' products
+        schedule_images=_PAPER.schedule_images,  # images after which the schedules have ended
+        dtype="float32",  # dtype of the finest stages: float32 or bfloat16
     )
 
 

@@ -1,8 +1,8 @@
-"""R3GAN, small, on the 8x8 digits inside scikit-learn: no data needed.
+"""A small R3GAN on the 8x8 digits inside scikit-learn; needs no data set.
 
 gan-jax train --config=r3gan_digits --workdir=runs/r3gan_digits
 
-Learning rate and gamma were chosen by the metric among eleven pairs, for a run as long as that of `digits`.
+Learning rate and gamma were chosen among eleven pairs by the metric, for a run that takes as long as one of `digits`.
 """
 
 from gan_jax import core, data, gans, nets
@@ -22,15 +22,15 @@ def get_config() -> Config:
         checkpoint_every=1000,
         width=16,  # channels of the networks' widest layers
         groups=4,  # groups of the 3x3 convolutions
-        blocks=1,  # residual blocks of a stage
-        latents=32,  # dimensions of the latents
+        blocks=1,  # residual blocks per stage
+        latents=32,  # dimension of the latents
         gamma_start=2.0,  # weight of R1 and R2 at the start
         gamma_end=0.2,  # weight of R1 and R2 at the end
-        learning_rate_start=1.2e-2,  # Adam's at the start
-        learning_rate_end=1e-3,  # Adam's at the end
-        ema_halflife_images_end=10_000.0,  # half-life of the average at the end, in images
-        schedule_images=192_000.0,  # images after which schedules are at their end
-        dtype="float32",  # float32, or bfloat16 for the networks' products
+        learning_rate_start=1.2e-2,  # Adam's learning rate at the start
+        learning_rate_end=1e-3,  # Adam's learning rate at the end
+        ema_halflife_images_end=10_000.0,  # final half-life of the EMA, in images
+        schedule_images=192_000.0,  # images after which the schedules have ended
+        dtype="float32",  # compute dtype of the networks: float32, bfloat16
     )
 
 

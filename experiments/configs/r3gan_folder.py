@@ -1,13 +1,13 @@
-"""R3GAN on a folder of images of your own, in one of the paper's configurations.
+"""R3GAN on a folder of your own images, with the networks of one of the paper's configurations.
 
 gan-jax train --config=r3gan_folder --workdir=runs/mine --config.data_dir=DIR \
   --config.preset=ffhq64
   --config.preset=NAME         cifar10 or imagenet32 (32 pixels), ffhq64 or imagenet64 (64), ffhq256 (256)
-  --config.num_classes=K       for K sub-folders, as classes
-  --config.gamma_start=G --config.gamma_end=G/10   the penalties' weight depends on the data: try a few
-  --config.dtype=bfloat16      the finest stages in half precision, as the authors have them
+  --config.num_classes=K       for K sub-folders, one per class
+  --config.gamma_start=G --config.gamma_end=G/10   the best weight of the penalties depends on the data: try several
+  --config.dtype=bfloat16      the finest stages in half precision, as in the authors' code
 
-`--dry_run` shows what it needs, and trains nothing.
+`--dry_run` shows the parameters and the memory that a run needs, and trains nothing.
 """
 
 from gan_jax import augment, core, data, gans, nets
@@ -19,9 +19,9 @@ from gan_jax.types import InvalidInputError
 def get_config() -> Config:
     return run_config(
         **MEMORY,
-        data_dir="",  # directory of the TFDS data sets
+        data_dir="",  # directory of the images
         preset="ffhq64",  # networks of the paper: cifar10, ffhq64, ...
-        num_classes=0,  # sub-folders, as classes; 0 for none
+        num_classes=0,  # number of sub-folders as classes; 0: no labels
         batch_size=256,
         steps=100_000,
         steps_per_dispatch=10,
@@ -30,10 +30,10 @@ def get_config() -> Config:
         checkpoint_every=2000,
         gamma_start=2.0,  # weight of R1 and R2 at the start
         gamma_end=0.2,  # weight of R1 and R2 at the end
-        ema_halflife_images_end=500_000.0,  # half-life of the average at the end, in images
+        ema_halflife_images_end=500_000.0,  # final half-life of the EMA, in images
         augment_probability_end=0.3,  # probability of each augmentation at the end
-        schedule_images=20_000_000.0,  # images after which schedules are at their end
-        dtype="float32",  # float32, or bfloat16 for the networks' products
+        schedule_images=20_000_000.0,  # images after which the schedules have ended
+        dtype="float32",  # dtype of the finest stages: float32 or bfloat16
     )
 
 
@@ -54,7 +54,7 @@ def build(config: Config) -> Experiment:
         schedule_images=config.schedule_images,
         num_classes=classes,
     )
-    size = 4 * 2 ** (len(preset.widths) - 1)
+    size = 4 * 2 ** (len(preset.widths) - 1)  # pixels: the coarsest stage is 4x4, and each further one doubles it
 
     def images() -> data.Source:
         return data.image_folder(config.data_dir, image_size=size, labels=classes is not None)

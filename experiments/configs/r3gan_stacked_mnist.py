@@ -1,11 +1,11 @@
-"""R3GAN on Stacked-MNIST, a thousand modes, with the paper's schedules on networks of any width.
+"""R3GAN on Stacked-MNIST, which has 1,000 modes, with the paper's schedules and networks of any width.
 
 gan-jax train --config=r3gan_stacked_mnist --workdir=runs/modes \
   --config.data_dir=DIR
-  --config.width=768 --config.groups=96 --config.batch_size=512   the sizes of the paper's other networks
+  --config.width=768 --config.groups=96 --config.batch_size=512   the sizes of the paper's networks for other data
 
-The paper trains on 10 million images (its code does not have this experiment), gamma from 1 down to 0.1, the average's
-half-life from 0 up to 500,000 images, the learning rate constant, and without augmentation.
+The paper trains on 10 million images without augmentation; its code does not contain this experiment. Gamma falls from
+1 to 0.1, the half-life of the averaged generator rises from 0 to 500,000 images, and the learning rate is constant.
 """
 
 from gan_jax import core, data, gans, nets
@@ -27,13 +27,13 @@ def get_config() -> Config:
         checkpoint_every=5000,
         width=48,  # channels of the networks' widest layers
         groups=6,  # groups of the 3x3 convolutions
-        latents=64,  # dimensions of the latents
+        latents=64,  # dimension of the latents
         gamma_start=_PAPER.gamma[0],  # weight of R1 and R2 at the start
         gamma_end=_PAPER.gamma[1],  # weight of R1 and R2 at the end
-        learning_rate=_PAPER.learning_rate[0],  # Adam's, of both players
-        ema_halflife_images_end=64_000.0,  # half-life of the average at the end, in images
-        schedule_images=1_280_000.0,  # images after which schedules are at their end
-        dtype="float32",  # float32, or bfloat16 for the networks' products
+        learning_rate=_PAPER.learning_rate[0],  # Adam's learning rate for both players
+        ema_halflife_images_end=64_000.0,  # final half-life of the EMA, in images
+        schedule_images=1_280_000.0,  # images after which the schedules have ended
+        dtype="float32",  # compute dtype of the networks: float32, bfloat16
     )
 
 

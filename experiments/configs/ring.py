@@ -1,7 +1,7 @@
-"""R3GAN's loss, relativistic pairing with R1 and R2, on a ring of 8 Gaussians.
+"""R3GAN's loss (relativistic pairing with R1 and R2) on a ring of 8 Gaussians.
 
 gan-jax train --config=ring --workdir=runs/ring
-  --config.update_rule=extragradient  (or simultaneous, consensus, unrolled)
+  --config.update_rule=extragradient   another update rule; or simultaneous, consensus, unrolled
 """
 
 import functools
@@ -22,12 +22,12 @@ def get_config() -> Config:
         sample_every=4000,
         checkpoint_every=4000,
         sample_count=2500,
-        latents=2,  # dimensions of the latents
+        latents=2,  # dimension of the latents
         width=128,  # channels of the networks' widest layers
-        learning_rate=1e-3,  # Adam's, of both players
+        learning_rate=1e-3,  # Adam's learning rate for both players
         gamma=0.02,  # weight of R1 and R2
         ema_halflife_images=20_000.0,  # half-life of the averaged generator, in images
-        update_rule="alternating",  # alternating, simultaneous, extragradient, ...
+        update_rule="alternating",  # update rule: alternating, simultaneous, ...
     )
 
 
@@ -49,6 +49,7 @@ def build(config: Config) -> Experiment:
         raise InvalidInputError(f"update_rule={config.update_rule!r}: expected one of {', '.join(_RULES)}")
     mixture = data.ring()
     hidden = (config.width,) * 3
+    # Unrolling differentiates through Adam, whose square root has no derivative where all gradients were 0.
     optimizer = core.adam(config.learning_rate, 0.0, 0.99, eps_root=1e-12 if config.update_rule == "unrolled" else 0.0)
     game = gans.adversarial(
         nets.from_linen(nets.MLPGenerator((2,), hidden, bounded=False)),

@@ -1,12 +1,12 @@
-"""Stacked-MNIST, a thousand modes: R3GAN's game on a small residual network without normalisation.
+"""R3GAN's loss on Stacked-MNIST, which has 1,000 modes, with small residual networks without normalisation.
 
 gan-jax train --config=stacked_mnist --workdir=runs/stacked --config.data_dir=DIR
-  --config.loss=non_saturating   in place of relativistic_pairing
-  --config.r2_gamma=0            R1 alone
+  --config.loss=non_saturating   instead of relativistic_pairing
+  --config.r2_gamma=0            only R1, the penalty at reals
 
-Huang et al., "The GAN is dead; long live the GAN! A Modern GAN Baseline", arXiv:2501.05441, 2025: both penalties at
-every step, Adam without momentum. The paper trains with batches of 512 on 10 million images, gamma from 1 down to 0.1
-and an average that begins at 0; here everything is constant.
+Huang et al., "The GAN is dead; long live the GAN! A Modern GAN Baseline", arXiv:2501.05441, 2025: both penalties in
+every update, Adam without momentum. The paper trains on 10 million images in batches of 512; gamma falls from 1 to 0.1,
+and the half-life of the averaged generator rises from 0. Here gamma and `ema_halflife_images` are constant.
 """
 
 from gan_jax import core, data, gans, losses, nets
@@ -28,14 +28,14 @@ def get_config() -> Config:
         report_every=500,
         sample_every=5000,
         checkpoint_every=5000,
-        loss="relativistic_pairing",  # name of a pair in gan_jax.losses
-        latents=64,  # dimensions of the latents
+        loss="relativistic_pairing",  # relativistic_pairing or non_saturating
+        latents=64,  # dimension of the latents
         width=32,  # channels of the networks' widest layers
-        learning_rate=2e-4,  # Adam's, of both players
+        learning_rate=2e-4,  # Adam's learning rate for both players
         r1_gamma=1.0,  # weight of R1, the penalty at reals
         r2_gamma=1.0,  # weight of R2, the penalty at fakes
         ema_halflife_images=20_000.0,  # half-life of the averaged generator, in images
-        dtype="float32",  # float32, or bfloat16 for the networks' products
+        dtype="float32",  # compute dtype of the networks: float32, bfloat16
     )
 
 

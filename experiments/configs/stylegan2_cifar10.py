@@ -1,17 +1,19 @@
-"""StyleGAN2 on CIFAR-10 after JPEG compression (`cifar10_jpeg`), with the settings of the ADA paper for CIFAR-10.
+"""StyleGAN2 on CIFAR-10 after JPEG compression (`cifar10_jpeg`), with the ADA paper's settings for CIFAR-10.
 
 gan-jax train --config=stylegan2_cifar10 --workdir=runs/stylegan2 \
   --config.data_dir=DIR
-  --config.conditional=True  with labels
+  --config.conditional=True  a class-conditional game
   --config.augment=none      without adaptive augmentation
-  --config.fmap_base=2048 --config.fmap_max=128 --config.style_size=128 --config.latents=128  a smaller one
+  --config.fmap_base=2048 --config.fmap_max=128 --config.style_size=128 --config.latents=128  smaller networks
 
 Karras et al., "Training Generative Adversarial Networks with Limited Data", arXiv:2006.06676, 2020, appendix D and the
 configuration `cifar` of the authors' code: no style mixing, no path-length regularisation, no skip connections in the
-discriminator, two mapping layers, groups of 32, 100 million images. The paper's StyleGAN2 is `style_mixing=0.9`,
-`path_length_weight=2.0`, `residual=True`, `mapping_layers=8`, `group_size=4`. The authors' code keeps Adam's correction
-for path lengths where it has none, so that its generator learns at 0.002; here both players learn at `learning_rate`,
-the discriminator's corrected for R1.
+discriminator, two mapping layers, groups of 32, 100 million images. StyleGAN2 as in its own paper has
+`style_mixing=0.9`, `path_length_weight=2.0`, `residual=True`, `mapping_layers=8` and `group_size=4`.
+
+The learning rates differ from the authors' code. That code corrects the generator's Adam for a lazy path-length penalty
+even without one, so that its generator learns at 0.002. Here the generator learns at `learning_rate`, and only the
+discriminator's Adam is corrected, for the lazy R1.
 """
 
 from gan_jax import augment, core, data, gans, nets
@@ -27,32 +29,32 @@ def get_config() -> Config:
         **MEMORY,
         data_dir="",  # directory of the TFDS data sets
         dataset="cifar10_jpeg",  # name of the TFDS data set
-        conditional=False,  # whether both networks see the labels
+        conditional=False,  # whether both networks get the labels
         batch_size=64,
         steps=1_562_500,
         steps_per_dispatch=10,
         report_every=500,
         sample_every=5000,
         checkpoint_every=5000,
-        latents=512,  # dimensions of the latents
-        style_size=512,  # dimensions of the styles w
-        mapping_layers=2,  # layers from latents to styles
-        fmap_base=32768,  # channels times resolution, at most
-        fmap_max=512,  # channels of a layer, at most
-        residual=False,  # residual discriminator; plain as for CIFAR-10 if not
-        group_size=32,  # examples that share a minibatch deviation
-        learning_rate=2.5e-3,  # Adam's, of both players
+        latents=512,  # dimension of the latents
+        style_size=512,  # dimension of the styles w
+        mapping_layers=2,  # layers of the mapping network
+        fmap_base=32768,  # upper limit of channels times resolution
+        fmap_max=512,  # upper limit of the channels of a layer
+        residual=False,  # whether the discriminator has skip connections
+        group_size=32,  # group size of the minibatch standard deviation
+        learning_rate=2.5e-3,  # Adam's learning rate for both players
         r1_gamma=0.01,  # weight of R1, the penalty at reals
         r1_every=16,  # iterations between R1 penalties
-        style_mixing=0.0,  # probability of two styles in one image
+        style_mixing=0.0,  # probability of mixing two styles in an image
         path_length_weight=0.0,  # weight of the path length penalty; 0 for none
         path_length_every=4,  # iterations between path length penalties
         ema_halflife_images=500_000.0,  # half-life of the averaged generator, in images
-        ema_rampup=0.05,  # half-life at most this share of the images so far
-        augment="ada",  # none or ada
+        ema_rampup=0.05,  # half-life is at most this share of images seen
+        augment="ada",  # augmentation: none or ada
         augment_target=0.6,  # mean sign of D(real) that ADA aims at
-        augment_speed_images=500_000.0,  # images in which ADA's probability can go 0 to 1
-        dtype="float32",  # float32, or bfloat16 for the networks' products
+        augment_speed_images=500_000.0,  # images in which ADA can move p from 0 to 1
+        dtype="float32",  # compute dtype of the networks: float32, bfloat16
     )
 
 

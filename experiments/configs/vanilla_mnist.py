@@ -1,4 +1,4 @@
-"""The GAN of 2014 as tutorials have it: multi-layer perceptrons on 28x28 digits, batch 128, 100 latents.
+"""The GAN of 2014 as in tutorials: multi-layer perceptrons on 28x28 digits, batches of 128, latents of dimension 100.
 
 gan-jax train --config=vanilla_mnist --workdir=runs/vanilla_mnist \
   --config.data_dir=DIR
@@ -16,17 +16,17 @@ def get_config() -> Config:
     return run_config(
         **MEMORY,
         data_dir="",  # directory of the TFDS data sets
-        objective="non_saturating",  # non_saturating, or minimax for the one of 2014
+        objective="non_saturating",  # non_saturating, or minimax as in the 2014 paper
         batch_size=128,
         steps=20_000,
         steps_per_dispatch=25,
         report_every=500,
         sample_every=2000,
         checkpoint_every=2000,
-        latents=100,  # dimensions of the latents
-        learning_rate=2e-4,  # Adam's, of both players
-        dropout=0.3,  # share of the discriminator's units dropped
-        dtype="float32",  # float32, or bfloat16 for the networks' products
+        latents=100,  # dimension of the latents
+        learning_rate=2e-4,  # Adam's learning rate for both players
+        dropout=0.3,  # dropout rate of the discriminator
+        dtype="float32",  # compute dtype of the networks: float32, bfloat16
     )
 
 

@@ -1,4 +1,4 @@
-"""WGAN-GP on MNIST: five critic steps, layer norm in the critic.
+"""WGAN-GP on MNIST, with five critic steps per iteration and layer normalisation in the critic.
 
 gan-jax train --config=wgan_gp_mnist --workdir=runs/wgan_gp_mnist \
   --config.data_dir=DIR
@@ -19,13 +19,13 @@ def get_config() -> Config:
         report_every=100,
         sample_every=1000,
         checkpoint_every=1000,
-        latents=128,  # dimensions of the latents
+        latents=128,  # dimension of the latents
         width=32,  # channels of the networks' widest layers
-        learning_rate=1e-4,  # Adam's, of both players
-        critic_steps=5,  # discriminator updates in an iteration
-        gradient_penalty_weight=10.0,  # weight of WGAN-GP's penalty
+        learning_rate=1e-4,  # Adam's learning rate for both players
+        critic_steps=5,  # discriminator updates per iteration
+        gradient_penalty_weight=10.0,  # weight of the gradient penalty
         ema_halflife_images=10_000.0,  # half-life of the averaged generator, in images
-        dtype="float32",  # float32, or bfloat16 for the networks' products
+        dtype="float32",  # compute dtype of the networks: float32, bfloat16
     )
 
 

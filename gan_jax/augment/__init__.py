@@ -1,4 +1,4 @@
-"""Differentiable augmentation of all that the discriminator sees, as pure functions that import jax alone."""
+"""Differentiable augmentation of the discriminator's inputs, as pure functions that need only JAX and NumPy."""
 
 from gan_jax.augment.ada import AdaState, control, init_ada, observe
 from gan_jax.augment.diffaug import color, cutout, diff_augment, translation

@@ -1,4 +1,4 @@
-"""The controller of adaptive discriminator augmentation: how strong the augmentation should be."""
+"""The controller of adaptive discriminator augmentation (ADA), which sets the probability of augmentation."""
 
 from typing import NamedTuple
 
@@ -11,12 +11,12 @@ Number = int | float | Scalar
 
 
 class AdaState(NamedTuple):
-    """What the controller remembers; part of the training state, so that a resumed run has it.
+    """State of the controller; it is part of the training state, so that a resumed run has it.
 
     Attributes:
-      p: the probability of augmentation, in [0, 1].
-      sign_sum: of the signs of the logits of reals since p moved last.
-      seen: how many logits those are.
+      p: probability of augmentation, in [0, 1].
+      sign_sum: sum of the signs of the logits of reals since the last call of `control`.
+      seen: number of logits in that sum.
     """
 
     p: Scalar
@@ -25,10 +25,10 @@ class AdaState(NamedTuple):
 
 
 def init_ada(p: float = 0.0) -> AdaState:
-    """The state before the first iteration.
+    """Returns the state before the first iteration.
 
     Args:
-      p: to begin with.
+      p: initial probability of augmentation.
 
     Returns:
       The state.
@@ -41,18 +41,18 @@ def init_ada(p: float = 0.0) -> AdaState:
 
 
 def observe(state: AdaState, real_logits: Float[Array, "*logits"]) -> AdaState:
-    """Takes note of what the discriminator says of (augmented) reals.
+    """Adds the signs of the discriminator's logits for (augmented) reals to the counts.
 
     Args:
-      state: the controller's.
-      real_logits: D(x), of any shape.
+      state: state of the controller.
+      real_logits: logits D(x) of reals, of any shape.
 
     Returns:
-      The state with their signs counted. No gradient flows.
+      The new state. No gradient flows through it.
 
     References:
       Karras et al., "Training Generative Adversarial Networks with Limited Data", arXiv:2006.06676, 2020, section 3.1:
-      the heuristic r_t = E sign(D(real)), 0 without overfitting and 1 with.
+      the heuristic r_t = E sign(D(real)), which is 0 without overfitting and 1 with complete overfitting.
 
     Example:
       >>> state = observe(init_ada(), jnp.array([2.0, 1.0, -3.0]))
@@ -64,23 +64,22 @@ def observe(state: AdaState, real_logits: Float[Array, "*logits"]) -> AdaState:
 
 
 def control(state: AdaState, images: Number, *, target: Number = 0.6, speed_images: Number = 500_000.0) -> AdaState:
-    """Moves p towards where the signs of the reals' logits have the mean `target`, and begins to count anew.
+    """Adjusts p so that the mean sign of D(real) approaches `target`, and resets the counts.
 
     p <- clip(p + sign(r_t - target) images / speed_images, 0, 1), with r_t the mean sign since the last call.
 
     Args:
-      state: the controller's.
-      images: reals shown to the discriminator since the last call: batch size times iterations.
-      target: of r_t; above it the discriminator overfits.
-      speed_images: images in which p can go from 0 to 1.
+      state: state of the controller.
+      images: number of reals shown to the discriminator since the last call: batch size times iterations.
+      target: desired r_t; above it the discriminator overfits.
+      speed_images: number of images in which p can go from 0 to 1.
 
     Returns:
-      The new state; p stays where nothing was observed.
+      The new state; p does not change if nothing was observed.
 
     References:
-      Karras et al., arXiv:2006.06676, 2020 (target 0.6, every 4 iterations, 500 thousand images). The paper's step is
-      of fixed size, as here; Most ports lose p
-      and the count on resume.
+      Karras et al., arXiv:2006.06676, 2020 (target 0.6, every 4 iterations, 500 thousand images). The paper's step has
+      a fixed size, as here. Most ports lose p and the counts on resume.
 
     Example:
       >>> state = observe(init_ada(), jnp.ones(64))

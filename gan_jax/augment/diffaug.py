@@ -1,8 +1,8 @@
-"""DiffAugment: colour, translation and cutout, differentiable, for reals and fakes alike.
+"""DiffAugment: differentiable changes of colour, translation and cutout, for reals and fakes alike.
 
-Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training", arXiv:2006.10738, 2020. Each function is
-`(key, images, p) -> images`; each example is changed with probability p, which may be traced, and at p = 0 none is. The
-paper has p = 1.
+Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training", arXiv:2006.10738, 2020. Each function has
+the signature `(key, images, p) -> images`. It changes each example with probability p, which may be a traced value; at
+p = 0 it changes none. The paper uses p = 1.
 """
 
 import functools
@@ -20,29 +20,29 @@ Augment = Callable[[Key[Array, ""], Images, Probability], Images]
 
 
 def chosen(key: Key[Array, ""], p: Probability, n: int) -> Bool[Array, " n"]:
-    """True with probability p, independently for each of n examples; never at p = 0, always at p = 1."""
+    """Draws n independent booleans, each true with probability p; never at p = 0, always at p = 1."""
     return jax.random.uniform(key, (n,)) < p
 
 
-# Coordinates and pixels in full float32, also where matrix products are rounded to bfloat16 or TF32 by default.
+# For coordinates and pixels: full float32, also where matrix products are rounded to bfloat16 or TF32 by default.
 exact_einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 
 def widen(images: Images) -> Images:
-    """In float32, or wider if the images are."""
+    """Converts images to float32; a wider dtype stays as it is."""
     return images.astype(jnp.promote_types(images.dtype, jnp.float32))
 
 
 def color(key: Key[Array, ""], images: Images, p: Probability) -> Images:
-    """Brightness, saturation and contrast, drawn for each example.
+    """Changes brightness, saturation and contrast by amounts drawn for each example.
 
-    x + u1 - 1/2; then m + 2 u2 (x - m) with m the mean over channels; then M + (u3 + 1/2) (x - M) with M the mean over
-    the image; u uniform in [0, 1).
+    In this order: x + u1 - 1/2; m + 2 u2 (x - m), with m the mean over channels; M + (u3 + 1/2) (x - M), with M the
+    mean over the image. u1, u2 and u3 are uniform in [0, 1).
 
     Args:
-      key: for the draws.
+      key: random key.
       images: `[b, h, w, c]` in [-1, 1].
-      p: the probability that an example is changed.
+      p: probability that an example is changed.
 
     Returns:
       Images of the same shape and dtype; values can leave [-1, 1].
@@ -70,10 +70,10 @@ def translation(key: Key[Array, ""], images: Images, p: Probability, *, ratio: f
     """Moves each example by whole pixels, at most `ratio` of its size, and fills with 0.
 
     Args:
-      key: for the draws.
+      key: random key.
       images: `[b, h, w, c]` in [-1, 1].
-      p: the probability that an example is moved.
-      ratio: largest move, as a share of height and width.
+      p: probability that an example is moved.
+      ratio: largest move, as a fraction of height and width.
 
     Returns:
       Images of the same shape and dtype.
@@ -102,13 +102,13 @@ def translation(key: Key[Array, ""], images: Images, p: Probability, *, ratio: f
 
 
 def cutout(key: Key[Array, ""], images: Images, p: Probability, *, ratio: float = 0.5) -> Images:
-    """Sets a rectangle of each example to 0: `ratio` of its height and width, its centre anywhere in the image.
+    """Sets a rectangle of each example to 0, with its centre anywhere in the image.
 
     Args:
-      key: for the draws.
+      key: random key.
       images: `[b, h, w, c]` in [-1, 1].
-      p: the probability that an example is cut.
-      ratio: size of the rectangle, as a share of height and width; parts outside of the image are lost.
+      p: probability that an example is changed.
+      ratio: size of the rectangle, as a fraction of height and width; parts of it may lie outside the image.
 
     Returns:
       Images of the same shape and dtype.
@@ -137,10 +137,10 @@ POLICIES: dict[str, Augment] = {"color": color, "translation": translation, "cut
 
 
 def diff_augment(policies: Sequence[str] = ("color", "translation", "cutout")) -> Augment:
-    """DiffAugment, one function of the policies in turn.
+    """Combines the policies of DiffAugment into one function, which applies them in turn.
 
     Args:
-      policies: of 'color', 'translation' and 'cutout'.
+      policies: some of 'color', 'translation' and 'cutout', in the order in which they are applied.
 
     Returns:
       `(key, images, p) -> images`.
@@ -149,8 +149,9 @@ def diff_augment(policies: Sequence[str] = ("color", "translation", "cutout")) -
       InvalidInputError: for an unknown policy, or none.
 
     References:
-      Zhao et al., arXiv:2006.10738, 2020. Order and translation, by whole pixels, are the paper's. Its cutout has its
-      centre on a whole pixel, all equally likely; here it lies anywhere. Ports apply p to all policies together.
+      Zhao et al., arXiv:2006.10738, 2020. The default order and the translation by whole pixels are the paper's. The
+      paper's cutout has its centre on a whole pixel, all equally likely; here it lies anywhere. Ports draw once, with
+      probability p, for all policies together; here each policy has its own draw.
 
     Example:
       >>> augment = diff_augment(["color", "cutout"])

@@ -1,8 +1,8 @@
 """The geometric half of ADA's pipeline: blits, which move whole pixels, and resampled transformations.
 
-Where an operation looks outside of the image it finds its reflection (without repeating the edge). Resampling
-follows the paper: up by two with the symlet-6 low-pass filter, bilinear, down by two with the same filter, so that
-neither aliases nor blur betray to the discriminator which images were transformed.
+Beyond its edges an image continues as its reflection, which does not repeat the edge. Resampling follows the paper:
+upsampling by two with the symlet-6 low-pass filter, bilinear interpolation, downsampling by two with the same filter.
+So neither aliases nor blur show the discriminator which images were transformed.
 """
 
 import math
@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int, Key
 from gan_jax.augment.diffaug import Images, Probability, chosen, exact_einsum, widen
 from gan_jax.types import InvalidInputError
 
-Operations = Collection[str] | Mapping[str, float | int]  # names; with factors of their probability
+Operations = Collection[str] | Mapping[str, float | int]  # names, or names with factors of their probability
 BLIT = ("x_flip", "rotate_90", "integer_translation")
 GEOMETRY = ("isotropic_scaling", "rotation", "anisotropic_scaling", "fractional_translation")
 
@@ -29,39 +29,39 @@ SYM6 = np.array(
         0.0017677118642428036, -0.007800708325034148,
     ]
 )  # fmt: skip
-_MARGIN = 5  # fine samples that the filter needs beyond the image on either side
-_DELAY = float(np.arange(len(SYM6)) @ SYM6 / SYM6.sum())  # tap of the filter's centre of mass; it is not symmetric
+_MARGIN = 5  # samples at twice the resolution that the filter needs beyond the image on either side
+_DELAY = float(np.arange(len(SYM6)) @ SYM6 / SYM6.sum())  # centre of mass, in taps; the filter is not symmetric
 
 
 def reflect(index: Any, size: int) -> Any:
-    """Coordinates, arrays or a number, folded into [0, size - 1] at the centres of the outermost pixels."""
+    """Folds coordinates (arrays or a number) into [0, size - 1], at the centres of the outermost pixels."""
     last = size - 1
     return last - abs(index % (2 * last) - last) if last else index * 0
 
 
 def check_operations(given: Collection[str], known: Collection[str]) -> None:
-    """Refuses operations that a function does not have."""
+    """Raises InvalidInputError for operations that are not among those a function has."""
     unknown = sorted(set(given) - set(known))
     if unknown:
         raise InvalidInputError(f"operations={unknown}: expected some of {', '.join(known)}")
 
 
 def share(operations: Operations, name: str, p: Probability) -> Probability:
-    """The probability of an operation: p, times its factor where operations have factors."""
+    """Returns the probability of an operation: p, times the operation's factor if there are factors."""
     return p * operations[name] if isinstance(operations, Mapping) else p
 
 
 def blit(key: Key[Array, ""], images: Images, p: Probability, *, operations: Operations = BLIT) -> Images:
-    """Pixel blitting: horizontal flips, quarter turns, and moves by whole pixels, at most an eighth of the image.
+    """Moves whole pixels: horizontal flips, quarter turns, and translations by at most an eighth of the image.
 
-    Every pixel of the result is a pixel of the image. Each operation is drawn with probability p, and then uniformly
-    among its cases, the identity included, as in the paper.
+    Every pixel of the result is a pixel of the image. Each operation takes place with probability p. Then one of its
+    cases is drawn uniformly (a translation is a uniform number, rounded); the identity is among them, as in the paper.
 
     Args:
-      key: for the draws.
+      key: random key.
       images: `[b, h, w, c]`; images that are not square get half turns only.
-      p: the probability of each operation.
-      operations: of 'x_flip', 'rotate_90' and 'integer_translation'.
+      p: probability of each operation.
+      operations: some of 'x_flip', 'rotate_90' and 'integer_translation'.
 
     Returns:
       Images of the same shape and dtype.
@@ -81,10 +81,11 @@ def blit(key: Key[Array, ""], images: Images, p: Probability, *, operations: Ope
     """
     check_operations(operations, BLIT)
     n, h, w, c = images.shape
+    # every operation takes its keys, also one that is left out, so that the draws of the others stay the same
     keys = iter(jax.random.split(key, 7))
 
     def draw(name: str, low: int, high: int) -> Int[Array, "n 1 1"]:
-        """An integer for each example, 0 where the operation is not drawn."""
+        """Draws an integer for each example; it is 0 where the operation does not take place."""
         which, value = next(keys), next(keys)
         take = chosen(which, share(operations, name, p), n) if name in operations else jnp.zeros(n, bool)
         return jnp.where(take, jax.random.randint(value, (n,), low, high), 0)[:, None, None]
@@ -110,28 +111,28 @@ def blit(key: Key[Array, ""], images: Images, p: Probability, *, operations: Ope
 
 
 def geometry(key: Key[Array, ""], images: Images, p: Probability, *, operations: Operations = GEOMETRY) -> Images:
-    """Scaling, rotation, stretching and sub-pixel translation, in one resampling.
+    """Scales, rotates, stretches and moves images by fractions of a pixel, in one resampling.
 
-    isotropic: s ~ 2^N(0, 0.2^2); rotation: uniform over the circle, before and after the stretching, each with
-    probability 1 - sqrt(1 - p) so that p is that of either; anisotropic: (s, 1 / s), s ~ 2^N(0, 0.2^2); translation:
-    N(0, (size / 8)^2) pixels.
+    isotropic_scaling: by s ~ 2^N(0, 0.2^2); rotation: by a uniform angle, before and after the stretching, each with
+    probability 1 - sqrt(1 - p), so that p is the probability of at least one; anisotropic_scaling (stretching): by s
+    and 1 / s along the two axes, s ~ 2^N(0, 0.2^2); fractional_translation: by N(0, (size / 8)^2) pixels.
 
     Args:
-      key: for the draws.
+      key: random key.
       images: `[b, h, w, c]`.
-      p: the probability of each operation.
-      operations: of 'isotropic_scaling', 'rotation', 'anisotropic_scaling' and 'fractional_translation'.
+      p: probability of each operation.
+      operations: some of 'isotropic_scaling', 'rotation', 'anisotropic_scaling' and 'fractional_translation'.
 
     Returns:
-      Images of the same shape and dtype; an example for which nothing was drawn comes back unchanged to the bit.
+      Images of the same shape and dtype. An example for which no operation takes place is returned bit for bit.
 
     Raises:
       InvalidInputError: for an unknown operation.
 
     References:
-      Karras et al., arXiv:2006.06676, 2020, appendix B. The authors' code pads by reflection before it transforms; here
-      coordinates are reflected, which is the same away from the second reflection. It also lets the filter, which is
-      not quite symmetric, move a turned image by a tenth of a pixel; here its centre of mass is taken for its centre.
+      Karras et al., arXiv:2006.06676, 2020, appendix B. The authors' code pads by reflection before it transforms. Here
+      coordinates are reflected, which is the same up to the second reflection. The filter is not quite symmetric, and
+      in the authors' code it moves a turned image by a tenth of a pixel; here its centre of mass counts as its centre.
 
     Example:
       >>> image = jnp.ones((1, 8, 8, 1))
@@ -140,13 +141,14 @@ def geometry(key: Key[Array, ""], images: Images, p: Probability, *, operations:
     """
     check_operations(operations, GEOMETRY)
     n = images.shape[0]
+    # every operation takes its keys, also one that is left out, so that the draws of the others stay the same
     keys = iter(jax.random.split(key, 10))
     active = jnp.zeros(n, bool)
 
     def draw(name: str, values: Float[Array, "n *rest"], neutral: float) -> Float[Array, "n *rest"]:
         nonlocal active
         key, chance = next(keys), share(operations, name, p) if name in operations else 0.0
-        chance = 1.0 - jnp.sqrt(1.0 - chance) if name == "rotation" else chance  # drawn twice
+        chance = 1.0 - jnp.sqrt(1.0 - chance) if name == "rotation" else chance  # it is drawn twice
         take = chosen(key, chance, n) if name in operations else jnp.zeros(n, bool)
         active = active | take
         return jnp.where(take.reshape(n, *[1] * (values.ndim - 1)), values, neutral)
@@ -163,7 +165,7 @@ def geometry(key: Key[Array, ""], images: Images, p: Probability, *, operations:
     after = draw("rotation", angle(), 0.0)
     size = jnp.array(images.shape[1:3], jnp.float32)
     move = draw("fractional_translation", 0.125 * size * jax.random.normal(next(keys), (n, 2)), 0.0)
-    # what a point of the result shows: forward it is scaled, turned, stretched, turned and moved
+    # maps a point of the result to one of the image: the inverse of scaling, turning, stretching, turning and moving
     stretched = jnp.stack([1.0 / stretch, stretch], axis=-1)[:, :, None] * _rotation(-after)
     inverse = exact_einsum("nij,njk->nik", _rotation(-before), stretched) / isotropic[:, None, None]
     resampled = resample(widen(images), inverse, move).astype(images.dtype)
@@ -176,12 +178,14 @@ def _rotation(angle: Float[Array, " n"]) -> Float[Array, "n 2 2"]:
 
 
 def resample(images: Images, inverse: Float[Array, "b 2 2"], move: Float[Array, "b 2"]) -> Images:
-    """The image whose point x shows what the given one has at inverse (x - move), with x (row, column) from the centre.
+    """Resamples images: point x of the result takes the value of the image at inverse @ (x - move).
+
+    Points are (row, column), measured from the centre of the image.
 
     Args:
       images: `[b, h, w, c]`, float32 or wider.
-      inverse: of the linear map of each example.
-      move: of each example, in pixels.
+      inverse: inverse of each example's linear map.
+      move: translation of each example, in pixels.
 
     Returns:
       Images of the same shape.
@@ -195,7 +199,9 @@ def resample(images: Images, inverse: Float[Array, "b 2 2"], move: Float[Array, 
     total = jnp.zeros((n, grid.shape[0] * grid.shape[1], c), images.dtype)
     corners = []
     for axis, size in ((0, h), (1, w)):
-        place = 2.0 * reflect(source[..., axis], size) + (_DELAY - _MARGIN)  # among the fine samples
+        place = 2.0 * reflect(source[..., axis], size) + (
+            _DELAY - _MARGIN
+        )  # as an index of the samples at twice the resolution
         low = jnp.clip(jnp.floor(place), 0, 2 * size - 2)
         corners.append([(low.astype(int), low + 1.0 - place), (low.astype(int) + 1, place - low)])
     for row, row_weight in corners[0]:
@@ -208,7 +214,7 @@ def resample(images: Images, inverse: Float[Array, "b 2 2"], move: Float[Array, 
 
 
 def _down(size: int) -> Float[np.ndarray, "size fine"]:
-    """Filters and halves: pixel n from the 12 fine samples at n + (k - _DELAY) / 2."""
+    """Returns the matrix that filters and halves: pixel n is made of the 12 fine samples at n + (k - _DELAY) / 2."""
     matrix = np.zeros((size, 2 * size + 2 * _MARGIN), np.float32)
     for n in range(size):
         matrix[n, 2 * n : 2 * n + len(SYM6)] = SYM6 / SYM6.sum()
@@ -216,7 +222,10 @@ def _down(size: int) -> Float[np.ndarray, "size fine"]:
 
 
 def _up(size: int) -> Float[np.ndarray, "fine size"]:
-    """Doubles and filters, the transpose of `_down` times two: fine sample q lies at (q + _MARGIN - _DELAY) / 2."""
+    """Returns the matrix that doubles and filters, twice the transpose of `_down` but for the reflection at the edges.
+
+    Fine sample q lies at (q + _MARGIN - _DELAY) / 2.
+    """
     matrix = np.zeros((2 * size, size), np.float32)
     reach = len(SYM6)
     for n in range(-reach, size + reach):

@@ -1,4 +1,4 @@
-"""The other half of ADA's pipeline, colour, filters and corruption, and the pipeline itself."""
+"""The other half of ADA's pipeline (colour, filters and corruption), and the whole pipeline."""
 
 import math
 from collections.abc import Mapping
@@ -16,33 +16,33 @@ COLOR = ("brightness", "contrast", "luma_flip", "hue_rotation", "saturation")
 FILTER = ("band_1", "band_2", "band_3", "band_4")
 CORRUPTION = ("noise", "cutout")
 
-# The symlet-2 scaling filter, and the expected power of natural images, 1 / f, in the four bands.
+# The symlet-2 scaling filter, and the power in the four bands that natural images, with 1 / f, are expected to have.
 SYM2 = np.array([-0.12940952255092145, 0.22414386804185735, 0.836516303737469, 0.48296291314469025])
 _BAND_POWER = np.array([10.0, 1.0, 1.0, 1.0]) / 13.0
 
 
 def transform_color(key: Key[Array, ""], images: Images, p: Probability, *, operations: Operations = COLOR) -> Images:
-    """Brightness, contrast, luma flip, hue rotation and saturation, as one affine map of the colours of each example.
+    """Changes brightness, contrast, luma, hue and saturation, by one affine map of each example's colours.
 
-    brightness: + N(0, 0.2^2); contrast: times 2^N(0, 0.5^2); luma flip: a mirror image across the plane of luma 0, with
-    probability one half; hue: a turn about the grey axis v by a uniform angle; saturation: the part across v times
-    2^N(0, 1).
+    In this order: brightness adds N(0, 0.2^2). contrast multiplies by 2^N(0, 0.5^2). luma_flip reflects at the plane of
+    luma 0, with probability one half. hue_rotation turns about the grey axis v by a uniform angle. saturation
+    multiplies the component orthogonal to v by 2^N(0, 1).
 
     Args:
-      key: for the draws.
-      images: `[b, h, w, c]` in [-1, 1]; of one channel (grey) or three (red, green, blue).
-      p: the probability of each operation.
-      operations: of 'brightness', 'contrast', 'luma_flip', 'hue_rotation' and 'saturation'.
+      key: random key.
+      images: `[b, h, w, c]` in [-1, 1], with one channel (grey) or three (red, green, blue).
+      p: probability of each operation.
+      operations: some of 'brightness', 'contrast', 'luma_flip', 'hue_rotation' and 'saturation'.
 
     Returns:
-      Images of the same shape and dtype; an example for which nothing was drawn comes back unchanged to the bit.
+      Images of the same shape and dtype. An example for which no operation takes place is returned bit for bit.
 
     Raises:
-      InvalidInputError: for an unknown operation, or another number of channels.
+      InvalidInputError: for an unknown operation, or images of another number of channels.
 
     References:
       Karras et al., "Training Generative Adversarial Networks with Limited Data", arXiv:2006.06676, 2020, appendix B.
-      Grey images see the mean of what the three equal channels would, as in the authors' code.
+      A grey image gets the mean of what three equal channels would get, as in the authors' code.
 
     Example:
       >>> grey = jnp.zeros((1, 2, 2, 3))
@@ -56,6 +56,7 @@ def transform_color(key: Key[Array, ""], images: Images, p: Probability, *, oper
         raise InvalidInputError(
             f"images of {channels} channels: colour operations need 1 (grey) or 3 (red, green, blue)"
         )
+    # every operation takes its keys, also one that is left out, so that the draws of the others stay the same
     keys = iter(jax.random.split(key, 10))
     active = jnp.zeros(n, bool)
 
@@ -74,7 +75,7 @@ def transform_color(key: Key[Array, ""], images: Images, p: Probability, *, oper
     along, identity = jnp.outer(axis, axis), jnp.eye(3)
     cross = jnp.array([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / math.sqrt(3.0)
     mirror = identity - 2.0 * flip * along
-    turn = along + jnp.cos(hue) * (identity - along) + jnp.sin(hue) * cross  # Rodrigues
+    turn = along + jnp.cos(hue) * (identity - along) + jnp.sin(hue) * cross  # Rodrigues' formula
     saturate = along + saturation * (identity - along)
     linear = exact_einsum("nij,njk,nkl->nil", saturate, turn, mirror)
     matrix, offset = linear * contrast, jnp.sum(linear, -1, keepdims=True) * contrast * brightness
@@ -88,18 +89,19 @@ def transform_color(key: Key[Array, ""], images: Images, p: Probability, *, oper
 def filter_bands(key: Key[Array, ""], images: Images, p: Probability, *, operations: Operations = FILTER) -> Images:
     """Amplifies or weakens four octaves of spatial frequency.
 
-    For each band drawn, its amplitude is multiplied by 2^N(0, 1) and all four are then divided by
-    sqrt(sum power_i t_i^2), with the power 10 : 1 : 1 : 1 that images are expected to have, so that the total is kept.
-    The bands, from low to high, meet at an eighth, a quarter and a half of the Nyquist frequency.
+    For each band that is drawn, its amplitude is multiplied by 2^N(0, 1). Then all four bands are divided by
+    sqrt(sum power_i t_i^2), where t_i is the factor of band i (1 for the other bands) and the powers are in the ratio
+    10 : 1 : 1 : 1, as expected of images. This keeps the expected total power. The bands, from low to high, meet at an
+    eighth, a quarter and a half of the Nyquist frequency.
 
     Args:
-      key: for the draws.
+      key: random key.
       images: `[b, h, w, c]`.
-      p: the probability of each band.
-      operations: of 'band_1' (lowest) to 'band_4' (highest).
+      p: probability of each band.
+      operations: some of 'band_1' (lowest) to 'band_4' (highest).
 
     Returns:
-      Images of the same shape and dtype; an example for which nothing was drawn comes back unchanged to the bit.
+      Images of the same shape and dtype. An example for which no operation takes place is returned bit for bit.
 
     Raises:
       InvalidInputError: for an unknown operation.
@@ -119,7 +121,7 @@ def filter_bands(key: Key[Array, ""], images: Images, p: Probability, *, operati
     take = jax.random.uniform(which, (n * len(FILTER),)).reshape(n, len(FILTER)) < jnp.stack(chances)
     active = jnp.any(take, axis=-1)
     factors = jnp.where(take, jnp.exp2(jax.random.normal(amount, take.shape)), 1.0)
-    # band k alone multiplied, and all divided by the root of the power that this makes
+    # for each band k: its factor alone, and the division of all bands by the root of the power that results from it
     power = 1.0 + jnp.asarray(_BAND_POWER, factors.dtype) * (factors**2 - 1.0)
     gain = factors / jnp.sqrt(jnp.prod(power, axis=-1, keepdims=True))
     rows, columns = (exact_einsum("bk,kij->bij", gain, jnp.asarray(_bands(size), gain.dtype)) for size in (h, w))
@@ -129,13 +131,14 @@ def filter_bands(key: Key[Array, ""], images: Images, p: Probability, *, operati
 
 
 def band_filters() -> list[Float[np.ndarray, " taps"]]:
-    """The four zero-phase filters of `filter_bands`, from low to high; together they are the identity.
+    """Returns the four zero-phase filters of `filter_bands`, from low to high; their sum is the identity.
 
-    With L = h h~ / 2 the half-band low-pass filter made from the symlet-2 filter h and its mirror image h~, and
-    H = 1 - L: H(z), L(z) H(z^2), L(z) L(z^2) H(z^4) and L(z) L(z^2) L(z^4), all of odd length about their centre.
+    L = h h~ / 2 is the half-band low-pass filter made from the symlet-2 filter h and its mirror image h~; H is 1 - L.
+    From high to low the filters are H(z), L(z) H(z^2), L(z) L(z^2) H(z^4) and L(z) L(z^2) L(z^4). All have odd length
+    and are centred.
 
     Returns:
-      Four arrays of 7, 19, 43 and 43 taps.
+      Four arrays of 43, 43, 19 and 7 taps.
 
     Example:
       >>> print([len(taps) for taps in band_filters()])
@@ -157,7 +160,7 @@ def band_filters() -> list[Float[np.ndarray, " taps"]]:
 
 
 def _bands(size: int) -> Float[np.ndarray, "4 size size"]:
-    """The filters as matrices that act on a row of pixels, with reflection beyond its ends."""
+    """Returns the filters as matrices that act on a row of pixels, with reflection beyond its ends."""
     matrices = np.zeros((4, size, size), np.float32)
     for matrix, taps in zip(matrices, band_filters(), strict=True):
         for place in range(size):
@@ -169,17 +172,17 @@ def _bands(size: int) -> Float[np.ndarray, "4 size size"]:
 def corrupt(key: Key[Array, ""], images: Images, p: Probability, *, operations: Operations = CORRUPTION) -> Images:
     """Adds noise, and cuts out a rectangle.
 
-    noise: N(0, s^2) for every pixel and channel, with s ~ |N(0, 0.1^2)| for the example; cutout: half of height and
-    width set to 0, see `cutout`.
+    noise: N(0, s^2) for every pixel and channel, with s ~ |N(0, 0.1^2)| for each example. cutout: a rectangle of half
+    the height and width set to 0, see `cutout`.
 
     Args:
-      key: for the draws.
+      key: random key.
       images: `[b, h, w, c]` in [-1, 1].
-      p: the probability of each operation.
-      operations: of 'noise' and 'cutout'.
+      p: probability of each operation.
+      operations: some of 'noise' and 'cutout'.
 
     Returns:
-      Images of the same shape and dtype; an example for which nothing was drawn comes back unchanged to the bit.
+      Images of the same shape and dtype. An example for which no operation takes place is returned bit for bit.
 
     Raises:
       InvalidInputError: for an unknown operation.
@@ -207,23 +210,23 @@ OPERATIONS = BLIT + GEOMETRY + COLOR + FILTER + CORRUPTION
 
 
 def ada_pipeline(operations: Operations = BLIT + GEOMETRY + COLOR) -> Augment:
-    """The augmentations of adaptive discriminator augmentation, in the paper's order, each with probability p.
+    """Combines the operations of adaptive discriminator augmentation, in the paper's order, each with probability p.
 
     Args:
-      operations: of the 18 in `OPERATIONS`. The default, blits, geometry and colour, is what the paper found best
-        throughout ("bgc"); filters and corruption help with very little data and leak into samples sooner. As a dict,
-        with a factor for each: it is drawn with that times p.
+      operations: some of the 18 in `OPERATIONS`. The default (blits, geometry and colour, "bgc") is what the paper
+        found best throughout; filters and corruption help with very little data, and leak into samples sooner. A dict
+        gives each operation a factor, by which p is multiplied.
 
     Returns:
-      `(key, images, p) -> images`, for both reals and fakes; p is traced, so that the controller moves it without
-      compiling anew.
+      `(key, images, p) -> images`, for both reals and fakes. p may be traced, so that the controller can change it
+      without recompiling.
 
     Raises:
       InvalidInputError: for an unknown operation, or none.
 
     References:
-      Karras et al., "Training Generative Adversarial Networks with Limited Data", arXiv:2006.06676, 2020. Of the 18
-      operations each band of the filter counts as one.
+      Karras et al., "Training Generative Adversarial Networks with Limited Data", arXiv:2006.06676, 2020. Each band
+      of the filter counts as one of the 18 operations.
 
     Example:
       >>> augment = ada_pipeline(["x_flip", "rotation", "hue_rotation"])
@@ -231,7 +234,7 @@ def ada_pipeline(operations: Operations = BLIT + GEOMETRY + COLOR) -> Augment:
       (2, 16, 16, 3)
     """
     if not operations:
-        raise InvalidInputError("operations=(): expected at least one; without augmentation pass no pipeline")
+        raise InvalidInputError("operations=(): expected at least one; pass no pipeline to train without augmentation")
     check_operations(operations, OPERATIONS)
 
     def augment(key: Key[Array, ""], images: Images, p: Probability) -> Images:

@@ -1,1 +1,1 @@
-"""The commands: `gan-jax train`, `sample`, `evaluate` and `sweep`. Nothing else imports this package."""
+"""The commands `gan-jax train`, `sample`, `evaluate` and `sweep`. No other package of the library imports this one."""

@@ -1,18 +1,25 @@
-"""Computes metrics of a trained run, with the protocol behind every number.
+"""Computes metrics of a trained run, and records the protocol of every number.
 
   gan-jax evaluate --workdir=runs/digits --metrics=fcd2k --step=all
 
-Metrics by Inception: fid, kid, inception_score, prdc; by DINOv2: fd_dinov2,
-kd_dinov2, prdc_dinov2; by CLIP: cmmd; by a classifier trained here on the
-data, which needs no download: fcd, kcd, prdc_classifier; for mixtures of
-Gaussians: mixture; for pairs of output and target (translation,
-reconstruction): l1, psnr, ssim, classifier_distance, inception_distance,
-dinov2_distance, clip_distance. fid5k is fid of 5,000 samples (50,000 by
-default). reconstruct:fid is fid of what the function `reconstruct` returns.
+Metrics, by the network that computes the features:
+  Inception             fid, fid_infinity, kid, inception_score, prdc
+  DINOv2                fd_dinov2, fd_dinov2_infinity, kd_dinov2, prdc_dinov2
+  CLIP                  cmmd
+  a classifier that is trained on the data, without any download:
+                        fcd, fcd_infinity, kcd, prdc_classifier, and stacked
+                        for Stacked-MNIST
+  none                  mixture, for mixtures of Gaussians
+Metrics of pairs of output and target (translation, reconstruction): l1, psnr,
+ssim, classifier_distance, inception_distance, dinov2_distance, clip_distance.
 
-A line for each checkpoint is appended to eval.jsonl in the workdir, and
-eval.png shows the metrics against images seen. A checkpoint that eval.jsonl
-has, under the same protocol, is not evaluated again.
+A suffix sets the number of samples: fid5k is the FID of 5,000 samples. The
+default is 50,000 (stacked: 26,000; mixture: 2,500). A prefix selects a function
+of the game: reconstruct:fid is the FID of what `reconstruct` returns.
+
+Each evaluation of a checkpoint is appended as one line to eval.jsonl in the
+workdir, and eval.png plots the metrics against the images seen in training. A
+checkpoint that is in eval.jsonl under the same protocol is not evaluated again.
 """
 
 import contextlib
@@ -46,25 +53,33 @@ from gan_jax.runtime.progress import log
 from gan_jax.types import InvalidInputError
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "directory of the run", required=True)
-_METRICS = flags.DEFINE_list("metrics", None, "names, separated by commas; see above", required=True)
-_STEP = flags.DEFINE_string("step", "newest", "of the checkpoint: a number, or newest, best or all")
-_SEED = flags.DEFINE_integer("seed", 0, "of latents and subsets", lower_bound=0, upper_bound=2**31 - 1)
-_RAW = flags.DEFINE_bool("raw", False, "the generator itself, not its average")
-_TRUNCATION = flags.DEFINE_float("truncation", None, "see experiments.sample")
+_METRICS = flags.DEFINE_list("metrics", None, "names of metrics, separated by commas; see above", required=True)
+_STEP = flags.DEFINE_string("step", "newest", "step of the checkpoint: a number, newest, best or all")
+_SEED = flags.DEFINE_integer("seed", 0, "seed of latents and random subsets", lower_bound=0, upper_bound=2**31 - 1)
+_RAW = flags.DEFINE_bool("raw", False, "use the generator itself instead of its average")
+_TRUNCATION = flags.DEFINE_float("truncation", None, "see gan-jax sample --help")
 _CHOOSE = flags.DEFINE_string(
-    "choose", "", "samples by the discriminator: top:SHARE, reject:PERCENTILE or mh:PROPOSALS; empty for all"
+    "choose",
+    "",
+    "let the discriminator select samples: top:SHARE, reject:PERCENTILE or mh:PROPOSALS; empty for all samples",
 )
 _BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", 64, "images at a time through the feature networks (on CPUs Inception takes some 70 MB for each)",
+    "batch_size", 64, "images per batch of the feature networks (on CPUs Inception takes some 70 MB per image)",
     lower_bound=1,
 )  # fmt: skip
-_WEIGHTS = flags.DEFINE_string("feature_weights", None, "directory of published networks' weights; $GAN_JAX_WEIGHTS")
-_CACHE = flags.DEFINE_string("cache", None, "directory of classifiers and of features of data; ~/.cache/gan_jax")
-_NEIGHBOURS = flags.DEFINE_integer("neighbours", 0, "samples to draw beside their nearest images", lower_bound=0)
+_WEIGHTS = flags.DEFINE_string(
+    "feature_weights", None, "directory of the published networks' weights; default: $GAN_JAX_WEIGHTS"
+)
+_CACHE = flags.DEFINE_string(
+    "cache", None, "directory of classifiers and of features of data; default: ~/.cache/gan_jax"
+)
+_NEIGHBOURS = flags.DEFINE_integer(
+    "neighbours", 0, "samples to show beside their nearest images; 0 for none", lower_bound=0
+)
 
 
 def chosen_steps(run: Run) -> list[int]:
-    """The checkpoints that --step names."""
+    """Returns the steps of the checkpoints that --step selects."""
     steps, step = run.steps(), _STEP.value
     if not steps:
         raise InvalidInputError(f"{run.workdir} has no checkpoint yet")
@@ -78,12 +93,13 @@ def chosen_steps(run: Run) -> list[int]:
 
 
 def draw(run: Run, evaluator: Evaluator, trained: Trained, function: str) -> Iterator[np.ndarray]:
-    """What a function of the game makes: the samples that are asked for, or what it maps its inputs to."""
+    """Streams the outputs of a function of the game: samples, selected by --choose, or the images of its inputs."""
     state = trained.state.replace(ema={}) if _RAW.value else trained.state
     if _CHOOSE.value and (function != "sample" or run.experiment.game.prior is None):
         raise InvalidInputError(f"--choose={_CHOOSE.value}: metrics of {function} look at every output")
     if _CHOOSE.value:
         count = len(evaluator.reference)
+        # The calibration reals are evenly spaced over the data set, so that data sorted by class are covered.
         spread = np.arange(min(4096, count)) * count // min(4096, count)
         reals = from_uint8(evaluator.images(spread))
         return choose_samples(run.experiment, state, _SEED.value, _CHOOSE.value, reals, truncation=_TRUNCATION.value)
@@ -98,11 +114,14 @@ def evaluate(
     path: pathlib.Path,
     watchdog: Watchdog,
 ) -> dict[str, Any]:
-    """The line of a checkpoint, from eval.jsonl or a new one there; what process 0 finds there is so for all."""
+    """Returns a checkpoint's line of eval.jsonl; evaluates the checkpoint and appends the line if it is missing.
+
+    Process 0 looks for the line and all processes follow it, so that either all of them evaluate or none.
+    """
     facts = {"step": trained.step, "state_sha256": runtime.state_sha256(trained.state), "protocol": protocol}
     known = hosts.decide(f"line of step {trained.step}", lambda: evaluations.find(path, facts), watchdog.patience)
     if known:
-        log(f"step {trained.step:,} is in {path} under this protocol: not evaluated again")
+        log(f"step {trained.step:,} is already in {path} under this protocol: not evaluated again")
         return known
     values = evaluator(functools.partial(draw, run, evaluator, trained))
     line = {"images": trained.step * run.experiment.batch_size, "metrics": values, **facts}
@@ -147,7 +166,7 @@ def main() -> int:
             if hosts.is_primary():
                 where = run.workdir / f"neighbours_{steps[-1]:08d}.png"
                 picture.save(where)
-                log(f"the first samples, and the images of {reference.name} nearest to them, in {where}")
+                log(f"the first samples beside their nearest images of {reference.name}: {where}")
         if hosts.is_primary():
             curves(evaluations.of_protocol(path, protocol)).save(run.workdir / "eval.png")
             log(f"curves in {run.workdir / 'eval.png'}")

@@ -1,4 +1,4 @@
-"""How the commands read their flags and end: bad input is one clear message and exit code 2."""
+"""Flag parsing and exit codes of the commands. Bad input ends in one clear message and exit code 2."""
 
 import pathlib
 import re
@@ -23,11 +23,11 @@ _chosen: dict[str, Any] = {}  # path and module of the experiment file of this p
 
 
 def run(command: Any, *, config: bool) -> None:
-    """Runs a command; what its `main` returns is the exit code.
+    """Parses the flags and runs a command; the exit code is what its `main` returns.
 
     Args:
-      command: the command's module: its docstring is the text of `--help`, its `main()` runs it.
-      config: whether the command has `--config`, with `--config.KEY=VALUE` for each key of the experiment file.
+      command: the command's module; its docstring is the text of `--help`, and its `main()` runs it.
+      config: whether the command takes `--config`, and `--config.KEY=VALUE` for each key of the experiment file.
     """
 
     def parse(argv: list[str]) -> list[str]:
@@ -42,7 +42,7 @@ def run(command: Any, *, config: bool) -> None:
             fail(str(error))
         except flags.Error as error:
             fail(f"{error}\nPass --help to see the flags.")
-        except Exception as error:  # what an experiment file or ml_collections raises while --config is parsed
+        except Exception as error:  # anything that an experiment file or ml_collections may raise
             reason = str(error).replace("\\n", " ").replace("\\'", "'").strip("'\"")
             fail(f"--config: {type(error).__name__}: {reason}")
         if len(rest) > 1:
@@ -51,7 +51,7 @@ def run(command: Any, *, config: bool) -> None:
 
     def guarded(argv: list[str]) -> int | None:
         if not flags.FLAGS["verbosity"].present:
-            # JAX, TFDS and Orbax narrate, also what they raise; --verbosity=0 lets them.
+            # JAX, TFDS and Orbax log much, and log errors that they also raise; --verbosity=0 shows it.
             logging.set_verbosity(logging.FATAL)
         try:
             return command.main()
@@ -60,6 +60,7 @@ def run(command: Any, *, config: bool) -> None:
         except Exception as error:
             if hosts.client() is None:
                 raise
+            # An ordinary exit of one process would wait in a barrier for the others: tell them and leave at once.
             traceback.print_exc()
             message, code = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}", hosts.exit_code(error)
             lost = f"another process of the run is missing, or has failed ({message})"
@@ -69,7 +70,8 @@ def run(command: Any, *, config: bool) -> None:
 
 
 def _take_config(argv: list[str]) -> list[str]:
-    """Defines the flags `--config.KEY` of the experiment file that `--config` names; returns the other arguments."""
+    """Defines a flag `--config.KEY` for each key of the experiment file; returns the arguments without `--config`."""
+    # Which flags exist depends on the experiment file, so --config is read before absl parses anything.
     name, rest, words = None, argv[:1], iter(argv[1:])
     for word in words:
         if found := _CONFIG.fullmatch(word):
@@ -86,7 +88,7 @@ def _take_config(argv: list[str]) -> list[str]:
 
 
 def _kept(argv: list[str]) -> pathlib.Path | None:
-    """The workdir, if it has a run or a sweep to continue, with the experiment file and config kept there."""
+    """Returns `--workdir` if it holds a run or sweep to continue, with its copy of the experiment file; else None."""
     named = [word.partition("=")[2] for word in argv if re.match(r"--?workdir=", word)]
     workdir = pathlib.Path(named[-1]) if named and named[-1] else None
     if workdir is None or not (workdir / EXPERIMENT_FILE).is_file():
@@ -95,12 +97,12 @@ def _kept(argv: list[str]) -> pathlib.Path | None:
 
 
 def experiment_file() -> tuple[pathlib.Path, Any, Config]:
-    """The experiment file of this command: its path, the loaded module, and the config with its overrides."""
+    """Returns the path of the experiment file, its loaded module, and the config with the overrides from flags."""
     return _chosen["path"], _chosen["module"], flags.FLAGS.config
 
 
 def fail(message: str) -> NoReturn:
-    """Ends the process with an error message for the user; the other processes of the run end too."""
+    """Ends this process with an error message for the user, and the other processes of the run too."""
     if hosts.client() is not None:
         hosts.leave(BAD_INPUT, message)
     print(f"error: {message}", file=sys.stderr)

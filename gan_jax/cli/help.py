@@ -1,4 +1,4 @@
-"""The text of `--help`: one page with what a command does, its own flags, and the keys of the config."""
+"""The text of `--help`: one page with the command's description, its own flags, and the keys of the config."""
 
 import inspect
 import textwrap
@@ -9,11 +9,11 @@ from absl import flags
 
 from gan_jax.runs.experiment_file import describe
 
-_WIDTH, _NAMES = 80, 28
+_WIDTH, _NAMES = 80, 28  # columns of the page, and of the names on its left
 
 
 def asked(argv: list[str]) -> str:
-    """The flag that asks for help, if there is one: `help`, or `helpfull` for all flags."""
+    """Returns `helpfull` or `help` if the arguments ask for all flags or for the help page, else an empty string."""
     words = {word.lstrip("-").partition("=")[0] for word in argv[1:] if word.startswith("-")}
     if "helpfull" in words:
         return "helpfull"
@@ -21,17 +21,17 @@ def asked(argv: list[str]) -> str:
 
 
 def page(command: Any, chosen: Mapping[str, Any]) -> str:
-    """One page about a command.
+    """Formats the help page of a command.
 
     Args:
-      command: its module.
-      chosen: path, module and config of the experiment file; empty for a command without.
+      command: module of the command.
+      chosen: path, module and config of the experiment file; empty for a command without one.
 
     Returns:
-      The text, at most 80 columns wide.
+      The text of the page, at most 80 columns wide.
     """
     own = sorted(flags.FLAGS.flags_by_module_dict()[command.__name__], key=lambda flag: flag.name)
-    parts = [inspect.getdoc(command) or "", "Flags (--helpfull lists those of JAX and of launching, too):"]
+    parts = [inspect.getdoc(command) or "", "Flags (--helpfull adds those for launching processes and for JAX):"]
     parts.append("\n".join(_entry(_signature(flag), flag.help or "") for flag in own))
     if chosen:
         config = chosen["config"].to_dict()
@@ -44,7 +44,7 @@ def page(command: Any, chosen: Mapping[str, Any]) -> str:
 
 
 def whole(command: Any) -> str:
-    """The page's first part, and every flag that the process knows."""
+    """Formats the command's description, followed by every flag of the process, those of JAX and absl included."""
     return f"{inspect.getdoc(command)}\n{flags.FLAGS.get_help()}"
 
 
@@ -60,7 +60,7 @@ def _shown(value: Any) -> str:
 
 
 def _entry(name: str, text: str, *, lines: int | None = None) -> str:
-    """A name, and beside it its description; `lines` cuts that."""
+    """Formats a name and, beside it, its wrapped description; `lines=1` shortens the description to one line."""
     text = " ".join(text.split())
     if lines == 1:
         text = textwrap.shorten(text, max(_WIDTH - max(_NAMES, len(name) + 2) - 2, 20), placeholder=" ...")

@@ -1,4 +1,4 @@
-"""Flags of where and how a command runs: on one process or many, on which platform, and how long it may wait."""
+"""Launch flags of all commands: the number of processes, the platform, timeouts and the compilation cache."""
 
 import contextlib
 import os
@@ -15,58 +15,59 @@ from gan_jax.types import InvalidInputError
 
 _MULTIHOST = flags.DEFINE_enum(
     "multihost", "auto", ["auto", "on", "off"],
-    "run as one of several processes: auto joins where a coordinator is given or a cluster is found (TPU pod, GKE, "
-    "SLURM, Open MPI)",
+    "run as one of several processes: auto joins if a coordinator is given or a cluster is found (TPU pod, GKE, SLURM, "
+    "Open MPI)",
 )  # fmt: skip
-_COORDINATOR = flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0, where no cluster tells")
+_COORDINATOR = flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0; needed if no cluster is found")
 _NUM_PROCESSES = flags.DEFINE_integer(
-    "num_processes", None, "how many processes, where no cluster tells", lower_bound=1
+    "num_processes", None, "number of processes; needed if no cluster is found", lower_bound=1
 )
-_PROCESS_ID = flags.DEFINE_integer("process_id", None, "which of them this is, from 0", lower_bound=0)
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "index of this process, from 0", lower_bound=0)
 _CONNECT_TIMEOUT = flags.DEFINE_integer(
-    "connect_timeout", 300, "seconds to wait until all processes have come", lower_bound=1
+    "connect_timeout", 300, "seconds to wait until all processes have joined", lower_bound=1
 )
 _HEARTBEAT_TIMEOUT = flags.DEFINE_integer(
-    "heartbeat_timeout", 100, "seconds of silence after which JAX ends all processes", lower_bound=1
+    "heartbeat_timeout", 100, "seconds without a heartbeat after which JAX ends all processes", lower_bound=1
 )
 _STEP_TIMEOUT = flags.DEFINE_float(
     "step_timeout",
     None,
-    "seconds within which a dispatch (or compiling, or restoring) must end, else the process dumps its stacks and "
-    "exits; 0 for ever. Default: 600 with several processes, else 0",
+    "seconds within which a dispatch, compilation or restore must finish, else the process dumps its stacks and exits; "
+    "0 waits for ever. Default: 600 with several processes, else 0",
     lower_bound=0,
 )
 _REQUIRE_PLATFORM = flags.DEFINE_enum(
     "require_platform",
     None,
     ["tpu", "gpu", "cpu"],
-    "refuse to run on anything else, such as a CPU where a driver fails",
+    "refuse to run on another platform, such as the CPU when a driver fails",
 )
 _DETERMINISTIC = flags.DEFINE_bool(
-    "deterministic", False, "on GPUs, use only operations that give the same bits every time; slower"
+    "deterministic", False, "on GPUs, use only operations that give the same bits in every run; slower"
 )
 _COMPILATION_CACHE = flags.DEFINE_string(
     "compilation_cache",
     None,
-    "directory of compiled programs, which spares a second start the compiling; default: $JAX_COMPILATION_CACHE_DIR, "
-    "else ~/.cache/gan_jax; empty for none",
+    "directory that keeps compiled programs, so that later starts do not compile them again; default: "
+    "$JAX_COMPILATION_CACHE_DIR, else ~/.cache/gan_jax; empty for none",
 )
 
 
 def passed_on() -> list[str]:
-    """Flags of this process that one of its own that it starts is to have too."""
+    """Returns the flags that child processes inherit, as arguments of a command line."""
     some = (_STEP_TIMEOUT, _REQUIRE_PLATFORM, _DETERMINISTIC, _COMPILATION_CACHE)
     return [flags.FLAGS[flag.name].serialize() for flag in some if flag.present]
 
 
 def is_one_of_several() -> bool:
-    """Whether the flags say so."""
+    """Whether the flags declare this process one of several."""
     return bool(_COORDINATOR.value) or (_NUM_PROCESSES.value or 1) > 1
 
 
 @contextlib.contextmanager
 def launched() -> Iterator[runtime.Watchdog]:
-    """Joins the other processes, if there are any; yields the watchdog of this one."""
+    """Joins the other processes of the run, if there are any; yields the watchdog of this process."""
+    # XLA reads its flags when the first backend starts, so they are set before anything touches the devices.
     _cache_programs()
     if _DETERMINISTIC.value:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
@@ -90,11 +91,11 @@ def launched() -> Iterator[runtime.Watchdog]:
                 "extra of this package: cuda13, cuda12 or tpu), check driver and JAX_PLATFORMS, or leave the flag out"
             )
         yield watchdog
-    hosts.part()
+    hosts.part()  # only without an exception: it waits for all processes
 
 
 def _cache_programs() -> None:
-    """Lets JAX keep what it compiles, for this kind of processor: a program for another's instructions would crash."""
+    """Sets up the compilation cache, by default one per instruction set: programs compiled for another one crash."""
     directory = _COMPILATION_CACHE.value
     if directory is None:
         directory = os.environ.get("JAX_COMPILATION_CACHE_DIR") or None
@@ -107,8 +108,8 @@ def _cache_programs() -> None:
         pathlib.Path(directory).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InvalidInputError(
-            f"--compilation_cache={directory} cannot be made ({error}): name another directory, or none by "
-            "--compilation_cache="
+            f"--compilation_cache={directory} cannot be created ({error}): name another directory, or switch the cache "
+            "off by --compilation_cache="
         ) from error
     jax.config.update("jax_compilation_cache_dir", directory)
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:

@@ -1,4 +1,4 @@
-"""`gan-jax VERB`: finds the command by its name."""
+"""The entry point `gan-jax COMMAND`."""
 
 import importlib
 import sys
@@ -14,10 +14,10 @@ _WITH_CONFIG = ("train", "sweep")
 
 
 def main(before: Sequence[str] = ()) -> None:
-    """Runs the command that the first argument names.
+    """Runs the command named by the first argument.
 
     Args:
-      before: arguments in front of those of the process.
+      before: arguments placed before those of the command line, such as `['train']`.
     """
     words = [*before, *sys.argv[1:]]
     if not words or words[0] in ("-h", "--help", "help"):
@@ -31,12 +31,11 @@ def main(before: Sequence[str] = ()) -> None:
         print(f"error: unknown command {verb!r}\n\n{_usage()}", file=sys.stderr)
         sys.exit(2)
     sys.argv = [f"gan-jax {verb}", *rest]
+    # Only this command is imported: commands define flags of the same names, and importing one imports JAX.
     command = importlib.import_module(f"gan_jax.cli.{verb}")
     importlib.import_module("gan_jax.cli.flags").run(command, config=verb in _WITH_CONFIG)
 
 
 def _usage() -> str:
     lines = [f"  gan-jax {name:10}{text}" for name, text in _COMMANDS.items()]
-    return "\n".join(
-        ["gan_jax: generative adversarial networks in JAX", "", *lines, "", "gan-jax COMMAND --help says more."]
-    )
+    return "\n".join(["gan_jax: generative adversarial networks in JAX", "", *lines, "", "See gan-jax COMMAND --help."])

@@ -2,8 +2,8 @@
 
   gan-jax sample --workdir=runs/digits --num=64 --out=grid.png
 
---interpolate=K shows paths between two latents, K images a row. --label=C asks
-a conditional game for one class, by number or name.
+--interpolate=K shows interpolations between pairs of latents, K images in each
+row. --label=C samples one class of a conditional game, by number or name.
 """
 
 import pathlib
@@ -21,20 +21,24 @@ from gan_jax.types import InvalidInputError
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "directory of the run", required=True)
 _NUM = flags.DEFINE_integer("num", 64, "number of samples", lower_bound=1)
-_OUT = flags.DEFINE_string("out", "grid.png", "where to write: a picture, or .npy for the samples themselves")
+_OUT = flags.DEFINE_string("out", "grid.png", "output file: a picture, or .npy for the samples as an array")
 _SEED = flags.DEFINE_integer("seed", 0, "seed of the latents", lower_bound=0, upper_bound=2**63 - 1)
 _STEP = flags.DEFINE_string("step", None, "step of the checkpoint, or best; the newest by default")
 _TRUNCATION = flags.DEFINE_float(
     "truncation",
     None,
-    "threshold of the latents: in standard deviations if normal, in (0, 1] if uniform; psi, from 0 to 1, if StyleGAN2",
+    "threshold of the latents: in standard deviations if normal, in (0, 1] if uniform; for StyleGAN2 psi, from 0 to 1",
 )
-_INTERPOLATE = flags.DEFINE_integer("interpolate", 0, "images on the path between two latents; 0 for free samples")
-_LABEL = flags.DEFINE_string("label", None, "class, by number or name, for a conditional game; all in turn by default")
+_INTERPOLATE = flags.DEFINE_integer(
+    "interpolate", 0, "images per interpolation between two latents; 0 for independent samples"
+)
+_LABEL = flags.DEFINE_string(
+    "label", None, "class of a conditional game, by number or name; by default all classes in turn"
+)
 
 
 def interpolated(run: Trained, num: int, between: int) -> np.ndarray:
-    """Rows of `between` latents each, from one draw of the prior to another."""
+    """Returns `num` latents: rows of `between` each, which lead from one draw of the prior to another."""
     prior = run.experiment.game.prior
     if prior is None:
         raise InvalidInputError("--interpolate: this game has no latents to interpolate between")
@@ -46,7 +50,7 @@ def interpolated(run: Trained, num: int, between: int) -> np.ndarray:
 
 
 def class_number(run: Trained, label: str) -> int:
-    """A class by number, or by the name that the data had for it."""
+    """Returns the number of a class that is given by number, or by its name in the data set."""
     if label.isdigit():
         return int(label)
     if label not in run.class_names:

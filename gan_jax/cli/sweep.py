@@ -2,20 +2,19 @@
 
   gan-jax sweep --config=digits --workdir=runs/sweep --grid_size=3
 
-What varies is the config's sweep(), or
---space='learning_rate=log(1e-4,1e-2);gamma=0.01,0.1;seed=0,1,2'.
+The config's sweep() lists the keys that vary and their values; --space replaces
+it: --space='learning_rate=log(1e-4,1e-2);gamma=0.01,0.1;seed=0,1,2'.
 --engine=population (the default) trains all trials as members of one compiled
-program; --search=halving or pbt ends or changes some on the way.
---engine=study makes this process a worker of a study that any number of
-processes share, on any machine that sees the workdir. --engine=local runs one
-trial after another.
---print_commands prints each trial's own command for a cluster's scheduler. The
-same command continues a sweep.
+program; during training --search=halving prunes members, and --search=pbt
+(population-based training) replaces them. --engine=study makes this process a
+worker of a study that any number of processes share, on any machine that sees
+the workdir. --engine=local runs the trials one after another.
+--print_commands prints one command per trial, for a cluster's scheduler. The
+same command continues a sweep. Exit codes are those of train.
 
-In the workdir: results.csv and results.jsonl, a row for each trial; sweep.png
-and curves.png; trials/NNNNN, ordinary runs (of a population, those that
---export names), to be sampled, evaluated or continued. Exit codes are those of
-train.
+The workdir gets results.csv and results.jsonl, with a row for each trial;
+sweep.png and curves.png; and trials/NNNNN, ordinary runs to sample, evaluate
+or continue (of a population, the members that --export selects).
 """
 
 import dataclasses
@@ -48,42 +47,47 @@ from gan_jax.types import InvalidInputError
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "directory of the sweep")
 _ENGINE = flags.DEFINE_enum("engine", "population", ["population", "study", "local"], "what runs the trials")
-_STORAGE = flags.DEFINE_string("storage", "", "of a study: a database's URL; a journal in the workdir by default")
-_SAMPLER = flags.DEFINE_enum("sampler", "tpe", ["tpe", "random", "grid", "qmc"], "of a study: what to try next")
+_STORAGE = flags.DEFINE_string(
+    "storage", "", "study: URL of a database; by default a journal file in the workdir is used"
+)
+_SAMPLER = flags.DEFINE_enum("sampler", "tpe", ["tpe", "random", "grid", "qmc"], "study: picks the next trial")
 _PRUNER = flags.DEFINE_enum(
-    "pruner", "none", ["none", "median", "asha", "hyperband"], "of a study: which trials to end early"
+    "pruner", "none", ["none", "median", "asha", "hyperband"], "study: rule that ends trials early"
 )
 _POPULATION = flags.DEFINE_integer(
-    "population", 0, "of a study: take so many trials at a time, as one compiled program", lower_bound=0
+    "population", 0, "study: trials that a worker takes at a time, as one program; 0 takes one alone", lower_bound=0
 )
-_SPACE = flags.DEFINE_string("space", "", "what varies, in place of the config's sweep()")
+_SPACE = flags.DEFINE_string("space", "", "what varies, instead of the config's sweep()")
 _POINTS = flags.DEFINE_enum(
-    "points", "grid", ["grid", "random", "qmc"], "which trials: all combinations, draws, or quasi-random"
+    "points", "grid", ["grid", "random", "qmc"], "trials: all combinations, random or quasi-random points"
 )
-_GRID_SIZE = flags.DEFINE_integer("grid_size", 3, "values of each distribution in a grid", lower_bound=1)
-_NUM_TRIALS = flags.DEFINE_integer("num_trials", 16, "points of random and qmc, or trials of a study", lower_bound=1)
-_SWEEP_SEED = flags.DEFINE_integer("sweep_seed", 0, "of drawn points, a study's sampler, and pbt", lower_bound=0)
-_SEARCH = flags.DEFINE_enum("search", "none", ["none", "halving", "pbt"], "what a population does on the way")
+_GRID_SIZE = flags.DEFINE_integer("grid_size", 3, "values per distribution in a grid", lower_bound=1)
+_NUM_TRIALS = flags.DEFINE_integer(
+    "num_trials", 16, "number of random or qmc points, or of study trials", lower_bound=1
+)
+_SWEEP_SEED = flags.DEFINE_integer("sweep_seed", 0, "seed of drawn points, of a study's sampler, of pbt", lower_bound=0)
+_SEARCH = flags.DEFINE_enum("search", "none", ["none", "halving", "pbt"], "how a population searches")
 _FIRST_RUNG = flags.DEFINE_integer(
-    "first_rung", 0, "of halving, asha and hyperband: images of a trial; a 27th of its run by default", lower_bound=0
+    "first_rung",
+    0,
+    "halving, asha, hyperband: images of a trial up to the first rung; 0: 1/27 of its run",
+    lower_bound=0,
 )
 _ETA = flags.DEFINE_integer(
-    "eta", 3, "of halving, asha and hyperband: one in so many goes on at each rung", lower_bound=2
+    "eta", 3, "halving, asha, hyperband: one trial in ETA continues past each rung", lower_bound=2
 )
-_PBT_IMAGES = flags.DEFINE_integer(
-    "pbt_images", 0, "of a member, between decisions of pbt; a tenth of its run by default", lower_bound=0
-)
+_PBT_IMAGES = flags.DEFINE_integer("pbt_images", 0, "pbt: images between decisions; 0: 1/10 of the run", lower_bound=0)
 _EXPORT = flags.DEFINE_string(
-    "export", "best", "whose checkpoints become ordinary runs: best, all, none, or ids by commas"
+    "export", "best", "trials to export as ordinary runs: best, all, none, or ids such as 3,7"
 )
-_PRINT = flags.DEFINE_bool("print_commands", False, "print the command of each trial, and run nothing")
+_PRINT = flags.DEFINE_bool("print_commands", False, "print the command of each trial, run nothing")
 
 
-_SHARED = (
+_SHARED = (  # flags that must be the same in all processes
     _ENGINE, _STORAGE, _SAMPLER, _PRUNER, _POPULATION, _SPACE, _POINTS, _GRID_SIZE, _NUM_TRIALS, _SWEEP_SEED, _SEARCH,
     _FIRST_RUNG, _ETA, _PBT_IMAGES, _EXPORT,
 )  # fmt: skip
-_ONLY = {  # of some engines
+_ONLY = {  # flags that only some engines use
     ("population",): (_SEARCH, _PBT_IMAGES),
     ("study",): (_STORAGE, _SAMPLER, _PRUNER, _POPULATION),
     ("population", "local"): (_POINTS,),
@@ -92,7 +96,7 @@ _ONLY = {  # of some engines
 
 
 def check_flags() -> None:
-    """Refuses flags that the engine would not heed."""
+    """Refuses flags that the chosen engine, points, sampler, pruner or search would ignore."""
     for engines, some in _ONLY.items():
         for flag in some:
             if flag.present and _ENGINE.value not in engines:
@@ -102,8 +106,8 @@ def check_flags() -> None:
     in_study = _ENGINE.value == "study"
     if _PRINT.value and (in_study or _SEARCH.value != "none"):
         raise InvalidInputError(
-            "--print_commands is for trials that are known before and train to their ends: not for --engine=study or "
-            "--search"
+            "--print_commands is for trials that are known in advance and train to their ends: not for --engine=study "
+            "or --search"
         )
     if _NUM_TRIALS.present and not in_study and _POINTS.value == "grid":
         raise InvalidInputError("--num_trials is for --points=random or qmc, or --engine=study; a grid has --grid_size")
@@ -117,7 +121,7 @@ def check_flags() -> None:
 
 
 def space_of(module: Any) -> spaces.Space:
-    """What varies."""
+    """Returns the sweep's space, from --space or the config's `sweep()`."""
     if _SPACE.value:
         return spaces.parse(_SPACE.value)
     if hasattr(module, "sweep"):
@@ -126,7 +130,7 @@ def space_of(module: Any) -> spaces.Space:
 
 
 def points(module: Any) -> list[spaces.Point]:
-    """The trials that the flags ask for."""
+    """Returns the trials of a sweep without a study, as points of the space."""
     space = space_of(module)
     if _POINTS.value == "grid":
         return spaces.grid(space, _GRID_SIZE.value)
@@ -135,21 +139,34 @@ def points(module: Any) -> list[spaces.Point]:
 
 
 def iterations(settings: runtime.Experiment, flag: flags.FlagHolder[int], share: int) -> int:
-    """As many as give the flag's images, or a share of the run; rounded up to where trials are compared."""
+    """Converts images to iterations, rounded up to a multiple of the interval at which trials are compared.
+
+    Args:
+      settings: the experiment.
+      flag: the flag that gives the number of images; 0 for the default.
+      share: the default is a `share`-th of the run.
+
+    Returns:
+      The number of iterations.
+
+    Raises:
+      InvalidInputError: if the run ends before, or with, that iteration.
+    """
     unit = settings.evaluate_every or settings.report_every
     wanted = flag.value / settings.batch_size if flag.value else settings.steps / share
     found = max(unit, int(-(-wanted // unit) * unit))
     if found >= settings.steps:
         raise InvalidInputError(
-            f"--{flag.name}: nothing would be decided before the end: first after {found * settings.batch_size:,} "
-            f"images of a run of {settings.steps * settings.batch_size:,}; expected fewer, and evaluations more often "
+            f"--{flag.name}: nothing would be decided before the end: the first decision is after "
+            f"{found * settings.batch_size:,} images, and the run has {settings.steps * settings.batch_size:,}; "
+            "expected fewer images, and more frequent evaluations "
             f"(config.{'evaluate_every' if settings.evaluate_every else 'report_every'}={unit})"
         )
     return found
 
 
 def search(settings: runtime.Experiment) -> sweep.Halving | sweep.PopulationBased | None:
-    """What the flags ask for."""
+    """Returns the search that --search selects; None for none."""
     if _SEARCH.value == "halving":
         return sweep.Halving(iterations(settings, _FIRST_RUNG, 27), _ETA.value)
     if _SEARCH.value == "pbt":
@@ -158,19 +175,19 @@ def search(settings: runtime.Experiment) -> sweep.Halving | sweep.PopulationBase
 
 
 def overridden() -> dict[str, Any]:
-    """What the command line changes of the config, by key."""
+    """Returns the config values that the command line overrides, by key."""
     given = [word.partition("=")[0].removeprefix("--config.") for word in sys.argv[1:] if word.startswith("--config.")]
     return {key: flags.FLAGS.config[key] for key in given}
 
 
 def claim(job: Job, wanted: Sequence[spaces.Point], chosen: sweep.Halving | sweep.PopulationBased | None) -> None:
-    """Takes the workdir, or refuses one of another sweep, once that has begun."""
+    """Claims the workdir and writes `sweep.json`; refuses a workdir in which another sweep has saved something."""
     record, settings = job.workdir / "sweep.json", job.module.build(job.config)
     by = [settings.best_metric, settings.best(), settings.evaluate_every or settings.report_every]
     now: dict[str, Any] = {"search": type(chosen).__name__ if chosen else "none"}
     now |= dataclasses.asdict(chosen) | {"by": by} if chosen else {}
     now |= {"trials": list(wanted)}
-    now = json.loads(json.dumps(now))
+    now = json.loads(json.dumps(now))  # as it will be read back: tuples become lists
     if record.exists() and workdirs.has_begun(job.workdir, SWEEP_SAVED):
         flat = [
             x | {f"trial {i}": point for i, point in enumerate(x["trials"])} for x in (workdirs.read_json(record), now)
@@ -190,9 +207,9 @@ def claim(job: Job, wanted: Sequence[spaces.Point], chosen: sweep.Halving | swee
 
 
 def population(job: Job, wanted: Sequence[spaces.Point]) -> int:
-    """All trials as one program."""
+    """Trains all trials as one program, and exports those that --export selects; returns the exit code."""
     made = trials.as_members(job.module, job.config, wanted)
-    driver.wished(job.wish, range(len(wanted)))  # refuses what is not there before anything runs
+    driver.wished(job.wish, range(len(wanted)))  # an unknown --export is refused before anything runs
     chosen = search(made.experiment)
     if isinstance(chosen, sweep.PopulationBased):
         chosen = dataclasses.replace(chosen, bounds=trials.bounds(job.module, job.config, space_of(job.module)))
@@ -206,17 +223,17 @@ def population(job: Job, wanted: Sequence[spaces.Point]) -> int:
 
 
 def study(job: Job) -> int:
-    """Takes trials of a study, which other workers share, until there are none left."""
+    """Works on a study shared with other workers until no trials are left; returns the exit code."""
     config, space = job.config, space_of(job.module)
     settings = job.module.build(config)
     if not settings.best_metric:
         raise InvalidInputError(
-            "config.best_metric is empty: a study goes by it, such as --config.best_metric=eval/fcd2k"
+            "config.best_metric is empty: a study optimises it; give one, such as --config.best_metric=eval/fcd2k"
         )
     if job.wish not in ("best", "all", "none"):
-        raise InvalidInputError(f"--export={job.wish}: of a study's populations expected best, all or none")
+        raise InvalidInputError(f"--export={job.wish}: expected best, all or none for the populations of a study")
     if _POPULATION.value:
-        trials.as_members(job.module, config, spaces.extremes(space))  # refuses what cannot vary before anything runs
+        trials.as_members(job.module, config, spaces.extremes(space))  # refuses a key that cannot vary before any run
     shared = None
     if hosts.is_primary():
         try:
@@ -239,7 +256,7 @@ def study(job: Job) -> int:
 
 
 def local(job: Job, wanted: Sequence[spaces.Point]) -> int:
-    """One trial after the other, each a process of its own; this one leaves the devices to them."""
+    """Runs the trials one after another, each in its own process that has all devices; returns the exit code."""
     claim(job, wanted, None)
     rows, failed, ran, began = [], 0, 0, time.monotonic()
     for index, point in enumerate(wanted):
@@ -272,14 +289,14 @@ def local(job: Job, wanted: Sequence[spaces.Point]) -> int:
 
 
 def _run(words: Sequence[str], stop: signals.StopRequest) -> int:
-    """A process, which is told to stop when this one is."""
+    """Runs a command in a child process, forwards SIGTERM to it, and returns its exit code."""
     process = subprocess.Popen([sys.executable, "-m", "gan_jax", *words[1:]])
     told = False
     while True:
         try:
             return process.wait(timeout=0.5)
         except subprocess.TimeoutExpired:
-            if stop.signal == signal.SIGTERM and not told:  # SIGINT comes from a terminal, to both
+            if stop.signal == signal.SIGTERM and not told:  # a terminal sends SIGINT to both processes
                 process.send_signal(signal.SIGTERM)
                 told = True
 
@@ -299,12 +316,15 @@ def main() -> int:
         return commands.DONE
     if _ENGINE.value == "local":
         if launch.is_one_of_several():
-            raise InvalidInputError("--engine=local is for one process; several share the trials of --engine=study")
-        jax.config.update("jax_platforms", "cpu")  # a TPU is for one process, and the trials are others
+            raise InvalidInputError(
+                "--engine=local is for one process; several processes share trials with --engine=study"
+            )
+        jax.config.update("jax_platforms", "cpu")  # a TPU serves one process at a time: leave it to the trials
         with signals.stop_signals() as stop:
             return local(Job(module, path, config, workdir, runtime.Watchdog(), stop), wanted)
     if (_ENGINE.value == "population" or _POPULATION.value) and "device_count" not in os.environ.get("XLA_FLAGS", ""):
-        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))  # a member's products use one core
+        # On CPUs every core becomes a device, since the products of a member run on one core.
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
     with launch.launched() as watchdog, signals.stop_signals() as stop:
         workdirs.agree(config, path, {flag.name: flag.value for flag in _SHARED}, watchdog.patience)
         job = Job(module, path, config, workdir, watchdog, stop, _EXPORT.value)

@@ -4,9 +4,11 @@
 
 --config names a shipped config (digits by default) or an experiment file.
 --config.KEY=VALUE overrides its keys. The same command continues a run, and so
-does --workdir alone. Exit codes: 0 done; 1 a bug; 2 bad flag, config, data or
-storage; 3 diverged; 69 another process is missing; 75 stopped by a signal,
-after saving. After 69 and 75 the same command continues.
+does --workdir alone.
+
+Exit codes: 0 done; 1 a bug; 2 bad flag, config, data or storage; 3 diverged;
+69 another process is missing, or a step did not end; 75 stopped by a signal,
+after saving. After 69 and 75 the same command continues the run.
 """
 
 import pathlib
@@ -27,23 +29,24 @@ from gan_jax.runtime.progress import log
 from gan_jax.types import InvalidInputError
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "directory of the run: checkpoints, logs, samples")
-_DRY_RUN = flags.DEFINE_bool("dry_run", False, "print data, parameters and memory, compile one step, train nothing")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "print data, parameters and memory, compile the program, train nothing")
 _WANDB = flags.DEFINE_string("wandb_project", "", "log to this Weights & Biases project too")
 _INIT_FROM = flags.DEFINE_string(
-    "init_from", "", "workdir of another run, whose networks this one begins with: fine-tuning, from step 0"
+    "init_from", "", "fine-tune: workdir of the run whose networks this run starts with, at step 0"
 )
-_INIT_STEP = flags.DEFINE_integer("init_step", None, "step of its checkpoint; the newest by default")
+_INIT_STEP = flags.DEFINE_integer("init_step", None, "step of the checkpoint of --init_from; the newest by default")
 _INIT_PLAYERS = flags.DEFINE_list(
     "init_players",
     [],
-    "which of this run's players begin as which players or averages of that run: OURS=THEIRS,..., such as "
-    "student=ema.generator,critic=generator; players that are not named begin anew. By default each as its namesake",
+    "players of this run and the players or averages of --init_from that they start as: OURS=THEIRS,..., such as "
+    "student=ema.generator,critic=generator; others are newly initialised. By default every player starts as the one "
+    "of the same name",
 )
 _EXIT = {DONE: commands.DONE, STOPPED: commands.STOPPED, DIVERGED: commands.DIVERGED}
 
 
 def dry_run(experiment: runtime.Experiment) -> None:
-    """Everything up to the first iteration."""
+    """Does everything up to the first iteration: opens the data, prints what a run needs, and compiles the program."""
     mesh = runtime.make_mesh(fsdp=experiment.fsdp)
     source = experiment.open_source()
     log(source.summary())
@@ -53,17 +56,19 @@ def dry_run(experiment: runtime.Experiment) -> None:
 
 
 def _fill() -> dict[str, str]:
-    """What --init_players says, as `runtime.init_from` wants it."""
+    """Parses --init_players into the argument `fill` of `runtime.init_from`."""
     pairs = [pair.split("=") for pair in _INIT_PLAYERS.value]
     if any(len(pair) != 2 or not all(pair) for pair in pairs) or len({pair[0] for pair in pairs}) < len(pairs):
-        raise InvalidInputError(f"--init_players={','.join(_INIT_PLAYERS.value)}: expected OURS=THEIRS,..., each once")
+        raise InvalidInputError(
+            f"--init_players={','.join(_INIT_PLAYERS.value)}: expected OURS=THEIRS,..., OURS each once"
+        )
     if pairs and not _INIT_FROM.value:
-        raise InvalidInputError("--init_players needs --init_from=WORKDIR, the run whose players they are")
-    return dict(pairs)  # type: ignore[arg-type]  # of two each
+        raise InvalidInputError("--init_players needs --init_from=WORKDIR, the run that has the players THEIRS")
+    return dict(pairs)  # type: ignore[arg-type]  # pairs, as checked above
 
 
 def _begun_from() -> dict[str, Any] | None:
-    """Whose networks the run begins with, for the record."""
+    """Returns what config.json records about --init_from; None without it."""
     fill = _fill()
     source = {"workdir": _INIT_FROM.value, "step": _INIT_STEP.value} | ({"players": fill} if fill else {})
     return source if _INIT_FROM.value else None
@@ -72,8 +77,8 @@ def _begun_from() -> dict[str, Any] | None:
 def train(
     experiment: runtime.Experiment, workdir: pathlib.Path, watchdog: runtime.Watchdog, stop: signals.StopRequest
 ) -> int:
-    """Trains, and says how it ended."""
-    options: dict[str, Any] = {"say": log, "watchdog": watchdog, "stop": stop, "wandb_project": _WANDB.value}
+    """Trains, prints how the run ended, and returns the exit code."""
+    options: dict[str, Any] = {"log": log, "watchdog": watchdog, "stop": stop, "wandb_project": _WANDB.value}
     if _INIT_FROM.value:
         checkpoints = pathlib.Path(_INIT_FROM.value) / "checkpoints"
         if not checkpoints.is_dir():
@@ -94,8 +99,8 @@ def train(
             else "none was saved"
         )
         log(
-            f"the run diverged; {kept} in {workdir / 'checkpoints'}: go on with --config.on_divergence=rollback, or "
-            "train anew in another --workdir, with a lower learning rate or a larger penalty"
+            f"the run diverged; {kept} in {workdir / 'checkpoints'}: continue with --config.on_divergence=rollback, or "
+            "train again in another --workdir, with a lower learning rate or a larger penalty"
         )
     return _EXIT[result.status]
 

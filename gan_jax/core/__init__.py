@@ -1,4 +1,4 @@
-"""Games, compiled: state, phases, the train step, hooks, priors and optimisers."""
+"""The train step of a game: state, phases, update rules, hooks, schedules, priors and optimisers."""
 
 from gan_jax import deprecated
 from gan_jax.core.hooks import Hook, averaging, ema, with_batch_size, with_hparams

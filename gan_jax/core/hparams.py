@@ -1,4 +1,4 @@
-"""Hyperparameters as data: one flat view of every scalar that may vary without a recompile."""
+"""Runtime hyperparameters: a flat dict of every scalar that can change without recompilation."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from gan_jax.types import InvalidInputError
 
 
 def _injected(opt_state: Any) -> dict[str, Array]:
-    """The hyperparameters that `optax.inject_hyperparams` keeps anywhere inside an optimiser state."""
+    """Finds the hyperparameters that `optax.inject_hyperparams` keeps, at any depth of an optimiser state."""
     found = optax.tree_utils.tree_get_all_with_path(
         opt_state, "hyperparams", filtering=lambda path, value: isinstance(value, dict)
     )
@@ -19,14 +19,14 @@ def _injected(opt_state: Any) -> dict[str, Array]:
 
 
 def get_hparams(state: GANState) -> dict[str, Float[Array, "*members"]]:
-    """Every runtime hyperparameter: `state.hparams`, and the optimisers' as `player/name`.
+    """Returns all runtime hyperparameters: `state.hparams`, and those of the optimisers as `player/name`.
 
     Args:
-      state: the state of a game, or of a population.
+      state: state of a game or of a population.
 
     Returns:
-      A flat dict of scalars, such as `{'r1_weight': ..., 'generator/learning_rate': ...}`; of a population, arrays of
-      one for each member.
+      A flat dict of scalars, such as `{'r1_weight': ..., 'generator/learning_rate': ...}`; for a population, arrays
+      with one value per member.
     """
     optimizers = {
         f"{player}/{name}": value
@@ -37,14 +37,14 @@ def get_hparams(state: GANState) -> dict[str, Float[Array, "*members"]]:
 
 
 def set_hparams(state: GANState, values: dict[str, Any]) -> GANState:
-    """A state with other hyperparameters; shapes and structure stay, so nothing recompiles.
+    """Returns the state with new hyperparameter values; shapes and tree structure stay, so nothing is recompiled.
 
     Args:
-      state: the state of a game.
-      values: new values by the names of `get_hparams`.
+      state: state of a game.
+      values: new values by name; the names are those of `get_hparams`.
 
     Returns:
-      The changed state.
+      The updated state.
 
     Raises:
       InvalidInputError: for a name that the game does not have.

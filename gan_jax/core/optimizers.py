@@ -1,4 +1,4 @@
-"""Optimisers whose hyperparameters are arrays in the state."""
+"""Optimisers that keep their hyperparameters as arrays in the optimiser state."""
 
 import optax
 
@@ -14,17 +14,20 @@ def adam(
     eps_root: float = 0.0,
     lazy_interval: int | float = 0,
 ) -> optax.GradientTransformation:
-    """Adam with its learning rate and betas as arrays in the optimiser state (`optax.inject_hyperparams`).
+    """Creates Adam with its learning rate, betas and eps as arrays in the optimiser state.
+
+    This uses `optax.inject_hyperparams`, so that the values can change without recompilation.
 
     Args:
       learning_rate: step size.
       b1: decay of the first moment.
       b2: decay of the second moment.
-      eps: added to the root of the second moment.
-      eps_root: added under the root; above 0 the update has a derivative where gradients are 0 (`unrolled` needs it).
-      lazy_interval: k of a penalty that runs every k-th step in a phase of its own and shares this optimiser; the
-        learning rate is then multiplied by c = k / (k + 1) and the betas raised to the power c. Of several such
-        penalties 1 / sum(1 / k), for one update of each every k-th step. 0 for none.
+      eps: added to the square root of the second moment.
+      eps_root: added under the square root. Above 0 the update is differentiable where gradients are 0, which
+        `unrolled` needs.
+      lazy_interval: interval k of a lazy penalty: one that runs every k-th step in its own phase and shares this
+        optimiser. The learning rate is then multiplied by c = k / (k + 1), and the betas are raised to the power c.
+        For several lazy penalties with intervals k_i, pass 1 / sum(1 / k_i). 0 if there are none.
 
     Returns:
       An optax transformation.

@@ -1,4 +1,4 @@
-"""One phase of an iteration: gradients for one player, one optimiser update, `repeat` times, every k-th iteration."""
+"""Phases of an iteration: gradient and optimiser update of one player, `repeat` times, in every k-th iteration."""
 
 from collections.abc import Callable
 
@@ -11,14 +11,15 @@ from gan_jax.core.sharding import gather, scatter
 from gan_jax.core.state import GANState
 from gan_jax.types import Batch, LossOutput, Metrics, Phase, PRNGKey
 
-MetricAccumulator = dict[str, Array]  # metric -> [2]: the sum, and how many values it is of
+MetricAccumulator = dict[str, Array]  # metric name -> [2]: the sum of its values, and their number
 
 
-Gradient = tuple[PyTree, LossOutput, Array]  # the gradient, what the loss reports, its value
+Gradient = tuple[PyTree, LossOutput, Array]  # the gradient, the auxiliary output of the loss, the value of the loss
 
 
 def gradient(phase: Phase, state: GANState, batch: Batch, key: PRNGKey) -> Gradient:
-    """The gradient of a phase's loss with respect to its player's parameters, everything else as in the state."""
+    """Computes the gradient of a phase's loss with respect to its player's parameters, at the given state."""
+    # With an `fsdp` axis, parameters are gathered for the loss, and the gradient is split again for the optimiser.
     whole = {name: player.replace(params=gather(player.params)) for name, player in state.players.items()}
     state = state.replace(players=whole, frozen=gather(state.frozen))
     (loss, out), gradient = jax.value_and_grad(phase.loss, has_aux=True)(whole[phase.player].params, state, batch, key)
@@ -26,16 +27,16 @@ def gradient(phase: Phase, state: GANState, batch: Batch, key: PRNGKey) -> Gradi
 
 
 def apply_gradient(phase: Phase, state: GANState, gradient: Gradient) -> tuple[GANState, Metrics]:
-    """One step of the optimiser of the phase's player.
+    """Applies one optimiser step to the player of a phase.
 
     Args:
-      phase: whose player.
-      state: the state of the game.
-      gradient: from `gradient`, of this state or of another.
+      phase: the phase, which names the player.
+      state: state of the game.
+      gradient: result of `gradient`, for this state or for another one.
 
     Returns:
-      The state, in which only this player, and the `aux` entries that the loss names, have changed; and the metrics of
-      the loss with its value and the norm of the gradient.
+      The new state and the metrics. In the state, only this player and the `aux` entries that the loss returned have
+      changed. The metrics are those of the loss, the value of the loss, and the norm of the gradient.
     """
     direction, out, loss = gradient
     player = state.players[phase.player]
@@ -59,17 +60,18 @@ def run_phase(
     *,
     direction: Callable[[Phase, GANState, Batch, PRNGKey], Gradient] = gradient,
 ) -> tuple[GANState, MetricAccumulator]:
-    """All updates of a phase in one iteration.
+    """Runs all updates of a phase in one iteration.
 
     Args:
-      phase: the phase.
-      state: the state of the game.
-      batches: `[repeat, b, ...]`, one batch for each update.
-      key: of this phase in this iteration; update i folds i into it.
-      direction: what to give the optimiser: the gradient, in this state, of the phase's loss if nothing else is said.
+      phase: the phase to run.
+      state: state of the game.
+      batches: data, `[repeat, b, ...]`, one batch for each update.
+      key: key of this phase in this iteration; update i folds i into it.
+      direction: function that computes the direction for the optimiser; by default the gradient of the phase's loss at
+        the current state.
 
     Returns:
-      The state, and for each metric its sum and count (zero in an iteration in which the phase does not run).
+      The new state, and the sum and count of each metric; both are zero if the phase does not run in this iteration.
     """
 
     def run(state: GANState, batches: Batch, key: PRNGKey) -> tuple[GANState, MetricAccumulator]:
@@ -85,7 +87,7 @@ def run_phase(
 
     if phase.every == 1 and phase.start == 0:
         return run(state, batches, key)
-    run_once = jax.jit(run, inline=True)  # traced once for its shapes and the condition
+    run_once = jax.jit(run, inline=True)  # jit caches the trace, which `eval_shape` and `cond` below then share
 
     def skip(*args: PyTree) -> tuple[GANState, MetricAccumulator]:
         return args[0], jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(run_once, *args)[1])

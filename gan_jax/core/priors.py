@@ -1,4 +1,4 @@
-"""Priors over latents."""
+"""Prior distributions of the latents."""
 
 import jax
 import jax.numpy as jnp
@@ -8,16 +8,17 @@ from gan_jax.types import InvalidInputError, Prior, PRNGKey
 
 
 def normal(dim: int) -> Prior:
-    """The standard normal prior, truncated by resampling values beyond a threshold.
+    """Creates the standard normal prior, with BigGAN's truncation trick and spherical interpolation.
 
-    `truncation` is the threshold of BigGAN's truncation trick, in standard deviations: 2 is mild, 0.5 strong.
-    Interpolation is spherical, so that what lies between two latents is as far from the origin as they are.
+    `truncation` is a threshold in standard deviations: samples follow the normal distribution restricted to values
+    within it. 2 is mild, 0.5 strong. Interpolation is spherical (slerp), so that points between two latents are about
+    as far from the origin as these are.
 
     Args:
       dim: number of latent variables.
 
     Returns:
-      A prior of latents `[n, dim]`, float32.
+      The prior; its latents are `[n, dim]`, float32.
 
     References:
       Brock, Donahue and Simonyan, "Large Scale GAN Training for High Fidelity Natural Image Synthesis",
@@ -36,6 +37,7 @@ def normal(dim: int) -> Prior:
         angle = jnp.arccos(jnp.clip(cosine, -1.0, 1.0))
         sine = jnp.maximum(jnp.sin(angle), 1e-6)
         t = jnp.clip(t, 0.0, 1.0)
+        # Where the angle is near 0, sine / sine is inaccurate; the limit is linear interpolation.
         nearly_parallel = angle < 1e-3
         weight0 = jnp.where(nearly_parallel, 1.0 - t, jnp.sin((1.0 - t) * angle) / sine)
         weight1 = jnp.where(nearly_parallel, t, jnp.sin(t * angle) / sine)
@@ -45,13 +47,13 @@ def normal(dim: int) -> Prior:
 
 
 def uniform(dim: int) -> Prior:
-    """The uniform prior on [-1, 1]; `truncation` in (0, 1] shrinks the range, interpolation is linear.
+    """Creates the uniform prior on [-1, 1], with linear interpolation; `truncation` in (0, 1] scales the range.
 
     Args:
       dim: number of latent variables.
 
     Returns:
-      A prior of latents `[n, dim]`, float32.
+      The prior; its latents are `[n, dim]`, float32.
     """
     _check_dim(dim)
 
@@ -59,7 +61,7 @@ def uniform(dim: int) -> Prior:
         scale = 1.0 if truncation is None else truncation
         _check_truncation(scale)
         if scale > 1.0:
-            raise InvalidInputError(f"truncation={truncation}: a uniform prior takes at most 1, its whole range")
+            raise InvalidInputError(f"truncation={truncation}: expected at most 1, the whole range of a uniform prior")
         return jax.random.uniform(key, (n, dim), minval=-scale, maxval=scale)
 
     def interpolate(z0: Float[Array, "... dim"], z1: Float[Array, "... dim"], t: Float[Array, "..."]) -> Array:

@@ -1,7 +1,7 @@
-"""How the phases of a game make an iteration: in alternation, at once, or with a look ahead.
+"""Update rules: run the phases of an iteration in alternation, simultaneously, or with lookahead.
 
-A rule works on any game; it is an argument where the step is compiled (`make_step`, `make_scan`,
-`runtime.Experiment`). Optimistic gradient descent is no rule of its own: it is `simultaneous` with optax's
+A rule is independent of the game. It is an argument of the functions that build the train step (`make_step`,
+`runtime.Experiment`). There is no rule for optimistic gradient descent: use `simultaneous`, with optax's
 `optimistic_gradient_descent` or `optimistic_adam_v2` as the players' optimisers.
 """
 
@@ -17,16 +17,18 @@ from gan_jax.core.phase import Gradient, MetricAccumulator, apply_gradient, grad
 from gan_jax.core.state import GANState
 from gan_jax.types import Batch, Game, InvalidInputError, LossOutput, Phase, PRNGKey, Scalar
 
-Batches = Sequence[Batch]  # for each phase its batches, [repeat, b, ...]
+Batches = Sequence[Batch]  # one entry per phase: its batches, [repeat, b, ...]
 
 
 class UpdateRule(NamedTuple):
-    """How the phases of an iteration are run.
+    """A rule that runs the phases of one iteration.
 
     Attributes:
-      run: `(phases, state, passes, key) -> (state, window)`, with the batches of every phase for each of the passes.
-      check: raises `InvalidInputError` for a game that the rule cannot do.
-      passes: how many batches it takes where the game by itself takes one.
+      run: `(phases, state, passes, key) -> (state, accumulator)`; `passes[i]` holds the batches of every phase in
+        pass i.
+      check: raises `InvalidInputError` for a game that the rule does not support.
+      passes: number of passes over the phases, each with its own batches; the rule draws this many times the batches
+        that the game asks for.
     """
 
     run: Callable[[Sequence[Phase], GANState, Sequence[Batches], PRNGKey], tuple[GANState, MetricAccumulator]]
@@ -37,6 +39,7 @@ class UpdateRule(NamedTuple):
 def _in_turn(
     phases: Sequence[Phase], state: GANState, passes: Sequence[Batches], key: PRNGKey
 ) -> tuple[GANState, MetricAccumulator]:
+    """Runs the phases one after another, each on the state that the previous one returned."""
     accumulator: MetricAccumulator = {}
     for index, (phase, batches) in enumerate(zip(phases, passes[0], strict=True)):
         state, metrics = run_phase(phase, state, batches, jax.random.fold_in(key, index))
@@ -45,13 +48,13 @@ def _in_turn(
 
 
 alternating = UpdateRule(_in_turn)
-"""Each phase sees what those before it in the iteration have made of the players: the rule of the first GAN paper."""
+"""Alternating updates: each phase sees the players as updated by the phases before it, as in the first GAN paper."""
 
 
 def _at_once(
     phases: Sequence[Phase], state: GANState, batches: Batches, key: PRNGKey, at: GANState
 ) -> tuple[GANState, MetricAccumulator]:
-    """Moves all players of `state` by their gradients in the state `at`."""
+    """Updates all players of `state` with gradients that are taken at the state `at`."""
     accumulator: MetricAccumulator = {}
     for index, (phase, drawn) in enumerate(zip(phases, batches, strict=True)):
         state, metrics = run_phase(
@@ -66,27 +69,31 @@ def _at_once(
 
 
 def _one_update_each(game: Game) -> None:
+    """Raises `InvalidInputError` for a phase with several updates per iteration."""
     for phase in game.phases:
         if phase.repeat > 1:
             raise InvalidInputError(
-                f"phase {phase.name!r} has repeat={phase.repeat}: this update rule moves all players at once, so every "
-                "phase has one update (critic_steps=1)"
+                f"phase {phase.name!r} has repeat={phase.repeat}: this update rule updates all players simultaneously, "
+                "so every phase must have one update: set critic_steps=1"
             )
 
 
 simultaneous = UpdateRule(
     lambda phases, state, passes, key: _at_once(phases, state, passes[0], key, at=state), _one_update_each
 )
-"""All gradients are taken in the state at the start of the iteration (Mescheder et al., arXiv:1705.10461, 2017)."""
+"""Simultaneous updates: all gradients are taken at the start of the iteration (Mescheder et al., arXiv:1705.10461,
+2017)."""
 
 
 def _extragradient(
     phases: Sequence[Phase], state: GANState, passes: Sequence[Batches], key: PRNGKey
 ) -> tuple[GANState, MetricAccumulator]:
+    """Takes the lookahead step, then updates the players of `state` with the gradients found there."""
+    # The phases of the second pass fold 0 to len(phases) - 1 into `key`, so this number gives the first its own key.
     ahead, _ = _at_once(phases, state, passes[0], jax.random.fold_in(key, len(phases)), at=state)
 
     def mix(field: str) -> GANState:
-        """The state at the start, with one field of the players from the step ahead."""
+        """Returns the initial state with one field of the players taken from the lookahead step."""
         players = {
             name: player.replace(**{field: getattr(ahead.players[name], field)})
             for name, player in state.players.items()
@@ -97,11 +104,12 @@ def _extragradient(
 
 
 extragradient = UpdateRule(_extragradient, _one_update_each, passes=2)
-"""Extragradient: all players step ahead, and then move from where they were by the gradients found there.
+"""Extragradient: a lookahead step of all players, then an update from the start with the gradients found there.
 
-w' = w - opt(F(w)), w <- w - opt(F(w')), each with a batch of its own, F the gradients of all players. Where the
-optimiser has moments, both steps update them, as in ExtraAdam; a schedule inside the optimiser counts both. Of the step
-ahead nothing else is kept: batch statistics, image pools and controllers see one batch in an iteration.
+w' = w - opt(F(w)), w <- w - opt(F(w')), where F is the gradients of all players. Each of the two steps has its own
+batch. Both update the moments of the optimiser, as in ExtraAdam, and a schedule inside the optimiser counts both.
+Nothing else of the lookahead step is kept, so batch statistics, image pools and controllers see one batch per
+iteration.
 
 References: Korpelevich, "The extragradient method for finding saddle points and other problems", 1976; Gidel et al., "A
 Variational Inequality Perspective on Generative Adversarial Networks", arXiv:1802.10551, 2019, algorithm 4.
@@ -109,19 +117,20 @@ Variational Inequality Perspective on Generative Adversarial Networks", arXiv:18
 
 
 def consensus(weight: float) -> UpdateRule:
-    """Consensus optimisation: every player also minimises the squared length of all gradients.
+    """Creates the rule of consensus optimisation: every player also minimises the squared norm of all gradients.
 
-    w <- w - opt(F(w) + weight grad_w ||F(w)||^2 / 2), with F the gradients of all players, on one batch.
+    w <- w - opt(F(w) + weight grad_w ||F(w)||^2 / 2), where F is the gradients of all players, all on one batch.
 
     Args:
-      weight: gamma of the paper, at least 0; 10 there for most games. It is a constant of the compiled program.
+      weight: weight of the squared norm (gamma in the paper, where it is 10 for most games), at least 0. It is a
+        constant of the compiled program, not a runtime hyperparameter.
 
     Returns:
-      The rule. It takes second derivatives of every loss, third ones of penalties.
+      The rule. It needs second derivatives of every loss, so third derivatives of networks under a gradient penalty.
 
     Raises:
-      InvalidInputError: for a negative weight, and, where it is used, for a game with several critic steps, lazy
-        penalties, or two phases of one player.
+      InvalidInputError: for a negative weight; also, when the step is built, for a game with several critic steps,
+        lazy penalties, or several phases of one player.
 
     References:
       Mescheder, Nowozin and Geiger, "The Numerics of GANs", arXiv:1705.10461, 2017, algorithm 2.
@@ -141,6 +150,7 @@ def consensus(weight: float) -> UpdateRule:
         phases: Sequence[Phase], state: GANState, passes: Sequence[Batches], key: PRNGKey
     ) -> tuple[GANState, MetricAccumulator]:
         def field(params: dict[str, PyTree]) -> list[Gradient]:
+            """Computes F: the gradients of all phases, at these parameters of all players."""
             players = {name: state.players[name].replace(params=value) for name, value in params.items()}
             at = state.replace(players=players)
             return [
@@ -149,6 +159,7 @@ def consensus(weight: float) -> UpdateRule:
             ]
 
         def length(params: dict[str, PyTree]) -> tuple[jax.Array, list[Gradient]]:
+            """Computes ||F||^2 / 2, and F."""
             found = field(params)
             return 0.5 * sum(optax.tree_utils.tree_norm(g, squared=True) for g, _, _ in found), found
 
@@ -165,29 +176,33 @@ def consensus(weight: float) -> UpdateRule:
 
 
 def unrolled(steps: int, *, player: str = "generator", opponent: str = "discriminator") -> UpdateRule:
-    """Unrolled GAN: the generator's gradient foresees the next updates of the discriminator.
+    """Creates the rule of the unrolled GAN: the generator anticipates the next updates of the discriminator.
 
-    In alternation, but the player's loss is taken where the opponent will be after so many more of its updates on the
-    same batch, and differentiated through them. The opponent itself is not moved by that.
+    It is the alternating rule with one change: the player's loss is evaluated after further updates of the opponent on
+    its batches of this iteration, and it is differentiated through these updates. They serve only this loss and are
+    not kept.
 
     Args:
-      steps: updates to foresee; 0 is `alternating`.
-      player: who looks ahead.
-      opponent: whose updates are foreseen.
+      steps: number of times that the opponent's phase is unrolled, with all of its critic steps; 0 is the same as
+        `alternating`.
+      player: name of the player whose loss looks ahead.
+      opponent: name of the player whose updates are unrolled; its lazy phases are not.
 
     Returns:
-      The rule. Its updates are differentiated, so give the opponent an optimiser whose update has a derivative where
-      the gradient is 0: SGD, or `core.adam(..., eps_root=1e-8)`.
+      The rule. It differentiates through the opponent's optimiser. Give the opponent one whose update is
+      differentiable where the gradient is 0: SGD, or `core.adam(..., eps_root=1e-8)`.
 
     Raises:
-      InvalidInputError: for a negative number of steps, and, where it is used, for a game without these players.
+      InvalidInputError: for a negative number of steps; also, when the step is built, for a game without these
+        players.
 
     References:
       Metz et al., "Unrolled Generative Adversarial Networks", arXiv:1611.02163, 2017, equations 5 to 8 (5 or 10 steps).
-      There both gradients are taken before either player moves; here, in alternation, the opponent has moved first.
+      There both gradients are taken before either player moves. Here the phases alternate, so a discriminator whose
+      phase comes first has moved already.
     """
     if steps < 0:
-        raise InvalidInputError(f"steps={steps}: expected at least 0 updates to foresee")
+        raise InvalidInputError(f"steps={steps}: expected at least 0 unrolled updates")
 
     def check(game: Game) -> None:
         names = {phase.player for phase in game.phases}
@@ -204,6 +219,8 @@ def unrolled(steps: int, *, player: str = "generator", opponent: str = "discrimi
         ]
 
         def foreseeing(phase: Phase) -> Phase:
+            """Returns the phase with its loss evaluated after the unrolled updates."""
+
             def loss(params: PyTree, state: GANState, batch: Batch, key: PRNGKey) -> tuple[Scalar, LossOutput]:
                 own = state.players[player].replace(params=params)
                 ahead = state.replace(players={**state.players, player: own})
@@ -211,6 +228,7 @@ def unrolled(steps: int, *, player: str = "generator", opponent: str = "discrimi
                     step_key = jax.random.fold_in(key, step)
                     for rival, batches in rivals:
                         ahead, _ = run_phase(rival, ahead, batches, step_key)
+                    # Unrolled updates must not count in `aux` (controllers, running means).
                     ahead = ahead.replace(players={**ahead.players, player: own}, aux=state.aux)
                 return phase.loss(params, ahead, batch, key)
 

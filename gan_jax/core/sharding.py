@@ -1,8 +1,8 @@
-"""Where arrays lie on the mesh, said from inside a compiled step.
+"""Sharding constraints that a compiled step puts on its arrays.
 
-A mesh has three axes. `data` splits the batch. `fsdp` splits it too, and the large arrays of the players beside it
-(Rajbhandari et al., "ZeRO: Memory Optimizations Toward Training Trillion Parameter Models", arXiv:1910.02054, 2020,
-stage 3). `trial` is for populations of runs, and of size 1 where there is one run.
+A mesh has three axes. `data` splits the batch. `fsdp` splits the batch further, and also splits the large arrays of the
+players (Rajbhandari et al., "ZeRO: Memory Optimizations Toward Training Trillion Parameter Models", arXiv:1910.02054,
+2020, stage 3). `trial` splits populations of runs; it has size 1 for a single run.
 """
 
 import jax
@@ -10,20 +10,21 @@ from jax.sharding import PartitionSpec
 from jaxtyping import PyTree
 
 TRIAL_AXIS, DATA_AXIS, FSDP_AXIS = "trial", "data", "fsdp"
-MIN_SPLIT = 1024  # numbers; smaller arrays cost more to gather than to keep
+MIN_SPLIT = 1024  # in elements; gathering a smaller array costs more than keeping a copy on every device
 
 
 def constrain_batch(tree: PyTree, axis: int = 0) -> PyTree:
-    """Keeps arrays that are made inside the step (latents, fakes) split over the devices like the data.
+    """Splits arrays that are created inside the step (latents, fakes) over the devices like the data.
 
-    Without it XLA may give every device the whole batch of latents, and the generator's work is done once per device.
+    Without this constraint XLA may give every device the whole batch of latents. Every device would then run the
+    generator on all of it.
 
     Args:
       tree: arrays with a batch axis.
-      axis: which axis that is.
+      axis: index of the batch axis.
 
     Returns:
-      The same arrays, constrained to the mesh axes `data` and `fsdp`; untouched where no mesh is set or it lacks them.
+      The same arrays, split over the mesh axes `data` and `fsdp`; unchanged if no mesh is set or it has no axis `data`.
     """
     names = jax.sharding.get_abstract_mesh().axis_names
     if DATA_AXIS not in names:
@@ -33,20 +34,21 @@ def constrain_batch(tree: PyTree, axis: int = 0) -> PyTree:
 
 
 def batch_spec(names: tuple[str, ...], axis: int) -> PartitionSpec:
-    """The batch axis split over all of `data` and `fsdp` that a mesh has."""
+    """Returns the spec that splits the batch axis over `data` and `fsdp`, or the one of them that the mesh has."""
     present = tuple(name for name in (DATA_AXIS, FSDP_AXIS) if name in names)
     return PartitionSpec(*(None,) * axis, present if len(present) > 1 else present[0])
 
 
 def fsdp_spec(shape: tuple[int, ...], parts: int) -> PartitionSpec:
-    """How an array of a player lies on the mesh: its longest axis that `parts` divides is split, if it is large.
+    """Returns the spec of a player's array: a large array is split along its longest axis that `parts` divides.
 
     Args:
-      shape: of the array.
+      shape: shape of the array.
       parts: size of the mesh axis `fsdp`.
 
     Returns:
-      The spec; that of a replicated array for `parts` 1 and for small arrays.
+      The spec. The array is replicated if `parts` is 1, if it has fewer than `MIN_SPLIT` elements, or if `parts`
+      divides none of its axes.
     """
     size = 1
     for length in shape:
@@ -59,18 +61,19 @@ def fsdp_spec(shape: tuple[int, ...], parts: int) -> PartitionSpec:
 
 
 def _fsdp_parts() -> int:
+    """Returns the size of the axis `fsdp` of the current mesh; 1 without a mesh or without this axis."""
     return dict(jax.sharding.get_abstract_mesh().shape).get(FSDP_AXIS, 1)
 
 
 def gather(params: PyTree) -> PyTree:
-    """The whole of parameters that are split over `fsdp`, on every device; without `fsdp`, the parameters."""
+    """Gathers parameters that are split over `fsdp`, so that every device has them whole; no-op without `fsdp`."""
     if _fsdp_parts() == 1:
         return params
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, PartitionSpec()), params)
 
 
 def scatter(params: PyTree) -> PyTree:
-    """Each device's part of a tree like the parameters (a gradient); without `fsdp`, the tree."""
+    """Splits a tree that is like the parameters (a gradient) over `fsdp`, as `gather` found them; no-op without it."""
     parts = _fsdp_parts()
     if parts == 1:
         return params

@@ -1,4 +1,4 @@
-"""The state of a game: arrays, all of them, in one tree."""
+"""The training state of a game: all of its arrays in one pytree."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,31 +13,33 @@ from gan_jax.types import PRNGKey
 
 
 class PlayerState(TrainState):
-    """One player: parameters, optimiser state, and what the network carries beside its parameters.
+    """State of one player: parameters, optimiser state, and the network's model state.
 
-    `apply_fn` is None: how to apply a network is in its `Network`. `tx` is static, so a game must be built once and
-    that one game used throughout: two builds of the same optimiser give unequal tree structures.
+    `apply_fn` is None, because the `Network` of the player has the apply function. `tx` is a static field, and two
+    builds of the same optimiser compare unequal. So build a game once and use it throughout: the states of two builds
+    have different tree structures.
 
     Attributes:
-      model_state: batch statistics, spectral-norm vectors and the like.
+      model_state: the network's variables that are not trained: batch statistics, spectral-norm vectors.
     """
 
     model_state: PyTree = None
 
 
 class GANState(flax.struct.PyTreeNode):
-    """Everything that a resume needs.
+    """State of a game: everything that is needed to resume a run.
 
     Attributes:
-      step: iterations done, int32.
-      key: the root key, into which every draw folds the step; only a rollback after a divergence changes it.
-      players: `PlayerState` by name.
-      ema: averaged `{'params', 'model_state'}` by the name of the player, or `player/name` where it has several.
-      aux: other arrays that training carries (image pools, controllers).
-      hparams: scalars that may vary between runs of one compiled program; those of the optimisers are in their states
-        (see `get_hparams`).
-      frozen: networks that nothing trains, by name. They are here within a step and while the game's functions run,
-        and nowhere else: training does not carry them, and checkpoints only name them.
+      step: number of completed iterations, int32.
+      key: root key; every key of an iteration is derived from it and the step. Only a rollback after a divergence
+        changes it.
+      players: a `PlayerState` for each player, by name.
+      ema: averaged `{'params', 'model_state'}`. The key is the player's name, or `player/name` for a named average.
+      aux: other arrays that are updated during training (image pools, controllers).
+      hparams: scalars that can change without recompilation. The optimisers' hyperparameters are in the optimiser
+        states instead; `get_hparams` returns both.
+      frozen: networks that are never trained, by name. They are present only within a step and while the game's
+        functions run. Training does not carry them, and checkpoints store only their names.
     """
 
     step: Int[Array, ""]
@@ -50,10 +52,10 @@ class GANState(flax.struct.PyTreeNode):
 
 
 def create_player(params: PyTree, model_state: PyTree, optimizer: optax.GradientTransformation) -> PlayerState:
-    """A player at its start; `step` is an int32 array, so that it can be scanned over and donated."""
+    """Creates the initial state of a player. `step` is an int32 array, so that it can be scanned over and donated."""
     return PlayerState(
         step=jnp.zeros((), jnp.int32),
-        apply_fn=None,  # type: ignore[arg-type]  # apply is in the Network
+        apply_fn=None,  # type: ignore[arg-type]  # the `Network` has it
         params=params,
         tx=optimizer,
         opt_state=optimizer.init(params),
@@ -69,14 +71,16 @@ def create_state(
     aux: dict[str, PyTree] | None = None,
     hparams: dict[str, float] | None = None,
 ) -> GANState:
-    """A state at step 0; draw the parameters with `init_key(key)`, which no iteration uses.
+    """Creates the state at step 0.
+
+    Draw the players' parameters with `init_key(key)`: no iteration uses that key.
 
     Args:
-      key: the root key of the run.
-      players: as from `create_player`.
-      averaged: the players that have an EMA, or the player of each EMA by the name of the average.
-      aux: arrays that training carries beside the players.
-      hparams: scalars, stored as float32.
+      key: root key of the run.
+      players: states of the players, from `create_player`.
+      averaged: names of the players that have an EMA, or a mapping from the name of each average to its player.
+      aux: arrays for `state.aux`, updated during training.
+      hparams: hyperparameters by name, stored as float32.
 
     Returns:
       The state.
@@ -93,10 +97,10 @@ def create_state(
 
 
 def copied(player: PlayerState) -> PyTree:
-    """Copies parameters and model state, to begin an average: one buffer cannot be donated twice."""
+    """Copies a player's parameters and model state, to initialise an average: one buffer cannot be donated twice."""
     return jax.tree.map(jnp.copy, {"params": player.params, "model_state": player.model_state})
 
 
 def init_key(key: PRNGKey) -> PRNGKey:
-    """The key for initialising networks: no iteration folds this number into the root key, since steps are int32."""
+    """Returns the key that initialises networks. Steps are int32, so no iteration folds in the number used here."""
     return jax.random.fold_in(key, 0xFFFFFFFF)

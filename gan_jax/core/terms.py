@@ -1,4 +1,4 @@
-"""A player's loss as a sum of terms, and the phases that such a sum makes."""
+"""Losses that are sums of terms, and the phases of a player that has such a loss."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,19 +9,20 @@ from jaxtyping import PyTree
 from gan_jax.core.state import GANState
 from gan_jax.types import Batch, InvalidInputError, LossFn, LossOutput, Metrics, Phase, PRNGKey, Scalar, Term, View
 
+# Creates the view that the terms of an update share; see the argument `see` of `sum_of_terms`.
 See = Callable[[PyTree, GANState, Batch, PRNGKey], tuple[View, Sequence[PRNGKey], PyTree | None]]
 
 
 def sum_of_terms(terms: Sequence[Term], see: See) -> LossFn:
-    """The loss of a phase: sum over terms of every x weight x ramp x mean(loss).
+    """Creates the loss of a phase: sum over terms of `every` * weight * ramp * mean(loss).
 
     Args:
-      terms: of one player.
-      see: `(params, state, batch, key) -> (view, keys, model state)`: what the terms see, a key for each of them, and
-        the player's new model state, None to keep the one it has.
+      terms: terms of one player.
+      see: `(params, state, batch, key) -> (view, keys, model state)`. The view is passed to all terms, and each term
+        gets one of the keys. The model state is the player's new one, or None to keep the current one.
 
     Returns:
-      The loss.
+      The loss function.
     """
 
     def loss(params: PyTree, state: GANState, batch: Batch, key: PRNGKey) -> tuple[Scalar, LossOutput]:
@@ -41,7 +42,10 @@ def sum_of_terms(terms: Sequence[Term], see: See) -> LossFn:
 
 
 def ramp(term: Term, state: GANState, batch: Batch) -> Scalar:
-    """How far a term has grown: clip((images - begin) / over, 0, 1), of the images before this iteration."""
+    """Computes the ramp of a term from the number of images seen before this iteration.
+
+    clip((images - begin) / over, 0, 1); with `over` = 0 a step from 0 to 1 at `begin`.
+    """
     begin, over = term.ramp
     images = state.step.astype(jnp.float32) * jax.tree.leaves(batch)[0].shape[0]
     return jnp.clip((images - begin) / over, 0.0, 1.0) if over else (images >= begin).astype(jnp.float32)
@@ -56,18 +60,18 @@ def term_phases(
     reuse_batch: bool = False,
     start: int = 0,
 ) -> tuple[Phase, ...]:
-    """The phases of a player: one for all terms of every iteration, then one for each lazy term.
+    """Creates the phases of a player: one for all its terms with `every` = 1, then one for each lazy term.
 
     Args:
-      player: whose.
-      terms: of all players.
-      see: `(player, number of terms, whether the phase is lazy) -> See`.
-      repeat: updates of the first phase in an iteration.
-      reuse_batch: whether the first phase sees the batch of the update before.
-      start: iteration from which on the player moves.
+      player: name of the player.
+      terms: terms of all players.
+      see: `(player, number of terms, whether the phase is lazy) -> See`, which makes the `see` of `sum_of_terms`.
+      repeat: number of updates of the first phase per iteration.
+      reuse_batch: whether the first phase reuses the batch of the previous update. Lazy phases always do.
+      start: first iteration in which the player is updated.
 
     Returns:
-      Phases named `player`, and `player_term` for the lazy ones.
+      The phases. Their names are `{player}`, and `{player}_{term}` for the lazy ones.
     """
     own = [term for term in terms if term.player == player]
     eager = [term for term in own if term.every == 1]
@@ -87,11 +91,11 @@ def term_phases(
 
 
 def term_hparams(terms: Sequence[Term]) -> dict[str, float]:
-    """The weights of terms, and what other hyperparameters they have, by their names in `state.hparams`.
+    """Collects the weights and other hyperparameters of terms, by their names in `state.hparams`.
 
     Raises:
-      InvalidInputError: for terms of one player with one name, terms of one name with two weights, a negative weight,
-        or an interval or a ramp that makes no sense.
+      InvalidInputError: for two terms of one player with the same name, two values of one hyperparameter, a negative
+        weight, an `every` below 1, or a negative ramp.
     """
     seen: set[tuple[str, str]] = set()
     found: dict[str, float] = {}
@@ -99,29 +103,31 @@ def term_hparams(terms: Sequence[Term]) -> dict[str, float]:
         name = f"{term.name}_weight"
         if (term.player, term.name) in seen:
             raise InvalidInputError(
-                f"terms: {term.name!r} of the {term.player} is given twice; its weight goes by its name"
+                f"terms: {term.name!r} of the {term.player} is given twice; rename one with `_replace(name=...)`"
             )
         seen.add((term.player, term.name))
         if term.every < 1 or min(term.ramp) < 0:
             raise InvalidInputError(
-                f"term {term.name!r}: every={term.every}, ramp={term.ramp}: expected at least 1, and at least 0"
+                f"term {term.name!r}: every={term.every}, ramp={term.ramp}: expected every >= 1, and ramp values >= 0"
             )
         own = dict(term.hparams) if term.weight is None else {name: term.weight, **term.hparams}
         if not own.get(name, 0.0) >= 0:
             raise InvalidInputError(f"term {term.name!r}: weight={term.weight}: expected at least 0")
         for key, value in own.items():
             if found.setdefault(key, value) != value:
-                raise InvalidInputError(f"terms give {key!r} the values {found[key]} and {value}: they share one")
+                raise InvalidInputError(
+                    f"terms give {key!r} the values {found[key]} and {value}: they share one hyperparameter"
+                )
     return found
 
 
 def term_aux(terms: Sequence[Term]) -> dict[str, PyTree]:
-    """Collects what terms remember, as it is at the start.
+    """Collects the initial values of the entries that terms keep in `state.aux`.
 
     Raises:
-      InvalidInputError: for two terms that remember something under one name.
+      InvalidInputError: for two terms that use the same name.
     """
     names = [name for term in terms for name in term.aux]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise InvalidInputError(f"terms: {', '.join(twice)} is remembered by two of them")
+        raise InvalidInputError(f"terms: two of them keep {', '.join(twice)} in state.aux; use different names")
     return {name: jax.tree.map(jnp.asarray, value) for term in terms for name, value in term.aux.items()}

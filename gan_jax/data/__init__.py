@@ -1,4 +1,4 @@
-"""Data sources: batches as a function of (seed, step), on any number of hosts."""
+"""Data sources: each batch is a function of (seed, step), independent of the number of hosts."""
 
 from gan_jax.data.combine import (
     Combined,

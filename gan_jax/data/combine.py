@@ -1,4 +1,4 @@
-"""Sources made of sources: pairs, unpaired domains, and examples that are changed at random on their way."""
+"""Sources built from other sources: pairs, unpaired domains, renamed arrays and random transforms."""
 
 import dataclasses
 import hashlib
@@ -18,12 +18,13 @@ Transform = Callable[[PRNGKey, Batch], Batch]
 
 @dataclasses.dataclass(frozen=True)
 class Combined:
-    """Several sources side by side: `'real'` of each goes by the name it has here, `'label'` stays.
+    """Several sources combined into one: the `'real'` of each source is renamed, `'label'` keeps its name.
 
     Attributes:
-      name: for the log.
-      sources: by the name of their images in a batch.
-      paired: whether example i of each belongs to example i of the others; else each is drawn independently.
+      name: name of the combined source in the log.
+      sources: the sources, by the name that their images have in a batch.
+      paired: whether example i of each source belongs to example i of the others. If not, the sources are shuffled
+        independently.
     """
 
     name: str
@@ -55,7 +56,7 @@ class Combined:
         return "\n".join([f"{self.name}: {', '.join(self.sources)}, {how}", *parts])
 
     def fingerprint(self) -> str:
-        """A hash of the sources' fingerprints."""
+        """Returns a hash of the sources' fingerprints."""
         parts = [f"{name} {source.fingerprint()}" for name, source in sorted(self.sources.items())]
         return hashlib.sha256("\n".join([str(self.paired), *parts]).encode()).hexdigest()
 
@@ -79,15 +80,16 @@ class Combined:
         return Feed({name: feed.data for name, feed in feeds.items()}, input_spec, fetch, stream)
 
     def __len__(self) -> int:
-        """The length of the longest source, which is an epoch."""
+        """Returns the length of the longest source, which defines an epoch."""
         return max(len(source) for source in self.sources.values())
 
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """The examples at the indices; a source that is shorter than the longest begins again."""
+        """Returns the examples at the indices; shorter sources start over from their beginning."""
         return self._named({name: source.read(indices % len(source)) for name, source in self.sources.items()})
 
 
 def _own_seed(seed: int, name: str) -> int:
+    # 56 bits: `Stacked` stores the channel in the bits above.
     return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:7])
 
 
@@ -95,45 +97,45 @@ def _check(sources: Mapping[str, Source]) -> None:
     labelled = [name for name, source in sources.items() if source.num_classes is not None]
     if len(sources) < 2 or "real" in sources or "label" in sources or len(labelled) > 1:
         raise InvalidInputError(
-            f"sources {', '.join(sources)}, with labels in {', '.join(labelled) or 'none'}: expected two or more, "
-            "labels in one at most (labels=False), and other names than 'real' and 'label'"
+            f"sources {', '.join(sources)}, with labels in {', '.join(labelled) or 'none'}: expected two or more "
+            "sources, labels in one at most (use labels=False for the others), and other names than 'real' and 'label'"
         )
 
 
 def zip_sources(**sources: Source) -> Combined:
-    """Pairs: example i of each source belongs to example i of the others, and they stay together when shuffled.
+    """Pairs sources: example i of each belongs to example i of the others, and they stay together when shuffled.
 
     Args:
-      **sources: in memory or read by index, all of one length; `zip_sources(a=photos, b=drawings)` delivers `'a'` and
-        `'b'`.
+      **sources: sources of the same length, whose examples are read by index; `zip_sources(a=photos, b=drawings)`
+        delivers `'a'` and `'b'`.
 
     Returns:
-      The source.
+      The paired source.
 
     Raises:
-      InvalidInputError: for sources of several lengths, or without an order.
+      InvalidInputError: if the lengths differ, or if a source is not read by index.
     """
     _check(sources)
     lengths = {name: len(source) for name, source in sources.items()}
     if len(set(lengths.values())) > 1:
         raise InvalidInputError(
             f"pairs of sources with {', '.join(f'{n:,} ({name})' for name, n in lengths.items())} examples: expected "
-            "one length; for domains without pairs use unpaired(...)"
+            "the same length; for domains without pairs use unpaired(...)"
         )
     loose = [name for name, source in sources.items() if not getattr(source, "by_index", False)]
     if loose:
-        raise InvalidInputError(f"{', '.join(loose)}: examples are not drawn by their index, so they make no pairs")
+        raise InvalidInputError(f"{', '.join(loose)}: examples are not read by index, so they cannot be paired")
     return Combined(" + ".join(source.name for source in sources.values()), sources, paired=True)
 
 
 def unpaired(**sources: Source) -> Combined:
-    """Domains without pairs: each source is shuffled for itself; an epoch is that of the longest.
+    """Combines domains without pairs: each source is shuffled independently; the longest one defines an epoch.
 
     Args:
-      **sources: of any lengths; `unpaired(a=horses, b=zebras)` delivers `'a'` and `'b'`.
+      **sources: sources of any lengths; `unpaired(a=horses, b=zebras)` delivers `'a'` and `'b'`.
 
     Returns:
-      The source.
+      The combined source.
     """
     _check(sources)
     return Combined(" | ".join(source.name for source in sources.values()), sources, paired=False)
@@ -141,11 +143,11 @@ def unpaired(**sources: Source) -> Combined:
 
 @dataclasses.dataclass(frozen=True)
 class Renamed:
-    """A source whose arrays go by other names; those that no name is given to are left out.
+    """A source whose arrays have new names; arrays without a new name are dropped.
 
     Attributes:
-      source: of the examples.
-      names: of each array that is delivered, the name that it has there.
+      source: source of the examples.
+      names: for each delivered array, by its new name, the name that it has in `source`.
     """
 
     source: Source
@@ -175,11 +177,11 @@ class Renamed:
         return {new: arrays[old] for new, old in self.names.items()}
 
     def summary(self) -> str:
-        """That of the source, with the names."""
+        """Returns the summary of the source, followed by the names."""
         return f"{self.source.summary()}\n  as {', '.join(f'{new} ({old})' for new, old in self.names.items())}"
 
     def fingerprint(self) -> str:
-        """A hash of the source's fingerprint and of the names."""
+        """Returns a hash of the source's fingerprint and of the names."""
         names = [f"{new} {old}" for new, old in sorted(self.names.items())]
         return hashlib.sha256("\n".join([self.source.fingerprint(), *names]).encode()).hexdigest()
 
@@ -195,23 +197,23 @@ class Renamed:
         return len(self.source)
 
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """The examples at the indices."""
+        """Returns the examples at the indices."""
         return self._named(self.source.read(indices))
 
 
 def renamed(source: Source, **names: str) -> Renamed:
-    """A source whose arrays go by other names.
+    """Renames the arrays of a source.
 
     Args:
-      source: of the examples.
-      **names: `renamed(pairs, inputs="a", target="b")` delivers what `pairs` calls `'a'` as `'inputs'`, `'b'` as
-        `'target'`, and nothing else. One array may be delivered twice.
+      source: source of the examples.
+      **names: old names by new names: `renamed(pairs, inputs="a", target="b")` delivers the array `'a'` of `pairs` as
+        `'inputs'`, `'b'` as `'target'`, and nothing else. One array may be delivered under several names.
 
     Returns:
-      The source.
+      The renamed source.
 
     Raises:
-      InvalidInputError: for a name that the source does not have.
+      InvalidInputError: if no name is given, or if the source has no array of an old name.
     """
     missing = [old for old in names.values() if old not in source.spec]
     if missing or not names:
@@ -221,11 +223,11 @@ def renamed(source: Source, **names: str) -> Renamed:
 
 @dataclasses.dataclass(frozen=True)
 class Transformed:
-    """A source whose batches are changed at random, in the compiled step.
+    """A source with random transforms, which run inside the compiled step.
 
     Attributes:
-      source: of the examples.
-      transforms: applied in turn, each with a key of its own.
+      source: source of the examples.
+      transforms: the transforms, applied in order, each with its own key.
     """
 
     source: Source
@@ -263,7 +265,7 @@ class Transformed:
         return f"{self.source.summary()}\n  changed at random in the step, to {shapes}"
 
     def fingerprint(self) -> str:
-        """A hash of the source's fingerprint and of the shapes that it is changed to."""
+        """Returns a hash of the source's fingerprint and of the transformed shapes and dtypes."""
         shapes = [f"{name} {x.shape} {x.dtype}" for name, x in sorted(self.spec.items())]
         return hashlib.sha256("\n".join([self.source.fingerprint(), *shapes]).encode()).hexdigest()
 
@@ -275,6 +277,7 @@ class Transformed:
             keys = jax.random.split(jax.random.fold_in(key, step), draws)
             return jax.vmap(self._change)(keys, inner.fetch(own, inputs, step))
 
+        # DATA_KEY itself belongs to `Draws`; the depth separates the keys of nested transformed sources.
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), DATA_KEY + 1), _depth(self.source))
         return Feed((key, inner.data), inner.input_spec, fetch, inner.stream)
 
@@ -282,26 +285,26 @@ class Transformed:
         return len(self.source)
 
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """The examples as they are stored, unchanged."""
+        """Returns the stored examples, without the transforms."""
         return self.source.read(indices)
 
 
 def _depth(source: Any) -> int:
-    """How many times a source is transformed below here, so that each has keys of its own."""
+    """Returns the number of nested transformed sources in a source, itself included."""
     inner = [source.source] if isinstance(source, Renamed | Transformed) else []
     inner = list(source.sources.values()) if isinstance(source, Combined) else inner
     return isinstance(source, Transformed) + max(map(_depth, inner), default=0)
 
 
 def transformed(source: Source, *transforms: Transform) -> Transformed:
-    """A source whose batches are changed at random, in the compiled step: a function of (seed, step) as before.
+    """Adds random transforms to a source. They run in the compiled step; batches stay a function of (seed, step).
 
     Args:
-      source: of the examples.
-      *transforms: `(key, batch) -> batch`, of arrays `[b, ...]`; `flip`, `crop`, `clip`, or your own.
+      source: source of the examples.
+      *transforms: functions `(key, batch) -> batch` on arrays `[b, ...]`: `flip`, `crop`, `clip`, or your own.
 
     Returns:
-      The source.
+      The transformed source.
     """
     return Transformed(source, transforms)
 
@@ -309,16 +312,16 @@ def transformed(source: Source, *transforms: Transform) -> Transformed:
 def _names(names: Sequence[str], batch: Batch) -> list[str]:
     missing = [name for name in names if name not in batch]
     if missing:
-        raise InvalidInputError(f"{', '.join(missing)}: the batch has {', '.join(batch)}")
+        raise InvalidInputError(f"{', '.join(missing)}: not in the batch, which has {', '.join(batch)}")
     return list(names) or [name for name in batch if name != "label"]
 
 
 def flip(*names: str, probability: float = 0.5) -> Transform:
-    """Mirrors images left to right, all named ones of an example alike.
+    """Returns a transform that mirrors examples left to right at random; all named arrays of an example alike.
 
     Args:
-      *names: of arrays `[b, ..., h, w, c]` in the batch; all but labels by default.
-      probability: that an example is mirrored.
+      *names: names of arrays `[b, ..., h, w, c]` in the batch; all but labels by default.
+      probability: probability that an example is mirrored.
 
     Returns:
       The transform.
@@ -337,17 +340,14 @@ def flip(*names: str, probability: float = 0.5) -> Transform:
 
 
 def crop(size: int, *names: str) -> Transform:
-    """A square at a random place, of all named images of an example the same.
+    """Returns a transform that cuts out a square at a random position, the same for all named images of an example.
 
     Args:
-      size: height and width.
-      *names: of arrays `[b, h, w, c]` of one height and width; all but labels by default.
+      size: height and width of the square.
+      *names: names of arrays `[b, h, w, c]` of equal height and width; all but labels by default.
 
     Returns:
-      The transform.
-
-    Raises:
-      InvalidInputError: when used, for images that are smaller or differ in size.
+      The transform. It raises `InvalidInputError` if the images are smaller than the square or differ in size.
     """
 
     def change(key: PRNGKey, batch: Batch) -> Batch:
@@ -371,18 +371,15 @@ def crop(size: int, *names: str) -> Transform:
 
 
 def clip(frames: int, *names: str, every: int = 1) -> Transform:
-    """Some frames of a video, from a random one on.
+    """Returns a transform that cuts a clip out of each video, starting at a random frame.
 
     Args:
-      frames: how many.
-      *names: of arrays `[b, t, h, w, c]` of one length; all but labels by default.
-      every: take every k-th frame.
+      frames: number of frames of the clip.
+      *names: names of arrays `[b, t, h, w, c]` of equal length; all but labels by default.
+      every: distance between the frames taken; k takes every k-th frame.
 
     Returns:
-      The transform.
-
-    Raises:
-      InvalidInputError: when used, for videos that are shorter.
+      The transform. It raises `InvalidInputError` if the videos are too short.
     """
     span = (frames - 1) * every + 1
 

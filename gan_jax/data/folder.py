@@ -21,20 +21,21 @@ def image_folder(
     channels: int = 3,
     resident_bytes: int = images.RESIDENT_BYTES,
 ) -> Arrays | Records:
-    """Images below a folder, cut to the largest central square and resized; `'real'` are the images.
+    """Reads all images below a folder, cropped to the largest central square and resized, as `'real'`.
 
     Args:
-      path: the folder; files that don't end as images do are passed over.
+      path: the folder; files without the extension of an image are ignored.
       image_size: height and width in pixels.
-      labels: take the names of the sub-folders, sorted, as classes 0, 1, ..., delivered as `'label'`.
+      labels: whether to use the names of the sub-folders, sorted, as classes 0, 1, ..., delivered as `'label'`.
       channels: 1 for grey, 3 for colour.
-      resident_bytes: a data set of at most this size is held on the device, a larger one is streamed.
+      resident_bytes: a data set of at most this many decoded bytes is held on the device; a larger one is streamed.
 
     Returns:
       The source.
 
     Raises:
-      InvalidInputError: for a missing or empty folder, an image that cannot be opened, or images outside a class.
+      InvalidInputError: if the folder is missing or has no images, if an image cannot be opened, or if labels are
+        requested and images lie outside the class sub-folders or there are fewer than two of them.
     """
     root = images.directory(path, "the folder of images")
     images.check_format(image_size, channels)
@@ -63,8 +64,8 @@ def image_folder(
 def _open(file: pathlib.Path) -> Image.Image:
     try:
         return Image.open(file)
-    except Exception as error:  # decoders raise whatever they like on what they can't read
-        raise InvalidInputError(f"{file} is not an image that can be opened ({error}): mend or remove it") from error
+    except Exception as error:  # decoders raise exceptions of many types
+        raise InvalidInputError(f"{file} is not an image that can be opened ({error}): fix or remove it") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,11 +85,11 @@ class _Files:
         with _open(self.files[index]) as picture:
             try:
                 upright = ImageOps.exif_transpose(picture)
-                if upright.mode.startswith("I;16"):  # Pillow would clip 16 bits to 8
+                if upright.mode.startswith("I;16"):  # `convert` would clip 16-bit values to 255, not scale them
                     upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
                 image = np.asarray(upright.convert("L" if self.channels == 1 else "RGB"))
-            except Exception as error:  # likewise
-                raise InvalidInputError(f"{self.files[index]} is corrupt ({error}): mend or remove it") from error
+            except Exception as error:  # decoders raise exceptions of many types
+                raise InvalidInputError(f"{self.files[index]} is corrupt ({error}): fix or remove it") from error
         example = {"real": images.resize(image if image.ndim == 3 else image[..., None], self.image_size, None)}
         if self.labels is not None:
             example["label"] = np.asarray(self.labels[index], np.int32)

@@ -1,4 +1,4 @@
-"""Decoded images on their way from storage: resized, checked, held in memory where they fit."""
+"""Functions that all image sources share: resizing, checks, and the choice between memory and streaming."""
 
 import pathlib
 import sys
@@ -15,7 +15,7 @@ RESIDENT_BYTES = 2**30
 
 
 def directory(path: str, what: str) -> pathlib.Path:
-    """A directory that a person named; refuses none, since an empty path would be the current directory."""
+    """Resolves a directory given by the user. An empty path is an error: it would mean the current directory."""
     if not path:
         raise InvalidInputError(f"data_dir is missing: {what}, such as --config.data_dir=DIR")
     root = pathlib.Path(path).expanduser()
@@ -25,7 +25,7 @@ def directory(path: str, what: str) -> pathlib.Path:
 
 
 def check_format(image_size: int | None, channels: int | None) -> None:
-    """Refuses sizes below one pixel, and numbers of channels that a picture can't be converted to."""
+    """Raises for sizes below one pixel, and for numbers of channels other than 1 and 3."""
     if image_size is not None and image_size < 1:
         raise InvalidInputError(f"image_size={image_size}: expected at least 1 pixel")
     if channels not in (None, 1, 3):
@@ -33,12 +33,12 @@ def check_format(image_size: int | None, channels: int | None) -> None:
 
 
 def resize(image: np.ndarray, image_size: int | None, channels: int | None) -> np.ndarray:
-    """A uint8 image `[h, w, c]`: the largest central square, resized with antialiasing, in grey or colour.
+    """Crops an image to its largest central square, resizes it with antialiasing, and converts it to grey or colour.
 
     Args:
       image: `[h, w, c]`, uint8.
-      image_size: height and width wanted; None leaves the size alone.
-      channels: 1 for grey, 3 for colour; None leaves them alone.
+      image_size: requested height and width; None keeps the size and does not crop.
+      channels: 1 for grey, 3 for colour; None keeps the channels.
 
     Returns:
       `[image_size, image_size, channels]`, uint8.
@@ -61,13 +61,13 @@ def resize(image: np.ndarray, image_size: int | None, channels: int | None) -> n
 
 
 def stack(examples: list[dict[str, np.ndarray]], name: str) -> dict[str, np.ndarray]:
-    """Examples of one shape as arrays with a leading axis."""
+    """Stacks examples into arrays with a leading axis; raises if their shapes differ."""
     for key, first in examples[0].items():
         shapes = sorted({np.shape(example[key]) for example in examples})
         if len(shapes) > 1:
             raise InvalidInputError(
-                f"{name}: {key!r} comes in shapes {np.shape(first)}, {shapes}: set image_size (and channels) to bring "
-                "all images to one shape"
+                f"{name}: {key!r} has several shapes (first {np.shape(first)}, all {shapes}): set image_size (and "
+                "channels) to bring all images to one shape"
             )
     return {key: np.stack([example[key] for example in examples]) for key in examples[0]}
 
@@ -79,9 +79,9 @@ def hold_or_stream(
     resident_bytes: int = RESIDENT_BYTES,
     class_names: Sequence[str] = (),
 ) -> Arrays | Records:
-    """A source in memory if its decoded examples take at most `resident_bytes`, else one that streams."""
+    """Returns a source in memory if the decoded examples take at most `resident_bytes`, and else one that streams."""
     size, chunk = len(reader), 1024
-    first = reader.read(np.zeros(1, int))
+    first = reader.read(np.zeros(1, int))  # the size of all examples is estimated from this one
     if size * sum(value.nbytes for value in first.values()) > resident_bytes:
         return Records(name, reader, num_classes, tuple(class_names))
     parts: list[dict[str, np.ndarray]] = []

@@ -12,11 +12,11 @@ from gan_jax.types import Batch, PRNGKey
 
 @dataclasses.dataclass(frozen=True)
 class Mixture(Draws):
-    """Equally likely Gaussians; `'real'` is `[b, 2]`.
+    """A mixture of equally likely Gaussians in the plane; `'real'` is `[b, 2]`.
 
     Attributes:
-      centers: `[modes, 2]`.
-      std: of every mode, in each coordinate.
+      centers: means of the Gaussians, `[modes, 2]`.
+      std: standard deviation of every Gaussian in each coordinate.
     """
 
     centers: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((1, 2)))
@@ -33,12 +33,12 @@ def _mixture(name: str, centers: np.ndarray, std: float) -> Mixture:
 
 
 def ring(modes: int = 8, radius: float = 1.0, std: float = 0.01) -> Mixture:
-    """Gaussians on a circle, evenly spaced (VEEGAN's ring, arXiv:1705.07761)."""
+    """Returns a mixture of Gaussians evenly spaced on a circle (VEEGAN's ring, arXiv:1705.07761)."""
     angles = 2 * np.pi * np.arange(modes) / modes
     return _mixture(f"ring of {modes}", radius * np.stack([np.cos(angles), np.sin(angles)], -1), std)
 
 
 def grid(side: int = 5, spacing: float = 2.0, std: float = 0.05) -> Mixture:
-    """Gaussians on a square grid around the origin (VEEGAN's grid, arXiv:1705.07761)."""
+    """Returns a mixture of Gaussians on a square grid around the origin (VEEGAN's grid, arXiv:1705.07761)."""
     axis = spacing * (np.arange(side) - (side - 1) / 2)
     return _mixture(f"grid of {side * side}", np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2), std)

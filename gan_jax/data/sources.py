@@ -1,8 +1,9 @@
-"""What a data source is: in memory and gathered on the device, read from storage, or drawn from a distribution.
+"""The interface of data sources, and the three basic kinds: `Arrays`, `Records` and `Draws`.
 
-Every source has `name`, `spec` (one example as the game sees it), `num_classes` (None without labels), `class_names`
-(empty where nobody named them), `summary()` for the person who reads the log, `fingerprint()`, which tells two data
-sets apart, and `feed(...)`, which says how its batches get into the compiled step.
+`Arrays` are held in memory and gathered on the device, `Records` are streamed from storage, and `Draws` are sampled
+from a distribution. Every source has `name`, `spec` (one example as the game sees it), `num_classes` (None without
+labels), `class_names` (empty if the classes have no names), `summary()` for the log, `fingerprint()`, which identifies
+the data, and `feed(...)`, which defines how batches get into the compiled step.
 """
 
 import dataclasses
@@ -20,18 +21,18 @@ from gan_jax.host import from_uint8
 from gan_jax.types import Batch, InvalidInputError, PRNGKey, Spec
 
 Change = Callable[[dict[str, np.ndarray], np.random.Generator], dict[str, np.ndarray]]
-DATA_KEY = 0xFFFFDA7A  # above every int32 step, so that no iteration has this key
+DATA_KEY = 0xFFFFDA7A  # larger than every int32 step, so that folding it in never gives the key of an iteration
 
 
 class Feed(NamedTuple):
-    """How batches get into the compiled step.
+    """The path of a source's batches into the compiled step.
 
     Attributes:
       data: constant arrays, replicated on every device.
-      input_spec: `length -> shapes and dtypes` of what `stream` yields.
-      fetch: `(data, inputs, step) -> batches` with leaves `[draws, b, ...]`; runs inside the step.
-      stream: `(start, length) -> iterator` of what the host sends for `length` iterations at a time, from iteration
-        `start` on: numpy arrays `[length, draws, b, ...]`, or None where nothing is sent.
+      input_spec: `length -> shapes and dtypes` of the items that `stream` yields.
+      fetch: `(data, inputs, step) -> batches` with leaves `[draws, b, ...]`; runs inside the compiled step.
+      stream: `(start, length) -> iterator` over the host's inputs. Each item covers `length` iterations, beginning with
+        iteration `start`: NumPy arrays `[length, draws, b, ...]`, or None if the source needs no input from the host.
     """
 
     data: Any
@@ -44,18 +45,18 @@ class Reader(Protocol):
     """Random access to stored examples."""
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Returns the number of stored examples."""
 
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """The examples at the indices, decoded and stacked."""
+        """Returns the examples at the indices, decoded and stacked."""
 
 
 class Source(Protocol):
-    """See the module."""
+    """The interface of all data sources; the module's docstring gives an overview."""
 
     @property
     def name(self) -> str:
-        """For the log."""
+        """The name in the log."""
 
     @property
     def num_classes(self) -> int | None:
@@ -63,32 +64,39 @@ class Source(Protocol):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the labels 0, 1, ...; empty where they have none."""
+        """The names of the labels 0, 1, ...; empty if they have none."""
 
     @property
     def spec(self) -> Spec:
-        """Shape and dtype of one example, as the game sees it."""
+        """The shape and dtype of each array of one example, as the game sees it."""
 
     def summary(self) -> str:
-        """Count, shape, range and labels, for the log."""
+        """Describes the data for the log: number of examples, shapes, ranges and labels."""
 
     def fingerprint(self) -> str:
-        """A hash of what the data are, to notice that a run is continued on others, or that processes read others."""
+        """Returns a hash that identifies the data, to detect a run resumed on, or processes reading, different data."""
 
     def feed(self, seed: int, draws: int, batch_size: int, local_indices: order.LocalIndices) -> Feed:
-        """The feed of a run; `local_indices` are the examples of each batch that this process reads."""
+        """Returns the feed of a run.
+
+        Args:
+          seed: seed of the run.
+          draws: number of batches per iteration.
+          batch_size: size of the global batch, over all hosts.
+          local_indices: indices, within a batch, of the examples that this process reads.
+        """
 
     def __len__(self) -> int:
-        """How many examples there are."""
+        """Returns the number of examples."""
 
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """The examples at the indices, as they are stored: images mostly uint8."""
+        """Returns the examples at the indices, as they are stored: images are mostly uint8."""
 
 
 def changed(
     examples: dict[str, np.ndarray], change: Change | None, seed: int, positions: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Examples after `change`, each with random numbers of its seed and position."""
+    """Applies `change` to each example, with a random generator that depends on the seed and the example's position."""
     if change is None:
         return examples
     made = [
@@ -103,14 +111,14 @@ def changed(
 
 @dataclasses.dataclass(frozen=True)
 class Arrays:
-    """A data set held in memory, placed on the device once and gathered by index inside the step.
+    """A data set held in memory: placed on the device once, and gathered by index inside the step.
 
     Attributes:
-      name: for the log.
-      arrays: `[n, ...]` each; uint8 becomes float32 in [-1, 1] on the device. Images are `[n, h, w, c]`, and uint8 or
-        floats in [-1, 1].
-      num_classes: of `'label'`.
-      class_names: of the labels, for people.
+      name: name of the data set in the log.
+      arrays: arrays by name, `[n, ...]` each; uint8 is converted to float32 in [-1, 1] on the device. Images are
+        `[n, h, w, c]`, uint8 or floats in [-1, 1].
+      num_classes: number of classes of `'label'`; None without labels.
+      class_names: names of the labels, for display.
     """
 
     name: str
@@ -149,7 +157,7 @@ class Arrays:
         )
 
     def fingerprint(self) -> str:
-        """A hash of every byte."""
+        """Returns a hash of every byte."""
         return fingerprint(self.arrays, self.size)
 
     def feed(self, seed: int, draws: int, batch_size: int, local_indices: order.LocalIndices) -> Feed:
@@ -172,17 +180,17 @@ class Arrays:
 
 @dataclasses.dataclass(frozen=True)
 class Records:
-    """A data set too large for the device: read and decoded on the host by grain's threads, ahead of the step.
+    """A data set too large for the device: grain's threads read and decode batches on the host, ahead of the step.
 
     Attributes:
-      name: for the log.
+      name: name of the data set in the log.
       reader: random access to the examples.
-      num_classes: of `'label'`.
-      class_names: of the labels, for people.
-      num_threads: that read and decode.
-      prefetch: batches read ahead.
-      change: `(example, rng) -> example`, what is done to each example of a batch on the host, such as cutting out a
-        part of a large image; `rng` is a function of the seed and of the example's place in the sequence.
+      num_classes: number of classes of `'label'`; None without labels.
+      class_names: names of the labels, for display.
+      num_threads: number of threads that read and decode.
+      prefetch: number of batches to read ahead.
+      change: `(example, rng) -> example`, applied to each example on the host, for instance to crop a large image;
+        `rng` is a function of the seed and of the example's position in the sequence.
     """
 
     name: str
@@ -210,7 +218,7 @@ class Records:
 
     @functools.cached_property
     def shown(self) -> dict[str, np.ndarray]:
-        """Up to 256 examples from all over the data set."""
+        """Up to 256 examples, spread evenly over the data set."""
         count = min(256, len(self.reader))
         return self.reader.read(np.arange(count) * len(self.reader) // count)
 
@@ -225,12 +233,12 @@ class Records:
         return head + describe(seen, self.num_classes, self.class_names)
 
     def fingerprint(self) -> str:
-        """A hash of the number of examples, and of those that the summary shows."""
+        """Returns a hash of the number of examples and of the examples in `shown`; reading all would take too long."""
         return fingerprint(self.shown, len(self.reader))
 
     def feed(self, seed: int, draws: int, batch_size: int, local_indices: order.LocalIndices) -> Feed:
         def stream(start: int, length: int) -> Iterator[Batch]:
-            import grain  # noqa: PLC0415 - slow to import, and what lies on the device needs none of it
+            import grain  # noqa: PLC0415 - slow to import, and data in memory do not need it
 
             batches = _Batches(self.reader, seed, batch_size, local_indices, start * draws, self.change)
             options = grain.ReadOptions(num_threads=self.num_threads, prefetch_buffer_size=self.prefetch)
@@ -254,7 +262,10 @@ class Records:
 
 
 class _Batches:
-    """This host's part of every batch of the endless shuffled sequence, from batch `first` on."""
+    """This host's part of the batches of the endless shuffled sequence, starting at batch `first`.
+
+    It is a random-access source for grain: item i is the part of batch `first` + i.
+    """
 
     def __init__(
         self,
@@ -269,7 +280,7 @@ class _Batches:
         self.local_indices, self.change = local_indices, change
 
     def __len__(self) -> int:
-        return 2**62
+        return 2**62  # in effect endless
 
     def __getitem__(self, index: Any) -> dict[str, np.ndarray]:
         where = order.positions(self.first + int(index), 1, self.batch_size, self.local_indices)[0]
@@ -282,13 +293,13 @@ class _Batches:
 
 @dataclasses.dataclass(frozen=True)
 class Draws:
-    """A distribution that is sampled inside the step: endless, and never the same batch twice.
+    """A distribution that is sampled inside the step: endless, with a different batch in every iteration.
 
     Attributes:
-      name: for the log.
-      draw: `(key, n) -> {name: [n, ...]}` in the range that the game sees.
-      num_classes: of `'label'`.
-      class_names: of the labels, for people.
+      name: name of the distribution in the log.
+      draw: `(key, n) -> {name: [n, ...]}`, a function that draws n examples, in the range that the game sees.
+      num_classes: number of classes of `'label'`; None without labels.
+      class_names: names of the labels, for display.
     """
 
     name: str
@@ -297,11 +308,11 @@ class Draws:
     class_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
-        raise InvalidInputError(f"{self.name} is drawn anew for every batch: it has no examples to count or to read")
+        raise InvalidInputError(f"{self.name} is sampled for every batch: it has no examples to count or to read")
 
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         del indices
-        raise InvalidInputError(f"{self.name} is drawn anew for every batch: it has no examples to count or to read")
+        raise InvalidInputError(f"{self.name} is sampled for every batch: it has no examples to count or to read")
 
     @property
     def spec(self) -> Spec:
@@ -310,16 +321,16 @@ class Draws:
 
     def summary(self) -> str:
         drawn = jax.device_get(self.draw(jax.random.key(0), 1000))
-        return f"{self.name}: drawn anew for every batch (below: 1,000 draws)\n" + describe(
+        return f"{self.name}: sampled for every batch (below: 1,000 samples)\n" + describe(
             drawn, self.num_classes, self.class_names
         )
 
     def fingerprint(self) -> str:
-        """A hash of the shapes only: what is drawn is in the experiment file."""
+        """Returns a hash of the shapes and dtypes only; the distribution itself is code in the experiment file."""
         return fingerprint({name: np.zeros(x.shape, x.dtype) for name, x in self.spec.items()}, 0)
 
     def feed(self, seed: int, draws: int, batch_size: int, local_indices: order.LocalIndices) -> Feed:
-        del local_indices  # the draw is one global program, split over hosts by its sharding
+        del local_indices  # every host runs the same global draw; its sharding divides the batch among hosts
 
         def stream(start: int, length: int) -> Iterator[None]:
             del start, length
@@ -335,19 +346,19 @@ class Draws:
 
 
 def to_model(name: str, values: Any) -> Any:
-    """Labels and other integers as int32; uint8 images as float32 in [-1, 1], 255 at 1; other values as float32."""
+    """Converts an array for the game: labels and integers to int32, uint8 images to [-1, 1], all else to float32."""
     if values.dtype == jnp.uint8 and name != "label":
         return from_uint8(values)
     return values.astype(jnp.int32) if jnp.issubdtype(values.dtype, jnp.integer) else values.astype(jnp.float32)
 
 
 def model_spec(name: str, values: np.ndarray) -> jax.ShapeDtypeStruct:
-    """What `to_model` makes of one of the examples."""
+    """Returns the shape and dtype of one example after `to_model`."""
     return jax.eval_shape(lambda x: to_model(name, x), jax.ShapeDtypeStruct(values.shape[1:], values.dtype))
 
 
 def fingerprint(arrays: dict[str, np.ndarray], count: int) -> str:
-    """A hash of arrays, and of how many examples there are."""
+    """Returns a hash of arrays and of a number of examples."""
     digest = hashlib.sha256(str(count).encode())
     for name, values in sorted(arrays.items()):
         digest.update(f"{name} {values.dtype} {values.shape}\n".encode())
@@ -356,7 +367,7 @@ def fingerprint(arrays: dict[str, np.ndarray], count: int) -> str:
 
 
 def check_labels(name: str, labels: np.ndarray | None, num_classes: int | None) -> None:
-    """Labels and `num_classes` come together, and every label is from 0 to `num_classes` - 1."""
+    """Raises unless labels and `num_classes` are given together and every label is from 0 to `num_classes` - 1."""
     if (labels is None) != (num_classes is None):
         raise InvalidInputError(f"{name}: num_classes={num_classes}, with{'out' if labels is None else ''} labels")
     if labels is not None and (labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer)):
@@ -368,25 +379,26 @@ def check_labels(name: str, labels: np.ndarray | None, num_classes: int | None) 
 
 
 def check_class_names(name: str, class_names: tuple[str, ...], num_classes: int | None) -> None:
-    """As many names as classes, or none, and no name twice."""
+    """Raises unless there are no class names, or one for each class and all different."""
     if class_names and (len(class_names) != num_classes or len(set(class_names)) != num_classes):
         raise InvalidInputError(
             f"{name}: {len(set(class_names))} different class names for num_classes={num_classes}: expected one each"
         )
 
 
-_FARTHEST = 1.5  # beyond it a value cannot be meant for [-1, 1]
+_FARTHEST = 1.5  # a larger absolute value shows that the range is not [-1, 1]
 
 
 def check_values(what: str, values: np.ndarray) -> None:
-    """Refuses values that are not finite, and images in a range or layout that a game would misread.
+    """Checks that values are finite, and that images have the range and layout that games expect.
 
     Args:
-      what: for the message: which array of which source.
-      values: `[n, ...]`; with four axes or more they are taken for images or clips.
+      what: source and array, for the message.
+      values: the array, `[n, ...]`; with four axes or more it is treated as images or clips.
 
     Raises:
-      InvalidInputError: for those.
+      InvalidInputError: if values are not finite; or if images are channels first, of a dtype other than uint8 and
+        floats, or floats clearly outside [-1, 1].
     """
     floats = np.issubdtype(values.dtype, np.floating)
     if floats and not np.isfinite(values).all():
@@ -412,7 +424,7 @@ def check_values(what: str, values: np.ndarray) -> None:
 
 
 def describe(arrays: dict[str, np.ndarray], num_classes: int | None, class_names: tuple[str, ...] = ()) -> str:
-    """Shape, dtype and range of each array, and the histogram of the labels by name."""
+    """Describes arrays for the log: shape, dtype and range of each, and a histogram of the labels."""
     lines = [
         f"  {name}: {values.shape[1:]} {values.dtype}, from {values.min():g} to {values.max():g}, "
         f"mean {values.mean():.4g}"

@@ -1,4 +1,4 @@
-"""Stacked-MNIST: three digits as the channels of one image, a distribution with a thousand modes."""
+"""Stacked-MNIST: three digits as the channels of one image, a distribution with 1,000 modes."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -16,15 +16,15 @@ CHANNELS = 3
 
 @dataclasses.dataclass(frozen=True)
 class Stacked:
-    """Images of one channel, three at a time, each drawn on its own; endless, and held on the device.
+    """An endless source of images whose three channels are drawn independently; the digits are held on the device.
 
-    Every channel goes through the images in an order of its own, shuffled anew each epoch, so that each image is as
-    frequent as any other, and a batch is a function of (seed, step).
+    Each channel traverses the single-channel images in its own order, reshuffled every epoch. All images are therefore
+    equally frequent, and a batch is a function of (seed, step).
 
     Attributes:
-      name: for the log.
-      images: `[n, h, w, 1]`, uint8.
-      classes: `[n]`, what each image shows, from 0 to 9; an example's mode is 100 a + 10 b + c.
+      name: name of the source in the log.
+      images: single-channel images, `[n, h, w, 1]`, uint8.
+      classes: digit that each image shows, 0 to 9, `[n]`; an example with digits a, b, c has mode 100 a + 10 b + c.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Stacked:
 
     @property
     def num_classes(self) -> None:
-        """Modes are not given to the game."""
+        """None: the modes are not delivered as labels."""
         return None
 
     @property
@@ -50,7 +50,7 @@ class Stacked:
         return f"{self.name}: {len(self.images):,} images, stacked by {CHANNELS} at random, on the device\n{shown}"
 
     def fingerprint(self) -> str:
-        """Of every byte."""
+        """Returns a hash of every byte of the images and classes."""
         return fingerprint({"images": self.images, "classes": self.classes}, CHANNELS)
 
     def feed(self, seed: int, draws: int, batch_size: int, local_indices: order.LocalIndices) -> Feed:
@@ -71,47 +71,49 @@ class Stacked:
         return Feed(self.images, input_spec, fetch, stream)
 
     def choose(self, seed: int, positions: np.ndarray) -> np.ndarray:
-        """Which images are stacked at the positions of the endless sequence: `[..., 3]`."""
+        """Returns the indices of the images that are stacked at positions of the endless sequence, `[..., 3]`."""
         size = len(self.images)
+        # The channel goes into the high bits of the seed, which gives each channel its own order.
         return np.stack([order.indices(seed + (channel << 56), positions, size) for channel in range(CHANNELS)], -1)
 
     def __len__(self) -> int:
-        """As many as there are images; every one is a third of three of these."""
+        """Returns the number of images, which is also the number of stacked examples per epoch."""
         return len(self.images)
 
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Fixed examples, of seed 0."""
+        """Returns the stacked examples at the indices, always those of seed 0."""
         chosen = self.choose(0, indices)
         return {"real": np.moveaxis(self.images[chosen][..., 0], -3, -1)}
 
     def labelled(self) -> tuple[np.ndarray, np.ndarray, int]:
-        """Single digits, what each shows, and the number of classes: what a classifier learns from."""
+        """Returns the single digits, their classes and the number of classes, to train a classifier on."""
         return self.images, self.classes, 10
 
     def modes(self, indices: np.ndarray) -> np.ndarray:
-        """Modes of those that `read` gives."""
+        """Returns the modes of the examples that `read` returns for these indices."""
         return self.classes[self.choose(0, indices)] @ np.array([100, 10, 1])
 
 
 def stacked(source: Source, image_size: int | None = None) -> Stacked:
-    """Stacked digits, of a source of single ones.
+    """Makes a source of stacked digits from a source of single digits.
 
     Args:
-      source: images uint8 `[n, h, w, 1]` in memory, with labels from 0 to 9: MNIST.
-      image_size: pad with black to this height and width, such as from 28 to 32; None for none.
+      source: single digits, such as MNIST: uint8 images `[n, h, w, 1]` in memory, with labels from 0 to 9.
+      image_size: height and width to which images are padded with black, such as 28 to 32; None for no padding.
 
     Returns:
-      The source.
+      The source of stacked digits.
 
     Raises:
-      InvalidInputError: for a source without such images or labels, or a size that is below theirs.
+      InvalidInputError: if the source has no such images or labels, or if `image_size` is smaller than the images.
 
     References:
       Metz et al., "Unrolled Generative Adversarial Networks", arXiv:1611.02163, 2017; Srivastava et al., "VEEGAN",
-      arXiv:1705.07761, 2017. Some code stacks a fixed set of 25,600 or 128,000 triples once; here triples are endless.
+      arXiv:1705.07761, 2017. Some public code stacks a fixed set of 25,600 or 128,000 triples once; here triples are
+      drawn without end.
     """
     if not isinstance(source, Arrays):
-        raise InvalidInputError(f"{source.name}: expected images in memory, which a data set as small as MNIST's are")
+        raise InvalidInputError(f"{source.name}: expected a data set held in memory, as MNIST is by default")
     images, labels = source.arrays.get("real"), source.arrays.get("label")
     if images is None or images.ndim != 4 or images.shape[-1] != 1 or images.dtype != np.uint8 or labels is None:
         raise InvalidInputError(f"{source.name}: expected uint8 images [n, h, w, 1] with labels (labels=True)")

@@ -29,24 +29,26 @@ def tfds_images(
     label_key: str = "label",
     resident_bytes: int = images.RESIDENT_BYTES,
 ) -> Arrays | Records:
-    """Any TFDS image data set prepared as array_record; `'real'` are the images, `'label'` the labels.
+    """Reads a TFDS image data set that was prepared as array_record: images as `'real'`, labels as `'label'`.
 
     Args:
-      name: of the data set, such as `mnist`, `mnist:3.0.1` or `name/config`.
-      data_dir: that TFDS prepared it in.
+      name: name of the data set, such as `mnist`, `mnist:3.0.1` or `name/config`; without a version, the newest
+        prepared one is read.
+      data_dir: directory in which TFDS prepared the data set.
       labels: whether to deliver the labels.
-      split: TFDS syntax, such as `train` or `train[:90%]`.
-      image_size: resize to it; None keeps the size.
-      channels: 1 or 3 to convert; None keeps them.
-      image_key: the feature that holds the image.
-      label_key: the feature that holds the label.
-      resident_bytes: a data set of at most this size is held on the device, a larger one is streamed.
+      split: split in TFDS syntax, such as `train` or `train[:90%]`.
+      image_size: height and width to which images are cropped and resized; None keeps the size.
+      channels: 1 to convert to grey, 3 to convert to colour; None keeps the channels.
+      image_key: name of the feature that holds the image.
+      label_key: name of the feature that holds the label.
+      resident_bytes: a data set of at most this many decoded bytes is held on the device; a larger one is streamed.
 
     Returns:
       The source.
 
     Raises:
-      InvalidInputError: for a missing directory, an unknown or unprepared data set, split or feature.
+      InvalidInputError: if the directory is missing, the data set is unknown or not prepared as array_record, or the
+        split or a feature does not exist.
     """
     images.check_format(image_size, channels)
     source, features = _open(name, data_dir, split)
@@ -61,7 +63,7 @@ def tfds_images(
     num_classes = getattr(features[label_key], "num_classes", None) if labels else None
     if labels and num_classes is None:
         raise InvalidInputError(
-            f"feature {label_key!r} of {name!r} is no class label: {features[label_key]}; labels=False"
+            f"feature {label_key!r} of {name!r} is not a class label: {features[label_key]}; set labels=False"
         )
     named = labels and getattr(features[label_key], "names", None) is not None
     names = features[label_key].names if named else ()
@@ -69,7 +71,7 @@ def tfds_images(
 
 
 def _open(name: str, data_dir: str, split: str) -> tuple[Any, Any]:
-    """The records of a split and the features of the data set."""
+    """Opens a prepared data set; returns the records of the split and the features."""
     root = images.directory(data_dir, "the directory that TFDS prepared data in")
     path, _, version = name.partition(":")
     versions = sorted((p.parent for p in (root / path).glob("*/dataset_info.json")), key=_version)
@@ -81,7 +83,7 @@ def _open(name: str, data_dir: str, split: str) -> tuple[Any, Any]:
             f"no TFDS data set {name!r} in data_dir={data_dir!r}, which has {found}: correct the name, or "
             + _PREPARE.format(name=path, data_dir=data_dir)
         )
-    import tensorflow_datasets as tfds  # noqa: PLC0415 - slow to import, and most data need none of it
+    import tensorflow_datasets as tfds  # noqa: PLC0415 - slow to import, and other sources do not need it
 
     builder = tfds.builder_from_directory(versions[-1])
     if builder.info.file_format.value != "array_record":

@@ -1,1 +1,1 @@
-"""Processes, meshes of devices, signals, and the watchdog."""
+"""Several processes in one run, meshes of devices, stop signals, and the watchdog."""

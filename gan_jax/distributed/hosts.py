@@ -1,7 +1,7 @@
-"""Several processes, one run: joining, agreeing, and leaving without letting the others wait for ever.
+"""Coordination of several processes in one run: joining, agreeing, and leaving so that no process waits for ever.
 
-What goes through the devices is JAX's business. This is the rest: facts and decisions, by the key-value store of JAX's
-coordination service, which process 0 hosts. Everything is a no-op in a process that is alone.
+JAX handles what goes through the devices. This module exchanges facts and decisions through the key-value store of
+JAX's coordination service, which process 0 hosts. In a single process everything is a no-op.
 """
 
 import collections
@@ -27,28 +27,28 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from gan_jax.distributed import mesh as meshes
 from gan_jax.types import InvalidInputError
 
-FAILED, BAD_INPUT, LOST = 1, 2, 69  # exit codes; LOST: another process, or a step that does not end, brought it down
-_LINGER = 3.0  # seconds that a process which leaves waits for the others to notice
+FAILED, BAD_INPUT, LOST = 1, 2, 69  # exit codes; LOST: another process is gone, or a step does not end
+_LINGER = 3.0  # seconds for which a leaving process waits for the others to notice
 _PREFIX = "gan_jax/"
 
 
 class LostProcessError(RuntimeError):
-    """Another process of the run is missing, or does not answer."""
+    """The error for another process of the run that is missing or does not answer."""
 
 
 def client() -> Any:
-    """JAX's client of the coordination service; None in a process that is alone."""
+    """Returns JAX's client of the coordination service; None in a run of one process."""
     state = distributed.global_state
     return state.client if state.num_processes > 1 else None
 
 
 def rank() -> tuple[int, int]:
-    """Which process this is, and of how many."""
+    """Returns the index of this process, and the number of processes."""
     return distributed.global_state.process_id, distributed.global_state.num_processes
 
 
 def is_primary() -> bool:
-    """Whether this is the process that prints and writes logs."""
+    """Whether this is process 0, which prints messages and writes logs."""
     return rank()[0] == 0
 
 
@@ -62,20 +62,20 @@ def join(
     heartbeat_timeout: int = 100,
     log: Callable[[str], None] = print,
 ) -> None:
-    """Joins the processes of a run, before anything else touches JAX's devices.
+    """Joins the processes of a run. Must be called before anything touches JAX's devices.
 
     Args:
       multihost: `on`, `off`, or `auto`: join if a coordinator is given, or if JAX finds a cluster (TPU pods, GKE,
         SLURM, Open MPI).
-      coordinator: `host:port` of process 0; found in a cluster.
-      num_processes: of the run; found in a cluster.
-      process_id: from 0; found in a cluster.
-      connect_timeout: seconds to wait for all processes to come.
-      heartbeat_timeout: seconds of silence after which JAX takes a process for dead, and ends all of them.
-      log: gets the messages.
+      coordinator: `host:port` of process 0; JAX finds it in a cluster.
+      num_processes: number of processes of the run; JAX finds it in a cluster.
+      process_id: index of this process, from 0; JAX finds it in a cluster.
+      connect_timeout: seconds to wait until all processes have joined.
+      heartbeat_timeout: seconds without a heartbeat after which JAX regards a process as dead and ends all of them.
+      log: receives the messages.
 
     Raises:
-      InvalidInputError: for arguments that contradict each other, or `on` without a coordinator.
+      InvalidInputError: for arguments that contradict each other, or `on` without a coordinator or a cluster.
     """
     given = [value for value in (coordinator or None, num_processes, process_id) if value is not None]
     if multihost == "off" or len(given) not in (0, 3):
@@ -107,7 +107,7 @@ def join(
             num_processes,
             process_id,
             local_devices,
-            initialization_timeout=connect_timeout + 60,
+            initialization_timeout=connect_timeout + 60,  # later than ours, whose error says more
             heartbeat_timeout_seconds=heartbeat_timeout,
             cluster_detection_method="deactivate",
         )
@@ -116,7 +116,7 @@ def join(
 
 @contextlib.contextmanager
 def _patience(coordinator: str, count: int, index: int, timeout: int, log: Callable[[str], None]) -> Iterator[None]:
-    """Tells what is waited for, and ends the process when that takes too long: JAX's abort would name nothing."""
+    """Logs what this process waits for and exits with a clear error on timeout; JAX's own abort names no process."""
     others = f"{count - 1} more" if index == 0 else f"the coordinator {coordinator} and the other processes"
     joined = threading.Event()
 
@@ -125,7 +125,7 @@ def _patience(coordinator: str, count: int, index: int, timeout: int, log: Calla
         while not joined.wait(min(30.0, max(0.0, began + timeout - time.monotonic()))):
             waited = time.monotonic() - began
             if waited >= timeout:
-                end(LOST, f"not all processes came within {timeout} s: {_diagnosis(coordinator, count, index)}")
+                end(LOST, f"not all processes joined within {timeout} s: {_diagnosis(coordinator, count, index)}")
             log(f"process {index} of {count}: still waiting ({waited:.0f} of {timeout} s)")
 
     log(f"process {index} of {count}: waiting for {others}, at most {timeout} s")
@@ -139,7 +139,7 @@ def _patience(coordinator: str, count: int, index: int, timeout: int, log: Calla
 def _diagnosis(coordinator: str, count: int, index: int) -> str:
     start = "start all of them, with the same coordinator and num_processes"
     if index == 0:
-        return f"of processes 1 to {count - 1} at least one has not come; {start}"
+        return f"of processes 1 to {count - 1} at least one has not joined; {start}"
     try:
         socket.create_connection((coordinator.rsplit(":", 1)[0], int(coordinator.rsplit(":", 1)[1])), 5).close()
     except OSError as error:
@@ -148,13 +148,13 @@ def _diagnosis(coordinator: str, count: int, index: int) -> str:
 
 
 def part() -> None:
-    """Leaves the run in good order, when all processes have come to their end."""
+    """Leaves the run in an orderly way: waits until all processes have finished, and disconnects."""
     if client() is not None:
         jax.distributed.shutdown()
 
 
 def complain(message: str) -> None:
-    """Prints an error, with the process that has it."""
+    """Prints an error, with the index of this process if there are several."""
     index, count = rank()
     where = f"process {index} of {count}: " if count > 1 else ""
     sys.stdout.flush()
@@ -162,16 +162,16 @@ def complain(message: str) -> None:
 
 
 def end(code: int, message: str) -> NoReturn:
-    """Ends this process at once, with a message and without the barriers of an orderly exit."""
+    """Prints an error and ends this process at once, without the barriers of an orderly exit."""
     complain(message)
     os._exit(code)
 
 
 def leave(code: int, message: str) -> NoReturn:
-    """Ends this process with an error, and tells the others, whose watchdogs then end them with the same code.
+    """Ends this process with an error, and tells the other processes, whose watchdogs end them with the same code.
 
-    What looks like a lost process is often one that has left for a reason of its own: then that reason and code are
-    taken over.
+    A process that seems lost has often left with an error of its own. With the code `LOST` this process therefore looks
+    for such an error first, and takes over its message and exit code.
     """
     reason: list[Any] = [code, message]
 
@@ -185,9 +185,9 @@ def leave(code: int, message: str) -> NoReturn:
     def tell_all() -> None:
         client().key_value_set(f"{_PREFIX}left/{rank()[0]}", json.dumps(reason), allow_overwrite=True)
         deadline = time.monotonic() + _LINGER
-        while time.monotonic() < deadline and len(departed()) < rank()[1]:  # a sudden end would look like a lost one
+        while time.monotonic() < deadline and len(departed()) < rank()[1]:  # else it would seem lost
             time.sleep(0.1)
-        time.sleep(1.5 if is_primary() else 0.0)  # with process 0 goes the coordinator, and JAX aborts who is left
+        time.sleep(1.5 if is_primary() else 0.0)  # JAX aborts the others once the coordinator is gone
 
     if code == LOST and client() is not None:
         _try(ask, 1.0)
@@ -198,55 +198,60 @@ def leave(code: int, message: str) -> NoReturn:
 
 
 def _try(task: Callable[[], None], seconds: float) -> None:
-    """Does something with the coordinator, which may not answer any more, for so long at most."""
+    """Runs a task that needs the coordinator, which may not answer any more, and gives up after some seconds."""
     thread = threading.Thread(target=task, daemon=True)
     thread.start()
     thread.join(seconds)
 
 
 def departed() -> dict[int, tuple[int, str]]:
-    """The processes that have left with an error: exit code and message by process."""
+    """Returns the exit code and message of each process that has left with an error, by index."""
     found = client().key_value_dir_get(f"{_PREFIX}left/")
     return {int(key.rsplit("/", 1)[1]): tuple(json.loads(value)) for key, value in found}
 
 
 def read(topic: str, of: int | str, timeout: float) -> Any:
-    """What a process has said on a topic; waits for it.
+    """Reads what a process has published on a topic, and waits until it has.
+
+    Args:
+      topic: topic with its turn, from `_turn`.
+      of: index of the process, or another name that `tell` was given.
+      timeout: seconds to wait.
 
     Raises:
-      LostProcessError: if it has not within `timeout` seconds.
+      LostProcessError: if nothing was published within that time.
     """
     try:
         return json.loads(client().blocking_key_value_get(f"{_PREFIX}{topic}/{of}", int(timeout * 1000)))
     except jax.errors.JaxRuntimeError as error:
-        raise LostProcessError(f"process {of} has not said its {topic} within {timeout:g} s") from error
+        raise LostProcessError(f"process {of} did not report its {topic} within {timeout:g} s") from error
 
 
 def tell(topic: str, value: Any, of: int | str | None = None) -> None:
-    """Says something on a topic, once."""
+    """Publishes a value on a topic, under the index of this process or the name `of`; a second time is an error."""
     client().key_value_set(f"{_PREFIX}{topic}/{rank()[0] if of is None else of}", json.dumps(value))
 
 
-_turns: collections.Counter[str] = collections.Counter()
+_turns: collections.Counter[str] = collections.Counter()  # exchanges so far, by topic
 
 
 def _turn(topic: str) -> str:
-    """A name of its own for every time that the processes, all in the same order, take up a topic."""
+    """Returns a unique name for each exchange on a topic; all processes must make their exchanges in the same order."""
     _turns[topic] += 1
     return f"{topic}/{_turns[topic]}"
 
 
 def agree(topic: str, facts: dict[str, Any], timeout: float) -> None:
-    """Compares facts over all processes.
+    """Checks that all processes have the same facts.
 
     Args:
-      topic: what they are of, for the messages.
-      facts: of this process.
-      timeout: seconds to wait for the others.
+      topic: what the facts are about, for the messages.
+      facts: the facts of this process, by name.
+      timeout: seconds to wait for each of the other processes.
 
     Raises:
-      InvalidInputError: on all of them, with the differences from process 0.
-      LostProcessError: if one does not answer.
+      InvalidInputError: on all processes if the facts differ; the message lists the differences from process 0.
+      LostProcessError: if a process does not answer.
     """
     index, count = rank()
     if count == 1:
@@ -254,7 +259,7 @@ def agree(topic: str, facts: dict[str, Any], timeout: float) -> None:
     turn = _turn(topic)
     tell(turn, facts)
     if index == 0:
-        ours = json.loads(json.dumps(facts))
+        ours = json.loads(json.dumps(facts))  # as the others' facts arrive: tuples become lists
         differences = []
         for other in range(1, count):
             theirs = read(turn, other, timeout)
@@ -268,20 +273,25 @@ def agree(topic: str, facts: dict[str, Any], timeout: float) -> None:
         differences = read(turn, "verdict", 2 * timeout)
     if differences:
         raise InvalidInputError(
-            f"the processes do not have the same {topic}:\n  " + "\n  ".join(differences) + "\nstart all of them alike"
+            f"the processes do not have the same {topic}:\n  "
+            + "\n  ".join(differences)
+            + "\nstart all of them in the same way"
         )
 
 
 def decide(topic: str, choose: Callable[[], Any], timeout: float) -> Any:
-    """What process 0 chooses, on every process.
+    """Returns the value that process 0 chooses, on every process.
 
     Args:
-      topic: what it is about, for the messages.
-      choose: called on process 0 only; returns something that JSON can say.
-      timeout: seconds to wait for it.
+      topic: what the choice is about, for the messages.
+      choose: makes the choice; called on process 0 only. Its result must be serialisable as JSON.
+      timeout: seconds to wait for process 0.
 
     Returns:
-      The choice.
+      The choice; with several processes as JSON returns it, so that tuples are lists.
+
+    Raises:
+      LostProcessError: if process 0 does not answer in time.
     """
     if client() is None:
         return choose()
@@ -292,7 +302,7 @@ def decide(topic: str, choose: Callable[[], Any], timeout: float) -> Any:
 
 
 def any_of(topic: str, yes: bool, timeout: float) -> bool:
-    """Whether any process says yes; each waits for all, `timeout` seconds at most."""
+    """Whether any process says yes. Every process waits for each of the others, `timeout` seconds at most."""
     if client() is None:
         return yes
     turn = _turn(topic)
@@ -301,7 +311,7 @@ def any_of(topic: str, yes: bool, timeout: float) -> bool:
 
 
 def told_by_another(error: BaseException) -> bool:
-    """Whether an error is what a collective or the coordination service raises when another process has ended."""
+    """Whether an error is one that a collective or the coordination service raises when another process has ended."""
     if isinstance(error, LostProcessError) or "Gloo" in str(error):
         return True
     signs = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "ABORTED", "heartbeat")
@@ -310,39 +320,40 @@ def told_by_another(error: BaseException) -> bool:
 
 
 def exit_code(error: BaseException) -> int:
-    """The exit code that an error deserves."""
+    """Returns the exit code for an error."""
     return BAD_INPUT if isinstance(error, InvalidInputError) else LOST if told_by_another(error) else FAILED
 
 
 def announce(error: BaseException) -> None:
-    """Tells the other processes, whose watchdogs end them, of an error that is about to be raised here."""
+    """Tells the other processes about an error that is about to be raised here; their watchdogs then end them."""
     if client() is not None:
         value = json.dumps([exit_code(error), f"{type(error).__name__}: {error}"[:1000]])
         _try(lambda: client().key_value_set(f"{_PREFIX}left/{rank()[0]}", value, allow_overwrite=True), 2.0)
 
 
 class Vote:
-    """Whether any process says yes: the same answer on all, one call later, so that nobody waits for it."""
+    """A vote that is yes if any process says yes. All processes get the result one call later, so that none waits."""
 
     def __init__(self, mesh: Mesh) -> None:
         self._mesh, self._pending = mesh, None
         self._any = jax.jit(jnp.any, out_shardings=meshes.replicated(mesh))
 
     def cast(self, yes: bool) -> bool:
-        """Casts this process's vote; returns the outcome of the call before, or in a process alone the vote itself."""
+        """Casts this process's vote; returns the result of the previous call, or the vote itself with one process."""
         if client() is None:
             return yes
+        # One element for each device; this process fills those of its own devices with its vote.
         sharding = NamedSharding(self._mesh, PartitionSpec(self._mesh.axis_names))
         ballot = jax.make_array_from_callback((self._mesh.size,), sharding, lambda index: np.full(1, yes))
         before, self._pending = self._pending, self._any(ballot)
         return before is not None and bool(np.asarray(before))
 
 
-_calls = itertools.count()
+_calls = itertools.count()  # numbers the calls of `preempted`
 
 
 def preempted() -> bool:
-    """Whether JAX has a preemption notice; all processes call it once a dispatch, and are told in the same one."""
+    """Whether JAX has a preemption notice. All processes call it once per dispatch and get True in the same one."""
     manager = distributed.global_state.preemption_sync_manager
-    # JAX makes out the call after the furthest one, by its number: the numbers must not leave any out.
+    # JAX chooses the call after the furthest process by its number, so calls are numbered without gaps.
     return manager is not None and multihost_utils.reached_preemption_sync_point(next(_calls))

@@ -1,4 +1,4 @@
-"""The mesh, where arrays lie on it, and how every process hands in its part of them."""
+"""The device mesh, the shardings of arrays on it, and global arrays assembled from the parts of each process."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,13 +14,13 @@ from gan_jax.types import InvalidInputError
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None, *, fsdp: int = 1) -> Mesh:
-    """All devices of all processes on the axes `trial` (one), `data` and `fsdp`; see `core.sharding`.
+    """Arranges devices in a mesh with the axes `trial` (of size 1), `data` and `fsdp`; see `core.sharding`.
 
-    The axes are Auto: under JAX's default of explicit axes, indexing an embedding by sharded labels raises.
+    The axes are of type Auto: with JAX's default of explicit axes, indexing an embedding by sharded labels raises.
 
     Args:
-      devices: those to use; all by default.
-      fsdp: over how many devices each large array of a player is split; 1 keeps a copy on every device.
+      devices: devices to use; by default all devices of all processes.
+      fsdp: number of devices that each large array of a player is split over; 1 keeps a copy on every device.
 
     Returns:
       The mesh.
@@ -36,17 +36,17 @@ def make_mesh(devices: Sequence[jax.Device] | None = None, *, fsdp: int = 1) -> 
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same on every device."""
+    """Returns the sharding of an array that is whole on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def along_batch(mesh: Mesh, axis: int) -> NamedSharding:
-    """Split over the devices along a batch axis."""
+    """Returns the sharding of an array whose batch axis is split over all devices."""
     return NamedSharding(mesh, batch_spec(mesh.axis_names, axis))
 
 
 def constraints(jaxpr: Any) -> list[PartitionSpec]:
-    """For each output of a traced function the sharding that it was constrained to, empty where it was not."""
+    """Returns, for each output of a traced function, the spec that it was constrained to, or an empty spec."""
     found: dict[int, PartitionSpec] = {}
     for equation in jaxpr.eqns:
         if equation.primitive.name == "sharding_constraint":
@@ -58,15 +58,17 @@ def constraints(jaxpr: Any) -> list[PartitionSpec]:
 
 
 def carried_shardings(carried: PyTree, constrained: PyTree, mesh: Mesh) -> PyTree:
-    """Shardings of what training carries: its state, its metrics and its counters.
+    """Returns the shardings of what training carries from step to step: state, metric accumulator and counters.
 
     Args:
       carried: shapes and dtypes of `{'state', ...}`.
-      constrained: from `constraints`, of `init`: what it constrained to the batch (image pools) stays there.
-      mesh: over which devices.
+      constrained: result of `constraints` for the function that initialises it, as a tree like `carried`. Arrays that
+        it constrains to the batch axis, such as image pools, keep that sharding.
+      mesh: mesh of the devices.
 
     Returns:
-      The shardings: of parameters, optimiser states and averages by `core.sharding.fsdp_spec`; the rest replicated.
+      The shardings: `core.sharding.fsdp_spec` for parameters, optimiser states and averaged parameters; the
+      constrained ones; everything else is replicated.
     """
 
     def split(shapes: PyTree) -> PyTree:
@@ -83,12 +85,12 @@ def carried_shardings(carried: PyTree, constrained: PyTree, mesh: Mesh) -> PyTre
 
 
 def split_sharding(x: Any, mesh: Mesh) -> NamedSharding:
-    """Over `fsdp`, if it is large; see `core.sharding.fsdp_spec`."""
+    """Returns the sharding of an array that is split over `fsdp` if it is large; see `core.sharding.fsdp_spec`."""
     return NamedSharding(mesh, fsdp_spec(tuple(x.shape), mesh.shape[FSDP_AXIS]))
 
 
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:
-    """The batch must fall into equal parts."""
+    """Refuses a batch that does not divide into equal parts over the devices."""
     if batch_size % mesh.size:
         below = batch_size - batch_size % mesh.size
         raise InvalidInputError(
@@ -98,28 +100,28 @@ def check_batch_size(batch_size: int, mesh: Mesh) -> None:
 
 
 def local_indices(mesh: Mesh, batch_size: int) -> np.ndarray:
-    """Which examples of a batch this process's devices hold, and so which it must read; ascending."""
+    """Returns the indices, ascending, of the batch's examples on this process's devices: those that it must read."""
     indices = along_batch(mesh, 0).addressable_devices_indices_map((batch_size,)).values()
     return np.unique(np.concatenate([np.arange(batch_size)[index] for index in indices]))
 
 
 def put_replicated(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Arrays that every process has whole, on all devices."""
+    """Replicates arrays, which every process holds whole, on all devices of the mesh."""
     return jax.tree.map(lambda x: put(x, replicated(mesh)), tree)
 
 
 def put_batch(tree: PyTree, mesh: Mesh, local_indices: np.ndarray, batch_size: int, axis: int) -> PyTree:
-    """Arrays of which every process has the part that `local_indices` names, as one array over all devices.
+    """Assembles global arrays, split over all devices, from the examples that each process has read.
 
     Args:
-      tree: arrays `[..., len(places), ...]`.
-      mesh: over which devices.
-      local_indices: of this process.
-      batch_size: of the whole batch.
-      axis: the batch axis.
+      tree: arrays of this process's examples, `[..., len(local_indices), ...]`.
+      mesh: mesh of the devices.
+      local_indices: indices of this process's examples in the batch, from `local_indices`.
+      batch_size: size of the whole batch.
+      axis: index of the batch axis.
 
     Returns:
-      Arrays `[..., batch_size, ...]`.
+      Global arrays `[..., batch_size, ...]`.
     """
     sharding = along_batch(mesh, axis)
     if sharding.is_fully_addressable:
@@ -129,6 +131,7 @@ def put_batch(tree: PyTree, mesh: Mesh, local_indices: np.ndarray, batch_size: i
         shape = (*local.shape[:axis], batch_size, *local.shape[axis + 1 :])
 
         def part(index: Any) -> np.ndarray:
+            # `index` is global; local rows are in the order of the ascending `local_indices`.
             rows = np.searchsorted(local_indices, np.arange(batch_size)[index[axis]])
             return np.take(local, rows, axis=axis)
 

@@ -1,4 +1,4 @@
-"""Signals that ask a run to save and stop."""
+"""SIGTERM and SIGINT as requests to save and stop."""
 
 import contextlib
 import dataclasses
@@ -10,11 +10,11 @@ from typing import Any
 
 @dataclasses.dataclass
 class StopRequest:
-    """Who asked for a stop, if somebody did.
+    """A request to stop the run, which may or may not have been made.
 
     Attributes:
-      signal: the one that did.
-      reason: of anybody else, such as a search that has seen enough.
+      signal: number of the signal that asked for it; None without one.
+      reason: what else asked for it, such as a study that prunes the trial; empty without one.
     """
 
     signal: int | None = None
@@ -22,12 +22,12 @@ class StopRequest:
 
     @property
     def asked(self) -> bool:
-        """Whether to stop."""
+        """Whether this process was asked to stop."""
         return self.signal is not None or bool(self.reason)
 
     @property
     def name(self) -> str:
-        """Such as SIGTERM; where nobody asked in this process, it was in another one."""
+        """What asked for the stop, such as SIGTERM, for messages; if nothing did here, another process was asked."""
         return self.reason or (
             "a preemption notice, or a signal to another process"
             if self.signal is None
@@ -37,7 +37,7 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[StopRequest]:
-    """SIGTERM and SIGINT ask for a stop at the next dispatch; a second one ends the process at once."""
+    """Makes SIGTERM and SIGINT request a stop at the next dispatch; a second signal ends the process at once."""
     request = StopRequest()
 
     def handle(number: int, frame: Any) -> None:
@@ -45,7 +45,7 @@ def stop_signals() -> Iterator[StopRequest]:
         request.signal = number
         for caught in previous:
             signal.signal(caught, signal.SIG_DFL)
-        note = f"{request.name}: saving and stopping at the next step; once more ends it at once\n"
+        note = f"{request.name}: saving and stopping at the next step; a second signal ends it at once\n"
         os.write(2, note.encode())  # print is not safe in a signal handler
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}

@@ -1,4 +1,4 @@
-"""Ends a process that would hang: because a step does not end, or because another process has left or is silent."""
+"""Ends a process that would hang, because a step does not finish or because another process has left or is silent."""
 
 import faulthandler
 import json
@@ -11,26 +11,26 @@ from gan_jax.distributed import hosts
 
 
 class Watchdog:
-    """Threads that see what the main thread, inside a collective that never ends, cannot.
+    """Background threads that detect a hang while the main thread is blocked in a collective.
 
-    Use it as a context manager, which may be entered again inside, and `beat` wherever something has been done.
+    Use it as a context manager; nested entries are allowed. Call `beat` whenever a piece of work is finished.
 
     Attributes:
-      patience: seconds that a process should wait for what another one says.
+      patience: seconds that a process should wait for a message of another process.
     """
 
     def __init__(self, timeout: float = 0.0) -> None:
-        """Sets it up.
+        """Creates a watchdog whose threads do not run yet.
 
         Args:
-          timeout: seconds after a beat by which the next is due; 0 waits for ever.
+          timeout: seconds within which the next beat must follow; 0 waits for ever.
         """
         self.timeout, self._doing = timeout, "starting"
         self.patience = timeout or 600.0
         self._due = time.monotonic() + timeout if timeout else float("inf")
         self._interval = min(2.0, timeout / 5) if timeout else 2.0
         self._closed = threading.Event()
-        self._heard: dict[int, tuple[Any, float]] = {}  # what each process last said, and when that was new to us
+        self._heard: dict[int, tuple[Any, float]] = {}  # last message of each process, and when it was new here
         self._talked = time.monotonic()
         self._threads: list[threading.Thread] = []
         self._entered = 0
@@ -48,13 +48,13 @@ class Watchdog:
 
     def __exit__(self, *exception: Any) -> None:
         self._entered -= 1
-        if exception[0] is None and not self._entered:  # else it goes on, until this process has told the others
+        if exception[0] is None and not self._entered:  # after an error it runs on, until the others are told
             self._closed.set()
             for thread in self._threads:
                 thread.join(5)
 
     def beat(self, doing: str) -> None:
-        """Something has ended, and this comes next."""
+        """Reports progress and restarts the timeout; `doing` names the next piece of work."""
         self._doing = doing
         if self.timeout:
             self._due = time.monotonic() + self.timeout
@@ -62,12 +62,12 @@ class Watchdog:
     def _watch(self) -> None:
         while not self._closed.wait(self._interval / 2):
             if time.monotonic() > self._due:
-                message = f"nothing has ended for {self.timeout:g} s while {self._doing}"
+                message = f"no progress for {self.timeout:g} s while {self._doing}"
                 faulthandler.dump_traceback(sys.stderr)
                 hosts.leave(hosts.LOST, "\n  ".join([message, *self._suspects()]))
 
     def _suspects(self) -> list[str]:
-        """Which process the others wait for, as far as this one can tell."""
+        """Describes the other processes, those that seem to be missing first, as far as this one can tell."""
         index, count = hosts.rank()
         if count == 1:
             return []
@@ -84,16 +84,16 @@ class Watchdog:
         return sorted(lines, key=lambda line: "is there" in line)
 
     def _talk(self) -> None:
-        """Says that this process lives and what it does, and hears the same of the others."""
+        """Publishes regularly that this process is alive and what it does, and reads the messages of the others."""
         index, _ = hosts.rank()
         store, beats = hosts.client(), 0
         while not self._closed.wait(self._interval):
             try:
-                beats += 1
+                beats += 1  # makes every message differ from the last one, also while the work stays the same
                 said = json.dumps([beats, self._doing])
                 store.key_value_set(f"gan_jax/alive/{index}", said, allow_overwrite=True)
                 alive, left = store.key_value_dir_get("gan_jax/alive/"), hosts.departed()
-            except Exception as error:  # whatever the client raises when its connection is gone
+            except Exception as error:  # the client raises many types when its connection is lost
                 if not self._closed.is_set():
                     hosts.end(hosts.LOST, f"process 0, which coordinates, is missing: {str(error).splitlines()[0]}")
                 return

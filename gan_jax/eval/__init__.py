@@ -1,7 +1,7 @@
-"""What evaluation loads and loops over: feature networks, the feature pass, metrics by name, selection of samples.
+"""Evaluation: feature networks, the feature pass, metrics by name, and selection of samples.
 
-`eval.inception`, `eval.dinov2` and `eval.clip` each give a `FeatureNetwork`. Weights are never downloaded: they come
-from the directory that `load` is given, or from `$GAN_JAX_WEIGHTS`.
+`eval.inception`, `eval.dinov2` and `eval.clip` each return a `FeatureNetwork`. Weights are never downloaded: they come
+from the directory passed to `load`, or from `$GAN_JAX_WEIGHTS`.
 """
 
 from gan_jax import deprecated

@@ -1,4 +1,4 @@
-"""A classifier trained on the data set in hand: features for distances where no network can be downloaded."""
+"""A classifier trained on the data set in hand: its features replace those of published networks in distances."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ from gan_jax.eval.extract import Extractor, keep
 from gan_jax.host import from_uint8
 from gan_jax.types import InvalidInputError, Network
 
-VERSION = 1  # of network and training; it rises when anything changes that could move a number
+VERSION = 1  # version of network and training; it rises with any change that could alter a metric value
 _BATCH, _RATE, _LEAST_STEPS, _LEAST_EPOCHS = 128, 2e-3, 1200, 3
 
 
@@ -38,25 +38,28 @@ def train_classifier(
     seed: int = 0,
     log: Callable[[str], None] = lambda message: None,
 ) -> Extractor:
-    """Trains `nets.Classifier` by Adam with a learning rate that falls to 0 along a cosine.
+    """Trains `nets.Classifier` with Adam and a cosine decay of the learning rate to 0.
 
-    1,200 updates of 128 images, or three passes if those are more; on one device, whatever mesh is in force.
+    It makes 1,200 updates of 128 images, or three epochs if that is more, and runs whole epochs. It runs on one device,
+    whatever mesh is in force.
 
     Args:
-      images: to train on, 8x8 or more.
-      labels: of them, from 0 to num_classes - 1.
+      images: training images, uint8, 8x8 or larger.
+      labels: labels of the images, from 0 to num_classes - 1.
       held_out: images and labels to test on.
-      num_classes: of the labels.
-      width: of the network.
-      features: of the network.
-      seed: of weights and order; the same seed gives the same weights on one kind of machine.
-      log: is told of the progress.
+      num_classes: number of classes.
+      width: width of the network.
+      features: number of features of the network.
+      seed: seed for the weights and the order of the images; the same seed gives the same weights on one kind of
+        machine.
+      log: function that receives progress messages.
 
     Returns:
-      Its features and logits. The record has the accuracy on what was held out, and a hash of the weights.
+      An `Extractor` of the classifier's features and logits. Its record has the accuracy on the held-out images and a
+      hash of the weights.
 
     Raises:
-      InvalidInputError: for labels out of range, or fewer images than one batch.
+      InvalidInputError: if labels are out of range, or there are fewer images than one batch.
     """
     _check(images, labels, num_classes)
     with jax.set_mesh(Mesh(np.array(jax.local_devices()[:1]), ("one",))):
@@ -67,14 +70,14 @@ def train_classifier(
 
 
 def classifier(weights: PyTree, facts: dict[str, Any]) -> Extractor:
-    """A classifier from trained weights.
+    """Returns the extractor of a classifier with trained weights.
 
     Args:
       weights: parameters and batch statistics.
-      facts: at least `num_classes`, `width` and `dim`.
+      facts: entries of the record, at least `num_classes`, `width` and `dim`.
 
     Returns:
-      Its features and logits, and a record of the facts and of a hash of the weights.
+      An `Extractor` of features and logits, whose record has the facts and a hash of the weights.
     """
     apply = _apply(facts["num_classes"], facts["width"], facts["dim"])
     fixed = {"name": "classifier", "version": VERSION, "weights_sha256": _digest(weights), "dtype": "float32"}
@@ -82,17 +85,17 @@ def classifier(weights: PyTree, facts: dict[str, Any]) -> Extractor:
 
 
 def save_classifier(path: pathlib.Path, made: Extractor) -> None:
-    """Keeps a classifier in a file, in one piece."""
+    """Writes a classifier to a file, atomically."""
     names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(made.params)]
     arrays = dict(zip(names, jax.tree.leaves(made.params), strict=True))
     keep(path, {"record": np.array(json.dumps(made.record)), **arrays})
 
 
 def load_classifier(path: pathlib.Path) -> Extractor:
-    """A classifier from its file.
+    """Reads a classifier from a file.
 
     Raises:
-      InvalidInputError: for a damaged file, or one of another version.
+      InvalidInputError: if the file is damaged, or of another version.
     """
     try:
         with np.load(path, allow_pickle=False) as kept:
@@ -103,14 +106,20 @@ def load_classifier(path: pathlib.Path) -> Extractor:
         leaves = [arrays.pop(jax.tree_util.keystr(where)) for where, _ in jax.tree_util.tree_leaves_with_path(shapes)]
         made = classifier(jax.tree.unflatten(jax.tree.structure(shapes), leaves), record)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise InvalidInputError(f"{path} is no classifier that was kept ({error}): remove it") from error
+        raise InvalidInputError(f"{path} is no classifier file ({error}): delete it and train again") from error
+    # `classifier` has recorded the current version and the hash of these weights, so a difference is found here.
     if made.record != record or arrays:
-        raise InvalidInputError(f"{path} is damaged: its weights are not those that its record tells of; remove it")
+        raise InvalidInputError(
+            f"{path} is damaged or of another version: its weights do not match its record; delete it and train again"
+        )
     return made
 
 
 def by_channel(made: Extractor) -> Extractor:
-    """A classifier of grey images on every channel of an image: features and logits one channel after the other."""
+    """Applies a classifier of grey images to every channel of an image.
+
+    The features, and the logits, of the channels are concatenated.
+    """
 
     def apply(weights: PyTree, images: Array) -> dict[str, Array]:
         grey = jnp.moveaxis(images, -1, 1).reshape(-1, *images.shape[1:3], 1)
@@ -149,10 +158,11 @@ def _train(
 
 
 def _apply(num_classes: int, width: int, features: int) -> Callable[[PyTree, Array], dict[str, Array]]:
-    """`(weights, images) -> {'features', 'logits'}` of a trained classifier."""
+    """Returns the function `(weights, images) -> {'features', 'logits'}` of a trained classifier."""
     network = nets.from_linen(nets.Classifier(num_classes, width, features))
 
     def apply(weights: PyTree, images: Array) -> dict[str, Array]:
+        # the default precision differs between kinds of devices, and with it the features
         with jax.default_matmul_precision("highest"):
             (found, logits), _ = network.apply(*weights, from_uint8(images), train=False)
         return {"features": found, "logits": logits}
@@ -163,7 +173,8 @@ def _apply(num_classes: int, width: int, features: int) -> Callable[[PyTree, Arr
 def _check(images: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
     if images.dtype != np.uint8 or len(images) != len(labels) or len(images) < _BATCH:
         raise InvalidInputError(
-            f"{images.dtype} images {images.shape}, {len(labels)} labels: expected uint8, as many, and {_BATCH} or more"
+            f"{images.dtype} images {images.shape}, {len(labels)} labels: expected uint8 images, one label for each, "
+            f"and {_BATCH} or more"
         )
     if labels.min() < 0 or labels.max() >= num_classes:
         raise InvalidInputError(f"labels from {labels.min()} to {labels.max()}: expected 0 to {num_classes - 1}")
@@ -195,6 +206,7 @@ def _accuracy(made: Extractor, images: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _digest(weights: PyTree) -> str:
+    """Returns a hash of the weights: their names, dtypes, shapes and values."""
     digest = hashlib.sha256()
     for path, value in jax.tree_util.tree_leaves_with_path(weights):
         digest.update(f"{jax.tree_util.keystr(path)} {value.dtype} {value.shape}".encode())

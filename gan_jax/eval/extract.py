@@ -1,4 +1,4 @@
-"""The feature pass: images through one or more networks, once, and what the metrics need of the outputs."""
+"""The feature pass: runs images through one or more networks, once, and collects the outputs that the metrics need."""
 
 import functools
 import pathlib
@@ -14,18 +14,19 @@ from gan_jax.host import put, replacing
 from gan_jax.types import InvalidInputError
 
 Apply = Callable[[PyTree, Array], dict[str, Array]]
-Progress = Callable[[int, int], None]  # images done, images in all
+Progress = Callable[[int, int], None]  # images done, total number of images
 
 
 class Extractor(NamedTuple):
     """A network with its weights.
 
     Attributes:
-      apply: `(params, images) -> {'features': [b, d], ...}`, uint8 as `takes` says; perhaps `'logits'` too.
-      params: its weights.
-      record: what they are: a part of the protocol of every number.
-      takes: `images`, `[b, h, w, c]`, which of clips are their frames; `clips`, `[b, t, h, w, c]`; or `pairs`, an
-        output and its target, `[b, 2, ...]`.
+      apply: `(params, images) -> {'features': [b, d], ...}`, possibly with `'logits'`. The images are uint8, in the
+        form that `takes` names.
+      params: weights of the network.
+      record: description of the network and its weights; part of the protocol of every metric value.
+      takes: form of the images. `images`: `[b, h, w, c]`; clips are passed as their frames. `clips`: `[b, t, h, w, c]`.
+        `pairs`: an output and its target, `[b, 2, ...]`.
     """
 
     apply: Apply
@@ -35,18 +36,18 @@ class Extractor(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """Of a network, for a set of images.
+    """Outputs of a network for a set of images.
 
     Attributes:
-      features: `[n, d]`, float32.
-      logits: `[n, classes]`, float32; None where the network has none.
+      features: features, `[n, d]`, float32.
+      logits: logits, `[n, classes]`, float32; None if the network has none.
     """
 
     features: Float[np.ndarray, "n d"]
     logits: Float[np.ndarray, "n c"] | None = None
 
     def first(self, count: int) -> "Outputs":
-        """Of the first images only."""
+        """Returns the outputs of the first `count` images."""
         return Outputs(self.features[:count], None if self.logits is None else self.logits[:count])
 
 
@@ -62,23 +63,26 @@ def extract(
 ) -> dict[str, Outputs]:
     """Runs images through networks.
 
-    Every process of a run calls it with the same images; each device computes its part of every batch.
+    Every process of a run must call it with the same images. Each device computes its part of every batch.
 
     Args:
       extractors: networks by name.
-      images: parts of any lengths, with `count` images or more; what is more is not looked at. Images may be clips.
-      count: how many images.
-      mesh: over which devices.
-      batch_size: images at a time, rounded up to a multiple of the devices. The last batch is padded, and the padding's
-        outputs dropped, so that it changes no value beyond rounding.
-      paired: whether each example is an output and its target, `[2, ...]`; networks of images see the output alone.
-      progress: is told after every batch how far it has come.
+      images: parts of any length, with `count` or more images in total; further images are not used. An image may be a
+        clip.
+      count: number of images to run.
+      mesh: mesh of the devices to run on.
+      batch_size: number of images per batch, rounded up to a multiple of the number of devices. The last batch is
+        padded and the outputs of the padding are dropped, so the batch size changes no value beyond rounding.
+      paired: whether each example is an output and its target, `[2, ...]`; networks that do not take pairs get the
+        output alone.
+      progress: function that is called after every batch with the number of images done and the total.
 
     Returns:
-      The outputs of exactly `count` images, in order, for each network; of clips, those of every frame in turn.
+      The outputs of exactly `count` images, in order, for each network. For a network of images, a clip gives one row
+      per frame.
 
     Raises:
-      InvalidInputError: for fewer images than `count`, or examples that a network does not take.
+      InvalidInputError: if there are fewer images than `count`, or a network does not take examples of this shape.
     """
     if count < 1 or batch_size < 1:
         raise InvalidInputError(f"count={count}, batch_size={batch_size}: expected 1 or more")
@@ -97,19 +101,23 @@ def extract(
         done += valid
         if progress is not None:
             progress(done, count)
+    # Rows of output per image: more than one where a clip was run frame by frame.
     rows = {name: len(found[0].features) // size for name, found in parts.items()}
     return {name: _joined(found).first(count * rows[name]) for name, found in parts.items()}
 
 
 def placed(network: Extractor, mesh: Mesh) -> Extractor:
-    """The network with its weights on every device of a mesh, so that each pass need not put them there."""
+    """Returns the network with its weights on every device of the mesh, so that feature passes do not transfer them."""
     everywhere = NamedSharding(mesh, PartitionSpec())
     return network._replace(params=jax.tree.map(lambda x: put(x, everywhere), network.params))
 
 
 @functools.lru_cache(maxsize=16)
 def _on_each_device(apply: Apply, mesh: Mesh, takes: str, paired: bool) -> Apply:
-    """The network as each device's own program, so that its values are those of one device; outputs go to all."""
+    """Compiles a network to run separately on each device, so that its values are those of one device.
+
+    The outputs are replicated to all devices. The cache saves a compilation on every further feature pass.
+    """
     along = PartitionSpec(mesh.axis_names)
 
     def own(params: PyTree, examples: Array) -> dict[str, Array]:
@@ -126,7 +134,7 @@ def _on_each_device(apply: Apply, mesh: Mesh, takes: str, paired: bool) -> Apply
 
 
 def keep(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes an .npz file in one piece, whoever else writes the same one; its directory is made."""
+    """Writes an .npz file atomically, even if other processes write the same file, and creates its directory."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path, "wb", shared=True) as file:
         np.savez(file, allow_pickle=False, **arrays)
@@ -138,7 +146,7 @@ def _joined(parts: list[Outputs]) -> Outputs:
 
 
 def _batches(images: Iterable[np.ndarray], count: int, size: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Batches of one size, and how many of their images count: all, but of the last."""
+    """Yields batches of one size with the number of their images that count: all, except in the last batch."""
     kept: list[np.ndarray] = []
     waiting, left = 0, count
     for part in images:

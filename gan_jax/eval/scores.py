@@ -1,4 +1,4 @@
-"""The metrics that can be asked for by name, and which network, samples and protocol each name stands for."""
+"""Metrics by name: the network, the number of samples and the protocol that each name stands for."""
 
 import functools
 import re
@@ -16,31 +16,31 @@ from gan_jax.host import from_uint8
 from gan_jax.types import InvalidInputError
 
 _LEAST: Mapping[str, str] = {"": "min"}
-STANDARD = 50_000  # samples of most metrics
-_DIGITS = 10
+STANDARD = 50_000  # default number of samples of most metrics
+_DIGITS = 10  # classes of one channel of Stacked-MNIST
 
 
 class FeatureStatistics:
-    """The reals or the fakes of a comparison: outputs of a network, with moments computed once if at all."""
+    """A network's outputs for the reals or the fakes of a comparison; their moments are computed once, on first use."""
 
     def __init__(self, outputs: Outputs) -> None:
         self.outputs = outputs
 
     @functools.cached_property
     def moments(self) -> metrics.Moments:
-        """Of the features."""
+        """Moments of the features."""
         return metrics.moments(self.outputs.features)
 
 
 class Comparison(NamedTuple):
-    """What a metric is computed of.
+    """The input of a metric.
 
     Attributes:
-      real: features of the reference, or, for a metric of pairs, of the target of each output; None where the metric
-        looks at outputs alone.
+      real: features of the reference, or, for a metric of pairs, of the target of each output; None if the metric uses
+        the outputs alone.
       fake: features of the outputs.
-      seed: of random subsets.
-      facts: attributes of the reference that the metric needs.
+      seed: seed for random subsets.
+      facts: attributes of the reference that the metric needs, by name.
     """
 
     real: FeatureStatistics | None
@@ -53,16 +53,19 @@ SAMPLES, PAIRS = "samples", "pairs"
 
 
 class Metric(NamedTuple):
-    """A metric's definition.
+    """The definition of a metric.
 
     Attributes:
-      network: whose features it is computed of: a name, or a network of one's own; empty for the outputs themselves.
-      compute: `(comparison) -> {suffix: value}`; the suffix is empty for the value itself.
-      suffixes: those that it gives, each with whether the `min` or the `max` is best; empty where neither is.
-      samples: how many, where its name has no count. What functions of examples give is counted by these: all.
-      version: of the definition; it rises when anything changes that could move a number.
-      compares: whether it looks at the reals; without, `real` may be None.
-      takes: `samples`, a set of outputs beside the reference's; or `pairs`, each output beside its target.
+      network: network whose features the metric uses: a name, or an `Extractor` of your own. Empty if the metric uses
+        the outputs themselves.
+      compute: `(comparison) -> {suffix: value}`; the suffix is empty for the metric's main value.
+      suffixes: suffixes of the values, each with `min` or `max`, the direction that is better; empty if neither is.
+      samples: default number of samples, for a name without a number. A function that maps given inputs is evaluated on
+        all of its inputs instead.
+      version: version of the definition; it rises with any change that could alter a value.
+      compares: whether the metric uses the reals; if not, `real` may be None.
+      takes: `samples`, for a set of outputs that is compared with the reference's set; or `pairs`, for outputs that are
+        each compared with their target.
       needs: attributes that the reference must have, such as the centres of a mixture.
     """
 
@@ -77,14 +80,14 @@ class Metric(NamedTuple):
 
 
 class MetricSpec(NamedTuple):
-    """A metric as asked for.
+    """A requested metric.
 
     Attributes:
-      name: as typed.
-      base: the metric's own name.
-      metric: its definition.
-      samples: how many; None where nothing was said.
-      function: of the game that makes the outputs; empty for what is usual for the metric and the game.
+      name: the name as typed.
+      base: name of the metric without the number of samples and the function.
+      metric: definition of the metric.
+      samples: requested number of samples; None if the name has none.
+      function: function of the game that makes the outputs; empty for the default of the metric and the game.
     """
 
     name: str
@@ -95,7 +98,7 @@ class MetricSpec(NamedTuple):
 
     @property
     def network(self) -> str:
-        """The name of the network whose features it is computed of."""
+        """Name of the network whose features the metric uses."""
         return self.metric.network if isinstance(self.metric.network, str) else self.base
 
 
@@ -126,7 +129,10 @@ def _score(found: Comparison) -> dict[str, float]:
 
 
 def _neighbours(found: Comparison) -> dict[str, float]:
-    """With as many reals as fakes, the larger set thinned out evenly, since the values depend on both counts."""
+    """Computes precision, recall, density and coverage with as many reals as fakes.
+
+    The values depend on both counts. The larger set is thinned out evenly.
+    """
     both = _features(found)
     count = min(map(len, both))
     reals, fakes = (x[(len(x) * np.arange(count)) // count] for x in both)
@@ -145,14 +151,14 @@ def _features(found: Comparison) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _distance(found: Comparison) -> dict[str, float]:
-    """The mean over pairs of the distance of their features."""
+    """Computes the mean over pairs of the distance between their features."""
     real, fake = _features(found)
     distances = np.asarray(metrics.feature_distance(jnp.asarray(fake), jnp.asarray(real)))
     return {"": float(np.mean(distances, dtype=np.float64))}
 
 
 def _of_pairs(measure: Callable[[Array, Array], Array], best: str) -> Metric:
-    """The mean over pairs of a measure of an output and its target, in [-1, 1]."""
+    """Returns the metric that averages a measure of an output and its target, both in [-1, 1], over all pairs."""
 
     def apply(params: None, pairs: Array) -> dict[str, Array]:
         del params
@@ -167,23 +173,27 @@ def _of_pairs(measure: Callable[[Array, Array], Array], best: str) -> Metric:
 
 
 def _mixture(found: Comparison) -> dict[str, float]:
-    """Of points: the modes that they reach, and how they spread over them."""
+    """Computes the modes that points reach, and how the points spread over them."""
     coverage = metrics.mixture_coverage(found.fake.outputs.features, found.facts["centers"], found.facts["std"])
     return {f"_{name}": float(value) for name, value in coverage._asdict().items()}
 
 
 def _stacked(found: Comparison) -> dict[str, float]:
-    """Of images whose channels are digits: modes, and KL to the product of the reals' frequencies of digits."""
+    """Computes the modes that Stacked-MNIST images reach, and the KL of their histogram from the reference.
+
+    The reference is the product over the channels of the reals' digit frequencies.
+    """
     assert found.real is not None
     digits = []
     for side in (found.real, found.fake):
         logits = side.outputs.logits
         if logits is None or logits.shape[1] == _DIGITS or logits.shape[1] % _DIGITS:
-            raise InvalidInputError("metric 'stacked' is of Stacked-MNIST, whose channels are digits")
+            raise InvalidInputError("metric 'stacked' is only for Stacked-MNIST, whose image channels are digits")
         digits.append(logits.reshape(len(logits), -1, _DIGITS).argmax(axis=-1))
     frequencies = np.ones(1)
     for channel in digits[0].T:
         frequencies = np.outer(frequencies, np.bincount(channel, minlength=_DIGITS) / len(channel)).ravel()
+    # The digits of the channels, read as a decimal number, are the mode: the same order as in `frequencies`.
     predictions = digits[1] @ _DIGITS ** np.arange(digits[1].shape[1])[::-1]
     coverage = metrics.mode_coverage(predictions, len(frequencies), frequencies)
     return {"_modes": float(coverage.modes), "_kl": coverage.kl}
@@ -217,28 +227,31 @@ METRICS = {
     "clip_distance": Metric("clip", _distance, takes=PAIRS),
     "classifier_distance": Metric("classifier", _distance, takes=PAIRS),
 }
-"""By name. `fcd` and `kcd` are the Fréchet and the kernel classifier distance: of the features of a classifier trained
-on the data set in hand, to be compared within one data set and one classifier only, and never to be called FID. `prdc`
-is precision, recall, density and coverage, of as many reals as fakes: the fewer of both. Kernel distances are over 100
-subsets of 1,000, or of all where there are fewer. `stacked` is of 26,000 samples by default: the modes of Stacked-MNIST
-that they reach, and KL(samples || data), its "reverse KL". `mixture` is of 2,500 points. `l1`, `psnr`, `ssim` and the
-distances of features are of pairs: each output beside its target, the mean over all of them."""
+"""The metrics by name.
+
+`fcd` and `kcd` are the Frechet and the kernel classifier distance. They use the features of a classifier trained on the
+data set in hand. Compare their values only within one data set and one classifier, and never call them FID. `prdc` is
+precision, recall, density and coverage, with as many reals as fakes: the smaller of the two counts. Kernel distances
+use 100 subsets of 1,000 samples, or of all samples if there are fewer. `stacked` uses 26,000 samples by default. It
+gives the modes of Stacked-MNIST that they reach, and KL(samples || data), called "reverse KL" in papers. `mixture` uses
+2,500 points. `l1`, `psnr`, `ssim` and the feature distances are metrics of pairs: the mean over all pairs of an output
+and its target.
+"""
 
 
 def metric_specs(names: Sequence[str], own: Mapping[str, Metric] = MappingProxyType({})) -> list[MetricSpec]:
-    """Metrics by name, such as `fid` (of 50,000 samples), `fid5k`, `fcd2k`, `psnr`, `reconstruct:fid`.
+    """Parses metric names such as `fid` (of 50,000 samples), `fid5k`, `fcd2k`, `psnr` or `reconstruct:fid`.
 
     Args:
-      names: of `METRICS` or `own`, each with the number of samples in thousands behind it where that is not its usual
-        one, and with the function of the game that makes the outputs before it, and a colon, where that is not the
-        usual one.
-      own: more metrics, by name.
+      names: names from `METRICS` or `own`. A name may be followed by a number of samples in thousands that replaces the
+        default, and preceded by a function of the game and a colon, which chooses the function that makes the outputs.
+      own: additional metrics by name.
 
     Returns:
-      What was asked for.
+      The requested metrics, one per name.
 
     Raises:
-      InvalidInputError: for a name that there is not.
+      InvalidInputError: if a name is unknown.
     """
     return [_request(name, {**METRICS, **own}) for name in names]
 
@@ -250,7 +263,7 @@ def _request(name: str, known: Mapping[str, Metric]) -> MetricSpec:
         if match:
             return MetricSpec(name, base, metric, int(match[1]) * 1000 if match[1] else None, function)
     raise InvalidInputError(
-        f"metric {name!r}: expected one of {', '.join(known)}; with the number of samples in thousands behind it where "
-        f"that is not the usual one (mostly {STANDARD:,}), such as fid5k; or with the game's function before it, such "
-        "as reconstruct:fid"
+        f"metric {name!r}: expected one of {', '.join(known)}; optionally followed by the number of samples in "
+        f"thousands (default: mostly {STANDARD:,} samples), such as fid5k; optionally preceded by a function of the "
+        "game, such as reconstruct:fid"
     )

@@ -1,7 +1,7 @@
-"""Published networks that metrics are defined with, and their files, read without running anything in them.
+"""Pretrained feature networks that published metrics are defined with, and readers of their weight files.
 
-Weights are never downloaded: they come from the directory that `FeatureNetwork.load` is given, or from
-`$GAN_JAX_WEIGHTS`.
+Weight files are read without executing any code in them. Nothing is downloaded: the files come from the directory
+passed to `FeatureNetwork.load`, or from `$GAN_JAX_WEIGHTS`.
 """
 
 from gan_jax.feature_networks.clip import clip

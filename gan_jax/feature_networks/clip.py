@@ -1,4 +1,4 @@
-"""CLIP's image tower, whose features CMMD compares."""
+"""The image encoder of CLIP, the feature network of CMMD."""
 
 from collections.abc import Mapping
 
@@ -21,10 +21,10 @@ _SHA256 = "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02"
 
 
 def clip() -> FeatureNetwork:
-    """The image tower of CLIP ViT-L/14 at 336 pixels, as CMMD uses it: projected, and divided by its norm.
+    """Returns the image encoder of CLIP ViT-L/14 at 336 pixels, as CMMD uses it: projected and normalised to length 1.
 
-    The largest central square of an image is resized to 336x336 by Pillow's bicubic filter for 8-bit images, and
-    standardised by CLIP's mean and standard deviation.
+    Preprocessing: the largest central square of an image is resized to 336x336 with Pillow's bicubic filter for 8-bit
+    images, and standardised with CLIP's mean and standard deviation.
 
     Returns:
       The network; `apply` gives `'features'`, `[b, 768]`, of norm 1.
@@ -32,8 +32,8 @@ def clip() -> FeatureNetwork:
     References:
       Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", arXiv:2103.00020, 2021;
       Jayasumana et al., "Rethinking FID: Towards a Better Evaluation Metric for Image Generation", arXiv:2401.09603,
-      2024. That is what the latter's code does with image files; arrays that are given to its network directly are
-      resized by the same filter without rounding.
+      2024. CMMD's code preprocesses image files as above; arrays passed directly to its network are resized with the
+      same filter without rounding.
     """
     blocks = _block_shapes("visual.transformer.resblocks.", _WIDTH, _LAYERS)
     tower = {
@@ -102,7 +102,7 @@ def _block_shapes(prefix: str, width: int, layers: int) -> dict[str, tuple[int, 
 
 
 def _text_tower() -> list[str]:
-    """The names of the rest of the file: the text tower, and three numbers about the network."""
+    """Returns the names of the unused tensors: those of the text encoder, and three constants of the network."""
     names = ["positional_embedding", "text_projection", "logit_scale", "token_embedding.weight"]
     names += ["ln_final.weight", "ln_final.bias", "input_resolution", "context_length", "vocab_size"]
     return [*names, *_block_shapes("transformer.resblocks.", 768, 12)]

@@ -1,4 +1,4 @@
-"""DINOv2, whose features FD-DINOv2 compares."""
+"""DINOv2, the feature network of FD-DINOv2."""
 
 from collections.abc import Mapping
 
@@ -14,13 +14,13 @@ from gan_jax.types import InvalidInputError
 
 _SIZE, _PATCH, _EPSILON = 224, 14, 1e-6
 _GRID = _SIZE // _PATCH
-_FILE_GRID = 518 // _PATCH  # of the positions in the files
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
+_FILE_GRID = 518 // _PATCH  # patches per side that the position embeddings in the files are for
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 _NAMES = {
     "norm1": "norm1", "qkv": "attn.qkv", "proj": "attn.proj", "norm2": "norm2", "fc1": "mlp.fc1", "fc2": "mlp.fc2",
 }  # fmt: skip
-# Width, blocks, and heads; the file's size and sha256. Meta publishes no hashes: these are those of the files that its
-# server has delivered since 2023, as many projects that use them have written down.
+# Width, number of blocks, number of heads, size of the file, sha256. Meta publishes no hashes: these are the hashes of
+# the files that its server has delivered since 2023, as recorded by many projects that use them.
 _VARIANTS = {
     "vitb14": (768, 12, 12, 346_378_731, "0b8b82f85de91b424aded121c7e1dcc2b7bc6d0adeea651bf73a13307fad8c73"),
     "vitl14": (1024, 24, 16, 1_217_586_395, "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428"),
@@ -28,24 +28,24 @@ _VARIANTS = {
 
 
 def dinov2(variant: str = "vitl14") -> FeatureNetwork:
-    """DINOv2 without registers, as FD-DINOv2 uses it: the class token after the last layer norm.
+    """Returns DINOv2 without registers, as FD-DINOv2 uses it: the class token after the final layer norm.
 
-    Images are resized to 224x224 by Pillow's bicubic filter for 8-bit images (a rectangle is squeezed into a square),
-    and standardised by ImageNet's mean and standard deviation.
+    Preprocessing: images are resized to 224x224 with Pillow's bicubic filter for 8-bit images (a rectangle is squeezed
+    into a square), and standardised with ImageNet's mean and standard deviation.
 
     Args:
-      variant: `vitl14`, that of the published numbers, or `vitb14`.
+      variant: size of the network: `vitl14`, used for the published numbers, or `vitb14`.
 
     Returns:
       The network; `apply` gives `'features'`, `[b, 1024]` or `[b, 768]`.
 
     Raises:
-      InvalidInputError: for another variant.
+      InvalidInputError: if the variant is unknown.
 
     References:
       Oquab et al., "DINOv2: Learning Robust Visual Features without Supervision", arXiv:2304.07193, 2023; Stein et al.,
       "Exposing flaws of generative model evaluation metrics and their unfair treatment of diffusion models",
-      arXiv:2306.04675, 2023, whose code resizes so unless told otherwise.
+      arXiv:2306.04675, 2023, whose code resizes this way by default.
     """
     if variant not in _VARIANTS:
         raise InvalidInputError(f"variant={variant!r}: expected one of {sorted(_VARIANTS)}")
@@ -77,7 +77,7 @@ def dinov2(variant: str = "vitl14") -> FeatureNetwork:
 
 
 def _prepare(weights: Mapping[str, np.ndarray], layers: int) -> PyTree:
-    """The scales of the branches (`ls1`, `ls2`) go into the matrices before them."""
+    """Converts the weights; each branch's layer scale (`ls1`, `ls2`) is folded into the dense layer before it."""
     blocks = vit.stack_blocks(weights, _NAMES, "blocks.", layers)
     for scale, layer in (("ls1", "proj"), ("ls2", "fc2")):
         gamma = np.stack([weights[f"blocks.{i}.{scale}.gamma"] for i in range(layers)])
@@ -95,10 +95,10 @@ def _prepare(weights: Mapping[str, np.ndarray], layers: int) -> PyTree:
 
 
 def _positions(embedding: np.ndarray) -> np.ndarray:
-    """Position embeddings of the file's 37x37 patches, interpolated to the 16x16 of an image of 224 pixels.
+    """Interpolates the position embeddings from the file's 37x37 patches to the 16x16 patches of a 224-pixel image.
 
-    As in the authors' code, which calls PyTorch's bicubic interpolation (a = -3/4, no antialiasing, the border
-    repeated) with the scale (16 + 0.1) / 37 in place of 16 / 37, so that the last rows and columns are seen less.
+    This reproduces the authors' code, which calls PyTorch's bicubic interpolation (a = -3/4, no antialiasing, the
+    border repeated) with the scale (16 + 0.1) / 37 in place of 16 / 37, so the last rows and columns contribute less.
     """
     class_token, patches = embedding[:1], embedding[1:].reshape(_FILE_GRID, _FILE_GRID, -1)
     source = (np.arange(_GRID) + 0.5) * (_FILE_GRID / (_GRID + 0.1)) - 0.5

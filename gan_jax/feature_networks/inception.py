@@ -1,7 +1,7 @@
-"""Inception-2015, the network of FID, KID and the Inception score: the one that TensorFlow published in December 2015.
+"""Inception-2015, the feature network of FID, KID and the Inception score, published by TensorFlow in December 2015.
 
-It is not the Inception v3 of torchvision or Keras: it has 1008 outputs, its average pools leave the padding out of the
-mean, and the last of its blocks takes the maximum where the others average.
+It is not the Inception v3 of torchvision or Keras: it has 1008 outputs, its average pools exclude the padding from the
+mean, and its last block uses max pooling where the other blocks use average pooling.
 """
 
 from collections.abc import Mapping
@@ -17,10 +17,10 @@ from gan_jax.feature_networks.weights import WeightsFile
 from gan_jax.types import InvalidInputError
 
 _SIZE, _DIM, _CLASSES, _EPSILON = 299, 2048, 1008, 1e-3
-_HIGHEST = lax.Precision.HIGHEST
+_HIGHEST = lax.Precision.HIGHEST  # accelerators may otherwise round float32 factors, which would change the metrics
 _SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 
-Layer = tuple[int, int, int, int]  # channels in and out, height and width of the kernel
+Layer = tuple[int, int, int, int]  # input channels, output channels, kernel height, kernel width
 
 
 def _block(name: str, branches: Mapping[str, Layer]) -> dict[str, Layer]:
@@ -76,24 +76,24 @@ _LAYERS: dict[str, Layer] = {
 
 
 def inception(resizer: str = "tf1_bilinear") -> FeatureNetwork:
-    """Inception-2015, up to the mean over pixels of its last block, and its logits.
+    """Returns Inception-2015 with its pooled features (the mean over pixels of the last block) and its logits.
 
     Args:
-      resizer: to 299x299 pixels: `tf1_bilinear`, that of FID, KID and the Inception score as first published; or
-        `bicubic`, that of clean-fid, with the result clipped to 0..255.
+      resizer: how images are resized to 299x299 pixels: `tf1_bilinear`, as FID, KID and the Inception score were first
+        published; or `bicubic`, as in clean-fid, with the result clipped to 0..255.
 
     Returns:
-      The network. `apply` gives `'features'`, `[b, 2048]`; `'logits'`, `[b, 1008]`, without the last layer's bias,
-      which the Inception score is taken from; and `'biased_logits'`, with it.
+      The network. `apply` gives `'features'`, `[b, 2048]`; `'logits'`, `[b, 1008]`, without the bias of the last
+      layer, from which the Inception score is computed; and `'biased_logits'`, with that bias.
 
     Raises:
-      InvalidInputError: for another resizer.
+      InvalidInputError: if the resizer is unknown.
 
     References:
       Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", arXiv:1512.00567, 2015; Salimans et
       al., "Improved Techniques for Training GANs", arXiv:1606.03498, 2016; Heusel et al., arXiv:1706.08500, 2017;
-      Parmar et al., arXiv:2104.11222, 2022 (clean-fid). torch-fidelity calls the two logits `logits_unbiased` and
-      `logits`.
+      Parmar et al., arXiv:2104.11222, 2022 (clean-fid). torch-fidelity calls `logits` and `biased_logits`
+      `logits_unbiased` and `logits`.
     """
     if resizer not in ("tf1_bilinear", "bicubic"):
         raise InvalidInputError(f"resizer={resizer!r}: expected 'tf1_bilinear' or 'bicubic'")
@@ -126,10 +126,10 @@ def inception(resizer: str = "tf1_bilinear") -> FeatureNetwork:
 
 
 def _prepare(weights: Mapping[str, np.ndarray]) -> PyTree:
-    """Batch normalisation with fixed statistics is a factor and a shift: they go into kernel and bias."""
+    """Converts the weights; batch norm with fixed statistics is affine, so it is folded into kernel and bias."""
     params: dict[str, np.ndarray] = {"fc.kernel": weights["fc.weight"].T, "fc.bias": weights["fc.bias"]}
     for name in _LAYERS:
-        scale, shift, mean, variance = (
+        scale, shift, mean, variance = (  # in float64, so that folding rounds to float32 only once
             weights[f"{name}.bn.{part}"].astype(np.float64)
             for part in ("weight", "bias", "running_mean", "running_var")
         )
@@ -143,7 +143,7 @@ def _prepare(weights: Mapping[str, np.ndarray]) -> PyTree:
 
 
 def _mixed(params: PyTree, x: Float[Array, "b 299 299 3"]) -> Float[Array, "b 8 8 2048"]:
-    """The convolutional part."""
+    """Computes the convolutional part of the network."""
     x = _conv(params, "Conv2d_1a_3x3", x, stride=2, padding="VALID")
     x = _conv(params, "Conv2d_2a_3x3", x, padding="VALID")
     x = _max_pool(_conv(params, "Conv2d_2b_3x3", x))
@@ -186,14 +186,14 @@ def _chain(params: PyTree, block: str, x: Array, *names: str) -> Array:
 
 
 def _joined(params: PyTree, name: str, x: Array, *branches: Array, maximum: bool = False) -> Array:
-    """A block that keeps the size: a 1x1 convolution, the branches given, and a pool of 3x3 pixels."""
+    """Completes a block that keeps the image size: adds a 1x1 branch and a 3x3 pooling branch to the given branches."""
     pooled = _max_pool(x, 1, "SAME") if maximum else _mean_pool(x)
     ends = _conv(params, f"{name}.branch1x1", x), _conv(params, f"{name}.branch_pool", pooled)
     return jnp.concatenate([ends[0], *branches, ends[1]], axis=-1)
 
 
 def _reduced(params: PyTree, x: Array, *branches: tuple[str, Array]) -> Array:
-    """A block that halves the size: convolutions with stride 2, and the maximum of 3x3 pixels."""
+    """Computes a block that halves the image size: stride-2 convolutions of the given branches, and 3x3 max pooling."""
     halved = [_conv(params, name, inputs, stride=2, padding="VALID") for name, inputs in branches]
     return jnp.concatenate([*halved, _max_pool(x)], axis=-1)
 
@@ -203,7 +203,7 @@ def _max_pool(x: Array, stride: int = 2, padding: str = "VALID") -> Array:
 
 
 def _mean_pool(x: Array) -> Array:
-    """The mean over the pixels among 3x3 that are there."""
+    """Averages 3x3 neighbourhoods over the pixels inside the image; padding does not count."""
     window = ((1, 3, 3, 1), (1, 1, 1, 1), "SAME")
     count = lax.reduce_window(jnp.ones((1, *x.shape[1:3], 1)), 0.0, lax.add, *window)
     return lax.reduce_window(x, 0.0, lax.add, *window) / count

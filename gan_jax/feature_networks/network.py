@@ -1,4 +1,4 @@
-"""What a feature network is to the evaluation: images in, features out, and a record of what they are."""
+"""The interface of feature networks: images in, features out, and a record that identifies the features."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -14,19 +14,20 @@ from gan_jax.types import InvalidInputError
 
 
 class FeatureNetwork(NamedTuple):
-    """A frozen network that published metrics are defined with.
+    """A frozen pretrained network, with its preprocessing, that published metrics are defined with.
 
     Attributes:
-      name: that its numbers are reported under.
-      version: of the definition here; it rises when anything changes that could move a number.
-      file: the weights, as they are published.
-      size: height and width, in pixels, that images are resized to.
-      resize: how: the name of a function in `gan_jax.feature_networks.resize`, and what goes before it.
+      name: name of the network in reported results.
+      version: version of this definition; it rises with every change that could alter a metric's value.
+      file: the published file of weights.
+      size: height and width, in pixels, to which images are resized.
+      resize: the resizing method: the name of a function in `gan_jax.feature_networks.resize`, after the name of any
+        preceding crop.
       dim: number of features.
-      prepare: arrays by name, as in the file, to the parameters that `apply` takes.
+      prepare: converts the arrays of the file, by name, to the parameters that `apply` takes.
       apply: `(params, images) -> {'features': [b, dim], ...}`, float32, for images uint8 `[b, h, w, c]` with one (grey)
-        or three channels, of any size. It is a pure function: compile it with `jax.jit`. No example depends on another,
-        so a batch that is sharded over devices is not exchanged between them.
+        or three channels, of any size. It is a pure function: compile it with `jax.jit`. Examples are independent of
+        each other, so a batch that is sharded over devices needs no communication.
 
     Example:
       >>> from gan_jax import eval
@@ -48,20 +49,20 @@ class FeatureNetwork(NamedTuple):
         """Reads and verifies the weights.
 
         Args:
-          directory: that holds the file; None for `$GAN_JAX_WEIGHTS`.
+          directory: directory that holds the file; None for `$GAN_JAX_WEIGHTS`.
 
         Returns:
-          The parameters, on the default device, and the record that belongs to every number computed with them: `name`,
+          The parameters, on the default device, and the record to store with every value computed with them: `name`,
           `version`, `weights` (the file's name), `weights_sha256`, `size`, `resize`, `dim`, `dtype` and `precision`.
 
         Raises:
-          InvalidInputError: if the file is missing, or is not the one expected; it says where to get that.
+          InvalidInputError: if the file is missing or is not the expected one; the message says where to get it.
         """
         arrays, digest = self.file.load(directory)
         return jax.tree.map(jnp.asarray, self.prepare(arrays)), self.record(digest)
 
     def record(self, weights_sha256: str) -> dict[str, Any]:
-        """The record of `load`, for weights that came another way."""
+        """Returns the record of `load`, for weights that were obtained in another way."""
         return {
             "name": self.name,
             "version": self.version,
@@ -76,11 +77,11 @@ class FeatureNetwork(NamedTuple):
 
 
 def three_channels(images: UInt8[Array, "b h w c"]) -> UInt8[Array, "b h w 3"]:
-    """Images as the networks take them: grey ones with their channel three times.
+    """Checks images for a feature network, and repeats the channel of grey ones three times.
 
     Raises:
-      InvalidInputError: for images that are not uint8 `[b, h, w, 1 or 3]`: quantisation is a part of every protocol, so
-        it is not done in silence.
+      InvalidInputError: if the images are not uint8 `[b, h, w, 1 or 3]`. Floats are not converted silently, because
+        quantisation is part of every evaluation protocol.
     """
     if images.ndim != 4 or images.shape[-1] not in (1, 3) or images.dtype != jnp.uint8:
         raise InvalidInputError(
@@ -93,5 +94,5 @@ def three_channels(images: UInt8[Array, "b h w c"]) -> UInt8[Array, "b h w 3"]:
 def standardized(
     images: UInt8[Array, "b h w 3"], mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Float[Array, "b h w 3"]:
-    """(images / 255 - mean) / std, for each channel."""
+    """Computes (images / 255 - mean) / std for each channel."""
     return (images.astype(jnp.float32) / 255.0 - jnp.array(mean)) / jnp.array(std)

@@ -1,11 +1,11 @@
-"""The pickles inside PyTorch's weight files, read without running them.
+"""A safe reader of the pickles inside PyTorch's weight files: it executes none of their code.
 
-A pickle is a program, and Python's `pickle.load` calls whatever it names. Here it is interpreted over inert values: a
-global is two strings, nothing is imported, and the few calls that a file of tensors needs (`_CALLS`) become tuples that
-say which tensor lies where. Whatever else a pickle asks for is refused by its name.
+A pickle is a program, and Python's `pickle.load` imports and calls whatever it names. Here the program is interpreted
+over inert values: a global is a pair of strings, nothing is imported, and the few calls that a file of tensors needs
+(`_CALLS`) become tuples that describe where each tensor lies. Anything else is refused, with an error that names it.
 
-Of the opcodes there are those that PyTorch writes, which are of protocol 2. They are described in the standard
-library's `pickletools`.
+Only the opcodes that PyTorch writes are supported; they belong to pickle protocol 2. The standard library's
+`pickletools` describes them.
 """
 
 import struct
@@ -27,22 +27,22 @@ _DTYPES = {
     "LongStorage": "<i8",
     "ShortStorage": "<i2",
 }
-_LONGEST = 2**26  # bytes of a string or name; a whole state dict's pickle has less than 2**20
+_LONGEST = 2**26  # bytes of a string; the pickle of a whole state dict has less than 2**20
 
 
 class RefusedError(InvalidInputError):
-    """What a pickle asks for that no file of tensors needs, or that makes no sense."""
+    """An error for a weight file that is damaged, or whose pickle asks for something that no file of tensors needs."""
 
 
 class Global(NamedTuple):
-    """The name of something that Python's unpickler would import."""
+    """The name of an object that Python's unpickler would import."""
 
     module: str
     name: str
 
 
 class Storage(NamedTuple):
-    """A run of numbers in the file: their type, the name it goes by, and how many they are."""
+    """A contiguous block of numbers in the file: their dtype, the block's key, and the number of elements."""
 
     dtype: np.dtype
     key: str
@@ -50,7 +50,7 @@ class Storage(NamedTuple):
 
 
 class Tensor(NamedTuple):
-    """A view of a storage: where it begins, its shape, and its strides, all in numbers, not bytes."""
+    """A view of a storage: its offset, shape and strides, all in elements, not bytes."""
 
     storage: Storage
     offset: int
@@ -59,32 +59,32 @@ class Tensor(NamedTuple):
 
 
 class Record:
-    """What stands for an object of a TorchScript class: its attributes, and no methods."""
+    """A stand-in for an object of a TorchScript class: its attributes, without methods."""
 
     def __init__(self) -> None:
         self.attributes: dict[str, Any] = {}
 
 
 class Ordered(dict[str, Any]):
-    """What stands for an `OrderedDict`: the state that it is given beside its items (`_metadata`) is left out."""
+    """A stand-in for an `OrderedDict`: the items, without the extra state (`_metadata`) that PyTorch attaches."""
 
 
 class _Mark:
-    """Where a tuple, list or dict begins on the stack."""
+    """The marker on the stack where a tuple, list or dict begins."""
 
 
 def read(file: BinaryIO) -> Any:
-    """Reads one pickle, up to its end.
+    """Reads one pickle.
 
     Args:
-      file: at the beginning of the pickle; afterwards behind it.
+      file: the file, positioned at the beginning of the pickle; afterwards it is positioned just behind the pickle.
 
     Returns:
-      None, bools, numbers, strings, tuples, lists, dicts, and the types of this module.
+      The pickled value, made of None, bools, numbers, strings, tuples, lists, dicts, and the types of this module.
 
     Raises:
-      RefusedError: for opcodes and names that are not among those allowed, for calls with other arguments than PyTorch
-        gives them, and for a pickle that ends early.
+      RefusedError: if the pickle has an opcode or a name that is not allowed, calls something with other arguments than
+        PyTorch does, or ends early.
     """
     stack: list[Any] = []
     memo: dict[int, Any] = {}
@@ -105,11 +105,11 @@ def read(file: BinaryIO) -> Any:
             layout, store = _MEMO[opcode]
             (index,) = struct.unpack(layout, _exactly(file, struct.calcsize(layout)))
             if store:
-                memo[index] = stack[-1] if stack else _pop(stack)
+                memo[index] = stack[-1] if stack else _pop(stack)  # _pop of an empty stack raises RefusedError
             elif index in memo:
                 stack.append(memo[index])
             else:
-                raise RefusedError("it uses a value before giving it")
+                raise RefusedError("it uses a memo entry before storing it")
         elif opcode in _OPERATIONS:
             _OPERATIONS[opcode](stack, file)
         else:
@@ -144,7 +144,7 @@ def _pop(stack: list[Any], kind: type | tuple[type, ...] = object) -> Any:
         raise RefusedError("it takes a value from an empty stack")
     value = stack.pop()
     if isinstance(value, _Mark) or not isinstance(value, kind):
-        raise RefusedError(f"it has a value of type {type(value).__name__} where PyTorch writes another")
+        raise RefusedError(f"it has a value of type {type(value).__name__} where PyTorch writes another type")
     return value
 
 
@@ -171,14 +171,14 @@ def _update(stack: list[Any], values: list[Any]) -> None:
     target = _pop(stack, dict)
     keys = values[::2]
     if len(values) % 2 or not all(isinstance(key, str) for key in keys):
-        raise RefusedError("it has a dict with keys that are no strings")
+        raise RefusedError("it has a dict with keys that are not strings")
     target.update(zip(keys, values[1::2], strict=True))
     stack.append(target)
 
 
 def _protocol(stack: list[Any], file: BinaryIO) -> None:
     if _exactly(file, 1) != b"\x02":
-        raise RefusedError("it is not of protocol 2, which PyTorch's files have")
+        raise RefusedError("its pickle protocol is not 2, which PyTorch's files have")
 
 
 def _long(stack: list[Any], file: BinaryIO) -> None:
@@ -195,7 +195,7 @@ def _global(stack: list[Any], file: BinaryIO) -> None:
 
 def _storage(stack: list[Any], file: BinaryIO) -> None:
     parts = _pop(stack, tuple)
-    view = parts[5] if len(parts) == 6 else None  # in files without a zip: where it lies in another storage
+    view = parts[5] if len(parts) == 6 else None  # old format only: a view of another storage
     if len(parts) not in (5, 6) or parts[0] != "storage" or view is not None:
         raise RefusedError("it refers to something other than a storage")
     _, kind, key, _, size = parts[:5]
@@ -249,7 +249,7 @@ def _rebuild_old_tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> 
 
 
 def _ordered(pairs: Any = ()) -> Ordered:
-    """Python 3 gives the items afterwards, Python 2 at once, as a list of lists."""
+    """Makes an `Ordered`. Python 3 pickles add the items later; Python 2 pickles pass them here, as a list of lists."""
     lists = isinstance(pairs, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in pairs)
     if pairs != () and not (lists and all(isinstance(pair[0], str) for pair in pairs)):
         raise RefusedError("it makes an OrderedDict of something other than pairs with a string")
@@ -258,13 +258,13 @@ def _ordered(pairs: Any = ()) -> Ordered:
 
 def _rebuild_parameter(data: Any, requires_grad: Any, hooks: Any) -> Tensor:
     if not isinstance(data, Tensor):
-        raise RefusedError("it has a parameter that is no tensor")
+        raise RefusedError("it has a parameter that is not a tensor")
     return data
 
 
 def _list(values: Any) -> list[Any]:
     if not isinstance(values, list):
-        raise RefusedError("it has a list of TorchScript that is none")
+        raise RefusedError("it has a TorchScript list that is not a list")
     return values
 
 

@@ -1,7 +1,7 @@
-"""Resizing as the published metrics do it: FID moves with the resampler, so each is the original's to the last rule.
+"""Image resizing that reproduces the published metrics' code exactly, since FID depends on the resampling method.
 
-All are linear in the pixels and separable, so they are two products with matrices that are computed in NumPy when the
-function is traced.
+All methods are linear in the pixels and separable. Each is therefore two matrix products; NumPy computes the matrices
+when the function is traced.
 """
 
 import jax.numpy as jnp
@@ -11,19 +11,20 @@ from jaxtyping import Array, Float, Real, UInt8
 
 from gan_jax.types import InvalidInputError
 
-_BITS = 22  # of the fractions that Pillow takes for the weights of 8-bit images
-_LOW = 11  # of these, the bits of the lower half
+_BITS = 22  # fractional bits of the fixed-point weights that Pillow uses for 8-bit images
+_LOW = 11  # how many of these bits are in the lower half
 _HIGHEST = lax.Precision.HIGHEST
 
 
 def tf1_bilinear(images: Real[Array, "b h w c"], size: int) -> Float[Array, "b size size c"]:
-    """Bilinear interpolation as TensorFlow 1 had it by default, and so as FID's original code resizes.
+    """Resizes images with TensorFlow 1's default bilinear interpolation, as FID's original code does.
 
-    Pixel i of the result lies at i (old size / size) of the image, without the half pixel that centres it and without
-    antialiasing: `tf.image.resize_bilinear(align_corners=False)`. Positions are computed in float32, as there.
+    Pixel i of the result is sampled at position i (old size / size) of the image, without the half-pixel offset that
+    would centre it and without antialiasing: `tf.image.resize_bilinear(align_corners=False)`. Positions are computed in
+    float32, as in TensorFlow.
 
     Args:
-      images: in 0..255, uint8 or float.
+      images: images in 0..255, uint8 or float.
       size: height and width of the result.
 
     Returns:
@@ -33,7 +34,8 @@ def tf1_bilinear(images: Real[Array, "b h w c"], size: int) -> Float[Array, "b s
       InvalidInputError: for images or a size without pixels.
 
     References:
-      Heusel et al., "GANs Trained by a Two Time-Scale Update Rule", arXiv:1706.08500, 2017, whose network resizes so;
+      Heusel et al., "GANs Trained by a Two Time-Scale Update Rule", arXiv:1706.08500, 2017, whose network resizes its
+      input this way;
       Parmar et al., "On Aliased Resizing and Surprising Subtleties in GAN Evaluation", arXiv:2104.11222, 2022.
 
     Example:
@@ -45,17 +47,17 @@ def tf1_bilinear(images: Real[Array, "b h w c"], size: int) -> Float[Array, "b s
 
 
 def bicubic(images: Real[Array, "b h w c"], size: int) -> Float[Array, "b size size c"]:
-    """Bicubic interpolation with antialiasing, as Pillow does it for float images: clean-fid's resizer.
+    """Resizes images with antialiased bicubic interpolation, as Pillow does for float images: clean-fid's resizer.
 
-    The cubic kernel has a = -1/2; where the image shrinks it is as much wider. Over the border it is cut off, and the
-    weights are divided by their sum.
+    The cubic kernel has a = -1/2. For a reduction it is widened by the reduction factor. At the border it is cut off,
+    and the remaining weights are divided by their sum.
 
     Args:
-      images: in 0..255, uint8 or float.
+      images: images in 0..255, uint8 or float.
       size: height and width of the result.
 
     Returns:
-      `[b, size, size, c]`, float32, neither rounded nor clipped: it can leave the range of the images.
+      `[b, size, size, c]`, float32, neither rounded nor clipped: values can lie outside the range of the images.
 
     Raises:
       InvalidInputError: for images or a size without pixels.
@@ -72,25 +74,25 @@ def bicubic(images: Real[Array, "b h w c"], size: int) -> Float[Array, "b size s
 
 
 def bicubic_uint8(images: UInt8[Array, "b h w c"], size: int) -> UInt8[Array, "b size size c"]:
-    """`bicubic` as Pillow does it for 8-bit images, bit for bit: rounded and clipped after each of its two passes.
+    """Resizes uint8 images bit for bit as Pillow's bicubic filter does, rounding and clipping after each of two passes.
 
     Pillow resizes along the rows, then along the columns, in integers, with weights that are multiples of 2^-22. Here
-    each weight is split into two halves of 11 bits, so that products in float32 are exact (for up to 8-fold reduction;
-    beyond that a pixel could differ by 1). Pillow 13 begins with the columns where the height shrinks more than the
-    width; this doesn't, as the protocols that need it are older.
+    each weight is split into two halves of 11 bits, so that sums of float32 products are exact (for reductions of up to
+    8-fold; beyond that a pixel could differ by 1). Pillow 13 resizes along the columns first if the height shrinks more
+    than the width; this function does not, because the protocols that use it are older.
 
     Args:
-      images: uint8.
+      images: images, uint8.
       size: height and width of the result.
 
     Returns:
       `[b, size, size, c]`, uint8.
 
     Raises:
-      InvalidInputError: for other types, and for images or a size without pixels.
+      InvalidInputError: for images of another dtype, and for images or a size without pixels.
 
     References:
-      Pillow's `Image.resize(..., Image.Resampling.BICUBIC)`, which torchvision's `Resize` calls for such images.
+      Pillow's `Image.resize(..., Image.Resampling.BICUBIC)`, which torchvision's `Resize` calls for 8-bit images.
 
     Example:
       >>> print(bicubic_uint8(jnp.array([[0, 255]], jnp.uint8).reshape(1, 1, 2, 1), 4)[0, 0, :, 0])
@@ -98,7 +100,7 @@ def bicubic_uint8(images: UInt8[Array, "b h w c"], size: int) -> UInt8[Array, "b
     """
     _check(images, size)
     if images.dtype != jnp.uint8:
-        raise InvalidInputError(f"images are of {images.dtype}: expected uint8, or `bicubic`")
+        raise InvalidInputError(f"images are of {images.dtype}: expected uint8; for floats use `bicubic`")
     columns, rows = (_cubic_weights(length, size) for length in images.shape[1:3])
     return _pass("ph,bhwc->bpwc", columns, _pass("pw,bhwc->bhpc", rows, images))
 
@@ -115,12 +117,13 @@ def _resized(images: Array, columns: np.ndarray, rows: np.ndarray) -> Array:
 
 
 def _pass(products: str, weights: np.ndarray, images: Array) -> Array:
-    """One of Pillow's two passes over 8-bit images."""
+    """Performs one of Pillow's two passes over 8-bit images."""
     fixed = np.where(weights < 0, np.ceil(weights * 2.0**_BITS - 0.5), np.floor(weights * 2.0**_BITS + 0.5))
     high = np.floor(fixed / 2**_LOW)
     halves = [jnp.asarray(half, jnp.float32) for half in (high, fixed - high * 2**_LOW)]
     values = images.astype(jnp.float32)
     upper, lower = (jnp.einsum(products, h, values, precision=_HIGHEST).astype(jnp.int32) for h in halves)
+    # int32 is wide enough: in units of 2^-22, the sum of 255 times each weight stays below 2^31.
     rounded = (upper * 2**_LOW + lower + 2 ** (_BITS - 1)) >> _BITS
     return jnp.clip(rounded, 0, 255).astype(jnp.uint8)
 
@@ -144,7 +147,7 @@ def _cubic_weights(old: int, new: int) -> np.ndarray:
 
 
 def cubic(x: np.ndarray, a: float) -> np.ndarray:
-    """The cubic convolution kernel: 1 at 0, 0 at all other integers and from 2 on; `a` is its slope at 1."""
+    """Evaluates the cubic convolution kernel: 1 at 0, 0 at all other integers and beyond 2; `a` is its slope at 1."""
     x = np.abs(x)
     near = ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0
     far = (((x - 5.0) * x + 8.0) * x - 4.0) * a

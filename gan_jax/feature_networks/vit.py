@@ -1,7 +1,7 @@
-"""The vision transformer below DINOv2 and CLIP: patches, and blocks that normalise first.
+"""The vision transformer that DINOv2 and CLIP share: patch embedding and pre-norm blocks.
 
-Parameters are plain dicts. The blocks are stacked along a leading axis and scanned over, so that 24 of them compile
-like one. All products are in float32 with `Precision.HIGHEST`.
+Parameters are plain dicts. The blocks' parameters are stacked along a leading axis and scanned over, so that 24 blocks
+cost no more compile time than one. All products are float32 with `Precision.HIGHEST`.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,14 +17,14 @@ HIGHEST = lax.Precision.HIGHEST
 
 
 def embed_patches(images: Float[Array, "b h w c"], kernel: Float[Array, "p p c d"]) -> Float[Array, "b n d"]:
-    """Cuts images into squares of p pixels, row by row, and maps each to a vector; without a bias.
+    """Cuts images into p x p patches, row by row, and maps each patch to a vector, without a bias.
 
     Args:
-      images: of a height and width that p divides.
-      kernel: that of a convolution with stride p, which this is.
+      images: images whose height and width are multiples of p.
+      kernel: kernel of the equivalent convolution with stride p.
 
     Returns:
-      `[b, h w / p^2, d]`.
+      One vector per patch, `[b, h w / p^2, d]`.
     """
     b, height, width, c = images.shape
     p = kernel.shape[0]
@@ -33,7 +33,7 @@ def embed_patches(images: Float[Array, "b h w c"], kernel: Float[Array, "p p c d
 
 
 def dense(x: Float[Array, "*n i"], kernel: Float[Array, "i o"], bias: Float[Array, "o"] | float = 0.0) -> Array:
-    """The product of x and the kernel, plus the bias."""
+    """Computes x @ kernel + bias."""
     return jnp.matmul(x, kernel, precision=HIGHEST) + bias
 
 
@@ -46,17 +46,17 @@ def layer_norm(x: Float[Array, "*n d"], scale: Float[Array, "d"], bias: Float[Ar
 def blocks(
     params: Params, x: Float[Array, "b n d"], *, heads: int, activation: Callable[[Array], Array], epsilon: float
 ) -> Float[Array, "b n d"]:
-    """Every block: x + attention(norm(x)), then x + mlp(norm(x)).
+    """Applies all blocks in turn; each computes x + attention(norm(x)), then x + mlp(norm(x)).
 
     Args:
-      params: of all blocks, see `stack_blocks`.
+      params: stacked parameters of all blocks, as from `stack_blocks`.
       x: one vector for each token.
-      heads: of the attention; they share the d features.
-      activation: of the MLP.
-      epsilon: added to the variance in the layer norms.
+      heads: number of attention heads; they divide the d features among them.
+      activation: activation function of the MLP.
+      epsilon: constant added to the variance in the layer norms.
 
     Returns:
-      `[b, n, d]`.
+      The transformed tokens, `[b, n, d]`.
 
     References:
       Dosovitskiy et al., "An Image is Worth 16x16 Words", arXiv:2010.11929, 2021.
@@ -78,13 +78,14 @@ def blocks(
 
 
 def stack_blocks(weights: Weights, names: Mapping[str, str], prefix: str, layers: int) -> dict[str, np.ndarray]:
-    """PyTorch's parameters of all blocks, stacked.
+    """Stacks the parameters of all blocks of a PyTorch network.
 
     Args:
-      weights: arrays by name.
-      names: what norm1, qkv, proj, norm2, fc1 and fc2 are called in a block; each stands for a weight and a bias.
-      prefix: of the blocks' names, before their number.
-      layers: how many blocks there are.
+      weights: arrays by name, as in the weight file.
+      names: the file's names, within a block, of the layers norm1, qkv, proj, norm2, fc1 and fc2; each layer has a
+        weight and a bias.
+      prefix: beginning of the blocks' names, before the block's number.
+      layers: number of blocks.
 
     Returns:
       The parameters for `blocks`: matrices transposed to `[layers, in, out]`.
@@ -92,7 +93,7 @@ def stack_blocks(weights: Weights, names: Mapping[str, str], prefix: str, layers
     stacked = {}
     for ours, theirs in names.items():
         of_weight, of_bias = (f".{theirs}.weight", f".{theirs}.bias")
-        if theirs.endswith("in_proj"):  # of PyTorch's own attention layer
+        if theirs.endswith("in_proj"):  # PyTorch's `nn.MultiheadAttention` names its input projection this way
             of_weight, of_bias = (f".{theirs}_weight", f".{theirs}_bias")
         weight = np.stack([weights[f"{prefix}{i}{of_weight}"] for i in range(layers)])
         stacked[f"{ours}.bias"] = np.stack([weights[f"{prefix}{i}{of_bias}"] for i in range(layers)])
@@ -102,5 +103,5 @@ def stack_blocks(weights: Weights, names: Mapping[str, str], prefix: str, layers
 
 
 def patch_kernel(weight: np.ndarray) -> np.ndarray:
-    """PyTorch's `[out, in, h, w]` to `[h, w, in, out]`."""
+    """Transposes a kernel from PyTorch's `[out, in, h, w]` to `[h, w, in, out]`."""
     return weight.transpose(2, 3, 1, 0)

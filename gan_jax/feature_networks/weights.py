@@ -1,4 +1,7 @@
-"""Files of weights: found, verified, and read as arrays by name; nothing is downloaded, no code of a file is run."""
+"""Weight files: finding them, verifying them, and reading their arrays by name.
+
+Nothing is downloaded, and no code from a file is executed.
+"""
 
 import hashlib
 import os
@@ -19,16 +22,16 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 class WeightsFile(NamedTuple):
-    """A file of weights, as those who trained the network publish it.
+    """A weight file, as published by the network's authors.
 
     Attributes:
-      name: what it is called.
-      size: in bytes.
-      sha256: of its content; None to take any file that has the right tensors, and record its hash.
-      url: where to get it.
+      name: file name.
+      size: size in bytes; it appears in messages only.
+      sha256: hash of the content; None accepts any file that has the right tensors, and its hash is recorded.
+      url: where to get the file.
       used: name and shape of every tensor that the network needs.
-      unused: names of those that may be there too; they are not read.
-      other_names: what a file with the same content is called elsewhere.
+      unused: names of other tensors that the file may have; they are not read.
+      other_names: names under which the same content is published elsewhere.
     """
 
     name: str
@@ -40,28 +43,28 @@ class WeightsFile(NamedTuple):
     other_names: tuple[str, ...] = ()
 
     def wanted(self) -> str:
-        """What to get, and where to put it."""
+        """Describes the expected file, where to get it and where to put it, for error messages."""
         names = " or ".join([self.name, *self.other_names])
         return (
             f"expected {names} ({self.size:,} bytes, sha256 {self.sha256 or 'of your own choice'}); get it from "
-            f"{self.url}, put it into a directory, and name that in ${VARIABLE} (for experiments.evaluate also with "
-            "--feature_weights=DIR)"
+            f"{self.url}, put it into a directory, and set ${VARIABLE} to that directory (experiments.evaluate also "
+            "takes --feature_weights=DIR)"
         )
 
     def load(self, directory: str | os.PathLike[str] | None = None) -> tuple[dict[str, np.ndarray], str]:
         """Reads the tensors that the network needs.
 
-        The hash is compared before anything else of the file is looked at. Half precision becomes single.
+        The hash is verified before any of the file is parsed. Half-precision tensors are converted to float32.
 
         Args:
-          directory: that holds the file; None for `$GAN_JAX_WEIGHTS`.
+          directory: directory that holds the file; None for `$GAN_JAX_WEIGHTS`.
 
         Returns:
           The arrays of `used`, float32, by name; and the file's sha256.
 
         Raises:
-          InvalidInputError: for a directory or file that is missing, for a file with another hash, that is damaged or
-            that is none of PyTorch's, and for tensors that are unknown, missing, or of another shape or type.
+          InvalidInputError: if the directory or the file is missing; if the file has another hash, is damaged, or is
+            not a PyTorch file; or if tensors are unknown, missing, not finite, or of another shape or dtype.
         """
         path = self._find(directory)
         try:
@@ -80,7 +83,7 @@ class WeightsFile(NamedTuple):
     def _find(self, directory: str | os.PathLike[str] | None) -> pathlib.Path:
         given = directory if directory is not None else os.environ.get(VARIABLE, "")
         if not os.fspath(given):
-            raise InvalidInputError(f"no directory of weights of feature networks is given; {self.wanted()}")
+            raise InvalidInputError(f"no directory with the weights of feature networks is given; {self.wanted()}")
         root = pathlib.Path(given).expanduser()
         for name in (self.name, *self.other_names):
             if (root / name).is_file():

@@ -1,4 +1,4 @@
-"""Games: one file per variant, each exporting one factory that takes networks and returns a `Game`."""
+"""GANs: one file per variant, each with a factory that takes networks and returns a `Game`."""
 
 from gan_jax.gans import heads, terms
 from gan_jax.gans.adversarial import Augmentation, adversarial

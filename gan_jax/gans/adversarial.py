@@ -1,8 +1,8 @@
-"""The standard adversarial game: everything that most GANs differ in is an argument.
+"""The standard adversarial game, with an argument for everything in which most GANs differ.
 
-The batch holds `'real'`, `[b, ...]`, and `'label'`, `[b]`, where the game is conditional; fakes get the labels of the
-batch's reals. Each critic step draws a batch; the generator's update draws one if its loss looks at reals (a
-relativistic one), and otherwise reuses the last critic step's.
+The batch has `'real'`, `[b, ...]`, and in a conditional game also `'label'`, `[b]`; fakes get the labels of the batch's
+reals. Each critic step draws a batch. The generator's update draws its own batch if its loss depends on reals (a
+relativistic loss); otherwise it reuses the batch of the last critic step.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,15 +23,15 @@ from gan_jax.types import Batch, Game, InvalidInputError, Network, Prior, PRNGKe
 
 
 class Augmentation(NamedTuple):
-    """What is done to all images that the discriminator sees, real or fake.
+    """Augmentation of all images that the discriminator sees, real or fake, with constant or adaptive probability p.
 
     Attributes:
       function: `(key, images, p) -> images`, such as `augment.diff_augment()` or `augment.ada_pipeline()`.
-      probability: p; where it adapts, p at the start. None for 1 if constant, and for 0 if it adapts.
-      target: of the mean sign of D(real), towards which p is moved (ADA; the paper's is 0.6); None for a constant p,
-        the hyperparameter `augment_probability`.
-      speed_images: images in which an adapting p can go from 0 to 1.
-      interval: iterations between moves of p.
+      probability: p, or its initial value if it is adaptive. None means 1 for a constant p, and 0 for an adaptive one.
+      target: target of the mean sign of D(real), towards which p is adapted (ADA; 0.6 in the paper). None for a
+        constant p, which is then the hyperparameter `augment_probability`.
+      speed_images: number of images in which an adaptive p can change from 0 to 1.
+      interval: iterations between changes of an adaptive p.
     """
 
     function: Callable[[PRNGKey, Array, Array], Array]
@@ -41,15 +41,15 @@ class Augmentation(NamedTuple):
     interval: int = 4
 
     def __call__(self, key: PRNGKey, x: PyTree, state: GANState) -> PyTree:
-        """The images as the discriminator sees them."""
+        """Augments images for the discriminator."""
         return self.function(key, x, self.current(state))
 
     def current(self, state: GANState) -> Scalar:
-        """The probability of now."""
+        """Returns the current probability p."""
         return state.hparams["augment_probability"] if self.target is None else state.aux["ada"].p
 
     def observer(self, logits: Pick) -> Term:
-        """The term that counts signs of D(real) for an adapting p, and adds nothing to the loss."""
+        """Creates the term that counts the signs of D(real) for an adaptive p; it adds nothing to the loss."""
 
         def value(view: View, key: PRNGKey) -> Value:
             found = [jnp.ravel(x) for x in jax.tree.leaves(logits(view.real_out))]
@@ -59,14 +59,14 @@ class Augmentation(NamedTuple):
         return Term("augmentation", DISCRIMINATOR, None, value)
 
     def hook(self, critic_steps: int) -> Hook:
-        """Keeps p in the state, and moves an adapting one."""
+        """Creates the hook that puts p into the state, and that updates an adaptive p."""
         if self.target is None:
             constant = {"augment_probability": 1.0 if self.probability is None else self.probability}
             return Hook(lambda state: state, lambda state, size: core.with_hparams(state, constant))
         values = {"augment_target": self.target, "augment_speed_images": self.speed_images}
 
         def begin(state: GANState, batch_size: int) -> GANState:
-            images = jnp.float32(batch_size * critic_steps * self.interval)
+            images = jnp.float32(batch_size * critic_steps * self.interval)  # reals seen between two changes of p
             aux = {"ada": init_ada(self.probability or 0.0), "ada_images": images}
             return core.with_hparams(state.replace(aux={**state.aux, **aux}), values)
 
@@ -81,9 +81,10 @@ class Augmentation(NamedTuple):
 
 
 def with_adam(options: dict[str, Any], learning_rate: float, b1: float, b2: float = 0.999) -> dict[str, Any]:
-    """Options for `adversarial` with Adam for both players where they name no optimiser.
+    """Adds an Adam optimiser to the options of `adversarial` for each player that has none.
 
-    Each is corrected for that player's lazy terms among the options, if there are any; see `core.adam`.
+    Learning rate and betas are corrected for the player's lazy terms in the options; see `lazy_interval` of
+    `core.adam`.
     """
     terms = [*options.get("penalties", ()), *options.get("terms", ())]
 
@@ -117,36 +118,39 @@ def adversarial(
     logits: Pick = LOGITS,
     **options: Any,
 ) -> Game:
-    """A generator against a discriminator.
+    """Creates the game of a generator that maps latents to samples, and a discriminator.
 
     Args:
-      generator: `z -> samples`, or `(z, label) -> samples` if conditional.
-      discriminator: `x -> logits`, or `(x, label) -> logits`; any tree of logits, or a dict with `'logits'` and what
-        the terms want.
-      prior: of the latents.
-      loss: a pair from `gan_jax.losses`; it is averaged over all axes of the logits.
-      generator_optimizer: an optax transformation; `core.adam` keeps its hyperparameters in the state.
-      discriminator_optimizer: likewise.
-      penalties: terms of the discriminator's loss; see `r1`, `r2`, `gradient_penalty`.
-      terms: more terms of both players' losses; see `gan_jax.gans.terms`.
-      augment: of all that the discriminator sees.
-      critic_steps: discriminator updates per generator update, each with new data.
-      num_classes: for a conditional game.
-      latent_scale: latents are that many times those of the prior, in sampling too; None leaves them as they are.
-      ema_halflife_images: of the averaged generator that `sample` uses; None samples from the generator itself.
-      ema_rampup: see `core.ema`.
-      hooks: what else happens at the end of an iteration: `core.schedule(...)`, `core.averaging(...)`.
-      keep: see `terms.gan_loss`, like the next two.
-      ramp: of the generator's adversarial term.
-      logits: takes the logits from the discriminator's outputs.
-      **options: of `standard_game`.
+      generator: generator network, `z -> samples`, or `(z, label) -> samples` if conditional.
+      discriminator: discriminator network, `x -> logits`, or `(x, label) -> logits` if conditional. The logits can be
+        any tree of arrays, or a dict with `'logits'` and the other outputs that the terms use.
+      prior: distribution of the latents.
+      loss: adversarial loss, a pair of `gan_jax.losses`; it is averaged over all axes of the logits.
+      generator_optimizer: optax optimiser of the generator; `core.adam` keeps its hyperparameters in the state.
+      discriminator_optimizer: optax optimiser of the discriminator.
+      penalties: terms of the discriminator's loss, such as `r1`, `r2`, `gradient_penalty`.
+      terms: more terms of either player's loss; see `gan_jax.gans.terms`.
+      augment: augmentation of all images that the discriminator sees; None for no augmentation.
+      critic_steps: discriminator updates per generator update, each with its own batch.
+      num_classes: number of classes of a conditional game; None if unconditional.
+      latent_scale: factor on the prior's latents, in training and in sampling; None for no scaling. It is a
+        hyperparameter.
+      ema_halflife_images: half-life in images of the averaged generator that `sample` uses; None for no average, so
+        that `sample` uses the generator itself.
+      ema_rampup: upper bound of that half-life as a fraction of the images seen so far; see `core.ema`.
+      hooks: additional hooks for the end of an iteration, such as `core.schedule(...)`, `core.averaging(...)`.
+      keep: fraction of the fakes that the generator learns from (top-k training); see `terms.gan_loss`.
+      ramp: ramp of the generator's adversarial term; see `terms.gan_loss`.
+      logits: function that selects the logits from the discriminator's outputs.
+      **options: arguments of `standard_game`.
 
     Returns:
-      A game of the players `generator` and `discriminator`.
+      The game, with the players `generator` and `discriminator`.
 
     Raises:
-      InvalidInputError: when the batch that `init` gets lacks the labels that the game wants, has labels that it would
-        ignore, or differs in shape from what the generator makes.
+      InvalidInputError: for an augmentation or a half-life out of range; by the game's `init`, for a batch that lacks
+        the labels of a conditional game, has labels that the game would ignore, or differs in shape from the
+        generator's samples.
     """
     everything = (*penalties, *terms)
     _check_arguments(augment, ema_halflife_images)
@@ -161,6 +165,7 @@ def adversarial(
         return scaled(prior.sample(key, batch["real"].shape[0]), hparams), *condition(batch)
 
     def judge(state: GANState, samples: Array, label: Array | None = None) -> Array:
+        """Computes the discriminator's logits of samples; labels that are not given are drawn with a fixed key."""
         player = state.players["discriminator"]
         conditions = sampled_labels(label, core.init_key(state.key), len(samples), num_classes)
         return logits(discriminator.apply(player.params, player.model_state, samples, *conditions, train=False)[0])
@@ -183,6 +188,7 @@ def adversarial(
 
 
 def _check_arguments(augment: Augmentation | None, ema_halflife_images: float | None) -> None:
+    """Refuses a half-life or an augmentation with values out of range."""
     if ema_halflife_images is not None and not ema_halflife_images > 0:
         raise InvalidInputError(f"ema_halflife_images={ema_halflife_images}: expected a number above 0, or None")
     if augment is not None and (
@@ -193,12 +199,12 @@ def _check_arguments(augment: Augmentation | None, ema_halflife_images: float | 
     ):
         raise InvalidInputError(
             f"augment={augment}: expected a probability from 0 to 1, a target from -1 to 1 (a mean sign), speed_images "
-            "above 0, and an interval from 1"
+            "above 0, and an interval of at least 1"
         )
 
 
 def check_labels(batch: Batch, num_classes: int | None) -> None:
-    """Refuses labels that a game would ignore, and a conditional game without labels."""
+    """Refuses a batch with labels in an unconditional game, and a batch without labels in a conditional one."""
     if num_classes is None and "label" in batch:
         raise InvalidInputError(
             "the batch has 'label', which this unconditional game would ignore: leave labels out of the data source "

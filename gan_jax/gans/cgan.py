@@ -17,16 +17,16 @@ def cgan(
     learning_rate: float = 2e-4,
     **options: Any,
 ) -> Game:
-    """Both players see the class; how they use it is the networks' choice.
+    """Creates the game of the conditional GAN: both networks take the class label and decide how to use it.
 
     Args:
-      generator: `(z, label) -> samples`.
-      discriminator: `(x, label) -> logits`.
-      prior: of the latents.
-      num_classes: labels are 0 to `num_classes` - 1.
-      loss: any of `gan_jax.losses`.
-      learning_rate: of both players' Adam, betas 0.5 and 0.999.
-      **options: of `adversarial`.
+      generator: generator network, `(z, label) -> samples`.
+      discriminator: discriminator network, `(x, label) -> logits`.
+      prior: distribution of the latents.
+      num_classes: number of classes; labels are 0 to `num_classes` - 1.
+      loss: adversarial loss, any pair of `gan_jax.losses`.
+      learning_rate: learning rate of both players' Adam, betas 0.5 and 0.999.
+      **options: arguments of `adversarial`.
 
     Returns:
       The game.

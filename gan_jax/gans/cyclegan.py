@@ -1,4 +1,4 @@
-"""CycleGAN: translation between two image domains without pairs."""
+"""CycleGAN: translation between two image domains, trained on unpaired images."""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,32 +30,43 @@ def cyclegan(
     generator_optimizer: optax.GradientTransformation | None = None,
     discriminator_optimizer: optax.GradientTransformation | None = None,
 ) -> Game:
-    """Two generators in one player, two discriminators in the other; the batch has `'a'` and `'b'`, `[b, h, w, c]`.
+    """Creates the game of CycleGAN, with two generators in one player and two discriminators in the other.
 
-    generator: L(D_b(G_b(a))) + L(D_a(G_a(b))) + cycle_weight (|G_a(G_b(a)) - a| + |G_b(G_a(b)) - b|)
-    + identity_weight (|G_b(b) - b| + |G_a(a) - a|), where |.| is the mean absolute value and G_b translates to b. The
-    discriminators see fakes from a pool of earlier ones.
+    The batch has the images `'a'` and `'b'`, `[b, h, w, c]`. G_a translates to domain a, G_b to domain b. The
+    generators minimise
+
+        L(D_b(G_b(a))) + L(D_a(G_a(b))) + cycle_weight (|G_a(G_b(a)) - a| + |G_b(G_a(b)) - b|)
+        + identity_weight (|G_b(b) - b| + |G_a(a) - a|),
+
+    where |.| is the mean absolute value. Each discriminator sees fakes that are drawn from the new ones and a pool of
+    earlier ones (`query_pool`).
 
     Args:
-      generator: `images -> images`, used twice, with parameters `'a'` (to domain a) and `'b'` (to domain b).
-      discriminator: `images -> logits` of any shape, likewise used twice.
-      loss: any of `gan_jax.losses`.
-      cycle_weight: of the cycle-consistency term.
-      identity_weight: of the identity term; the paper's code takes half the cycle weight.
-      pool_size: earlier fakes kept for each discriminator; rounded up to a whole number per example of the batch.
-      learning_rate: of both players' Adam, betas 0.5 and 0.999.
-      generator_optimizer: in place of that Adam.
-      discriminator_optimizer: in place of that Adam.
+      generator: generator network, `images -> images`, used twice: with the parameters `'a'` (to domain a) and `'b'`
+        (to domain b).
+      discriminator: discriminator network, `images -> logits` of any shape, used twice: with the parameters `'a'` and
+        `'b'` (of images of that domain).
+      loss: adversarial loss L, any pair of `gan_jax.losses`.
+      cycle_weight: weight of the cycle-consistency term.
+      identity_weight: weight of the identity term; the paper's code uses half the cycle weight.
+      pool_size: number of earlier fakes kept for each discriminator, rounded up to a multiple of the batch size.
+      learning_rate: learning rate of both players' Adam, betas 0.5 and 0.999.
+      generator_optimizer: optimiser of the generators; None for that Adam.
+      discriminator_optimizer: optimiser of the discriminators; None for that Adam.
 
     Returns:
-      A game of the players `generator` and `discriminator`. `sample` needs `inputs`, images of domain a, and returns
-      their translations to b, as `translate` does; `translate_back` maps images of b to a.
+      The game, with the players `generator` and `discriminator`. `sample` needs `inputs`, images of domain a, and
+      returns their translations to b. `translate` does the same; `translate_back` translates images of b to a.
+
+    Raises:
+      InvalidInputError: for a `pool_size` below 1; by the game's `init`, for a batch other than `'a'` and `'b'` of one
+        shape.
 
     References:
       Zhu et al., "Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks", arXiv:1703.10593,
-      2017. The authors' code halves the discriminator's loss; `losses.least_squares` has that half in it, for the
-      generator too. Their pool is one list; here each place in the batch has a share of it, so that devices need not
-      exchange images.
+      2017. The authors' code halves the discriminator's loss. `losses.least_squares` contains the factor 1/2, for the
+      generator too. Their pool is one list. Here each position in the batch has its own share of the pool, so that
+      devices do not exchange images.
     """
     if pool_size < 1:
         raise InvalidInputError(f"pool_size={pool_size}: expected at least 1")
@@ -151,7 +162,15 @@ def cyclegan(
 
 
 def empty_pool(images: Float[Array, "b h w c"], size: int) -> Pool:
-    """A pool of ceil(size / b) images for each place in the batch: `[m, b, h, w, c]`, and how many of m are filled."""
+    """Creates an empty pool: m = ceil(size / b) images for each position in the batch.
+
+    Args:
+      images: a batch, for its shape and dtype.
+      size: requested number of images in the pool.
+
+    Returns:
+      `'images'`, `[m, b, h, w, c]`, zeros; and `'filled'`, how many of the m entries per position are in use, 0.
+    """
     per_place = -(-size // images.shape[0])
     return {
         "images": core.constrain_batch(jnp.zeros((per_place, *images.shape), images.dtype), axis=1),
@@ -160,17 +179,18 @@ def empty_pool(images: Float[Array, "b h w c"], size: int) -> Pool:
 
 
 def query_pool(pool: Pool, images: Float[Array, "b h w c"], key: PRNGKey) -> tuple[Float[Array, "b h w c"], Pool]:
-    """Puts images into the pool, and returns each of them or, with probability one half, the one whose place it took.
+    """Draws the discriminator's fakes: for each image either the image itself or an earlier one from the pool.
 
-    Until the pool is full an image fills the next free entry and is returned itself.
+    Until the pool is full, each image is stored in the next free entry and returned. After that, with probability 1/2
+    it replaces a random stored image of its position, which is returned; otherwise it is returned and not stored.
 
     Args:
-      pool: from `empty_pool`.
+      pool: the pool, from `empty_pool` or the previous call.
       images: new fakes.
-      key: for the choice.
+      key: random key of the choices.
 
     Returns:
-      Images for the discriminator, and the new pool.
+      The images for the discriminator, and the updated pool.
 
     References:
       Shrivastava et al., "Learning from Simulated and Unsupervised Images through Adversarial Training",
@@ -182,6 +202,7 @@ def query_pool(pool: Pool, images: Float[Array, "b h w c"], key: PRNGKey) -> tup
     filling = filled < size
     index: Int[Array, " b"] = jnp.where(filling, filled, jax.random.randint(index_key, (local_indices,), 0, size))
     swap = jax.random.bernoulli(swap_key, 0.5, (local_indices,))
+    # Masks instead of indexing: all operations are elementwise along the batch axis, so no image changes device.
     chosen = jnp.arange(size)[:, None] == index
     old = jnp.sum(jnp.where(chosen[..., None, None, None], stored, 0), axis=0)
     write = chosen & (filling | swap)

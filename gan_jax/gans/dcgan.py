@@ -17,16 +17,16 @@ def dcgan(
     ema_halflife_images: float | None = 10_000,
     **options: Any,
 ) -> Game:
-    """The non-saturating game with DCGAN's optimiser settings; use `nets.DCGANGenerator` and `nets.DCGANDiscriminator`.
+    """Creates the game of DCGAN: the non-saturating loss with DCGAN's optimiser settings.
 
     Args:
-      generator: `z -> images`.
-      discriminator: `x -> logits`.
-      prior: of the latents; the paper's is `core.uniform(100)`.
-      loss: any of `gan_jax.losses`.
-      learning_rate: of both players' Adam, betas 0.5 and 0.999.
-      ema_halflife_images: of the averaged generator, which the paper did not have; None for none.
-      **options: of `adversarial`.
+      generator: generator network, `z -> images`, such as `nets.DCGANGenerator`.
+      discriminator: discriminator network, `x -> logits`, such as `nets.DCGANDiscriminator`.
+      prior: distribution of the latents; the paper's is `core.uniform(100)`.
+      loss: adversarial loss, any pair of `gan_jax.losses`.
+      learning_rate: learning rate of both players' Adam, betas 0.5 and 0.999.
+      ema_halflife_images: half-life of the averaged generator in images; None for no average, as in the paper.
+      **options: arguments of `adversarial`.
 
     Returns:
       The game.

@@ -1,6 +1,6 @@
-"""Terms on what a discriminator says beside its logits: labels, embeddings, codes.
+"""Terms for additional outputs of a discriminator: class logits, embeddings, codes.
 
-The discriminator returns a dict: `'logits'`, and what the term names.
+The discriminator returns a dict with `'logits'` and the output that the term names.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def _of_labels(
     of_generator: Callable[[PyTree, Array], Array],
     pick: Pick,
 ) -> tuple[Term, ...]:
-    """Terms on what the discriminator says of labels: on reals, perhaps on fakes, and the generator's."""
+    """Creates the label terms of both players: D's on reals, and with `on_fake` also on fakes; G's on fakes."""
 
     def critic_real(view: View, key: PRNGKey) -> Value:
         return Value(on_real(pick(view.real_out), view.batch["label"]))
@@ -49,13 +49,15 @@ def _of_labels(
 def auxiliary_classifier(
     weight: float = 1.0, generator_weight: float = 1.0, *, of_fakes: bool = True, classes: Pick = CLASSES
 ) -> tuple[Term, ...]:
-    """AC-GAN: the discriminator's output `'classes'`, `[b, k]`, names the label (`losses.auxiliary_classifier`).
+    """Creates the terms of AC-GAN: the discriminator classifies images (`losses.auxiliary_classifier`).
+
+    The discriminator returns class logits as `'classes'`, `[b, k]`.
 
     Args:
-      weight: of the discriminator's terms.
-      generator_weight: of the generator's.
-      of_fakes: whether the discriminator learns labels of fakes too, as in the paper.
-      classes: takes them from the discriminator's outputs.
+      weight: weight of the discriminator's terms.
+      generator_weight: weight of the generator's term.
+      of_fakes: whether the discriminator also learns the labels of fakes, as in the paper.
+      classes: function that selects the class logits from the discriminator's outputs.
 
     Returns:
       Terms of both players.
@@ -65,12 +67,14 @@ def auxiliary_classifier(
 
 
 def multi_hinge(weight: float = 1.0, generator_weight: float = 1.0, *, classes: Pick = CLASSES) -> tuple[Term, ...]:
-    """MHinge-GAN: of `'classes'`, `[b, k + 1]`, the last one is that of fakes (`losses.multi_hinge`).
+    """Creates the terms of MHinge-GAN: the discriminator has one more class, for fakes (`losses.multi_hinge`).
+
+    The discriminator returns class logits as `'classes'`, `[b, k + 1]`; the last class is that of fakes.
 
     Args:
-      weight: of the discriminator's terms.
-      generator_weight: of the generator's.
-      classes: takes them from the discriminator's outputs.
+      weight: weight of the discriminator's terms.
+      generator_weight: weight of the generator's term.
+      classes: function that selects the class logits from the discriminator's outputs.
 
     Returns:
       Terms of both players.
@@ -83,12 +87,15 @@ def multi_hinge(weight: float = 1.0, generator_weight: float = 1.0, *, classes: 
 def auxiliary_discriminative(
     weight: float = 1.0, generator_weight: float = 1.0, *, classes: Pick = CLASSES
 ) -> tuple[Term, ...]:
-    """ADC-GAN: `'classes'`, `[b, 2k]`, are those of reals and those of fakes (`losses.auxiliary_discriminative`).
+    """Creates the terms of ADC-GAN: the classes of reals and of fakes are distinct.
+
+    The discriminator returns class logits as `'classes'`, `[b, 2k]`: first the k classes of reals, then those of fakes
+    (`losses.auxiliary_discriminative`, `losses.auxiliary_discriminative_generator`).
 
     Args:
-      weight: of the discriminator's terms.
-      generator_weight: of the generator's.
-      classes: takes them from the discriminator's outputs.
+      weight: weight of the discriminator's terms.
+      generator_weight: weight of the generator's term.
+      classes: function that selects the class logits from the discriminator's outputs.
 
     Returns:
       Terms of both players.
@@ -104,6 +111,8 @@ def auxiliary_discriminative(
 def _contrastive(
     name: str, loss: Callable[..., Array], weight: float, generator_weight: float, options: Any
 ) -> tuple[Term, ...]:
+    """Creates the terms of a loss of `'embedding'` and `'proxy'`: the discriminator's on reals, the generator's."""
+
     def of(outputs: PyTree, label: Array) -> Array:
         return loss(named("embedding")(outputs), named("proxy")(outputs), label, **options)
 
@@ -111,29 +120,33 @@ def _contrastive(
 
 
 def conditional_contrastive(weight: float = 1.0, generator_weight: float = 1.0, **options: Any) -> tuple[Term, ...]:
-    """ContraGAN's 2C loss of the outputs `'embedding'` and `'proxy'`, `[b, d]` (`losses.conditional_contrastive`).
+    """Creates the terms of ContraGAN's 2C loss (`losses.conditional_contrastive`).
+
+    The discriminator returns `'embedding'` (of the image) and `'proxy'` (of the class), both `[b, d]`.
 
     Args:
-      weight: of the discriminator's term, on reals.
-      generator_weight: of the generator's.
-      **options: of the loss.
+      weight: weight of the discriminator's term, which is on reals.
+      generator_weight: weight of the generator's term.
+      **options: arguments of the loss.
 
     Returns:
-      A term of each player.
+      One term of each player.
     """
     return _contrastive("contrastive", losses.conditional_contrastive, weight, generator_weight, options)
 
 
 def data_to_data_cross_entropy(weight: float = 1.0, generator_weight: float = 1.0, **options: Any) -> tuple[Term, ...]:
-    """ReACGAN's D2D-CE of `'embedding'` and `'proxy'`, `[b, d]` (`losses.data_to_data_cross_entropy`).
+    """Creates the terms of ReACGAN's data-to-data cross-entropy (`losses.data_to_data_cross_entropy`).
+
+    The discriminator returns `'embedding'` (of the image) and `'proxy'` (of the class), both `[b, d]`.
 
     Args:
-      weight: of the discriminator's term, on reals.
-      generator_weight: of the generator's.
-      **options: of the loss.
+      weight: weight of the discriminator's term, which is on reals.
+      generator_weight: weight of the generator's term.
+      **options: arguments of the loss.
 
     Returns:
-      A term of each player.
+      One term of each player.
     """
     return _contrastive("data_to_data", losses.data_to_data_cross_entropy, weight, generator_weight, options)
 
@@ -141,22 +154,23 @@ def data_to_data_cross_entropy(weight: float = 1.0, generator_weight: float = 1.
 def information(
     codes: Callable[[tuple[PyTree, ...]], Array], weight: float = 1.0, *, outputs: Pick = CODES
 ) -> tuple[Term, Term]:
-    """InfoGAN: both players make the discriminator's output `'codes'` tell the codes that a fake was made from.
+    """Creates the terms of InfoGAN: the discriminator predicts the codes that a fake was made from.
 
-    `losses.discrete_mutual_information` where the codes are integers, `[b]`, of outputs `[b, k]`; else
-    `losses.gaussian_mutual_information`, of outputs `(mean, log_std)`, each `[b, k]`.
+    Both players minimise the error of this prediction, which is the discriminator's output `'codes'`. For integer
+    codes, `[b]`, the loss is `losses.discrete_mutual_information` and the prediction is logits `[b, k]`. For other
+    codes, `[b, k]`, it is `losses.gaussian_mutual_information` and the prediction is `(mean, log_std)`, each `[b, k]`.
 
     Args:
-      codes: takes them from the generator's inputs.
-      weight: of both terms.
-      outputs: takes the discriminator's guess from its outputs.
+      codes: function that selects the codes from the generator's inputs.
+      weight: weight of both terms, which share it.
+      outputs: function that selects the prediction from the discriminator's outputs.
 
     Returns:
-      A term of each player.
+      One term of each player.
 
     References:
-      Chen et al., "InfoGAN", arXiv:1606.03657, 2016. Its code trains the head together with the generator; here the
-      head is a part of the discriminator, whose own term trains it.
+      Chen et al., "InfoGAN", arXiv:1606.03657, 2016. Its code trains the prediction head together with the generator.
+      Here the head is a part of the discriminator, and the discriminator's term trains it.
     """
 
     def value(view: View, key: PRNGKey) -> Value:

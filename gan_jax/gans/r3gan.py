@@ -1,4 +1,4 @@
-"""R3GAN: relativistic pairing with R1 and R2, and every hyperparameter on a schedule."""
+"""R3GAN: the relativistic pairing loss with R1 and R2 penalties, and hyperparameters on schedules."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -17,16 +17,17 @@ Range = tuple[float, float]
 
 
 class R3GANSchedule(NamedTuple):
-    """What the authors train a data set with; pairs are (start, end) of half a cosine.
+    """Training settings of the authors for one data set; pairs are (start, end) of a half-cosine schedule.
 
     Attributes:
-      batch_size: of every update.
-      images: that they train on; None where they don't tell.
-      schedule_images: after which everything is at its end.
-      gamma: of both penalties.
-      ema_halflife_images: of the averaged generator.
-      augment_probability: of each operation of `R3GAN_OPERATIONS`, times its factor.
-      learning_rate: of both players.
+      batch_size: batch size of every update.
+      images: length of the training in images; None where the authors do not give it.
+      schedule_images: length of the schedules in images.
+      gamma: weight of R1 and of R2.
+      ema_halflife_images: half-life of the averaged generator, in images.
+      augment_probability: probability of the augmentations; each operation of `R3GAN_OPERATIONS` multiplies it by its
+        factor.
+      learning_rate: learning rate of both players.
     """
 
     batch_size: int
@@ -46,8 +47,9 @@ R3GAN_SCHEDULES = {
     "imagenet64": R3GANSchedule(4096, 1000e6, 200e6, (1.0, 0.1), (0.0, 50e6), (0.0, 0.4)),
     "stacked_mnist": R3GANSchedule(512, 10e6, 10e6, (1.0, 0.1), (0.0, 0.5e6), (0.0, 0.0), (2e-4, 2e-4)),
 }
-"""By data set; the networks are `nets.R3GAN_PRESETS`. CIFAR-10 and ImageNet have labels. The schedule of Stacked-MNIST
-is of the paper, whose code lacks it; over how many images it moves is not told, and is here the whole run."""
+"""The authors' settings by data set; `nets.R3GAN_PRESETS` has the networks. CIFAR-10 and ImageNet have labels. The
+settings of Stacked-MNIST are from the paper, since the code has none. The paper does not give the length of their
+schedule; here it is the whole run."""
 
 R3GAN_OPERATIONS = dict.fromkeys(
     (
@@ -56,7 +58,7 @@ R3GAN_OPERATIONS = dict.fromkeys(
     ),
     1.0,
 ) | dict.fromkeys(("brightness", "contrast", "luma_flip", "hue_rotation", "saturation"), 0.5)  # fmt: skip
-"""Operations of `augment.ada_pipeline` that R3GAN augments with, each with its factor."""
+"""The operations of `augment.ada_pipeline` that R3GAN uses; each value multiplies the augmentation probability."""
 
 
 def r3gan(
@@ -75,28 +77,33 @@ def r3gan(
     hooks: Sequence[Hook] = (),
     **options: Any,
 ) -> Game:
-    """The relativistic pairing loss with R1 and R2 at every step; pairs are (start, end) of half a cosine.
+    """Creates the game of R3GAN: the relativistic pairing loss, with R1 and R2 penalties in every step.
 
-    discriminator: softplus(-(D(x) - D(G(z)))) + gamma / 2 (||grad D(x)||^2 + ||grad D(G(z))||^2), with respect to
-    images before augmentation; generator: softplus(-(D(G(z)) - D(x))) with a batch of its own. Adam without momentum.
+    discriminator: softplus(-(D(x) - D(G(z)))) + gamma / 2 (||grad D(x)||^2 + ||grad D(G(z))||^2);
+    generator: softplus(-(D(G(z)) - D(x))).
+
+    The gradients in the penalties are with respect to images before augmentation. The generator's update draws its own
+    batch. Adam has no momentum (beta1 = 0). Arguments that are pairs are (start, end) of a half-cosine schedule.
 
     Args:
-      generator: `z -> samples`, or `(z, label) -> samples`; `nets.R3GANGenerator`.
-      discriminator: `x -> logits`, or `(x, label) -> logits`; `nets.R3GANDiscriminator`.
-      prior: of the latents; the paper's is `core.normal(64)`.
-      gamma: of both penalties; it depends on the data, and does not transfer between sizes of images.
-      learning_rate: of both players.
-      b2: of both players' Adam.
-      ema_halflife_images: of the averaged generator.
-      augment: of all that the discriminator sees, without a target; None for none.
-      augment_probability: of it; the paper does not adapt it.
-      schedule_images: after which everything is at its end.
-      num_classes: for a conditional game.
-      hooks: more of them, after the schedules.
-      **options: of `adversarial`; an optimiser that is given here is left to its own schedule.
+      generator: generator network, `z -> samples`, or `(z, label) -> samples`, such as `nets.R3GANGenerator`.
+      discriminator: discriminator network, `x -> logits`, or `(x, label) -> logits`, such as
+        `nets.R3GANDiscriminator`.
+      prior: distribution of the latents; the paper's is `core.normal(64)`.
+      gamma: weight of R1 and of R2. It depends on the data, and does not transfer between image sizes.
+      learning_rate: learning rate of both players.
+      b2: beta2 of both players' Adam.
+      ema_halflife_images: half-life of the averaged generator, in images.
+      augment: augmentation of all images that the discriminator sees, without a `target`; None for no augmentation.
+      augment_probability: probability of the augmentation; the paper schedules it and does not adapt it.
+      schedule_images: length of all schedules in images; after that the values stay at their end.
+      num_classes: number of classes of a conditional game; None if unconditional.
+      hooks: additional hooks; they run after the schedules.
+      **options: arguments of `adversarial`. The schedules of learning rate and beta2 do not apply to a player whose
+        optimiser is given here.
 
     Returns:
-      The game; its samples are clipped to [-1, 1], since the networks have no tanh.
+      The game. Its samples are clipped to [-1, 1], because the networks have no tanh.
 
     References:
       Huang et al., "The GAN is dead; long live the GAN! A Modern GAN Baseline", arXiv:2501.05441, 2025.

@@ -1,4 +1,4 @@
-"""The assembly behind most games: a generator, a discriminator, and terms."""
+"""The base of most games: a generator, a discriminator, and losses that are sums of terms."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -48,46 +48,50 @@ def standard_game(
     prior: Prior | None = None,
     num_classes: int | None = None,
 ) -> Game:
-    """A game of two players whose losses are sums of terms.
+    """Creates a game of a generator and a discriminator whose losses are sums of terms.
 
     Args:
-      generator: `(*inputs) -> samples`.
-      discriminator: `(x, *condition) -> outputs`: logits, or any tree with logits in it.
-      terms: of both players; see `gan_jax.gans.terms`.
-      inputs: `(key, batch, hparams) -> (...)`, what the generator maps: latents, labels, source images.
-      optimizers: of each player.
-      functions: see `Game.functions`; `sample` is by default what `sampler` makes.
-      real: the part of a batch that is real to the discriminator; the generator makes the like.
-      fakes: takes what is like it from the generator's outputs, where these are more.
-      condition: what the discriminator sees beside samples, of the same batch: labels, source images.
-      preprocess: `(key, x, state) -> x`, done to all that the discriminator sees: augmentation, concatenation.
-      critic_steps: updates of the discriminator in an iteration, each with a batch of its own.
-      discriminator_start: iteration from which on the discriminator moves.
-      new_batch: whether the generator's update draws a batch, or sees the discriminator's last one.
-      hooks: what happens at the end of an iteration.
-      hparams: of the game itself.
-      check: raises `InvalidInputError` for a batch that the game cannot use.
-      prior: see `Game.prior`.
-      num_classes: see `Game.num_classes`.
+      generator: generator network, `(*inputs) -> samples`.
+      discriminator: discriminator network, `(x, *condition) -> outputs`: logits, or any tree that contains logits.
+      terms: terms of both players' losses; see `gan_jax.gans.terms`.
+      inputs: `(key, batch, hparams) -> (...)`, returns the generator's inputs: latents, labels, source images.
+      optimizers: optimiser of each player, by name.
+      functions: functions for `Game.functions`. `sample` is that of `sampler`, unless it is given here.
+      real: `batch -> x`, selects the real samples for the discriminator.
+      fakes: `outputs -> x`, selects the fake samples, of the same structure and shapes, from the generator's outputs.
+      condition: `batch -> (...)`, returns the discriminator's inputs beside the samples: labels, source images.
+      preprocess: `(key, x, state) -> x`, applied to all samples before the discriminator, such as augmentation. It must
+        keep shapes, because the discriminator is initialised with samples that are not preprocessed.
+      critic_steps: discriminator updates per iteration, each with its own batch.
+      discriminator_start: first iteration in which the discriminator is updated.
+      new_batch: whether the generator's update draws its own batch; otherwise it reuses the discriminator's last one.
+      hooks: functions that run at the end of an iteration.
+      hparams: hyperparameters of the game itself, by name.
+      check: function that raises `InvalidInputError` for a batch that the game cannot use.
+      prior: distribution of the latents; None if the generator maps data.
+      num_classes: number of classes of a conditional game; None if unconditional.
 
     Returns:
-      The game, of the players `generator` and `discriminator`; the discriminator moves first.
+      The game, with the players `generator` and `discriminator`; the discriminator is updated first.
 
     Raises:
-      InvalidInputError: for terms that contradict each other; by `init`, where samples and data differ in shape.
+      InvalidInputError: for invalid or conflicting terms; by the game's `init`, if samples and data differ in shape.
     """
     constants = dict(hparams or {}) | core.term_hparams(terms)
     if twice := sorted(set(hparams or {}) & set(core.term_hparams(terms))):
-        raise InvalidInputError(f"hyperparameters {', '.join(twice)} are both the game's and a term's")
+        raise InvalidInputError(f"hyperparameters {', '.join(twice)} are both the game's and a term's; rename one")
     if critic_steps > 1 and any(term.every > 1 and term.player == DISCRIMINATOR for term in terms):
         raise InvalidInputError(
-            f"critic_steps={critic_steps} with a lazy penalty: its weight and Adam's correction are for one critic "
+            f"critic_steps={critic_steps} with a lazy penalty: its weight and Adam's correction assume one critic "
             "step per iteration; set every=1"
         )
 
     def see(player: str, count: int, lazy: bool) -> core.See:
+        """Creates the `see` of one phase, for `core.term_phases`."""
+
         def look(params: PyTree, state: GANState, batch: Batch, key: PRNGKey) -> tuple[View, list[PRNGKey], PyTree]:
             keys = _keys(player, lazy, key, count)
+            # With the player's parameters replaced by `params`, gradients flow through everything in the view.
             state = state.replace(players={**state.players, player: state.players[player].replace(params=params)})
             made, judge = state.players[GENERATOR], state.players[DISCRIMINATOR]
             input_key, noise_key = jax.random.split(keys.fake)
@@ -107,6 +111,7 @@ def standard_game(
                 batch, real(batch), draw(input_key), state, generate, functools.partial(criticize, keys.real),
                 functools.partial(criticize, keys.fake_critic), draw, fakes,
             )  # fmt: skip
+            # A lazy phase reuses a batch that the player's first phase has already recorded in the model state.
             writes = "generated" if player == GENERATOR else "judged"
             return view, keys.terms, None if lazy else getattr(view, writes)[1]
 
@@ -115,7 +120,7 @@ def standard_game(
     def init(key: PRNGKey, batch: Batch) -> GANState:
         check(batch)
         generator_key, discriminator_key = jax.random.split(core.init_key(key))
-        first = jax.tree.map(lambda x: x[:1], batch)
+        first = jax.tree.map(lambda x: x[:1], batch)  # one example is enough to initialise parameters
         drawn = inputs(generator_key, first, constants)
         params, model_state = generator.init(generator_key, *drawn)
         _check_shapes(generator, (params, model_state, *drawn), fakes, real(first), key)
@@ -148,18 +153,18 @@ def sampler(
     fakes: Callable[[PyTree], PyTree] = lambda made: made,
     latents: Callable[[Array, Mapping[str, Array]], Array] = lambda z, hparams: z,
 ) -> Callable[..., PyTree]:
-    """The function `sample` of a game: what the generator makes of latents, or of data where there is no prior.
+    """Creates the function `sample` of a game: it maps latents to samples, or data if there is no prior.
 
     Args:
-      generator: `(inputs) -> outputs`, or `(inputs, label) -> outputs` if conditional.
-      prior: see `Game.prior`.
-      num_classes: see `Game.num_classes`.
-      fakes: see `standard_game`.
-      latents: `(z, hparams) -> z`, what becomes of the prior's latents before the generator has them.
+      generator: generator network, `(inputs) -> outputs`, or `(inputs, label) -> outputs` if conditional.
+      prior: distribution of the latents; None if the generator maps data.
+      num_classes: number of classes of a conditional game; None if unconditional.
+      fakes: `outputs -> samples`, selects the samples from the generator's outputs.
+      latents: `(z, hparams) -> z`, transforms the latents before they are passed to the generator.
 
     Returns:
-      `(state, key, n, label=None, *, inputs=None, truncation=None) -> samples`, of the averaged generator if there is
-      one; labels that are not given are drawn.
+      `(state, key, n, label=None, *, inputs=None, truncation=None) -> samples`. It uses the averaged generator if there
+      is one. Labels that are not given are drawn uniformly.
     """
 
     def sample(
@@ -176,7 +181,7 @@ def sampler(
             z = prior.sample(latent_key, n, truncation) if inputs is None else inputs
             given = latents(z, state.hparams)
         elif inputs is None or truncation is not None:
-            raise InvalidInputError("this game maps data: give inputs=, and no truncation")
+            raise InvalidInputError("this game has no prior, its generator maps data: pass inputs=, and no truncation")
         else:
             given = jax.tree.map(lambda x: x[:n], inputs)
         labels = sampled_labels(label, label_key, jax.tree.leaves(given)[0].shape[0], num_classes)
@@ -187,7 +192,7 @@ def sampler(
 
 
 def sampled_labels(label: Array | None, key: PRNGKey, n: int, num_classes: int | None) -> tuple[Array, ...]:
-    """The generator's inputs after the latents: none, the labels asked for, or labels drawn uniformly."""
+    """Returns the generator's inputs after the latents: none, the given labels, or labels drawn uniformly."""
     if num_classes is None:
         if label is not None:
             raise InvalidInputError("label was given, but this game is unconditional: leave it out")
@@ -198,7 +203,7 @@ def sampled_labels(label: Array | None, key: PRNGKey, n: int, num_classes: int |
 
 
 def sampling_weights(state: GANState, player: str = GENERATOR) -> tuple[PyTree, PyTree]:
-    """Parameters and model state to sample with: the averaged ones where the game keeps an average."""
+    """Returns the parameters and model state for sampling: the averaged ones if the game keeps an average."""
     averaged = state.ema.get(player)
     if averaged is None:
         return state.players[player].params, state.players[player].model_state
@@ -206,6 +211,15 @@ def sampling_weights(state: GANState, player: str = GENERATOR) -> tuple[PyTree, 
 
 
 class _Keys(NamedTuple):
+    """Random keys of one update.
+
+    Attributes:
+      fake: key of the generator's inputs and noise.
+      real: key of augmentation and discriminator on reals.
+      fake_critic: key of augmentation and discriminator on fakes.
+      terms: one key for each term.
+    """
+
     fake: PRNGKey
     real: PRNGKey
     fake_critic: PRNGKey
@@ -213,11 +227,11 @@ class _Keys(NamedTuple):
 
 
 def _keys(player: str, lazy: bool, key: PRNGKey, count: int) -> _Keys:
-    """The keys of an update, in the order of the first release, so that runs which began with it end the same."""
+    """Derives the keys of an update as the first release did, so that runs started with it resume identically."""
     if not lazy:
         a, b, c, *rest = jax.random.split(key, 3 + count)
         others = [jax.random.split(each)[1] for each in rest]
-        terms = [*others[-1:], *others[:-1]]  # the first term, the adversarial one, draws nothing: its key is the last
+        terms = [*others[-1:], *others[:-1]]  # the first term (adversarial) draws nothing, so it gets the last key
         return _Keys(a, b, c, terms) if player == DISCRIMINATOR else _Keys(a, c, b, terms)
     if player == DISCRIMINATOR:
         fake, rest = jax.random.split(key)
@@ -234,6 +248,7 @@ def _check_shapes(
     real: PyTree,
     key: PRNGKey,
 ) -> None:
+    """Refuses a generator whose samples differ in shape from the data; nothing is computed."""
     made = jax.eval_shape(lambda: fakes(generator.apply(*arguments, train=False, key=key)[0]))
     shapes, wanted = (jax.tree.map(jnp.shape, tree) for tree in (made, real))
     if shapes != wanted:

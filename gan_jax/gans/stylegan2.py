@@ -1,4 +1,4 @@
-"""StyleGAN2: the standard game with styles between latents and images, and a phase for the generator's path lengths."""
+"""StyleGAN2: the standard game with a mapping and a synthesis network, and path-length regularisation."""
 
 import math
 from typing import Any
@@ -38,51 +38,59 @@ def stylegan2(
     ema_halflife_images: float | None = 10_000,
     **options: Any,
 ) -> Game:
-    """The non-saturating game of StyleGAN2: style mixing, lazy R1, lazy path-length regularisation, truncation in w.
+    """Creates the game of StyleGAN2: style mixing, lazy R1, lazy path-length regularisation, truncation in w.
 
-    It is `adversarial` with the generator z -> mapping -> mixing -> synthesis, and one more phase of the generator,
+    It is `adversarial` with the generator z -> mapping -> style mixing -> synthesis. The generator has an additional
+    lazy phase with the loss
 
         path_length_every path_length_weight mean(path_length(synthesis, w)),
 
-    on fewer latents. The target of the lengths is `state.aux['path_length_mean']`; weight and decay of the target are
-    hyperparameters. Take both networks from `nets.StyleGAN2Generator.parts()`.
+    on a fraction of the batch. The target length is `state.aux['path_length_mean']`; the weight, and the decay of the
+    target, are hyperparameters. `nets.StyleGAN2Generator.parts()` gives the mapping and the synthesis network.
 
     Args:
-      mapping: `z -> w`, or `(z, label) -> w` if conditional, `[b, layers, d]` with a style for each layer.
-      synthesis: `w -> images`.
-      discriminator: `x -> logits`, or `(x, label) -> logits`.
-      prior: of the latents; the paper's is `core.normal(512)`.
-      loss: any of `gan_jax.losses`.
-      r1_gamma: R1 has the weight gamma / 2; the paper's best depends on the data, about 0.0002 pixels / batch size.
-      r1_every: iterations between the updates for it.
-      path_length_weight: None for no such phase.
-      path_length_every: iterations between these updates.
-      path_length_shrink: of the batch, one in so many is used for them.
-      style_mixing: probability that an example has two styles, from a random layer on that of another latent.
-      w_average_decay: of the average of w over latents, towards which truncation moves.
-      learning_rate: of both players' Adam, betas 0 and 0.99, corrected for the lazy phases of each.
-      num_classes: for a conditional game.
-      ema_halflife_images: of the averaged generator.
-      **options: of `adversarial`.
+      mapping: mapping network, `z -> w`, or `(z, label) -> w` if conditional; w is `[b, layers, d]`, one style for each
+        layer.
+      synthesis: synthesis network, `w -> images`.
+      discriminator: discriminator network, `x -> logits`, or `(x, label) -> logits` if conditional.
+      prior: distribution of the latents; the paper's is `core.normal(512)`.
+      loss: adversarial loss, any pair of `gan_jax.losses`.
+      r1_gamma: gamma of R1, whose weight is gamma / 2. The paper's best value depends on the data; it is about 0.0002
+        times the pixels of an image / batch size.
+      r1_every: interval of the R1 updates, in iterations.
+      path_length_weight: weight of path-length regularisation; None to leave it out.
+      path_length_every: interval of the path-length updates, in iterations.
+      path_length_shrink: divisor of the batch size for the path-length updates.
+      style_mixing: probability that an example mixes the styles of two latents; the second applies from a random layer
+        on.
+      w_average_decay: decay of the average of w over latents, towards which truncation moves w.
+      learning_rate: learning rate of both players' Adam, betas 0 and 0.99. Both are corrected for the player's lazy
+        phases.
+      num_classes: number of classes of a conditional game; None if unconditional.
+      ema_halflife_images: half-life of the averaged generator in images; None for no average.
+      **options: arguments of `adversarial`.
 
     Returns:
-      A game of the players `generator`, with parameters `'mapping'` and `'synthesis'`, and `discriminator`. Samples are
-      clipped to [-1, 1]. In `sample` `truncation` is psi: w moves to average + psi (w - average), so 1 changes nothing
-      and 0 gives one image; the latents are not truncated.
+      The game, with the players `generator`, whose parameters are `'mapping'` and `'synthesis'`, and `discriminator`.
+      Samples are clipped to [-1, 1]. The argument `truncation` of `sample` is psi: w becomes average + psi (w -
+      average), so that 1 changes nothing and 0 gives a single image. The latents are not truncated.
 
     Raises:
-      InvalidInputError: for arguments out of range, and, where it is used, for a batch that does not shrink evenly.
+      InvalidInputError: for arguments out of range; when the step is traced, for a batch that `path_length_shrink` does
+        not divide on every device.
 
     References:
       Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", arXiv:1912.04958, 2020; style mixing and
       truncation from Karras et al., "A Style-Based Generator Architecture for Generative Adversarial Networks",
-      arXiv:1812.04948, 2019. The authors' code draws one crossover for all of a batch, here each example has its own;
-      it updates w's average whenever G runs in training (decay 0.995, later 0.998), here once per update of G, and the
-      average that samples use is averaged with the weights. Their discriminator moves last in an iteration, here first;
-      their EMA ramps up (`ema_rampup`) in the ADA paper's code alone. With a constant weight of 0 for path lengths
-      their generator's Adam stays corrected for that phase; None here is without it.
+      arXiv:1812.04948, 2019. The authors' code differs in five ways. It draws one crossover layer for the whole batch;
+      here each example has its own. It updates the average of w whenever G runs in training (decay 0.995, later 0.998);
+      here once per update of G, and `sample` uses that average as averaged by the EMA of the generator. It updates the
+      discriminator last in an iteration; here first. Its EMA has a ramp-up (`ema_rampup`) only in the code of the ADA
+      paper. With a path-length weight of 0 it still corrects the generator's Adam for that phase; here None leaves out
+      the correction too.
     """
     _check_arguments(path_length_weight, path_length_every, path_length_shrink, style_mixing, w_average_decay)
+    # `truncation` is psi in this game, so the prior must ignore it.
     latents = prior._replace(sample=lambda key, n, truncation=None: prior.sample(key, n))
     styles = with_styles(mapping, latents, mixing=style_mixing, average_decay=w_average_decay)
     lengths = path_lengths(
@@ -127,24 +135,25 @@ def path_lengths(
     shrink: int,
     num_classes: int | None = None,
 ) -> tuple[Term, ...]:
-    """StyleGAN2's regulariser of the generator's path lengths, on latents of its own (`regularizers.path_length`).
+    """Creates the path-length term of StyleGAN2's generator, which draws its own latents (`regularizers.path_length`).
 
     Args:
-      styles: from `with_styles`.
-      synthesis: `w -> images`.
-      prior: of the latents.
-      weight: see `Term`; None for no such term.
-      every: see `Term`.
-      shrink: of the batch, one in so many latents is drawn.
-      num_classes: for a conditional game.
+      styles: mapping network with style mixing, from `with_styles`.
+      synthesis: synthesis network, `w -> images`.
+      prior: distribution of the latents.
+      weight: weight of the term; None for no term.
+      every: interval of the term, in iterations.
+      shrink: divisor of the batch size that gives the number of latents.
+      num_classes: number of classes of a conditional game; None if unconditional.
 
     Returns:
-      The lazy term of the generator; its target is `state.aux['path_length_mean']`.
+      The term, or nothing. Its target length is `state.aux['path_length_mean']`.
     """
 
     def value(view: View, key: PRNGKey) -> Value:
         latent_key, style_key, synthesis_key, length_key = jax.random.split(key, 4)
         n = _shrunk(view.batch["real"].shape[0], shrink)
+        # Every `shrink`-th label, not the first n: each device then takes its labels from its own share of the batch.
         label = () if num_classes is None else (view.batch["label"].reshape(n, shrink)[:, 0],)
         z = core.constrain_batch(prior.sample(latent_key, n))
         player, hparams = view.state.players["generator"], view.state.hparams
@@ -167,8 +176,11 @@ def path_lengths(
 def _check_arguments(
     path_length_weight: float | None, path_length_every: int, path_length_shrink: int, mixing: float, decay: float
 ) -> None:
+    """Refuses arguments of `stylegan2` that are out of range."""
     if path_length_weight is not None and not path_length_weight >= 0:
-        raise InvalidInputError(f"path_length_weight={path_length_weight}: expected at least 0, or None for no phase")
+        raise InvalidInputError(
+            f"path_length_weight={path_length_weight}: expected at least 0, or None to leave it out"
+        )
     for name, count in (("path_length_every", path_length_every), ("path_length_shrink", path_length_shrink)):
         if count < 1:
             raise InvalidInputError(f"{name}={count}: expected at least 1")
@@ -178,29 +190,29 @@ def _check_arguments(
 
 
 def _shrunk(size: int, shrink: int) -> int:
-    """The number of latents for path lengths, of which every device has as many."""
+    """Returns the number of latents for the path-length term, which must be the same on every device."""
     axes = dict(jax.sharding.get_abstract_mesh().shape)
     devices = math.prod(length for name, length in axes.items() if name != "trial")
     if size % (shrink * devices):
         raise InvalidInputError(
-            f"path_length_shrink={shrink}: the batch of {size}, on {devices} devices, does not shrink so many times; "
-            "choose a divisor of each device's share, such as 1"
+            f"path_length_shrink={shrink}: the batch of {size}, on {devices} devices, is not divisible by it on each "
+            "device; choose a divisor of each device's share of the batch, such as 1"
         )
     return size // shrink
 
 
 def with_styles(mapping: Network, prior: Prior, *, mixing: float, average_decay: float) -> Network:
-    """A mapping network that in training mixes the styles of two latents and keeps the average of w.
+    """Wraps a mapping network: in training it mixes the styles of two latents, and keeps a running average of w.
 
     Args:
-      mapping: `(z, ...) -> w`, `[b, layers, d]`.
-      prior: of the latents to mix with; what follows z, a label, is the same for both.
-      mixing: probability; see `mix_styles`. Where it is 0, or no key is given, nothing is mixed.
-      average_decay: of the average.
+      mapping: mapping network, `(z, ...) -> w`, `[b, layers, d]`.
+      prior: distribution of the second latents. Inputs after z, such as a label, are the same for both latents.
+      mixing: probability that an example is mixed; see `mix_styles`. Nothing is mixed if it is 0 or if no key is given.
+      average_decay: decay of the running average.
 
     Returns:
-      The network; its model state is `{'network': ..., 'w_average': [layers, d]}`, the average of unmixed styles, 0 at
-      first.
+      The network. Its model state is `{'network': ..., 'w_average': [layers, d]}`; the average is that of unmixed
+      styles, and starts at 0.
     """
 
     def init(key: PRNGKey, z: Array, *rest: Array) -> tuple[PyTree, PyTree]:
@@ -230,7 +242,7 @@ def with_styles(mapping: Network, prior: Prior, *, mixing: float, average_decay:
 
 
 def in_turn(mapping: Network, synthesis: Network) -> Network:
-    """The two as one network of the parameters and model states `{'mapping': ..., 'synthesis': ...}`."""
+    """Composes both networks into one, whose parameters and model state are `{'mapping': ..., 'synthesis': ...}`."""
 
     def init(key: PRNGKey, *inputs: Array) -> tuple[PyTree, PyTree]:
         mapping_key, synthesis_key = jax.random.split(key)
@@ -254,16 +266,16 @@ def in_turn(mapping: Network, synthesis: Network) -> Network:
 
 
 def mix_styles(key: PRNGKey, w: Styles, other: Styles, probability: float) -> Styles:
-    """Style mixing: with the probability, an example has the styles of `other` from a layer of 1 to layers - 1 on.
+    """Mixes styles: an example that is chosen takes the styles of `other` from a random layer on.
 
     Args:
-      key: for the choice of examples and layers, each drawn uniformly.
-      w: `[b, layers, d]`.
-      other: of the same shape.
-      probability: of an example to be mixed.
+      key: random key of the choice of examples and layers.
+      w: styles, `[b, layers, d]`.
+      other: styles of other latents, of the same shape.
+      probability: probability that an example is mixed. Its crossover layer is uniform in 1 to layers - 1.
 
     Returns:
-      `[b, layers, d]`.
+      The mixed styles, `[b, layers, d]`.
 
     Raises:
       InvalidInputError: for fewer than two layers.
@@ -286,15 +298,15 @@ def mix_styles(key: PRNGKey, w: Styles, other: Styles, probability: float) -> St
 
 
 def truncate(w: Styles, average: Float[Array, "layers d"], psi: float) -> Styles:
-    """The truncation trick in w: average + psi (w - average).
+    """Applies the truncation trick in w: average + psi (w - average).
 
     Args:
-      w: `[b, layers, d]`.
-      average: of w over latents.
-      psi: 1 changes nothing, 0 leaves the average alone.
+      w: styles, `[b, layers, d]`.
+      average: average of w over latents, `[layers, d]`.
+      psi: strength of the truncation: 1 changes nothing, 0 returns the average for every example.
 
     Returns:
-      `[b, layers, d]`.
+      The truncated styles, `[b, layers, d]`.
 
     Raises:
       InvalidInputError: for a negative psi.
@@ -307,5 +319,5 @@ def truncate(w: Styles, average: Float[Array, "layers d"], psi: float) -> Styles
       [3. 3.]
     """
     if not psi >= 0:
-        raise InvalidInputError(f"truncation={psi}: expected psi from 0, the average image, to 1, or None")
+        raise InvalidInputError(f"truncation={psi}: expected psi from 0 (the average) to 1 (no truncation), or None")
     return average + psi * (w - average)

@@ -1,7 +1,8 @@
-"""Terms for the losses of a game: each function returns a `Term`, or one for each player.
+"""Terms for the losses of a game: each function returns one `Term` or several.
 
-A term gets a `View` of the update and a key. What it takes from the discriminator's outputs it takes by name where they
-are a dict, such as `{'logits': ..., 'features': ..., 'classes': ...}`; outputs that are no dict are the logits.
+A term gets a `View` of the update, and a key. If the discriminator returns a dict, such as
+`{'logits': ..., 'features': ..., 'classes': ...}`, a term selects the entries it needs by name. Outputs that are not a
+dict are the logits.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,10 +21,12 @@ Pick = Callable[[PyTree], PyTree]
 
 
 def named(name: str) -> Pick:
-    """Takes one output of the discriminator by name; the logits are all of an output that is no dict.
+    """Creates the function that selects one output of the discriminator by name.
+
+    Outputs that are not a dict are the logits.
 
     Raises:
-      InvalidInputError: when used, for an output that the discriminator does not give.
+      InvalidInputError: when the function is used, for an output that the discriminator does not return.
     """
 
     def pick(outputs: PyTree) -> PyTree:
@@ -32,7 +35,7 @@ def named(name: str) -> Pick:
         if not isinstance(outputs, Mapping) or name not in outputs:
             found = ", ".join(outputs) if isinstance(outputs, Mapping) else "logits alone"
             raise InvalidInputError(
-                f"the discriminator gives {found}: this game needs {name!r}; return a dict with 'logits' and {name!r}"
+                f"the discriminator returns {found}: this game needs {name!r}; return a dict with 'logits' and {name!r}"
             )
         return outputs[name]
 
@@ -43,7 +46,7 @@ LOGITS, FEATURES = named("logits"), named("features")
 
 
 def _over_scales(loss: Callable[..., Array], *outputs: PyTree) -> Array:
-    """A loss of logits, unreduced; of several scales the sum of their means."""
+    """Applies a loss to one array of logits, without reducing it, or to several; then the result is a sum of means."""
     found = jax.tree.leaves(jax.tree.map(loss, *outputs))
     return found[0] if len(found) == 1 else jnp.stack([jnp.mean(x) for x in found]).sum()
 
@@ -51,25 +54,25 @@ def _over_scales(loss: Callable[..., Array], *outputs: PyTree) -> Array:
 def gan_loss(
     loss: GANLoss, *, logits: Pick = LOGITS, keep: float | None = None, ramp: tuple[int, int] = (0, 0)
 ) -> tuple[Term, Term]:
-    """The adversarial loss of both players, of any tree of logits.
+    """Creates the adversarial terms of both players.
 
-    Over all axes of one array of logits the mean is taken, over several arrays (scales, or image and video) the sum of
-    their means.
+    The logits can be any tree of arrays. For one array the loss is the mean over all its axes. For several arrays
+    (scales, or image and video) it is the sum of their means.
 
     Args:
-      loss: a pair from `gan_jax.losses`.
-      logits: takes them from the discriminator's outputs.
-      keep: share of the fakes, those with the highest logits, that the generator learns from (top-k training); it is
-        the hyperparameter `keep` then, to be lowered by a schedule. None for all.
-      ramp: of the generator's term; see `Term`. A discriminator that starts late teaches nothing before, so let this
-        begin no earlier.
+      loss: adversarial loss, a pair of `gan_jax.losses`.
+      logits: function that selects the logits from the discriminator's outputs.
+      keep: fraction of the fakes that the generator learns from, those with the highest logits (top-k training). It is
+        the initial value of the hyperparameter `keep`, which a schedule can lower. None for all fakes.
+      ramp: ramp of the generator's term, `(begin, over)` in images; see `Term`. If the discriminator starts late, the
+        ramp should not begin before it does, because an untrained discriminator teaches the generator nothing.
 
     Returns:
-      A term of the discriminator and one of the generator, of constant weight 1.
+      One term of the discriminator and one of the generator, both with constant weight 1.
 
     References:
-      Sinha et al., "Top-k Training of GANs", arXiv:2002.06224, 2020 (`keep`). pix2pixHD's code adds up scales, as here;
-      SPADE's takes their mean.
+      Sinha et al., "Top-k Training of GANs", arXiv:2002.06224, 2020 (`keep`). The code of pix2pixHD sums over scales,
+      as here; the code of SPADE takes the mean over them.
     """
 
     def discriminator(view: View, key: PRNGKey) -> Value:
@@ -97,18 +100,18 @@ def gan_loss(
 
 
 def logit_metrics(loss: GANLoss, real_logits: PyTree, fake_logits: PyTree) -> Metrics:
-    """What the logits tell of a discriminator's health.
+    """Computes metrics of the logits that show whether the discriminator is saturated.
 
     Args:
-      loss: whose discriminator.
-      real_logits: an array, or a tree of them.
-      fake_logits: of the same shapes.
+      loss: adversarial loss of the discriminator.
+      real_logits: logits of reals, an array or a tree of arrays.
+      fake_logits: logits of fakes, of the same shapes.
 
     Returns:
-      `real_logits` and `fake_logits`, their means; and `saturated_logits`, the share of all of them where the
-      discriminator's loss is flat, |dL/dlogit| < 0.01, so that it learns nothing from the example and, in a minimax
-      game, teaches the generator nothing. With the logistic losses these are logits beyond 4.6 on the right side. Of
-      several arrays of logits, the means of these.
+      The means `real_logits` and `fake_logits`, and `saturated_logits`. The latter is the fraction of all logits where
+      the discriminator's loss is flat, |dL/dlogit| < 0.01: it learns nothing from such an example and, in a minimax
+      game, teaches the generator nothing. For logistic losses these are logits beyond 4.6 on the correct side. For
+      several arrays of logits, each metric is the mean over the arrays.
     """
 
     def measure(real: Array, fake: Array) -> Array:
@@ -123,7 +126,8 @@ def logit_metrics(loss: GANLoss, real_logits: PyTree, fake_logits: PyTree) -> Me
 
 
 def sees_reals(loss: GANLoss) -> bool:
-    """Whether the generator's loss depends on the real logits; if not, it needs no batch of its own."""
+    """Whether the generator's loss depends on the real logits; if not, the generator's update needs no new batch."""
+    # The traced loss shows which of its inputs are used.
     logits = jax.ShapeDtypeStruct((1,), jnp.float32)
     jaxpr = jax.make_jaxpr(loss.generator)(logits, logits).jaxpr
     read = [variable for equation in jaxpr.eqns for variable in equation.invars] + jaxpr.outvars
@@ -138,15 +142,15 @@ def penalty(
     *,
     logits: Pick = LOGITS,
 ) -> Term:
-    """A term of the discriminator from a penalty on the critic.
+    """Creates a term of the discriminator from a penalty on the critic.
 
     Args:
-      name: see `Term`.
-      weight: see `Term`.
-      function: `(critic, real, fake, key) -> [b]`; `critic` gives the logits, with label, augmentation and model state
-        bound, and sees reals as they are seen by the loss.
-      every: see `Term`.
-      logits: takes them from the discriminator's outputs.
+      name: name of the term.
+      weight: weight of the penalty.
+      function: penalty, `(critic, real, fake, key) -> [b]`. `critic` maps samples to logits, with label, augmentation
+        and model state bound; it augments them as the loss augments the reals.
+      every: interval of the term in iterations; above 1 it is a lazy penalty.
+      logits: function that selects the logits from the discriminator's outputs.
 
     Returns:
       The term.
@@ -158,10 +162,11 @@ def penalty(
 
 
 def r1(gamma: float, every: int = 1, *, logits: Pick = LOGITS) -> Term:
-    """Gamma / 2 times the squared gradient norm of the logits at reals (`regularizers.zero_centered_penalty`).
+    """Creates the R1 penalty: gamma / 2 times the squared gradient norm of the logits at reals.
 
-    In the phase of the loss the discriminator is as it was for the loss: the same augmentation and dropout, as in the
-    official code of R3GAN, so that XLA computes their common forward pass once.
+    It uses `regularizers.zero_centered_penalty`. With `every` = 1 the penalty and the adversarial loss use the
+    discriminator with the same augmentation and dropout, as in the official code of R3GAN. XLA can then compute their
+    common forward pass once.
     """
     _check_weight("gamma", gamma)
 
@@ -172,7 +177,7 @@ def r1(gamma: float, every: int = 1, *, logits: Pick = LOGITS) -> Term:
 
 
 def r2(gamma: float, every: int = 1, *, logits: Pick = LOGITS) -> Term:
-    """Gamma / 2 times the squared gradient norm at fakes (`regularizers.zero_centered_penalty`); see `r1`."""
+    """Creates the R2 penalty: gamma / 2 times the squared gradient norm of the logits at fakes; otherwise like `r1`."""
     _check_weight("gamma", gamma)
 
     def value(view: View, key: PRNGKey) -> Value:
@@ -182,7 +187,7 @@ def r2(gamma: float, every: int = 1, *, logits: Pick = LOGITS) -> Term:
 
 
 def gradient_penalty(weight: float = 10.0, *, one_sided: bool = False, every: int = 1, logits: Pick = LOGITS) -> Term:
-    """The penalty of WGAN-GP, or with `one_sided` of WGAN-LP (`regularizers.interpolated_penalty`)."""
+    """Creates the gradient penalty of WGAN-GP, or with `one_sided` of WGAN-LP (`regularizers.interpolated_penalty`)."""
     _check_weight("weight", weight)
 
     def function(critic: Any, real: Array, fake: Array, key: PRNGKey) -> Array:
@@ -192,7 +197,7 @@ def gradient_penalty(weight: float = 10.0, *, one_sided: bool = False, every: in
 
 
 def dragan(weight: float = 10.0, *, scale: float = 0.5, every: int = 1, logits: Pick = LOGITS) -> Term:
-    """The penalty of DRAGAN, around reals (`regularizers.dragan_penalty`)."""
+    """Creates the gradient penalty of DRAGAN, in a neighbourhood of the reals (`regularizers.dragan_penalty`)."""
     _check_weight("weight", weight)
 
     def value(view: View, key: PRNGKey) -> Value:
@@ -202,13 +207,13 @@ def dragan(weight: float = 10.0, *, scale: float = 0.5, every: int = 1, logits: 
 
 
 def lecam(weight: float = 0.3, *, decay: float = 0.99, begin: int = 0, logits: Pick = LOGITS) -> Term:
-    """The LeCam regulariser; its running means are `state.aux['lecam']` (`regularizers.lecam`).
+    """Creates the LeCam regulariser; its running means are `state.aux['lecam']` (`regularizers.lecam`).
 
     Args:
-      weight: see `Term`.
-      decay: of the running means.
-      begin: images before it counts; its means run from the start.
-      logits: takes them from the discriminator's outputs, one array.
+      weight: weight of the regulariser.
+      decay: decay of the running means.
+      begin: number of images after which the regulariser is added to the loss; its means are updated from the start.
+      logits: function that selects the logits, one array, from the discriminator's outputs.
 
     Returns:
       A term of the discriminator.
@@ -229,15 +234,15 @@ def consistency(
     fake_weight: float | None = None,
     logits: Pick = LOGITS,
 ) -> tuple[Term, ...]:
-    """Consistency regularisation, CR; with a weight for fakes its balanced form, bCR (`regularizers.consistency`).
+    """Creates consistency regularisation: CR, or with `fake_weight` its balanced form bCR (`regularizers.consistency`).
 
-    ||D(x) - D(T(x))||^2, on top of any augmentation that the game has.
+    ||D(x) - D(T(x))||^2. If the game has an augmentation, D applies it to both x and T(x).
 
     Args:
-      augment: T, `(key, images) -> images`.
-      weight: for reals; the paper's is 10.
-      fake_weight: for fakes; the paper's is 10. None for CR.
-      logits: takes them from the discriminator's outputs, one array.
+      augment: augmentation T, `(key, images) -> images`.
+      weight: weight of the term on reals; 10 in the paper.
+      fake_weight: weight of the term on fakes; 10 in the paper. None for CR, which has no such term.
+      logits: function that selects the logits, one array, from the discriminator's outputs.
 
     Returns:
       Terms of the discriminator.
@@ -260,19 +265,19 @@ def consistency(
 def latent_consistency(
     std: float = 0.03, weight: float = 5.0, generator_weight: float = 0.5, *, logits: Pick = LOGITS
 ) -> tuple[Term, Term]:
-    """Latent consistency regularisation, zCR (`regularizers.consistency`).
+    """Creates latent consistency regularisation, zCR (`regularizers.consistency`).
 
-    The discriminator shall say the same of G(z) and G(z + noise), the generator shall make them differ: its weight
-    counts negatively. The first of the generator's inputs is z.
+    The discriminator minimises the difference of D(G(z)) and D(G(z + noise)). The generator maximises the difference of
+    G(z) and G(z + noise). The first of the generator's inputs must be z.
 
     Args:
-      std: of the noise; the paper's is 0.03 or 0.07.
-      weight: of the discriminator's term.
-      generator_weight: of the generator's term.
-      logits: takes them from the discriminator's outputs, one array.
+      std: standard deviation of the noise; 0.03 or 0.07 in the paper.
+      weight: weight of the discriminator's term.
+      generator_weight: weight of the generator's term, positive; its loss is the negative difference.
+      logits: function that selects the logits, one array, from the discriminator's outputs.
 
     Returns:
-      A term of each player.
+      One term of each player.
     """
 
     def moved(view: View, key: PRNGKey) -> PyTree:
@@ -293,12 +298,12 @@ def latent_consistency(
 
 
 def mode_seeking(weight: float = 1.0) -> Term:
-    """MSGAN's term of the generator: other latents shall give another sample (`losses.mode_seeking`).
+    """Creates the generator's term of MSGAN: different latents should give different samples (`losses.mode_seeking`).
 
-    The first of the generator's inputs are the latents; the others (labels) are the same for both samples.
+    The first of the generator's inputs must be the latents. The other inputs (labels) are the same for both samples.
 
     Args:
-      weight: see `Term`.
+      weight: weight of the term.
 
     Returns:
       The term.
@@ -312,14 +317,16 @@ def mode_seeking(weight: float = 1.0) -> Term:
 
 
 def feature_matching(weight: float = 10.0, *, features: Pick = FEATURES) -> Term:
-    """The generator's term on all the discriminator's features (`losses.feature_matching`); reals are not moved.
+    """Creates the generator's feature matching term (`losses.feature_matching`), for games with a target image.
 
-    Each fake is compared with the real of its place in the batch: for games with a target, such as pix2pixHD. From
-    latents to samples that pulls a fake towards a real that it has nothing to do with: take `mean_feature_matching`.
+    It compares the discriminator's features of each fake with those of the real at the same position in the batch, as
+    in pix2pixHD; no gradient flows into the features of reals. In a game from latents to samples the two are unrelated:
+    use `mean_feature_matching` there.
 
     Args:
-      weight: see `Term`. pix2pixHD's 10 is of the sum over the 4 layers of a scale: 40 here, where all have one mean.
-      features: takes them from the discriminator's outputs: a list of arrays, or any tree.
+      weight: weight of the term. pix2pixHD's weight is 10 for a sum over the 4 layers of a scale; here the loss is the
+        mean over all layers, so the same weight is 40.
+      features: function that selects the features, a list or other tree of arrays, from the discriminator's outputs.
 
     Returns:
       The term.
@@ -332,11 +339,11 @@ def feature_matching(weight: float = 10.0, *, features: Pick = FEATURES) -> Term
 
 
 def mean_feature_matching(weight: float = 1.0, *, features: Pick = FEATURES) -> Term:
-    """The generator's term on the means of the discriminator's features (`losses.mean_feature_matching`).
+    """Creates the generator's term that matches the batch means of features (`losses.mean_feature_matching`).
 
     Args:
-      weight: see `Term`.
-      features: takes them from the discriminator's outputs.
+      weight: weight of the term.
+      features: function that selects the features from the discriminator's outputs.
 
     Returns:
       The term.
@@ -355,13 +362,13 @@ def reconstruction(
     loss: Callable[[Array, Array], Array] = losses.l1,
     name: str = "reconstruction",
 ) -> Term:
-    """The distance of the generator's outputs from targets, as in pix2pix.
+    """Creates the generator's reconstruction term: the distance of its samples from target images, as in pix2pix.
 
     Args:
-      weight: of the mean over all axes; 100 in pix2pix.
-      target: `view -> images`, such as `lambda view: view.real`.
-      loss: `(outputs, targets) -> array`, one of `losses.l1`, `l2`, `charbonnier`.
-      name: see `Term`.
+      weight: weight of the distance, which is averaged over all axes; 100 in pix2pix.
+      target: `view -> images`, returns the target images, such as `lambda view: view.real`.
+      loss: distance, `(samples, targets) -> array`: one of `losses.l1`, `l2`, `charbonnier`.
+      name: name of the term.
 
     Returns:
       A term of the generator.
@@ -377,14 +384,16 @@ def perceptual(
     frozen: str,
     name: str = "perceptual",
 ) -> Term:
-    """The distance of features of the generator's outputs from those of targets (`losses.perceptual`).
+    """Creates the generator's perceptual term: the distance of its samples from targets in the features of a network.
+
+    It uses `losses.perceptual` with a frozen network.
 
     Args:
-      weight: see `Term`.
-      target: `view -> images`.
-      features: `(params, images) -> features`, a frozen network.
-      frozen: its name in `state.frozen`; see `runtime.Experiment.frozen`.
-      name: see `Term`.
+      weight: weight of the term.
+      target: `view -> images`, returns the target images.
+      features: frozen network, `(params, images) -> features`.
+      frozen: name of the network's parameters in `state.frozen`; see `runtime.Experiment.frozen`.
+      name: name of the term.
 
     Returns:
       A term of the generator.
@@ -404,16 +413,16 @@ def distance(
     features: Pick = LOGITS,
     name: str = "distance",
 ) -> tuple[Term, Term]:
-    """A distance of distributions that the generator makes small and the discriminator large, as in MMD GAN.
+    """Creates the terms of a distance between distributions, as in MMD GAN: G minimises it, and D maximises it.
 
     Args:
-      loss: `(real_features, fake_features) -> distance`, such as `losses.energy_distance`.
-      weight: of both players' terms.
-      features: takes them, `[b, d]`, from the discriminator's outputs.
-      name: see `Term`.
+      loss: distance, `(real_features, fake_features) -> distance`, such as `losses.energy_distance`.
+      weight: weight of both players' terms.
+      features: function that selects the features, `[b, d]`, from the discriminator's outputs.
+      name: name of both terms.
 
     Returns:
-      A term of the discriminator and one of the generator, in place of `gan_loss` or beside it.
+      One term of the discriminator and one of the generator. They can replace `gan_loss` or be added to it.
 
     References:
       Li et al., "MMD GAN", arXiv:1705.08584, 2017; Bellemare et al., "The Cramer Distance", arXiv:1705.10743, 2017.
@@ -432,13 +441,13 @@ def orthogonal(
     kernels: Callable[[PyTree], PyTree] = lambda params: params,
     off_diagonal: bool = True,
 ) -> Term:
-    """Orthogonal regularisation of a player's kernels, as in BigGAN (`regularizers.orthogonal`).
+    """Creates orthogonal regularisation of a player's kernels, as in BigGAN (`regularizers.orthogonal`).
 
     Args:
-      weight: see `Term`; BigGAN's 1e-4 is 5e-5 here.
-      player: whose.
-      kernels: takes them from its parameters; BigGAN leaves out the embeddings.
-      off_diagonal: see there.
+      weight: weight of the term; BigGAN's 1e-4 is 5e-5 here, because of a factor 2 in the gradient.
+      player: name of the player.
+      kernels: function that selects the kernels from the player's parameters; BigGAN leaves out the embeddings.
+      off_diagonal: whether to penalise only products of different columns, and leave the columns' lengths free.
 
     Returns:
       The term.
@@ -452,5 +461,6 @@ def orthogonal(
 
 
 def _check_weight(name: str, value: float) -> None:
+    """Refuses a negative or NaN weight."""
     if not value >= 0:
-        raise InvalidInputError(f"{name}={value}: the weight of a penalty is at least 0")
+        raise InvalidInputError(f"{name}={value}: expected a weight of at least 0")

@@ -1,4 +1,4 @@
-"""The GAN of 2014."""
+"""The original GAN (2014)."""
 
 from typing import Any
 
@@ -16,15 +16,18 @@ def vanilla(
     learning_rate: float = 2e-4,
     **options: Any,
 ) -> Game:
-    """One generator and one discriminator in alternation; the paper's networks are multi-layer perceptrons.
+    """Creates the game of the original GAN: a generator and a discriminator, updated in alternation.
+
+    The paper's networks are multi-layer perceptrons.
 
     Args:
-      generator: `z -> samples`.
-      discriminator: `x -> logits`.
-      prior: of the latents.
-      loss: `losses.non_saturating`, which the paper trained with, or `losses.minimax`, which it analyses.
-      learning_rate: of both players' Adam, betas 0.5 and 0.999 (the paper used momentum SGD).
-      **options: of `adversarial`.
+      generator: generator network, `z -> samples`.
+      discriminator: discriminator network, `x -> logits`.
+      prior: distribution of the latents.
+      loss: adversarial loss: `losses.non_saturating`, which the paper trained with, or `losses.minimax`, which it
+        analyses.
+      learning_rate: learning rate of both players' Adam, betas 0.5 and 0.999 (the paper used momentum SGD).
+      **options: arguments of `adversarial`.
 
     Returns:
       The game.

@@ -18,23 +18,23 @@ def wgan_gp(
     learning_rate: float = 1e-4,
     **options: Any,
 ) -> Game:
-    """The Wasserstein game with the critic's gradient norm held near one; the critic must not have batch norm.
+    """Creates the game of WGAN-GP: the Wasserstein loss, with a penalty that keeps the critic's gradient norm near 1.
 
     Args:
-      generator: `z -> samples`.
-      discriminator: the critic, `x -> logits`.
-      prior: of the latents.
-      gradient_penalty_weight: lambda of the paper.
+      generator: generator network, `z -> samples`.
+      discriminator: critic network, `x -> logits`, without batch norm: the penalty needs the gradient of each example.
+      prior: distribution of the latents.
+      gradient_penalty_weight: weight of the gradient penalty, lambda in the paper.
       critic_steps: critic updates per generator update.
-      learning_rate: of both players' Adam, betas 0 and 0.9.
-      **options: of `adversarial`.
+      learning_rate: learning rate of both players' Adam, betas 0 and 0.9.
+      **options: arguments of `adversarial`.
 
     Returns:
       The game.
 
     References:
-      Gulrajani et al., "Improved Training of Wasserstein GANs", arXiv:1704.00028, 2017, algorithm 1. The authors' code
-      for images uses betas 0.5 and 0.9, the algorithm in the paper 0 and 0.9.
+      Gulrajani et al., "Improved Training of Wasserstein GANs", arXiv:1704.00028, 2017, algorithm 1, which uses betas 0
+      and 0.9. The authors' code for images uses 0.5 and 0.9.
     """
     options = {"loss": wasserstein, "penalties": (gradient_penalty(gradient_penalty_weight),)} | options
     options = with_adam(options, learning_rate, 0.0, 0.9)

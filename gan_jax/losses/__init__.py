@@ -1,7 +1,7 @@
-"""Losses for adversarial training: pure, unweighted functions of arrays, that import jax alone.
+"""Losses for adversarial training: pure, unweighted functions of arrays that depend on jax and jaxtyping only.
 
-The adversarial ones are pairs of unreduced functions of logits (`GANLoss`); the auxiliary ones return one value per
-example, or one number where they compare distributions.
+The adversarial losses are pairs of unreduced functions of logits (`GANLoss`). The other losses return one value per
+element, one value per example, or a scalar if they compare distributions.
 """
 
 from gan_jax.losses.adversarial import hinge, least_squares, minimax, non_saturating, wasserstein

@@ -1,9 +1,9 @@
-"""Adversarial losses, each a pair of element-wise functions of the real and the fake logits.
+"""Adversarial losses: pairs of element-wise functions of the real and the fake logits.
 
-With r = D(x) the logits of real examples, f = D(G(z)) those of fakes, and sp(t) = log(1 + exp(t)), every loss here is
-`(real_logits, fake_logits) -> losses`, where all three have one shape: a vector `[b]`, a patch map `[b, h, w]`, a
-video map; for a list of scales use `jax.tree.map`. Nothing is reduced and nothing is weighted: take the mean, mask, or
-weight the result as the experiment asks.
+Notation: r = D(x) are the logits of real examples, f = D(G(z)) the logits of fakes, and sp(t) = log(1 + exp(t)) is
+softplus. Every loss here is `(real_logits, fake_logits) -> losses`. All three arrays have one shape: a vector `[b]`, a
+patch map `[b, h, w]`, a video map. For a list of scales use `jax.tree.map`. The losses are neither reduced nor
+weighted: average, mask or weight them as the experiment requires.
 """
 
 import jax
@@ -27,21 +27,21 @@ def _minimax_generator(real_logits: Logits, fake_logits: Logits) -> Logits:
 minimax = pair(
     _minimax_discriminator,
     _minimax_generator,
-    """The saturating minimax loss: the objective of the first GAN paper.
+    """The saturating minimax loss: the objective of the original GAN paper.
 
     discriminator: sp(-r) + sp(f), which is -log s(r) - log(1 - s(f)) with s the sigmoid; generator: -sp(f), which is
-    log(1 - s(f)). The generator's gradient vanishes where the discriminator rejects a fake with certainty.
+    log(1 - s(f)). The generator's gradient vanishes where the discriminator is certain that a sample is fake.
 
     Args:
-      real_logits: D(x), any shape, unbounded.
-      fake_logits: D(G(z)), of the same shape.
+      real_logits: logits of reals, D(x), of any shape, unbounded.
+      fake_logits: logits of fakes, D(G(z)), of the same shape.
 
     Returns:
-      Losses of the logits' shape and dtype; the discriminator's in [0, inf), the generator's in (-inf, 0].
+      Losses of the logits' shape and dtype. The discriminator's are in [0, inf), the generator's in (-inf, 0].
 
     References:
-      Goodfellow et al., "Generative Adversarial Nets", arXiv:1406.2661, 2014. Equation 1 is maximised by D; here both
-      players minimise. What other libraries call "minimax" or "vanilla" is often `non_saturating`.
+      Goodfellow et al., "Generative Adversarial Nets", arXiv:1406.2661, 2014. In the paper D maximises equation 1; here
+      both players minimise. Other libraries often use the names "minimax" and "vanilla" for `non_saturating`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -69,16 +69,16 @@ non_saturating = pair(
     largest where the discriminator rejects a fake.
 
     Args:
-      real_logits: D(x), any shape, unbounded.
-      fake_logits: D(G(z)), of the same shape.
+      real_logits: logits of reals, D(x), of any shape, unbounded.
+      fake_logits: logits of fakes, D(G(z)), of the same shape.
 
     Returns:
       Losses in [0, inf) of the logits' shape and dtype.
 
     References:
       Goodfellow et al., "Generative Adversarial Nets", arXiv:1406.2661, 2014, section 3. Implementations that write
-      -log(sigmoid(f) + 1e-8) lose the gradient below f = -18; this one does not. tensorflow-gan smooths the labels
-      by 0.25 unless told not to, which makes the reals' target 0.875.
+      -log(sigmoid(f) + 1e-8) lose the gradient below f = -18; this one keeps it. By default tensorflow-gan smooths the
+      labels by 0.25, so that the target of the reals is 0.875.
 
     Example:
       >>> import jax.numpy as jnp
@@ -105,16 +105,17 @@ hinge = pair(
     discriminator: max(0, 1 - r) + max(0, 1 + f); generator: -f.
 
     Args:
-      real_logits: D(x), any shape, unbounded.
-      fake_logits: D(G(z)), of the same shape.
+      real_logits: logits of reals, D(x), of any shape, unbounded.
+      fake_logits: logits of fakes, D(G(z)), of the same shape.
 
     Returns:
-      Losses of the logits' shape and dtype; the discriminator's in [0, inf).
+      Losses of the logits' shape and dtype. The discriminator's are in [0, inf).
 
     References:
       Lim and Ye, "Geometric GAN", arXiv:1705.02894, 2017; Miyato et al., "Spectral Normalization for Generative
-      Adversarial Networks", arXiv:1802.05957, 2018. Three public packages flip the sign of the logits; VQGAN's copies
-      take half of the discriminator loss; speechbrain's generator minimises max(0, 1 - f); monai puts a tanh before it.
+      Adversarial Networks", arXiv:1802.05957, 2018. Three public packages flip the sign of the logits. Copies of
+      VQGAN's code take half of the discriminator's loss. The generator of speechbrain minimises max(0, 1 - f). monai
+      applies a tanh to the logits first.
 
     Example:
       >>> import jax.numpy as jnp
@@ -141,15 +142,15 @@ least_squares = pair(
     discriminator: (r - 1)^2 / 2 + f^2 / 2; generator: (f - 1)^2 / 2.
 
     Args:
-      real_logits: D(x), any shape, unbounded; no sigmoid.
-      fake_logits: D(G(z)), of the same shape.
+      real_logits: logits of reals, D(x), of any shape, unbounded; without a sigmoid.
+      fake_logits: logits of fakes, D(G(z)), of the same shape.
 
     Returns:
       Losses in [0, inf) of the logits' shape and dtype.
 
     References:
-      Mao et al., "Least Squares Generative Adversarial Networks", arXiv:1611.04076, 2017, equation 9. Public
-      implementations also drop the factor one half, keep it for the discriminator only (CycleGAN, vegans), apply it to
+      Mao et al., "Least Squares Generative Adversarial Networks", arXiv:1611.04076, 2017, equation 9. Some public
+      implementations drop the factor one half, keep it for the discriminator only (CycleGAN, vegans), apply the loss to
       sigmoid(logit), or swap the targets.
 
     Example:
@@ -172,14 +173,14 @@ def _wasserstein_generator(real_logits: Logits, fake_logits: Logits) -> Logits:
 wasserstein = pair(
     _wasserstein_discriminator,
     _wasserstein_generator,
-    """The Wasserstein loss; it needs a critic that is kept Lipschitz (a gradient penalty, or clipped weights).
+    """The Wasserstein loss, for a critic that is kept Lipschitz by a gradient penalty or by weight clipping.
 
     discriminator: f - r; generator: -f. The mean of r - f estimates the Wasserstein-1 distance, up to the Lipschitz
     constant.
 
     Args:
-      real_logits: D(x), any shape, unbounded.
-      fake_logits: D(G(z)), of the same shape.
+      real_logits: logits of reals, D(x), of any shape, unbounded.
+      fake_logits: logits of fakes, D(G(z)), of the same shape.
 
     Returns:
       Losses of the logits' shape and dtype, unbounded.

@@ -1,4 +1,4 @@
-"""What an adversarial loss is: a discriminator's and a generator's function of the logits, documented together."""
+"""The type of an adversarial loss: a discriminator and a generator function of the logits with one shared docstring."""
 
 import functools
 from collections.abc import Callable
@@ -18,16 +18,21 @@ class _Pair(NamedTuple):
 
 
 class GANLoss(_Pair):
-    """A discriminator and a generator loss that belong together.
+    """A pair of losses, one for the discriminator and one for the generator.
 
     Attributes:
-      discriminator: `(real_logits, fake_logits) -> losses` of the logits' shape, to be minimised by the discriminator.
-      generator: the same for the generator. It ignores `real_logits` unless the loss is relativistic.
+      discriminator: `(real_logits, fake_logits) -> losses`, with losses of the logits' shape. The discriminator
+        minimises them.
+      generator: a function of the same form, minimised by the generator. It ignores `real_logits` unless the loss is
+        relativistic.
     """
 
 
 def pair(discriminator: LogitsLoss, generator: LogitsLoss, doc: str) -> GANLoss:
-    """Pairs the two functions, which then check shapes, and gives the pair, and each of them, the documentation."""
+    """Returns a `GANLoss` of the two functions, with shape checks added.
+
+    `doc` becomes the docstring of the pair and of both functions.
+    """
 
     def checked(function: LogitsLoss) -> LogitsLoss:
         @functools.wraps(function)
@@ -44,5 +49,5 @@ def pair(discriminator: LogitsLoss, generator: LogitsLoss, doc: str) -> GANLoss:
 
 
 def doctests(names: dict[str, object]) -> dict[str, str]:
-    """The documentation of a module's pairs, for its `__test__`: doctest looks into functions and classes only."""
+    """Returns the docstrings of a module's pairs, for its `__test__`: doctest only looks into functions and classes."""
     return {name: str(value.__doc__) for name, value in names.items() if isinstance(value, GANLoss)}

@@ -1,4 +1,4 @@
-"""Contrastive conditioning: embeddings of a batch compared with each other and with embeddings of the labels."""
+"""Contrastive losses for conditional GANs, on embeddings of the examples and of their labels."""
 
 import jax
 import jax.numpy as jnp
@@ -12,25 +12,26 @@ Embeddings = Float[Array, "b d"]
 def conditional_contrastive(
     embedding: Embeddings, proxy: Embeddings, label: Integer[Array, " b"], *, temperature: float = 1.0
 ) -> Float[Array, " b"]:
-    """The conditional contrastive loss (2C) of ContraGAN.
+    """Computes the conditional contrastive loss (2C) of ContraGAN.
 
-    With unit vectors l_i (the example's embedding) and e_i (its label's), and t the temperature:
+    With l_i the embedding of example i, e_i the embedding of its label, both of unit length, and t the temperature:
     -log [(exp(l_i e_i / t) + sum over k != i with y_k = y_i of exp(l_i l_k / t))
     / (exp(l_i e_i / t) + sum over k != i of exp(l_i l_k / t))].
     The discriminator minimises it on reals, the generator on fakes.
 
     Args:
-      embedding: `[b, d]`, from a head of the discriminator; brought to unit length here.
-      proxy: `[b, d]`, the embedding of each example's label; brought to unit length here.
-      label: `[b]`.
-      temperature: t.
+      embedding: embeddings of the examples, `[b, d]`, from a head of the discriminator; this function scales them to
+        unit length.
+      proxy: embedding of each example's label, `[b, d]`; scaled to unit length as well.
+      label: labels, `[b]`.
+      temperature: the temperature t, above 0.
 
     Returns:
       `[b]`, non-negative, float32 or wider. Every example is compared with the whole batch: inside `jax.shard_map`
-      gather first.
+      gather the arguments first.
 
     Raises:
-      InvalidInputError: for shapes that differ, or a temperature that is not above 0.
+      InvalidInputError: if the shapes differ, or the temperature is not above 0.
 
     References:
       Kang and Park, "ContraGAN: Contrastive Learning for Conditional Image Generation", arXiv:2006.12681, 2020,
@@ -59,30 +60,34 @@ def data_to_data_cross_entropy(
     positive_margin: float = 0.98,
     negative_margin: float = 0.02,
 ) -> Float[Array, " b"]:
-    """The data-to-data cross-entropy loss (D2D-CE) of ReACGAN.
+    """Computes the data-to-data cross-entropy loss (D2D-CE) of ReACGAN.
 
-    With unit vectors f_i (the example's embedding) and v_i (its label's), t the temperature, m_p and m_n the margins:
+    With f_i the embedding of example i, v_i the embedding of its label, both of unit length, t the temperature, and m_p
+    and m_n the margins:
     p_i = min(0, f_i v_i - m_p) / t, n_ij = max(0, f_i f_j - m_n) / t,
     -log [exp(p_i) / (exp(p_i) + sum over j with y_j != y_i of exp(n_ij))].
     The discriminator minimises it on reals, the generator on fakes.
 
     Args:
-      embedding: `[b, d]`, from a head of the discriminator; brought to unit length here.
-      proxy: `[b, d]`, the embedding of each example's label; brought to unit length here.
-      label: `[b]`.
-      temperature: t.
-      positive_margin: m_p; pairs of example and label nearer than this are let be.
-      negative_margin: m_n; examples of other labels farther apart than this are let be.
+      embedding: embeddings of the examples, `[b, d]`, from a head of the discriminator; this function scales them to
+        unit length.
+      proxy: embedding of each example's label, `[b, d]`; scaled to unit length as well.
+      label: labels, `[b]`.
+      temperature: the temperature t, above 0.
+      positive_margin: the margin m_p. An example and its label that are more similar than this are not pulled closer.
+      negative_margin: the margin m_n. Examples of different labels that are less similar than this are not pushed
+        apart.
 
     Returns:
-      `[b]`, non-negative, float32 or wider; 0 where the batch has one label only. Inside `jax.shard_map` gather first.
+      `[b]`, non-negative, float32 or wider; 0 if the batch has only one label. Inside `jax.shard_map` gather the
+      arguments first.
 
     Raises:
-      InvalidInputError: for shapes that differ, or a temperature that is not above 0.
+      InvalidInputError: if the shapes differ, or the temperature is not above 0.
 
     References:
       Kang, Shim, Cho and Park, "Rebooting ACGAN: Auxiliary Classifier GANs with Stable Training", arXiv:2111.01118,
-      2021, equation 6. The authors' code ties the margins, m_n = 1 - m_p, as the defaults here are.
+      2021, equation 6. The authors' code ties the margins by m_n = 1 - m_p, as the defaults here do.
 
     Example:
       >>> same = jnp.ones((2, 3))
@@ -109,12 +114,16 @@ def _similarity(embedding: Embeddings) -> Float[Array, "b b"]:
 
 
 def _unit(x: Embeddings) -> Embeddings:
+    """Returns the vectors scaled to unit length, in float32 or wider; the floor keeps gradients finite for zeros."""
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     squared = jnp.sum(x**2, axis=-1, keepdims=True)
     return x * jax.lax.rsqrt(jnp.maximum(squared, jnp.asarray(1e-24, x.dtype)))
 
 
 def _logsumexp(x: Float[Array, "b b"], where: Bool[Array, "b b"]) -> Float[Array, " b"]:
-    """Over the pairs of `where`; of none, a number so low that it vanishes beside any similarity."""
-    lowest = jnp.finfo(x.dtype).min / 2  # not -inf, whose derivative is NaN
+    """Returns the log-sum-exp of each row over the pairs in `where`.
+
+    A row without pairs gives a value so low that it vanishes beside any similarity.
+    """
+    lowest = jnp.finfo(x.dtype).min / 2  # not -inf: its derivative would be NaN
     return jnp.where(jnp.any(where, -1), jax.nn.logsumexp(jnp.where(where, x, lowest), axis=-1), lowest)

@@ -1,4 +1,4 @@
-"""Losses derived from a divergence, and the energy-based loss: each call makes a `GANLoss`."""
+"""Losses derived from an f-divergence, and the energy-based loss. Each function returns a `GANLoss`."""
 
 import math
 from collections.abc import Callable
@@ -13,7 +13,8 @@ from gan_jax.types import InvalidInputError
 _LOG_2 = math.log(2.0)
 
 
-# For each divergence the output activation g and the composite f*(g(v)) with the conjugate f*, in stable closed form.
+# Maps each divergence to its output activation g and to f*(g(v)), with the convex conjugate f*; both in a numerically
+# stable closed form.
 _DIVERGENCES: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
     "kl": (lambda v: v, lambda v: jnp.exp(v - 1.0)),
     "reverse_kl": (lambda v: -jnp.exp(-v), lambda v: v - 1.0),
@@ -25,10 +26,11 @@ _DIVERGENCES: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]
 
 
 def f_divergence(name: str, *, practical: bool = True) -> GANLoss:
-    """The f-GAN loss: a variational bound on an f-divergence between data and samples.
+    """Returns the f-GAN loss: a variational bound on an f-divergence between data and samples.
 
-    discriminator: -g(r) + f*(g(f)); generator: -g(f) if `practical`, else -f*(g(f)), the bound itself. g is the output
-    activation that maps a logit into the domain of the convex conjugate f*:
+    discriminator: -g(r) + f*(g(f)); generator: -g(f) if `practical`, otherwise -f*(g(f)), which is the bound itself. r
+    and f are the logits of reals and fakes. f* is the convex conjugate, the output activation g maps a logit into the
+    domain of f*, and sp is softplus:
 
     | name | g(v) | f*(g(v)) |
     |---|---|---|
@@ -39,22 +41,23 @@ def f_divergence(name: str, *, practical: bool = True) -> GANLoss:
     | jensen_shannon | log 2 - sp(-v) | sp(v) - log 2 |
     | gan | -sp(-v) | sp(v) |
 
-    Minus the mean of the discriminator's loss is a lower bound of the divergence (for `gan`, of 2 JS - log 4).
+    The negative mean of the discriminator's loss is a lower bound on the divergence (for `gan`, on 2 JS - log 4).
 
     Args:
-      name: one of the table.
-      practical: the generator loss that the paper trains with (section 3.2), as non-saturating is to minimax.
+      name: name of the divergence, from the table.
+      practical: whether the generator uses the loss that the paper trains with (section 3.2). It relates to the bound
+        as the non-saturating loss relates to the minimax loss.
 
     Returns:
-      A `GANLoss`. Its losses are unbounded; kl, reverse_kl and squared_hellinger are exponential in the logits and
-      overflow float32 from about 88: clip the logits or bound the critic.
+      A `GANLoss`. Its losses are unbounded. Those of kl, reverse_kl and squared_hellinger are exponential in the logits
+      and overflow float32 at magnitudes of about 88: clip the logits or bound the critic.
 
     Raises:
-      InvalidInputError: for an unknown name.
+      InvalidInputError: if the name is unknown.
 
     References:
       Nowozin, Cseke and Tomioka, "f-GAN: Training Generative Neural Samplers using Variational Divergence
-      Minimization", arXiv:1606.00709, 2016, tables 2 and 6. Implementations that compose f* and g as written lose the
+      Minimization", arXiv:1606.00709, 2016, tables 2 and 6. Implementations that compose f* and g literally lose the
       gradient of jensen_shannon and gan above v = 17 in float32, where 2 - exp(g) and 1 - exp(g) round to 0.
 
     Example:
@@ -77,19 +80,20 @@ def f_divergence(name: str, *, practical: bool = True) -> GANLoss:
 
 
 def energy_based(margin: float) -> GANLoss:
-    """The loss of the energy-based GAN; the critic's outputs are energies, low where data is.
+    """Returns the loss of the energy-based GAN (EBGAN), whose critic returns energies: low for data, high for fakes.
 
-    discriminator: r + max(0, margin - f); generator: f. Mind the sign: unlike everywhere else low is real. In EBGAN the
-    energy is the reconstruction error of an autoencoder, at least 0.
+    discriminator: r + max(0, margin - f); generator: f. r and f are the energies of reals and fakes. Note the sign:
+    unlike in all other losses, a low output means real. In EBGAN the energy is the reconstruction error of an
+    autoencoder, which is at least 0.
 
     Args:
-      margin: the energy that fakes are pushed up to, above 0; a trained generator reaches about it.
+      margin: energy that fakes are pushed up to, above 0. The fakes of a trained generator have about this energy.
 
     Returns:
       A `GANLoss` of energies `[b, ...]`.
 
     Raises:
-      InvalidInputError: for a margin that is not above 0.
+      InvalidInputError: if the margin is not above 0.
 
     References:
       Zhao, Mathieu and LeCun, "Energy-based Generative Adversarial Network", arXiv:1609.03126, 2016, equations 1, 2.

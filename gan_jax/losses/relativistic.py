@@ -1,10 +1,11 @@
-"""Relativistic losses: each example is judged against examples of the other kind.
+"""Relativistic losses: each example is judged against examples of the other kind, reals against fakes and vice versa.
 
-They see differences of real and fake logits only, so the generator's loss has a gradient with respect to the real
-logits too, and a constant added to the critic changes nothing. The averages of the `relativistic_average` family run
-over the batch axis, the first: for a patch map each place has a mean of its own. Under global-view sharding that is
-the mean of the global batch; inside `jax.shard_map` and `jax.pmap` it is that of the shard, so gather the logits
-(`jax.lax.all_gather(..., tiled=True)`, a few numbers) before the loss.
+The losses depend only on differences of real and fake logits. So the generator's loss also has a gradient with respect
+to the real logits, and adding a constant to the critic changes nothing.
+
+The `relativistic_average` family averages over the batch axis, the first axis; in a patch map each position has its own
+mean. Under global-view sharding this is the mean of the global batch. Inside `jax.shard_map` and `jax.pmap` it is the
+mean of the shard: gather the logits before the loss (`jax.lax.all_gather(..., tiled=True)`, which moves few numbers).
 """
 
 import jax
@@ -26,20 +27,20 @@ relativistic_pairing = pair(
     _relativistic_pairing_generator,
     """The relativistic pairing loss: each fake is judged against one real, paired by index.
 
-    discriminator: sp(-(r - f)); generator: sp(-(f - r)). With R1 and R2 it is the loss of R3GAN.
+    discriminator: sp(-(r - f)); generator: sp(-(f - r)), with sp the softplus. R3GAN combines this loss with R1 and R2.
 
     Args:
-      real_logits: D(x), any shape, unbounded.
-      fake_logits: D(G(z)), of the same shape; entry i is paired with entry i of `real_logits`.
+      real_logits: logits of reals, D(x), of any shape, unbounded.
+      fake_logits: logits of fakes, D(G(z)), of the same shape; entry i is paired with entry i of `real_logits`.
 
     Returns:
       Losses in [0, inf) of the logits' shape and dtype.
 
     References:
-      Jolicoeur-Martineau, "The relativistic discriminator: a key element missing from standard GAN",
-      arXiv:1807.00734, 2018 (RSGAN); Huang et al., "The GAN is dead; long live the GAN! A Modern GAN Baseline",
-      arXiv:2501.05441, 2024. The generator's update draws reals anew; reusing the discriminator's is a different
-      estimator with the same mean.
+      Jolicoeur-Martineau, "The relativistic discriminator: a key element missing from standard GAN", arXiv:1807.00734,
+      2018 (RSGAN); Huang et al., "The GAN is dead; long live the GAN! A Modern GAN Baseline", arXiv:2501.05441, 2024.
+      The generator's update draws a new batch of reals; reusing the discriminator's batch gives a different estimator
+      with the same mean.
 
     Example:
       >>> import jax.numpy as jnp
@@ -50,7 +51,7 @@ relativistic_pairing = pair(
 
 
 def _relative(real_logits: Logits, fake_logits: Logits) -> tuple[Logits, Logits]:
-    """Reals against the mean fake, and fakes against the mean real."""
+    """Returns the reals minus the mean fake, and the fakes minus the mean real."""
     real_mean, fake_mean = (jnp.mean(x, axis=0, keepdims=True) for x in (real_logits, fake_logits))
     return real_logits - fake_mean, fake_logits - real_mean
 
@@ -73,16 +74,16 @@ relativistic_average = pair(
     discriminator: sp(-(r - E f)) + sp(f - E r); generator: sp(-(f - E r)) + sp(r - E f).
 
     Args:
-      real_logits: D(x), `[b, ...]`, unbounded.
-      fake_logits: D(G(z)), of the same shape.
+      real_logits: logits of reals, D(x), `[b, ...]`, unbounded.
+      fake_logits: logits of fakes, D(G(z)), of the same shape.
 
     Returns:
       Losses in [0, inf) of the logits' shape and dtype.
 
     References:
-      Jolicoeur-Martineau, "The relativistic discriminator: a key element missing from standard GAN",
-      arXiv:1807.00734, 2018. The author's code takes half of both. tensorflow-gan has one mean for all places of a
-      patch map, where this has one for each.
+      Jolicoeur-Martineau, "The relativistic discriminator: a key element missing from standard GAN", arXiv:1807.00734,
+      2018. The author's code takes half of both losses. For a patch map tensorflow-gan uses one mean for all positions;
+      here each position has its own.
 
     Example:
       >>> import jax.numpy as jnp
@@ -107,19 +108,19 @@ relativistic_average_hinge = pair(
     _relativistic_average_hinge_generator,
     """The relativistic average hinge loss (RaHingeGAN).
 
-    discriminator: max(0, 1 - (r - E f)) + max(0, 1 + (f - E r)); generator: max(0, 1 + (r - E f)) +
-    max(0, 1 - (f - E r)).
+    discriminator: max(0, 1 - (r - E f)) + max(0, 1 + (f - E r));
+    generator: max(0, 1 + (r - E f)) + max(0, 1 - (f - E r)).
 
     Args:
-      real_logits: D(x), `[b, ...]`, unbounded.
-      fake_logits: D(G(z)), of the same shape.
+      real_logits: logits of reals, D(x), `[b, ...]`, unbounded.
+      fake_logits: logits of fakes, D(G(z)), of the same shape.
 
     Returns:
       Losses in [0, inf) of the logits' shape and dtype.
 
     References:
-      Jolicoeur-Martineau, arXiv:1807.00734, 2018, appendix D. One public codebase takes the mean inside the maximum,
-      where examples of opposite sign cancel; the author's code takes half.
+      Jolicoeur-Martineau, arXiv:1807.00734, 2018, appendix D. One public codebase takes the mean inside the maximum, so
+      that examples of opposite sign cancel. The author's code takes half of both losses.
 
     Example:
       >>> import jax.numpy as jnp
@@ -147,14 +148,14 @@ relativistic_average_least_squares = pair(
     discriminator: (r - E f - 1)^2 + (f - E r + 1)^2; generator: (f - E r - 1)^2 + (r - E f + 1)^2.
 
     Args:
-      real_logits: D(x), `[b, ...]`, unbounded.
-      fake_logits: D(G(z)), of the same shape.
+      real_logits: logits of reals, D(x), `[b, ...]`, unbounded.
+      fake_logits: logits of fakes, D(G(z)), of the same shape.
 
     Returns:
       Losses in [0, inf) of the logits' shape and dtype. Unlike in `least_squares` there is no factor one half.
 
     References:
-      Jolicoeur-Martineau, arXiv:1807.00734, 2018, appendix D. The author's code takes half.
+      Jolicoeur-Martineau, arXiv:1807.00734, 2018, appendix D. The author's code takes half of both losses.
 
     Example:
       >>> import jax.numpy as jnp

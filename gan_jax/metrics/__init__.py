@@ -1,9 +1,7 @@
-"""Metrics of samples and of pairs of images, as functions of features, predictions, points or images.
+"""Metrics of samples and of pairs of images, computed from features, predictions, points or images.
 
-They need jax, jaxtyping and numpy alone.
-
-Sums over samples are made in float64 on the host. What looks at all pairs (neighbours, CMMD) runs in blocks on the
-devices that hold its arguments.
+The package depends on jax, jaxtyping and numpy only. Sums over samples run in float64 on the host. Computations over
+all pairs (nearest neighbours, CMMD) run in blocks on the devices that hold their arguments.
 """
 
 from gan_jax.metrics.frechet import Moments, frechet_distance, frechet_infinity, merge, moments

@@ -1,4 +1,4 @@
-"""What the metrics take, and what they refuse."""
+"""Types of the metrics' inputs, and the checks that all metrics share."""
 
 import jax
 import numpy as np
@@ -11,10 +11,13 @@ OtherFeatures = Float[Array, "m d"] | Float[np.ndarray, "m d"]
 
 
 def check_features(least: int, **features: Array | np.ndarray) -> None:
-    """Refuses what is not `[n, d]` with one d, has fewer than `least` rows, or is not finite."""
+    """Raises InvalidInputError unless all arrays are `[n, d]` with one d, have `least` or more rows, and are finite."""
     widths = {name: x.shape for name, x in features.items()}
     if any(len(shape) != 2 for shape in widths.values()) or len({shape[1] for shape in widths.values()}) > 1:
-        raise InvalidInputError(f"features of shapes {widths}: expected [samples, features], with as many features")
+        raise InvalidInputError(
+            f"features of shapes {widths}: expected [samples, features], with the same number of features"
+        )
+    # A row's sum is finite only if all its values are, so one number per row leaves the device.
     for name, x in features.items():
         if x.shape[0] < least:
             raise InvalidInputError(f"{name} has {x.shape[0]} samples: expected {least} or more")

@@ -1,4 +1,7 @@
-"""All pairs of two sets, a block at a time, so that memory stays bounded; rows stay on the devices that hold them."""
+"""Computations over all pairs of two sets, one block at a time so that memory stays bounded.
+
+The rows stay on the devices that hold them.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,11 +10,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-_PAIRS = 2**26  # of a block: 256 MiB of float32
+_PAIRS = 2**26  # pairs in a block: 256 MiB of float32
 
 
 def squared_distances(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
-    """||x_i - y_j||², from products in full precision, since they cancel; at least 0."""
+    """Returns all ||x_i - y_j||^2, at least 0. The products run in full precision, because the terms cancel."""
     products = jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)
     return jnp.maximum(jnp.sum(x**2, -1)[:, None] + jnp.sum(y**2, -1) - 2.0 * products, 0.0)
 
@@ -24,18 +27,18 @@ def in_blocks(
     *,
     pairs: int = _PAIRS,
 ) -> PyTree:
-    """Folds `combine` over blocks of references.
+    """Folds `combine` over blocks of the references.
 
     Args:
-      combine: `(carried, block, valid, first) -> carried`; block is `[c, ...]`, as many leaves as references; valid
-        `[c]` tells what is not padding; first is the index of the block's first reference.
-      start: what is carried to the first block.
-      references: a tree of arrays `[m, ...]`.
-      rows: of what they are compared with.
-      pairs: the most, rows times c, in a block.
+      combine: `(carry, block, valid, first) -> carry`. `block` is the tree of references with leaves `[c, ...]`;
+        `valid`, `[c]`, is false for padding; `first` is the index of the block's first reference.
+      start: carry for the first block.
+      references: tree of arrays `[m, ...]`.
+      rows: number of rows that the references are compared with.
+      pairs: maximum number of pairs in a block, rows times c.
 
     Returns:
-      What the last block carries.
+      The carry after the last block.
     """
     count = jax.tree.leaves(references)[0].shape[0]
     size = max(1, min(count, pairs // rows))

@@ -1,4 +1,4 @@
-"""Fréchet distances between Gaussians fitted to features: FID, FD-DINOv2, and what else has other features."""
+"""Frechet distances between Gaussians fitted to features: FID, FD-DINOv2, and the same distance on other features."""
 
 import functools
 from typing import NamedTuple
@@ -17,9 +17,9 @@ class Moments(NamedTuple):
     """The first two moments of a set of features, in float64.
 
     Attributes:
-      size: samples.
-      mean: `[d]`.
-      scatter: sum of outer products of the samples less their mean, `[d, d]`.
+      size: number of samples.
+      mean: mean of the samples, `[d]`.
+      scatter: sum over the samples of the outer product of (sample - mean) with itself, `[d, d]`.
     """
 
     size: int
@@ -28,18 +28,18 @@ class Moments(NamedTuple):
 
     @property
     def covariance(self) -> Matrix:
-        """Scatter / (size - 1)."""
+        """The covariance, scatter / (size - 1)."""
         if self.size < 2:
             raise InvalidInputError(f"moments of {self.size} samples: a covariance needs 2 or more")
         return self.scatter / (self.size - 1)
 
 
 def moments(features: Features, *, block: int = 4096) -> Moments:
-    """The moments of a set, or of one part of it; `merge` adds parts up.
+    """Computes the moments of a set of features, or of one part of it; `merge` combines parts.
 
     Args:
-      features: `[n, d]`, n at least 1; widened to float64, a block at a time.
-      block: samples in one.
+      features: features, `[n, d]`, n at least 1; converted to float64 one block at a time.
+      block: number of samples in a block.
 
     Returns:
       The moments.
@@ -61,16 +61,16 @@ def moments(features: Features, *, block: int = 4096) -> Moments:
 
 
 def merge(a: Moments, b: Moments) -> Moments:
-    """The moments of two sets together.
+    """Merges the moments of two sets.
 
-    n = n_a + n_b; d = mean_b - mean_a; mean = mean_a + d n_b / n; S = S_a + S_b + d dᵀ n_a n_b / n.
+    n = n_a + n_b; d = mean_b - mean_a; mean = mean_a + d n_b / n; S = S_a + S_b + d d^T n_a n_b / n.
 
     Args:
-      a: of one set.
-      b: of another.
+      a: moments of one set.
+      b: moments of another set.
 
     Returns:
-      Those of their union. The order of merging, and the sizes of batches, change the last bits only.
+      The moments of the union. The order of merging and the sizes of the parts change only the last bits.
 
     References:
       Chan, Golub and LeVeque, "Algorithms for Computing the Sample Variance: Analysis and Recommendations", The
@@ -88,26 +88,26 @@ def merge(a: Moments, b: Moments) -> Moments:
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
-    """The squared 2-Wasserstein distance between two Gaussians.
+    """Computes the squared 2-Wasserstein distance between two Gaussians.
 
-    ||mean_a - mean_b||² + Tr(C_a + C_b - 2 (C_a C_b)^½), whose last trace is the sum of the roots of the eigenvalues of
-    the symmetric C_a^½ C_b C_a^½.
+    ||mean_a - mean_b||^2 + Tr(C_a + C_b - 2 (C_a C_b)^(1/2)). The trace of the matrix root is the sum of the square
+    roots of the eigenvalues of the symmetric matrix C_a^(1/2) C_b C_a^(1/2).
 
     Args:
-      a: moments of one set of features, by `moments` and `merge`.
-      b: of another.
+      a: moments of one set of features, from `moments` and `merge`.
+      b: moments of another set of features.
 
     Returns:
-      The distance, at least 0 up to rounding; in squared units of the features. With Inception's features, FID.
+      The distance, at least 0 up to rounding, in squared units of the features. With Inception's features it is FID.
 
     Raises:
-      InvalidInputError: for features of different widths, or fewer than two samples.
+      InvalidInputError: if the features have different widths, or there are fewer than two samples.
 
     References:
-      Dowson and Landau, "The Fréchet distance between multivariate normal distributions", 1982; Heusel et al., "GANs
-      Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium", arXiv:1706.08500, 2017.
-      Public code takes the root of the unsymmetric product and drops the imaginary part of what comes out, some of it
-      after adding 1e-6 to both diagonals where the product is singular. Symmetric eigenvalues need neither.
+      Dowson and Landau, "The Frechet distance between multivariate normal distributions", 1982; Heusel et al., "GANs
+      Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium", arXiv:1706.08500, 2017. Public code
+      takes the root of the unsymmetric product and drops the imaginary part of the result. Some of it first adds 1e-6
+      to both diagonals if the product is singular. Symmetric eigenvalues need neither.
 
     Example:
       >>> x = np.array([[0.0], [2.0]])
@@ -115,7 +115,10 @@ def frechet_distance(a: Moments, b: Moments) -> float:
       9.0
     """
     if a.mean.shape != b.mean.shape:
-        raise InvalidInputError(f"moments of {a.mean.shape[0]} and {b.mean.shape[0]} features: expected as many")
+        raise InvalidInputError(
+            f"moments of {a.mean.shape[0]} and {b.mean.shape[0]} features: expected the same number"
+        )
+    # half is C_a^(1/2) times an orthogonal matrix, which leaves the eigenvalues of half^T C_b half unchanged.
     values, vectors = np.linalg.eigh(a.covariance)
     half = vectors * np.sqrt(np.maximum(values, 0.0))
     roots = np.sqrt(np.maximum(np.linalg.eigvalsh(half.T @ b.covariance @ half), 0.0))
@@ -126,27 +129,28 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 def frechet_infinity(
     reference: Moments, features: Features, *, points: int = 15, smallest: int = 5000, seed: int = 0
 ) -> float:
-    """The Fréchet distance that infinitely many samples would have.
+    """Estimates the Frechet distance that infinitely many samples would have.
 
-    Distances from N samples are biased by about c / N. This fits d(N) = d∞ + c / N by least squares, to subsets of
-    `points` sizes, evenly spaced from `smallest` to all, and returns d∞.
+    The distance from N samples has a bias of about c / N. This function computes the distance on subsets of `points`
+    sizes, evenly spaced from `smallest` to all samples. It fits d(N) = d_inf + c / N by least squares and returns
+    d_inf.
 
     Args:
       reference: moments of the reference.
-      features: of the samples, `[n, d]`.
-      points: subsets, at least 2.
-      smallest: size of the smallest, less than n.
-      seed: of the subsets' draws, without replacement.
+      features: features of the samples, `[n, d]`.
+      points: number of subsets, at least 2.
+      smallest: size of the smallest subset, less than n.
+      seed: seed for drawing the subsets, each without replacement.
 
     Returns:
-      d∞; it can be slightly negative.
+      d_inf, which can be slightly negative.
 
     Raises:
-      InvalidInputError: where there are not more than `smallest` samples.
+      InvalidInputError: if there are not more than `smallest` samples.
 
     References:
-      Chong and Forsyth, "Effectively Unbiased FID and Inception Score and where to find them", arXiv:1911.07023, 2020,
-      who draw latents by a Sobol sequence; here any samples do.
+      Chong and Forsyth, "Effectively Unbiased FID and Inception Score and where to find them", arXiv:1911.07023, 2020.
+      The authors draw latents from a Sobol sequence; this function takes any samples.
 
     Example:
       >>> x = np.random.default_rng(0).normal(size=(4000, 4))
@@ -158,7 +162,7 @@ def frechet_infinity(
     if points < 2 or not 2 <= smallest < len(wide):
         raise InvalidInputError(
             f"points={points}, smallest={smallest} of {len(wide)} samples: expected 2 points or more, and smallest "
-            "between 2 and the number of samples"
+            "from 2 to less than the number of samples"
         )
     random = np.random.default_rng(seed)
     sizes = np.linspace(smallest, len(wide), points).round().astype(int)

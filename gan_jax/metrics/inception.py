@@ -10,11 +10,11 @@ from gan_jax.types import InvalidInputError
 
 
 class Score(NamedTuple):
-    """Over the splits.
+    """The inception score over the splits.
 
     Attributes:
-      mean: the score.
-      std: standard deviation of a split's score, not of their mean.
+      mean: mean of the scores of the splits.
+      std: standard deviation of the scores of the splits, not of their mean.
     """
 
     mean: float
@@ -22,22 +22,24 @@ class Score(NamedTuple):
 
 
 def inception_score(logits: Float[Array, "n c"] | Float[np.ndarray, "n c"], *, splits: int = 10) -> Score:
-    """The inception score: exp of the mean over samples of KL(p(y | x) || p(y)), p(y) the mean over the split.
+    """Computes the inception score: exp of the mean over samples of KL(p(y | x) || p(y)).
+
+    p(y) is the mean of p(y | x) over the split.
 
     Args:
-      logits: `[n, classes]`, of Inception without the bias of its last layer.
-      splits: consecutive and equal to within one sample.
+      logits: logits of Inception, `[n, classes]`, without the bias of its last layer.
+      splits: number of consecutive splits, equal in size to within one sample.
 
     Returns:
-      Mean and standard deviation over the splits; from 1 to the number of classes.
+      Mean and standard deviation over the splits; scores are from 1 to the number of classes.
 
     Raises:
-      InvalidInputError: for fewer samples than splits.
+      InvalidInputError: if there are fewer samples than splits.
 
     References:
       Salimans et al., "Improved Techniques for Training GANs", arXiv:1606.03498, 2016, whose code leaves the bias out;
-      Barratt and Sharma, "A Note on the Inception Score", arXiv:1801.01973, 2018, on its limits. torch-fidelity
-      shuffles before it splits. With other logits it is another score, and must not be called this.
+      Barratt and Sharma, "A Note on the Inception Score", arXiv:1801.01973, 2018, on the score's limits. torch-fidelity
+      shuffles before it splits. With other logits it is a different score and must not be called the inception score.
 
     Example:
       >>> print(f"{inception_score(100.0 * np.eye(4), splits=1).mean:.3f}")

@@ -1,4 +1,4 @@
-"""Maximum mean discrepancies with fixed kernels, as metrics: KID and CMMD."""
+"""Maximum mean discrepancies with fixed kernels, used as metrics: KID and CMMD."""
 
 from typing import NamedTuple
 
@@ -13,11 +13,11 @@ from gan_jax.types import InvalidInputError
 
 
 class KernelDistance(NamedTuple):
-    """Over the subsets.
+    """The kernel distance over the subsets.
 
     Attributes:
-      mean: the estimate.
-      std: standard deviation of a subset's estimate, not of their mean.
+      mean: the estimate, the mean over the subsets.
+      std: standard deviation of the estimates of the subsets, not of their mean.
     """
 
     mean: float
@@ -27,26 +27,29 @@ class KernelDistance(NamedTuple):
 def kernel_distance(
     real: Features, fake: OtherFeatures, *, subsets: int = 100, subset_size: int = 1000, seed: int = 0
 ) -> KernelDistance:
-    """The kernel distance: the unbiased squared MMD with kernel (xᵀy / d + 1)³, over random subsets.
+    """Computes the kernel distance: the unbiased squared MMD with kernel (x^T y / d + 1)^3, over random subsets.
 
-    sum over i ≠ j of (k(r_i, r_j) + k(f_i, f_j)) / (m (m - 1)) - 2 sum over i, j of k(r_i, f_j) / m².
+    sum over i != j of (k(r_i, r_j) + k(f_i, f_j)) / (s (s - 1)) - 2 sum over i, j of k(r_i, f_j) / s^2, with s the size
+    of a subset.
 
     Args:
-      real: `[n, d]`.
-      fake: `[m, d]`.
-      subsets: how many.
-      subset_size: m, drawn from each side without replacement.
-      seed: of the draws.
+      real: features of the reals, `[n, d]`.
+      fake: features of the fakes, `[m, d]`.
+      subsets: number of subsets.
+      subset_size: the size s of a subset, drawn from each side without replacement.
+      seed: seed for drawing the subsets.
 
     Returns:
-      Mean and standard deviation over the subsets. With Inception's features, KID. It can be slightly negative.
+      Mean and standard deviation over the subsets. With Inception's features the mean is KID. It can be slightly
+      negative.
 
     Raises:
-      InvalidInputError: where a side has fewer than `subset_size` samples.
+      InvalidInputError: if a side has fewer than `subset_size` samples.
 
     References:
-      Binkowski et al., "Demystifying MMD GANs", arXiv:1801.01401, 2018. Public code prints it times 1000 at times, and
-      draws subsets from other generators, so that single values agree to their standard deviation only.
+      Binkowski et al., "Demystifying MMD GANs", arXiv:1801.01401, 2018. Some public code prints it times 1000.
+      Implementations draw the subsets from different random generators, so single values agree only to within their
+      standard deviation.
 
     Example:
       >>> x = np.random.default_rng(0).normal(size=(2, 200, 4))
@@ -57,7 +60,8 @@ def kernel_distance(
     least = min(len(real), len(fake))
     if not 2 <= subset_size <= least or subsets < 1:
         raise InvalidInputError(
-            f"subsets={subsets} of subset_size={subset_size}, of {least} samples: expected 1 or more, of 2 to {least}"
+            f"subsets={subsets} of subset_size={subset_size}, of {least} samples: expected 1 or more subsets, with "
+            f"subset_size from 2 to {least}"
         )
     sides = np.asarray(real), np.asarray(fake)
     random = np.random.default_rng(seed)
@@ -75,13 +79,14 @@ def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def cmmd(real: Features, fake: OtherFeatures, *, sigma: float = 10.0) -> float:
-    """The CLIP maximum mean discrepancy: 1000 times the squared MMD with kernel exp(-||x - y||² / (2 sigma²)).
+    """Computes CMMD, 1000 times the squared MMD of CLIP embeddings with kernel exp(-||x - y||^2 / (2 sigma^2)).
 
-    The means are over all pairs, those of a sample with itself too.
+    CMMD stands for CLIP maximum mean discrepancy. The means are over all pairs, including those of a sample with
+    itself.
 
     Args:
-      real: `[n, d]`; CLIP's embeddings, of unit length.
-      fake: `[m, d]`.
+      real: CLIP embeddings of the reals, `[n, d]`, of unit length.
+      fake: CLIP embeddings of the fakes, `[m, d]`.
       sigma: width of the kernel, in units of the features.
 
     Returns:
@@ -89,8 +94,8 @@ def cmmd(real: Features, fake: OtherFeatures, *, sigma: float = 10.0) -> float:
 
     References:
       Jayasumana et al., "Rethinking FID: Towards a Better Evaluation Metric for Image Generation", arXiv:2401.09603,
-      2024, with CLIP ViT-L/14 at 336 pixels and sigma 10. The kernel is 1 to within 0.02 for unit vectors; kernel - 1
-      is what is summed here, since the ones cancel.
+      2024, with CLIP ViT-L/14 at 336 pixels and sigma 10. For unit vectors the kernel is within 0.02 of 1. This
+      function sums kernel - 1 to keep precision, since the ones cancel.
 
     Example:
       >>> x = np.eye(3, dtype=np.float32)
@@ -110,7 +115,7 @@ def cmmd(real: Features, fake: OtherFeatures, *, sigma: float = 10.0) -> float:
 
 @jax.jit
 def _row_sums(x: Float[Array, "n d"], y: Float[Array, "m d"], sigma: Array | float) -> Float[Array, " n"]:
-    """Sums over y of kernel - 1."""
+    """Returns, for each x, the sum of kernel - 1 over y."""
 
     def add(total: Array, block: Array, valid: Array, first: Array) -> Array:
         del first

@@ -1,4 +1,4 @@
-"""How many modes of a distribution the samples reach, where the modes are known."""
+"""Mode coverage: the modes of a known distribution that samples reach."""
 
 from typing import NamedTuple
 
@@ -10,11 +10,11 @@ from gan_jax.types import InvalidInputError
 
 
 class Coverage(NamedTuple):
-    """Of modes by samples.
+    """Coverage of the modes of a distribution by samples.
 
     Attributes:
-      modes: with at least one sample.
-      kl: KL(histogram of the samples || reference), in nats; infinite where samples hit what the reference lacks.
+      modes: number of modes with at least one sample.
+      kl: KL(histogram of the samples || reference), in nats; infinite if samples hit a mode that the reference lacks.
     """
 
     modes: int
@@ -22,15 +22,19 @@ class Coverage(NamedTuple):
 
 
 class MixtureCoverage(NamedTuple):
-    """Of a mixture of Gaussians by samples.
+    """Coverage of a mixture of Gaussians by samples.
+
+    A sample is of high quality if it lies within three standard deviations of a mode.
 
     Attributes:
-      modes: with at least one sample of high quality.
-      kl: KL(histogram over the nearest modes of the samples of high quality || equal shares), in nats; NaN if none is.
-      high_quality: share of samples within three standard deviations of a mode.
-      js: Jensen-Shannon divergence between the histogram over the modes, of samples of high quality, and all others,
-        and what the mixture itself has there; from 0 to log 2, in nats. Missing modes make it worse, and so do samples
-        between them; to the shape within three standard deviations it is blind. Of modes six or more apart.
+      modes: number of modes with at least one high-quality sample.
+      kl: KL(histogram of the high-quality samples over their nearest modes || equal shares), in nats; NaN if there are
+        no high-quality samples.
+      high_quality: share of high-quality samples.
+      js: Jensen-Shannon divergence between two histograms, that of the samples and that of the mixture itself, in nats,
+        from 0 to log 2. The bins are the modes, each with its high-quality samples, and one bin for all other samples.
+        Missing modes and samples between modes both increase it. It is blind to the shape within three standard
+        deviations. It is meant for modes that are six or more standard deviations apart.
     """
 
     modes: int
@@ -44,20 +48,21 @@ def mode_coverage(
     n_modes: int,
     reference: Float[np.ndarray, " n_modes"] | None = None,
 ) -> Coverage:
-    """Modes that samples are classified into, and the divergence of their histogram.
+    """Counts the modes that samples are classified into, and computes the divergence of their histogram.
 
-    KL(q || p) = sum over modes of q log(q / p), the "reverse KL" of papers on Stacked-MNIST.
+    KL(q || p) = sum over modes of q log(q / p), with q the histogram of the samples and p the reference. Papers on
+    Stacked-MNIST call it "reverse KL".
 
     Args:
       predictions: mode of each sample, from 0 to n_modes - 1.
-      n_modes: of the distribution.
+      n_modes: number of modes of the distribution.
       reference: shares of the modes, which sum to 1; equal by default.
 
     Returns:
-      Modes and divergence. The histogram of n samples of p itself has a KL of about (n_modes - 1) / (2 n).
+      The number of modes and the divergence. For n samples of p itself the KL is about (n_modes - 1) / (2 n).
 
     Raises:
-      InvalidInputError: for no samples, modes out of range, or a reference that is no distribution.
+      InvalidInputError: if there are no samples, a mode is out of range, or the reference is not a distribution.
 
     References:
       Metz et al., "Unrolled Generative Adversarial Networks", arXiv:1611.02163, 2017; Srivastava et al., "VEEGAN",
@@ -76,7 +81,7 @@ def mode_coverage(
     shares = np.full(n_modes, 1.0 / n_modes) if reference is None else np.asarray(reference, np.float64)
     if shares.shape != (n_modes,) or shares.min() < 0 or abs(shares.sum() - 1.0) > 1e-6:
         raise InvalidInputError(
-            f"reference of shape {shares.shape}, sum {shares.sum()}: expected {n_modes} shares of 1"
+            f"reference of shape {shares.shape}, sum {shares.sum()}: expected {n_modes} non-negative shares of sum 1"
         )
     counts = np.bincount(found, minlength=n_modes)
     hit = counts > 0
@@ -89,26 +94,27 @@ def mode_coverage(
 def mixture_coverage(
     samples: Float[Array, "n d"] | Float[np.ndarray, "n d"], means: Float[np.ndarray, "k d"], std: float
 ) -> MixtureCoverage:
-    """Modes of a mixture of Gaussians that samples reach, and the share of samples of high quality.
+    """Measures how well samples cover a mixture of Gaussians: modes reached, their shares, and high-quality samples.
 
-    JS(q, p) = KL(q || m) / 2 + KL(p || m) / 2 with m = (q + p) / 2; n samples of the mixture itself, which has k
-    modes, have about k / (8 n).
+    JS(q, p) = KL(q || m) / 2 + KL(p || m) / 2 with m = (q + p) / 2. For n samples of the mixture itself, which has k
+    modes, it is about k / (8 n).
 
     Args:
-      samples: points.
-      means: of the modes, which have equal shares.
-      std: of every mode, in each direction.
+      samples: points, `[n, d]`.
+      means: means of the modes, `[k, d]`; the modes have equal shares.
+      std: standard deviation of every mode, in each direction.
 
     Returns:
-      Modes, divergence of their shares, share of high quality, divergence of it all.
+      The number of modes, the KL of their shares, the share of high-quality samples, and the JS of the whole histogram.
 
     Raises:
-      InvalidInputError: for no samples, or other dimensions than the modes have.
+      InvalidInputError: if there are no samples, or their dimension is not that of the modes.
 
     References:
       Srivastava et al., "VEEGAN: Reducing Mode Collapse in GANs using Implicit Variational Learning", arXiv:1705.07761,
-      2017: 2,500 samples; a mode counts when one sample of high quality is nearest to it. JS of the shares of bins:
-      Richardson and Weiss, "On GANs and GMMs", arXiv:1805.12462, 2018; theirs are clusters of the data.
+      2017: 2,500 samples; a mode counts if it is the nearest mode of at least one high-quality sample. The JS of the
+      shares of bins is from Richardson and Weiss, "On GANs and GMMs", arXiv:1805.12462, 2018, whose bins are clusters
+      of the data.
 
     Example:
       >>> mixture_coverage(np.array([[0.0], [0.1], [5.0]]), np.array([[0.0], [1.0]]), 0.1)
@@ -120,13 +126,15 @@ def mixture_coverage(
     distances = np.linalg.norm(points[:, None] - means, axis=-1)
     good, nearest = distances.min(axis=1) <= 3.0 * std, distances.argmin(axis=1)
     found = mode_coverage(nearest[good], len(means)) if good.any() else Coverage(0, float("nan"))
-    within = float(gammainc(means.shape[1] / 2, 4.5))  # of a mode's samples, this share: 0.989 in two dimensions
+    # Share of a mode's own samples within three standard deviations (chi-squared CDF at 9): 0.989 in two dimensions.
+    within = float(gammainc(means.shape[1] / 2, 4.5))
     bins = np.bincount(np.where(good, nearest, len(means)), minlength=len(means) + 1) / len(points)
     js = _jensen_shannon(bins, np.append(np.full(len(means), within / len(means)), 1.0 - within))
     return MixtureCoverage(*found, float(good.mean()), js)
 
 
 def _jensen_shannon(q: np.ndarray, p: np.ndarray) -> float:
+    """Returns the Jensen-Shannon divergence of two histograms, in nats; empty bins contribute 0."""
     halves = np.stack([q, p]) / 2
     middle = halves.sum(axis=0)
     return float(sum(np.sum(x[x > 0] * np.log(2 * x[x > 0] / middle[x > 0])) for x in halves))

@@ -1,4 +1,4 @@
-"""Metrics by exact nearest neighbours: precision and recall, density and coverage."""
+"""Metrics based on exact nearest neighbours: precision and recall, density and coverage."""
 
 import functools
 from typing import NamedTuple
@@ -15,11 +15,11 @@ from gan_jax.types import InvalidInputError
 
 
 class PrecisionRecall(NamedTuple):
-    """Shares, in [0, 1].
+    """Precision and recall, both in [0, 1].
 
     Attributes:
-      precision: of fakes that lie in the estimated manifold of the reals.
-      recall: of reals that lie in that of the fakes.
+      precision: share of fakes that lie in the estimated manifold of the reals.
+      recall: share of reals that lie in the estimated manifold of the fakes.
     """
 
     precision: float
@@ -27,10 +27,10 @@ class PrecisionRecall(NamedTuple):
 
 
 class DensityCoverage(NamedTuple):
-    """Of fakes about reals.
+    """Density and coverage of fakes in the neighbourhoods of reals.
 
     Attributes:
-      density: mean number of reals' balls that a fake lies in, over k; at least 0, and 1 in expectation where both
+      density: mean number of reals' balls that a fake lies in, divided by k; at least 0. Its expectation is 1 if both
         distributions are the same.
       coverage: share of reals with a fake in their ball, in [0, 1].
     """
@@ -40,26 +40,26 @@ class DensityCoverage(NamedTuple):
 
 
 def precision_recall(real: Features, fake: OtherFeatures, *, k: int = 3) -> PrecisionRecall:
-    """Improved precision and recall.
+    """Computes improved precision and recall.
 
-    A manifold is the union of balls about its samples, each as wide as the distance to the k-th nearest other sample of
-    the same set.
+    The manifold of a set is estimated as the union of balls around its samples. The radius of each ball is the distance
+    to the k-th nearest other sample of the same set.
 
     Args:
-      real: `[n, d]`, n > k.
-      fake: `[m, d]`, m > k; most papers take n = m, and both values depend on it.
-      k: neighbours.
+      real: features of the reals, `[n, d]`, n > k.
+      fake: features of the fakes, `[m, d]`, m > k. Most papers take n = m, and both values depend on it.
+      k: number of neighbours.
 
     Returns:
-      Both shares.
+      Precision and recall.
 
     Raises:
-      InvalidInputError: for no more than k samples of a kind.
+      InvalidInputError: if a set has k samples or fewer.
 
     References:
-      Kynkäänniemi et al., "Improved Precision and Recall Metric for Assessing Generative Models", arXiv:1904.06991,
-      2019. A point on the surface of a ball is inside, as in the authors' code; it is outside in `prdc`'s. StyleGAN's
-      code takes distances of features in half precision; here they are of float32.
+      Kynkaanniemi et al., "Improved Precision and Recall Metric for Assessing Generative Models", arXiv:1904.06991,
+      2019. A point on the surface of a ball is inside, as in the authors' code; in `prdc` it is outside. StyleGAN's
+      code computes distances of half-precision features; here the features are float32.
 
     Example:
       >>> x = np.arange(8.0, dtype=np.float32)[:, None]
@@ -73,25 +73,25 @@ def precision_recall(real: Features, fake: OtherFeatures, *, k: int = 3) -> Prec
 
 
 def density_coverage(real: Features, fake: OtherFeatures, *, k: int = 5) -> DensityCoverage:
-    """Density and coverage.
+    """Computes density and coverage.
 
-    With balls about the reals as in `precision_recall`: density = (1 / (k m)) sum over fakes of the number of balls
-    that hold it; coverage = share of balls that hold a fake.
+    The balls around the reals are those of `precision_recall`. density = (1 / (k m)) sum over fakes of the number of
+    balls that contain the fake; coverage = share of balls that contain a fake.
 
     Args:
-      real: `[n, d]`, n > k.
-      fake: `[m, d]`.
-      k: neighbours.
+      real: features of the reals, `[n, d]`, n > k.
+      fake: features of the fakes, `[m, d]`, m > k.
+      k: number of neighbours.
 
     Returns:
-      Both.
+      Density and coverage.
 
     Raises:
-      InvalidInputError: for no more than k samples of a kind.
+      InvalidInputError: if a set has k samples or fewer.
 
     References:
       Naeem et al., "Reliable Fidelity and Diversity Metrics for Generative Models", arXiv:2002.09797, 2020. A point on
-      the surface of a ball is inside here, outside in the authors' code.
+      the surface of a ball is inside here; in the authors' code it is outside.
 
     Example:
       >>> x = np.arange(8.0, dtype=np.float32)[:, None]
@@ -106,18 +106,18 @@ def density_coverage(real: Features, fake: OtherFeatures, *, k: int = 5) -> Dens
 
 
 def nearest(queries: Features, references: OtherFeatures, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest references of each query.
+    """Finds the k nearest references of each query.
 
     Args:
-      queries: `[n, d]`.
-      references: `[m, d]`.
-      k: how many, at most m.
+      queries: features of the queries, `[n, d]`.
+      references: features of the references, `[m, d]`.
+      k: number of references to find for each query, at most m.
 
     Returns:
-      Euclidean distances `[n, k]`, from the nearest on, and indices `[n, k]` of the references.
+      Euclidean distances `[n, k]`, in increasing order, and indices `[n, k]` of the references.
 
     Raises:
-      InvalidInputError: for fewer references than k.
+      InvalidInputError: if there are fewer references than k.
 
     Example:
       >>> nearest(np.array([[0.9]], np.float32), np.array([[0.0], [1.0]], np.float32))[1].tolist()
@@ -139,14 +139,17 @@ def _prepared(real: Features, fake: OtherFeatures, k: int) -> tuple[Array, Array
 
 
 def _centered(a: Features, b: OtherFeatures) -> tuple[Array, Array]:
-    """Both in float32 or wider, moved near the origin, where squared distances lose less to rounding."""
+    """Returns both sets in float32 or wider, shifted by the mean of b.
+
+    Squared distances lose less to rounding near the origin.
+    """
     a, b = (jnp.asarray(x, dtypes.canonicalize_dtype(jnp.promote_types(x.dtype, jnp.float32))) for x in (a, b))
     center = jnp.mean(b, axis=0)
     return a - center, b - center
 
 
 def _radii(x: Array, k: int) -> Array:
-    """Squared distance of each to its k-th nearest other."""
+    """Returns the squared distance of each sample to its k-th nearest other sample."""
     return _nearest(x, x, k, True)[0][:, -1]
 
 
@@ -154,13 +157,17 @@ def _radii(x: Array, k: int) -> Array:
 def _nearest(
     queries: Float[Array, "n d"], references: Float[Array, "m d"], k: int, others: bool
 ) -> tuple[Float[Array, "n k"], Int[Array, "n k"]]:
-    """Squared distances and indices of the k nearest; of others, where a query must not find itself."""
+    """Returns the squared distances and indices of the k nearest references of each query.
+
+    With `others` both sets are the same, and a sample is not its own neighbour.
+    """
     n = queries.shape[0]
 
     def keep(best: tuple[Array, Array], block: Array, valid: Array, first: Array) -> tuple[Array, Array]:
         index = first + jnp.arange(block.shape[0])
         allowed = valid & (index != jnp.arange(n)[:, None]) if others else valid
         squared = jnp.where(allowed, squared_distances(queries, block), jnp.inf)
+        # A place below k is one of the best of earlier blocks; the others count the references of this block.
         found, place = jax.lax.top_k(-jnp.concatenate([best[0], squared], axis=1), k)
         before = jnp.take_along_axis(best[1], jnp.minimum(place, k - 1), axis=1)
         return -found, jnp.where(place < k, before, first + place - k)
@@ -171,7 +178,7 @@ def _nearest(
 
 @jax.jit
 def _count(queries: Float[Array, "n d"], centers: Float[Array, "m d"], radii: Float[Array, " m"]) -> Int[Array, " n"]:
-    """In how many balls of these squared radii each query lies."""
+    """Returns, for each query, the number of balls with these squared radii that it lies in."""
 
     def add(total: Array, block: tuple[Array, Array], valid: Array, first: Array) -> Array:
         del first

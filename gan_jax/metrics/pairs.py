@@ -1,4 +1,4 @@
-"""How far an image is from the one that it should be: image translation, reconstruction, restoration."""
+"""Distances between an image and its target, for image translation, reconstruction and restoration."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,17 +8,17 @@ from gan_jax.types import InvalidInputError, check_same_shape
 
 Images = Float[Array, "b *rest"]
 Each = Float[Array, " b"]
-_RADIUS, _SIGMA = 5, 1.5  # of SSIM's window, 11 pixels wide
+_RADIUS, _SIGMA = 5, 1.5  # SSIM's Gaussian window, 11 pixels wide
 
 
 def l1(output: Images, target: Images) -> Each:
-    """The mean absolute error of each image.
+    """Computes the mean absolute error of each image.
 
     mean |x - y| over all axes but the first.
 
     Args:
-      output: images, `[b, ...]`.
-      target: the images that they should be, of the same shape.
+      output: output images, `[b, ...]`.
+      target: target images, of the same shape.
 
     Returns:
       `[b]`, in units of the images: from 0 to 2 for images in [-1, 1].
@@ -35,25 +35,25 @@ def l1(output: Images, target: Images) -> Each:
 
 
 def psnr(output: Images, target: Images, *, data_range: float = 2.0) -> Each:
-    """The peak signal-to-noise ratio of each image, in decibels; more is better.
+    """Computes the peak signal-to-noise ratio of each image, in decibels; higher is better.
 
-    10 log10(data_range^2 / mean (x - y)^2), the mean over all axes but the first.
+    10 log10(data_range^2 / mean (x - y)^2), with the mean over all axes but the first.
 
     Args:
-      output: images, `[b, ...]`.
-      target: the images that they should be, of the same shape.
-      data_range: distance from the darkest to the lightest value that there can be: 2 for images in [-1, 1].
+      output: output images, `[b, ...]`.
+      target: target images, of the same shape.
+      data_range: difference between the largest and the smallest possible value: 2 for images in [-1, 1].
 
     Returns:
-      `[b]`; infinite where an image is exactly what it should be.
+      `[b]`; infinite where an image equals its target exactly.
 
     Raises:
       InvalidInputError: if the shapes differ.
 
     References:
-      Public code differs in what it averages: here, as in scikit-image, one value belongs to one image, and a data set
-      has the mean of these; torchmetrics by default takes the mean square over the whole data set first, which is
-      smaller.
+      Public code differs in what it averages. Here, as in scikit-image, each image has one value, and the value of a
+      data set is the mean of these. torchmetrics by default takes the mean square over the whole data set first, which
+      gives a smaller value.
 
     Example:
       >>> print(psnr(jnp.full((1, 2, 2, 1), 0.2), jnp.zeros((1, 2, 2, 1))))
@@ -64,31 +64,33 @@ def psnr(output: Images, target: Images, *, data_range: float = 2.0) -> Each:
 
 
 def ssim(output: Images, target: Images, *, data_range: float = 2.0, lowest: float = -1.0) -> Each:
-    """The structural similarity of each image; more is better, and 1 is the same image.
+    """Computes the structural similarity of each image; higher is better, and 1 means the same image.
 
-    The mean over places and channels of (2 m_x m_y + c1) (2 s_xy + c2) / ((m_x^2 + m_y^2 + c1) (s_x^2 + s_y^2 + c2)),
-    with means m, variances s^2 and covariances s_xy under a Gaussian window of standard deviation 1.5, 11 pixels wide,
-    wherever it lies inside the image; c1 = (0.01 data_range)^2, c2 = (0.03 data_range)^2. Intensities count from the
-    darkest value: `lowest` is subtracted first, since around 0 the comparison of means says nothing.
+    The mean over positions and channels of
+    (2 m_x m_y + c1) (2 s_xy + c2) / ((m_x^2 + m_y^2 + c1) (s_x^2 + s_y^2 + c2)).
+    Means m, variances s^2 and covariances s_xy are taken under a Gaussian window of standard deviation 1.5, 11 pixels
+    wide, at all positions where the window lies inside the image. c1 = (0.01 data_range)^2, c2 = (0.03 data_range)^2.
+    Intensities are measured from the darkest value: `lowest` is subtracted first, because around 0 the comparison of
+    means is meaningless.
 
     Args:
-      output: images, `[b, ..., h, w, c]`, such as clips.
-      target: the images that they should be, of the same shape.
-      data_range: distance from the darkest to the lightest value that there can be: 2 for images in [-1, 1].
-      lowest: the darkest value that there can be.
+      output: output images, `[b, ..., h, w, c]`; further axes may be the frames of clips.
+      target: target images, of the same shape.
+      data_range: difference between the largest and the smallest possible value: 2 for images in [-1, 1].
+      lowest: smallest possible value.
 
     Returns:
       `[b]`, from -1 to 1.
 
     Raises:
-      InvalidInputError: if the shapes differ, or for images smaller than the window.
+      InvalidInputError: if the shapes differ, or the images are smaller than the window.
 
     References:
       Wang, Bovik, Sheikh and Simoncelli, "Image Quality Assessment: From Error Visibility to Structural Similarity",
-      IEEE Transactions on Image Processing 13(4), 2004. It is of grey images; over colours the mean is taken, as in
-      scikit-image and torchmetrics. scikit-image has this window and these variances with gaussian_weights=True,
-      sigma=1.5, use_sample_covariance=False; its default window is a square of 7 pixels. They take values as
-      they are: images in [-1, 1] must be shifted before.
+      IEEE Transactions on Image Processing 13(4), 2004. The paper defines it for grey images; for colours the mean over
+      channels is taken, as in scikit-image and torchmetrics. scikit-image has this window and these variances with
+      gaussian_weights=True, sigma=1.5, use_sample_covariance=False; its default window is a square of 7 pixels. Both
+      libraries take values as they are: images in [-1, 1] must be shifted first.
 
     Example:
       >>> image = jnp.linspace(-1.0, 1.0, 144).reshape(1, 12, 12, 1)
@@ -115,23 +117,23 @@ def ssim(output: Images, target: Images, *, data_range: float = 2.0, lowest: flo
 
 
 def feature_distance(output: Float[Array, "b d"], target: Float[Array, "b d"]) -> Each:
-    """The squared distance between the directions of two feature vectors.
+    """Computes the squared distance between the directions of two feature vectors, for each pair.
 
-    |f / |f| - g / |g||^2 = 2 - 2 cos(f, g), of each pair; a vector of zeros has no direction and stays zero.
+    |f / |f| - g / |g||^2 = 2 - 2 cos(f, g). A vector of zeros has no direction and stays zero.
 
     Args:
-      output: features of images by a fixed network, `[b, d]`.
-      target: features of the images that they should be.
+      output: features of the output images from a fixed network, `[b, d]`.
+      target: features of the target images, of the same shape.
 
     Returns:
-      `[b]`, from 0 to 4; up to 2 for features that are not negative.
+      `[b]`, from 0 to 4; at most 2 for non-negative features.
 
     Raises:
       InvalidInputError: if the shapes differ.
 
     References:
-      LPIPS (Zhang et al., arXiv:1801.03924, 2018) is such a distance over the feature maps of several layers with
-      learned weights: that is `losses.perceptual(..., normalize=True)`.
+      LPIPS (Zhang et al., arXiv:1801.03924, 2018) is such a distance over the feature maps of several layers, with
+      learned weights; see `losses.perceptual(..., normalize=True)`.
 
     Example:
       >>> print(feature_distance(jnp.array([[3.0, 0.0]]), jnp.array([[0.0, 2.0]])))
@@ -151,7 +153,7 @@ def _mean(x: Array) -> Each:
 
 
 def _window(size: int) -> np.ndarray:
-    """The Gaussian window at every place where it lies inside, as a matrix `[size - 10, size]`."""
+    """Returns the Gaussian window at every position where it lies inside the axis, as a matrix `[size - 10, size]`."""
     weights = np.exp(-0.5 * (np.arange(-_RADIUS, _RADIUS + 1) / _SIGMA) ** 2)
     weights /= weights.sum()
     matrix = np.zeros((size - 2 * _RADIUS, size))

@@ -1,4 +1,4 @@
-"""Networks, and the seam through which other frameworks' networks come in."""
+"""Generators and discriminators in Flax, and adapters that turn other Linen and NNX modules into a `Network`."""
 
 import importlib
 import warnings
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gan_jax.nets.resnet import ResNetDiscriminator, ResNetGenerator
     from gan_jax.nets.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
 
-_WHERE = {  # imported on first use, so that `gan_jax.ops` can be had without Flax
+_WHERE = {  # the module of each name; imported on first use, so that `import gan_jax.nets` alone does not need Flax
     "Classifier": "classifier",
     "DCGANDiscriminator": "dcgan",
     "DCGANGenerator": "dcgan",

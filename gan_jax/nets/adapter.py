@@ -1,4 +1,4 @@
-"""The seam: modules of a framework as a `Network` of two pure functions."""
+"""Adapters that turn modules of a framework into a `Network` of two pure functions."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,15 +10,15 @@ from jaxtyping import PyTree
 
 from gan_jax.types import Network, PRNGKey
 
-_STREAMS = ("dropout", "noise")
+_STREAMS = ("dropout", "noise")  # the order decides which key a stream gets
 
 
 def from_linen(module: nn.Module) -> Network:
-    """A Linen module as a network.
+    """Converts a Linen module to a network.
 
     Args:
-      module: its `__call__` takes the inputs and `train`. Collections other than `params` become the model state;
-        the streams `dropout` and `noise` get keys where `apply` is given one.
+      module: the module, whose `__call__` takes the inputs and `train`. Collections other than `params` become the
+        model state. The random streams `dropout` and `noise` get keys if `apply` is given one.
 
     Returns:
       The network.
@@ -41,20 +41,22 @@ def from_linen(module: nn.Module) -> Network:
 
 
 def _streams(key: PRNGKey | None) -> dict[str, PRNGKey]:
+    """Splits a key into one for each random stream; without a key no stream gets one."""
     return {} if key is None else dict(zip(_STREAMS, jax.random.split(key, len(_STREAMS)), strict=True))
 
 
 def from_nnx(make: Callable[[nnx.Rngs], nnx.Module]) -> Network:
-    """An NNX module as a network.
+    """Converts an NNX module to a network.
 
     Args:
-      make: `rngs -> module`. The module's `nnx.Param`s become the parameters, every other variable the model state;
-        `train` calls the module's own `.train()` or `.eval()`. Every random stream of the module gets a key where
-        `apply` is given one.
+      make: function `rngs -> module`. The module's `nnx.Param`s become the parameters, all other variables the model
+        state. `train` decides between the module's own `.train()` and `.eval()`. Every random stream of the module gets
+        a key if `apply` is given one.
 
     Returns:
-      The network. Its `init` needs no example inputs, and ignores those it is given.
+      The network. Its `init` needs no example inputs and ignores any that it is given.
     """
+    # evaluated abstractly, for the structure alone: no parameters are allocated
     graph, *templates = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))), nnx.Param, ...)
 
     def pure(module: nnx.Module) -> tuple[PyTree, PyTree]:
@@ -76,6 +78,7 @@ def from_nnx(make: Callable[[nnx.Rngs], nnx.Module]) -> Network:
         module = nnx.merge(graph, *filled)
         module.train() if train else module.eval()
         if key is not None:
+            # sorted, so that a stream's key depends on the names alone and not on the order in the graph
             tags = sorted({node.key.tag for _, node in nnx.iter_graph(module) if isinstance(node, nnx.RngStream)})
             keys: dict[str, Any] = {tag: jax.random.fold_in(key, index) for index, tag in enumerate(tags)}
             nnx.reseed(module, **keys)

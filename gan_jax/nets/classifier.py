@@ -1,4 +1,4 @@
-"""A small classifier of small images: its features stand in for Inception's where nothing can be downloaded."""
+"""A small classifier of small images, whose features replace Inception's where nothing can be downloaded."""
 
 import flax.linen as nn
 import jax
@@ -10,15 +10,16 @@ from gan_jax.types import InvalidInputError
 
 
 class Classifier(nn.Module):
-    """Images `[b, h, w, c]` in [-1, 1], 8x8 or more, to features `[b, features]`, at least 0, and logits.
+    """Classifier that maps images `[b, h, w, c]` in [-1, 1], 8x8 or larger, to features `[b, features]` and logits.
 
-    Two convolutions, of kernel 3 and of kernel 4 with stride 2, and twice the width, at each size down to below 8;
-    batch norm and ReLU after each; the mean over the map, one dense layer with ReLU, and the logits.
+    As long as the map is at least 8x8, two convolutions follow: one of kernel 3 and stride 1, and one of kernel 4 and
+    stride 2 with twice as many feature maps. Each is followed by batch norm and ReLU. Then come the mean over the map,
+    a dense layer with ReLU, whose outputs are the features, and a dense layer to the logits.
 
     Attributes:
-      num_classes: of the labels.
-      width: feature maps at the first size.
-      features: of the last layer before the logits.
+      num_classes: number of classes.
+      width: feature maps of the first convolution.
+      features: number of features.
     """
 
     num_classes: int

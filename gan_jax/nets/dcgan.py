@@ -1,10 +1,11 @@
-"""DCGAN's networks for square images of 8 to 64 pixels and any number of channels.
+"""DCGAN's networks, for square images of 8 to 64 pixels with any number of channels.
 
 Radford, Metz and Chintala, "Unsupervised Representation Learning with Deep Convolutional Generative Adversarial
-Networks", arXiv:1511.06434, 2015: 4x4 kernels of stride 2, batch norm in all but the ends, ReLU in the generator,
-leaky ReLU in the discriminator, weights from N(0, 0.02^2). The paper's images are 64x64; here the smallest map is the
-image size halved while the result is at least 4 (64, 32 and 16 end at 4; 28 at 7; 48 at 6), and images of 8 and 12 end
-at 2 and 3, since one layer is no network.
+Networks", arXiv:1511.06434, 2015: 4x4 kernels of stride 2, batch norm everywhere but at the generator's output and the
+discriminator's input, ReLU in the generator, leaky ReLU in the discriminator, weights from N(0, 0.02^2).
+
+The paper's images are 64x64. Here an image is halved as long as the result is at least 4x4: sizes 64, 32 and 16 end at
+4, 28 at 7, and 48 at 6. Images of 8 and 12 pixels are halved twice, to 2 and 3, since one layer would not be enough.
 """
 
 import flax.linen as nn
@@ -18,7 +19,7 @@ from gan_jax.types import InvalidInputError
 
 
 def halvings(image_size: int) -> int:
-    """How often an image is halved on its way to the smallest map.
+    """Returns how many times an image is halved until it reaches the smallest map.
 
     Args:
       image_size: height and width in pixels.
@@ -27,30 +28,31 @@ def halvings(image_size: int) -> int:
       The number of stride-2 layers, from 2 to 4.
 
     Raises:
-      InvalidInputError: for a size outside 8 to 64, one that can be halved only once, or one whose smallest map would
-        be larger than 7.
+      InvalidInputError: for a size outside 8 to 64, a size that can be halved only once, or a size whose smallest map
+        would be larger than 7.
     """
     count, size = 0, image_size
     while size % 2 == 0 and (size >= 8 or count == 1):
         count, size = count + 1, size // 2
     if not 8 <= image_size <= 64 or size > 7 or count < 2:
         raise InvalidInputError(
-            f"image_size={image_size}: DCGAN takes 8, 12, and 4, 5, 6 or 7 times 4, 8 or 16 up to 64, "
-            "such as 16, 28, 32, 48 or 64; resize the images in the data source"
+            f"image_size={image_size}: DCGAN takes 8, 12, 16, 20, 24, 28, 32, 40, 48, 56 or 64 pixels; "
+            "resize the images in the data source"
         )
     return count
 
 
 class DCGANGenerator(nn.Module):
-    """Latents to images `[b, image_size, image_size, channels]` in [-1, 1].
+    """Generator that maps latents to images `[b, image_size, image_size, channels]` in [-1, 1].
 
     Attributes:
       image_size: height and width in pixels.
-      channels: of the image.
-      width: feature maps before the last layer; twice as many at every halved resolution.
-      norm: 'batch', 'layer' or 'none'.
-      num_classes: for a conditional generator; its label is embedded and appended to the latents.
-      dtype: of the computation; parameters and images are float32.
+      channels: number of image channels.
+      width: feature maps before the last layer; their number doubles at every halving of the resolution.
+      norm: normalisation of the activations: 'batch', 'layer' or 'none'.
+      num_classes: number of classes of a conditional generator, which appends an embedding of the label to the
+        latents; None for an unconditional one.
+      dtype: dtype of the computation; parameters and images are float32.
     """
 
     image_size: int
@@ -92,14 +94,14 @@ class DCGANGenerator(nn.Module):
 
 
 class DCGANDiscriminator(nn.Module):
-    """Images to logits `[b]`.
+    """Discriminator that maps images to logits `[b]`.
 
     Attributes:
-      width: feature maps of the first layer; twice as many at every halved resolution.
-      norm: 'batch', 'layer', 'spectral' (of the kernels) or 'none'; a gradient penalty needs one that treats examples
-        independently, which all but 'batch' do.
-      num_classes: for a projection discriminator.
-      dtype: of the computation; parameters and logits are float32.
+      width: feature maps of the first layer; their number doubles at every halving of the resolution.
+      norm: normalisation: 'batch', 'layer', 'spectral' (spectral norm of the kernels) or 'none'. A gradient penalty
+        needs one that treats examples independently: any but 'batch'.
+      num_classes: number of classes of a projection discriminator; None for an unconditional one.
+      dtype: dtype of the computation; parameters and logits are float32.
     """
 
     width: int = 64
@@ -114,6 +116,7 @@ class DCGANDiscriminator(nn.Module):
         layers.check_settings(self.dtype, width=self.width)
         x = x.astype(self.dtype)
         for level in range(halvings(x.shape[1])):
+            # as in the paper, the input layer's activations are not normalised; spectral norm is for every kernel
             norm = "none" if level == 0 and self.norm != "spectral" else self.norm
             bias = norm in ("none", "spectral")
             conv = layers.Conv(self.width << level, 4, 2, 1, use_bias=bias, dtype=self.dtype, name=f"down_{level}")

@@ -1,4 +1,4 @@
-"""Linen layers that the families share."""
+"""Linen layers shared by the network families."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,10 +17,10 @@ dcgan_init = nn.initializers.normal(0.02)
 
 
 class Conv(nn.Module):
-    """A convolution by `op`, one of `ops.conv`, `ops.conv_transpose`, `ops.doubled_conv`, `ops.conv_halved`.
+    """A convolution layer that applies `op`: `ops.conv`, `ops.conv_transpose`, `ops.doubled_conv` or `ops.conv_halved`.
 
-    Parameters are float32, and it computes in `dtype`. A stride and groups are for the first two, which have their own
-    defaults.
+    Parameters are float32; the computation is in `dtype`. Only `ops.conv` and `ops.conv_transpose` take `stride` and
+    `groups`. With a `stride` of None they use their own default.
     """
 
     features: int
@@ -46,7 +46,7 @@ class Conv(nn.Module):
 
 
 def check_settings(dtype: DType, **sizes: int) -> None:
-    """Refuses a dtype that is no float, and sizes below one, by name."""
+    """Raises InvalidInputError for a dtype that is not a float type, or a size below one, which is named."""
     names = ("float32", "bfloat16", "float16", "float64")
     if str(jnp.dtype(dtype) if not isinstance(dtype, str) else dtype) not in names:
         raise InvalidInputError(f"dtype={dtype!r}: expected one of {', '.join(names)}")
@@ -58,14 +58,15 @@ def check_settings(dtype: DType, **sizes: int) -> None:
 def normalize(x: Array, norm: str, *, train: bool, dtype: DType, name: str, affine: bool = True) -> Array:
     """Normalises activations by `norm`: 'batch', 'layer' (over all axes of one example) or 'none'.
 
-    Unless `affine` is off, a learned scale and shift per channel follow.
+    A learned scale and shift per channel follow if `affine` is true. With 'spectral', as with 'none', the activations
+    stay as they are.
     """
     learned: dict[str, Any] = {"use_scale": affine, "use_bias": affine, "dtype": dtype, "name": name}
     if norm == "batch":
         return nn.BatchNorm(use_running_average=not train, momentum=0.9, **learned)(x)
     if norm == "layer":
         return nn.LayerNorm(reduction_axes=tuple(range(1, x.ndim)), **learned)(x)
-    if norm in ("none", "spectral"):  # the latter is a norm of kernels, see `spectral`
+    if norm in ("none", "spectral"):  # spectral norm is for kernels, see `spectral`
         return x
     raise InvalidInputError(f"norm={norm!r}: expected 'batch', 'layer', 'spectral' or 'none'")
 
@@ -73,7 +74,9 @@ def normalize(x: Array, norm: str, *, train: bool, dtype: DType, name: str, affi
 def normalize_by_label(
     x: Array, label: Array | None, num_classes: int | None, norm: str, *, train: bool, dtype: DType, name: str
 ) -> Array:
-    """`normalize`; where the network is conditional, each label has a scale (first 1) and shift (first 0) of its own.
+    """Normalises activations as `normalize` does, but in a conditional network with a scale and a shift for each label.
+
+    The scales start at 1 and the shifts at 0. A network is conditional if `num_classes` is not None.
 
     References:
       Conditional batch norm: Dumoulin et al., "A Learned Representation For Artistic Style", arXiv:1610.07629, 2017;
@@ -93,10 +96,13 @@ def normalize_by_label(
 def spectral(layer: nn.Module, x: Array, *, norm: str, train: bool) -> Array:
     """Applies a layer; with the norm 'spectral', its kernel is first divided by its largest singular value.
 
-    That value is estimated by one power iteration per forward pass in training, on the kernel with all axes but the
-    last flattened (in * kh * kw, out), with epsilon 1e-12 (`flax.linen.SpectralNorm`). Only the pass whose model state
-    the game keeps moves the vector on. The parameters begin as the layer initialises them; Flax's module alone would
-    store them divided, and how long a kernel is decides how far a step of the optimiser turns it.
+    The singular value is estimated by one power iteration per forward pass, with epsilon 1e-12
+    (`flax.linen.SpectralNorm`). For this the kernel is a matrix `[kh * kw * in, out]`: all axes but the last are
+    flattened. The vector of the power iteration only advances in the training pass whose model state the game keeps.
+
+    The parameters start with the values of the layer's initialiser. Flax's module alone would store the kernel divided
+    by its singular value. That would change the training: the norm of a kernel decides how far a step of the optimiser
+    turns it.
 
     References:
       Miyato et al., "Spectral Normalization for Generative Adversarial Networks", arXiv:1802.05957, 2018. Public code
@@ -108,6 +114,7 @@ def spectral(layer: nn.Module, x: Array, *, norm: str, train: bool) -> Array:
     if not layer.is_initializing():
         return wrapped(x, update_stats=train)
     layer(x)  # type: ignore[operator]
+    # keeps the kernel as initialised, since at initialisation Flax's wrapper overwrites it with the divided one
     begun = dict(layer.variables["params"])
     y = wrapped(x, update_stats=train)
     for name, value in begun.items():
@@ -116,7 +123,7 @@ def spectral(layer: nn.Module, x: Array, *, norm: str, train: bool) -> Array:
 
 
 def append_label(z: Array, label: Array | None, num_classes: int | None, features: int) -> Array:
-    """Concatenates an embedding of the label to latents, where the network is conditional."""
+    """Appends an embedding of the label to the latents if the network is conditional."""
     if num_classes is None:
         return z
     return jnp.concatenate([z, nn.Embed(num_classes, features, name="label")(given(label)).astype(z.dtype)], axis=-1)
@@ -131,7 +138,10 @@ def project_label(
     train: bool = False,
     embedding_init: Initializer = dcgan_init,
 ) -> Array:
-    """The label's share of a projection discriminator's logit (arXiv:1802.05637); 0 without labels."""
+    """Computes what the label adds to the logit of a projection discriminator (arXiv:1802.05637); 0 if unconditional.
+
+    It is the inner product of the features and an embedding of the label.
+    """
     if num_classes is None:
         return jnp.zeros(features.shape[0], jnp.float32)
     embed = nn.Embed(num_classes, features.shape[-1], embedding_init=embedding_init, name="label")
@@ -140,12 +150,12 @@ def project_label(
 
 
 def given(label: Array | None) -> Array:
-    """The label, which a conditional network needs."""
+    """Returns the label; raises InvalidInputError if a conditional network was called without one."""
     if label is None:
         raise InvalidInputError("label is missing: this network was built with num_classes and takes (input, label)")
     return label
 
 
 def leaky_relu(x: Array) -> Array:
-    """Leaky ReLU with slope 0.2, as in DCGAN."""
+    """Applies leaky ReLU with slope 0.2, as in DCGAN."""
     return jax.nn.leaky_relu(x, 0.2)

@@ -1,4 +1,4 @@
-"""Multi-layer perceptrons: the GAN of 2014, and the networks of two-dimensional toys."""
+"""Multi-layer perceptrons, as in the first GAN (2014) and for two-dimensional toy data."""
 
 import math
 
@@ -11,15 +11,16 @@ from gan_jax.types import InvalidInputError
 
 
 class MLPGenerator(nn.Module):
-    """Latents to samples of any shape.
+    """Generator that maps latents to samples of any shape.
 
     Attributes:
-      shape: of one sample, such as `(28, 28, 1)` or `(2,)`.
+      shape: shape of one sample, such as `(28, 28, 1)` or `(2,)`.
       features: width of each hidden layer.
-      norm: 'batch', 'layer' or 'none', after each hidden layer's activation.
-      bounded: end in tanh, for images in [-1, 1].
-      num_classes: for a conditional generator; its label is embedded and appended to the latents.
-      dtype: of the computation; parameters and outputs are float32.
+      norm: normalisation after each hidden layer's activation: 'batch', 'layer' or 'none'.
+      bounded: whether the output goes through tanh, for images in [-1, 1].
+      num_classes: number of classes of a conditional generator, which appends an embedding of the label to the
+        latents; None for an unconditional one.
+      dtype: dtype of the computation; parameters and outputs are float32.
     """
 
     shape: tuple[int, ...]
@@ -43,14 +44,14 @@ class MLPGenerator(nn.Module):
 
 
 class MLPDiscriminator(nn.Module):
-    """Samples of any shape to logits `[b]`.
+    """Discriminator that maps samples of any shape to logits `[b]`.
 
     Attributes:
       features: width of each hidden layer.
-      dropout: share of hidden units dropped in training.
-      num_classes: for a projection discriminator.
-      dtype: of the computation; parameters and logits are float32.
-      norm: 'layer', 'spectral' (of the kernels) or 'none'.
+      dropout: fraction of the hidden units dropped in training.
+      num_classes: number of classes of a projection discriminator; None for an unconditional one.
+      dtype: dtype of the computation; parameters and logits are float32.
+      norm: normalisation: 'layer' (after each hidden activation), 'spectral' (spectral norm of the kernels) or 'none'.
     """
 
     features: tuple[int, ...] = (512, 256)
@@ -65,7 +66,7 @@ class MLPDiscriminator(nn.Module):
     ) -> Float[Array, " b"]:
         layers.check_settings(self.dtype, features=min(self.features, default=1))
         if not 0 <= self.dropout < 1:
-            raise InvalidInputError(f"dropout={self.dropout}: expected a share from 0 to below 1")
+            raise InvalidInputError(f"dropout={self.dropout}: expected a fraction from 0 to below 1")
         x = x.reshape(x.shape[0], -1).astype(self.dtype)
         for index, features in enumerate(self.features):
             dense = nn.Dense(features, dtype=self.dtype, name=f"dense_{index}")

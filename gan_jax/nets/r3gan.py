@@ -1,10 +1,15 @@
 """R3GAN's networks: residual blocks with grouped convolutions, no normalisation, Fix-up initialisation.
 
 Huang et al., "The GAN is dead; long live the GAN! A Modern GAN Baseline", arXiv:2501.05441, 2025, configuration E, and
-its authors' code. A block is 1x1 to twice the width, 3x3 in groups, 1x1 back, with a biased leaky ReLU (slope 0.2)
-before the second and the third, and adds its input; no convolution has a bias. Kernels begin as N(0, gain^2 / fan-in):
-the gain is sqrt(2 / 1.04) L^(-1/4) in the first two of a block, with L the blocks of the network; 0 in the third, so
-that every block begins as the identity; 1 everywhere else. Images are generated without tanh.
+its authors' code.
+
+A residual block has three convolutions: 1x1 to twice the width, 3x3 in groups, and 1x1 back to the width. The second
+and the third are preceded by a bias and a leaky ReLU (slope 0.2); the convolutions have no bias of their own. The block
+adds its input to the result.
+
+Kernels are drawn from N(0, gain^2 / fan-in). In the first two convolutions of a block the gain is
+sqrt(2 / 1.04) L^(-1/4), with L the number of blocks in the network. In the third it is 0, so that every block starts as
+the identity. All other kernels have gain 1. The generator's output has no tanh.
 """
 
 import math
@@ -24,13 +29,13 @@ _GAIN = math.sqrt(2.0 / 1.04)
 
 
 class R3GANPreset(NamedTuple):
-    """Sizes of both networks, from 4x4 pixels up.
+    """Sizes of both networks; there is one stage for each resolution from 4x4 pixels up.
 
     Attributes:
-      widths: channels at 4x4, 8x8, and so on.
-      groups: of the 3x3 convolutions there, their number.
+      widths: number of channels of each stage: at 4x4, 8x8, and so on.
+      groups: number of groups of the 3x3 convolutions, for each stage.
       embedding: size of a label's embedding, in the generator and in the discriminator.
-      bfloat16_stages: how many of the finest stages the authors compute in half precision.
+      bfloat16_stages: number of stages, counted from the finest, that the authors compute in half precision.
     """
 
     widths: tuple[int, ...]
@@ -46,10 +51,12 @@ R3GAN_PRESETS = {
     "imagenet32": R3GANPreset((1536,) * 4, (96,) * 4, 3, (64, 1536)),
     "imagenet64": R3GANPreset((1536,) * 5, (96,) * 5, 4, (64, 1536)),
 }
-"""The configurations of the paper by data set; two blocks in each stage."""
+"""The paper's configurations by data set. All have two blocks in each stage, the default of the networks."""
 
 
 def _normal(gain: float = 1.0, *, fan_in: int | None = None) -> layers.Initializer:
+    """Returns an initialiser that draws from N(0, gain^2 / fan_in); None takes the fan-in from the kernel's shape."""
+
     def init(key: Array, shape: tuple[int, ...], dtype: layers.DType = jnp.float32) -> Array:
         inputs = math.prod(shape[:-1]) if fan_in is None else fan_in
         return gain / math.sqrt(inputs) * jax.random.normal(key, shape, dtype)
@@ -58,19 +65,19 @@ def _normal(gain: float = 1.0, *, fan_in: int | None = None) -> layers.Initializ
 
 
 def _checked(widths: tuple[int, ...], groups: tuple[int, ...], blocks: int | tuple[int, ...]) -> tuple[int, ...]:
-    """The number of blocks in each stage."""
+    """Checks the sizes of the stages; returns the number of blocks in each stage."""
     each = (blocks,) * len(widths) if isinstance(blocks, int) else tuple(blocks)
     good = len(widths) == len(groups) == len(each) > 0 and min(each) > 0
     if not good or any(n < 1 or (_EXPANSION * w) % n for w, n in zip(widths, groups, strict=False)):
         raise InvalidInputError(
-            f"widths={widths}, groups={groups}, blocks={blocks}: expected one number of groups for each width, which "
-            "divides twice the width, and at least one block in each stage"
+            f"widths={widths}, groups={groups}, blocks={blocks}: expected one number of groups for each width, "
+            "a divisor of twice the width, and at least one block in each stage"
         )
     return each
 
 
 class _Block(nn.Module):
-    """A residual block; `depth` is the number of blocks in the network."""
+    """A residual block; `depth` is the number of blocks in the network, on which the initialisation depends."""
 
     groups: int
     depth: int
@@ -99,29 +106,29 @@ class _Block(nn.Module):
 
 
 def _mix(x: Array, features: int, dtype: layers.DType, name: str) -> Array:
-    """A 1x1 convolution, where it changes the width."""
+    """Changes the width to `features` by a 1x1 convolution, left out if the width is the same (but not for `image`)."""
     if x.shape[-1] == features and name != "image":
         return x
     return layers.Conv(features, 1, use_bias=False, dtype=dtype, kernel_init=_normal(), name=name)(x)
 
 
 def _dtypes(dtype: layers.DType, fine: int, stages: int) -> list[layers.DType]:
-    """Of each stage from 4x4 up: `dtype` in the `fine` finest ones, float32 below."""
+    """Returns the dtype of each stage from 4x4 up: `dtype` for the `fine` finest stages, float32 for the others."""
     return [dtype if stage >= stages - fine else jnp.float32 for stage in range(stages)]
 
 
 class R3GANGenerator(nn.Module):
-    """`z -> images` or `(z, label) -> images`, of 4 * 2^(stages - 1) pixels.
+    """Generator `z -> images` or `(z, label) -> images`; height and width are 4 * 2^(stages - 1) pixels.
 
     Attributes:
-      channels: of the images.
-      widths: of each stage, from 4x4 up.
-      groups: of each stage.
-      blocks: in each stage: one number, or one for each.
-      num_classes: of the labels; None if unconditional.
+      channels: number of image channels.
+      widths: number of channels of each stage, from 4x4 up.
+      groups: number of groups of the 3x3 convolutions, for each stage.
+      blocks: number of blocks in each stage: one number for all, or one for each.
+      num_classes: number of classes; None for an unconditional generator.
       embedding: size of a label's embedding, which is concatenated to z.
-      dtype: that the finest stages compute in; images are float32.
-      fine_stages: how many stages those are; None for all.
+      dtype: dtype of the computation in the finest stages; the other stages, parameters and images are float32.
+      fine_stages: number of stages that compute in `dtype`, counted from the finest; None for all.
     """
 
     channels: int
@@ -157,16 +164,16 @@ class R3GANGenerator(nn.Module):
 
 
 class R3GANDiscriminator(nn.Module):
-    """`images -> logits` or `(images, label) -> logits`, `[b]`, float32.
+    """Discriminator `images -> logits` or `(images, label) -> logits`; logits are `[b]`, float32.
 
     Attributes:
-      widths: of each stage, from 4x4 up.
-      groups: of each stage.
-      blocks: in each stage: one number, or one for each.
-      num_classes: of the labels; None if unconditional.
-      embedding: size of a label's embedding, with which features are multiplied.
-      dtype: that the finest stages compute in.
-      fine_stages: how many stages those are; None for all.
+      widths: number of channels of each stage, from 4x4 up.
+      groups: number of groups of the 3x3 convolutions, for each stage.
+      blocks: number of blocks in each stage: one number for all, or one for each.
+      num_classes: number of classes; None for an unconditional discriminator.
+      embedding: size of a label's embedding; the logit is the inner product of the embedding and the features.
+      dtype: dtype of the computation in the finest stages; the other stages and parameters are float32.
+      fine_stages: number of stages that compute in `dtype`, counted from the finest; None for all.
     """
 
     widths: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""Networks that trade arithmetic for memory: in microbatches, or computed again where they are differentiated."""
+"""Wrappers of networks that save memory: microbatches, and activations recomputed in the backward pass."""
 
 import math
 from typing import Any
@@ -11,29 +11,31 @@ from gan_jax.types import InvalidInputError, Network
 
 
 def microbatched(network: Network, count: int) -> Network:
-    """A network that takes its batch in parts, one after the other: gradient accumulation, for any game.
+    """Returns a network that processes its batch in parts, one after the other: gradient accumulation for any game.
 
-    The gradient with respect to the parameters is summed over the parts, and each part's activations are computed again
-    when it is differentiated, so that those of one part at a time are held. All that happens outside the network
-    (latents, losses over the whole batch, penalties, augmentation) is as without, and so is the update, rounding
-    aside. What looks at the batch inside the network, such as batch norm, sees one part.
+    The gradient by the parameters is summed over the parts. Each part's activations are recomputed when it is
+    differentiated, so that memory holds those of one part at a time. Everything outside the network (latents, losses
+    over the whole batch, penalties, augmentation) stays the same, and so does the update, up to rounding.
 
-    Example i goes to part i mod `count`, so that devices that share the batch share every part.
+    Inside the network, layers that look at the batch, such as batch norm, see one part. The model state passes from
+    part to part, and each part has its own key.
+
+    Example i goes to part i mod `count`, so that every part is spread over all devices that share the batch.
 
     Args:
-      network: any whose inputs and outputs have the batch as their first axis.
-      count: of parts; must divide the batch (on every device). Sampling is not divided.
+      network: any network whose inputs and outputs have the batch as their first axis.
+      count: number of parts; must divide the batch on every device. With `train=False` the batch is not divided.
 
     Returns:
       The network.
 
     Raises:
-      InvalidInputError: for a count below 1, and, where it is used, for a batch that it does not divide.
+      InvalidInputError: for a count below 1; when the network is applied, for a batch that `count` does not divide.
 
     References:
-      Chen et al., "Training Deep Nets with Sublinear Memory Cost", arXiv:1604.06174, 2016, for computing again. It
-      costs about one more forward pass; accumulating the gradients of separate losses would not, but would draw other
-      latents, and divide losses that compare examples.
+      Chen et al., "Training Deep Nets with Sublinear Memory Cost", arXiv:1604.06174, 2016, for recomputing activations.
+      This costs about one more forward pass. Accumulating the gradients of separate losses would avoid that cost, but
+      would draw other latents, and would split losses that compare examples.
     """
     if count < 1:
         raise InvalidInputError(f"microbatches={count}: expected at least 1")
@@ -46,11 +48,13 @@ def microbatched(network: Network, count: int) -> Network:
         if not train:
             return network.apply(params, model_state, *inputs, train=False, key=key)
         size = inputs[0].shape[0]
+        # the batch is sharded over all mesh axes but `trial`, the axis of a population's members
         axes = dict(jax.sharding.get_abstract_mesh().shape)
         devices = math.prod(length for name, length in axes.items() if name != "trial")
         if size % (count * devices):
             raise InvalidInputError(
-                f"microbatches={count}: the batch of {size}, on {devices} devices, does not divide into so many parts"
+                f"microbatches={count}: the batch of {size}, on {devices} devices, does not divide evenly; "
+                "choose a batch_size that is a multiple of microbatches times devices"
             )
 
         def part(model_state: PyTree, numbered: tuple[Array, tuple[Array, ...]]) -> tuple[PyTree, PyTree]:
@@ -60,11 +64,13 @@ def microbatched(network: Network, count: int) -> Network:
             return model_state, outputs
 
         def split(x: Array) -> Array:
+            # `count` is the inner axis: example i goes to part i mod count, and no example changes its device
             return jnp.moveaxis(x.reshape(size // count, count, *x.shape[1:]), 1, 0)
 
         def join(x: Array) -> Array:
             return jnp.moveaxis(x, 0, 1).reshape(size, *x.shape[2:])
 
+        # inside a scan the compiler cannot merge the recomputation with the forward pass, so no barrier is needed
         again = jax.checkpoint(part, prevent_cse=False)  # type: ignore[attr-defined]
         model_state, outputs = jax.lax.scan(again, model_state, (jnp.arange(count), tuple(map(split, inputs))))
         return jax.tree.map(join, outputs), model_state
@@ -73,10 +79,11 @@ def microbatched(network: Network, count: int) -> Network:
 
 
 def rematerialized(network: Network) -> Network:
-    """A network whose activations are not kept for its gradient, but computed again; the update is the same.
+    """Returns a network that recomputes its activations in the backward pass and does not store them.
 
-    A discriminator's loss passes through it for reals, for fakes and for a penalty; the activations of one pass at a
-    time are held, at the cost of one more forward pass each. On CPUs XLA undoes this, and nothing is gained.
+    The update is the same. A discriminator's loss passes through the network for reals, for fakes and for a penalty.
+    Memory holds the activations of one pass at a time, at the cost of one more forward pass for each. On CPUs XLA
+    undoes the recomputation, and nothing is gained.
 
     References:
       Chen et al., "Training Deep Nets with Sublinear Memory Cost", arXiv:1604.06174, 2016.

@@ -1,15 +1,17 @@
-"""SNGAN's residual networks, for square images of 8, 16, 32 or 64 pixels and any number of channels.
+"""SNGAN's residual networks, for square images of 8, 16, 32 or 64 pixels with any number of channels.
 
-Miyato et al., "Spectral Normalization for Generative Adversarial Networks", arXiv:1802.05957, 2018, table 4 (32x32);
-conditional batch norm and the projection of labels are of Miyato and Koyama, "cGANs with Projection Discriminator",
+Miyato et al., "Spectral Normalization for Generative Adversarial Networks", arXiv:1802.05957, 2018, table 4 (32x32).
+Conditional batch norm and the projection of labels come from Miyato and Koyama, "cGANs with Projection Discriminator",
 arXiv:1802.05637, 2018. At 32 pixels with the default widths these are the networks of the authors' code
-(github.com/pfnet-research/sngan_projection). Other sizes follow one rule, with one width throughout: the generator
-doubles a 4x4 map up to the image, and the discriminator halves the image down to an 8x8 map (at least once) before two
-blocks that keep its size. The authors' own 64x64 networks instead double the width at every halving.
+(github.com/pfnet-research/sngan_projection). Other sizes follow one rule, with the same width in all blocks. The
+generator doubles a 4x4 map until it has the image's size. The discriminator halves the image down to an 8x8 map, but at
+least once, and continues with two blocks that keep the size. The authors' own 64x64 networks instead double the width
+at every halving.
 
-Weights begin Xavier-uniform, with gain sqrt(2) in the 3x3 convolutions of the blocks and 1 everywhere else, and biases
-at 0, as in that code. Public code differs: mimicry upsamples bilinearly, others initialise orthogonally or from
-N(0, 0.02^2), and many have no bias before batch norm. Batch norm's epsilon is Flax's 1e-5, in the authors' code 2e-5.
+Weights are initialised Xavier-uniform, with gain sqrt(2) in the 3x3 convolutions of the blocks and 1 everywhere else;
+biases start at 0. Both are as in that code. Public code differs: mimicry upsamples bilinearly, others initialise
+orthogonally or from N(0, 0.02^2), and many have no bias before batch norm. The epsilon of batch norm is Flax's 1e-5; it
+is 2e-5 in the authors' code.
 """
 
 from collections.abc import Callable
@@ -29,7 +31,7 @@ _RESIDUAL = 2.0**0.5  # the gain of the blocks' 3x3 convolutions
 
 
 def doublings(image_size: int) -> int:
-    """How often a 4x4 map is doubled up to an image.
+    """Returns how many times a 4x4 map is doubled to reach the size of an image.
 
     Args:
       image_size: height and width in pixels.
@@ -53,19 +55,22 @@ def _xavier(gain: float = 1.0) -> layers.Initializer:
 
 
 def _doubled(x: Float[Array, "b h w c"]) -> Float[Array, "b 2*h 2*w c"]:
-    """Nearest-neighbour upsampling by 2."""
+    """Upsamples by 2 with nearest neighbours."""
     b, h, w, c = x.shape
     return jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
 
 
 def _halved(x: Float[Array, "b h w c"]) -> Float[Array, "b h/2 w/2 c"]:
-    """Average pooling of 2x2 pixels."""
+    """Downsamples by 2: average pooling over 2x2 pixels."""
     b, h, w, c = x.shape
     return jnp.mean(x.reshape(b, h // 2, 2, w // 2, 2, c), axis=(2, 4))
 
 
 class _UpBlock(nn.Module):
-    """A residual block that doubles the map; its 1x1 shortcut comes before the doubling, at a quarter of the cost."""
+    """A residual block of the generator, which doubles the map.
+
+    The 1x1 convolution of its shortcut comes before the doubling: the values are the same, at a quarter of the cost.
+    """
 
     features: int
     norm: str
@@ -93,10 +98,11 @@ class _UpBlock(nn.Module):
 
 
 class _DownBlock(nn.Module):
-    """A residual block of the discriminator.
+    """A residual block of the discriminator, which halves the map or keeps its size.
 
-    The image's block (`first`) begins with a convolution and has no norm of activations; a block that halves has a 1x1
-    shortcut, applied after it has halved, at equal values; one that keeps size and width has an identity.
+    The `first` block, which takes the image, begins with a convolution and has no normalisation of activations. A block
+    that halves has a shortcut with a 1x1 convolution, applied after the halving: the values are the same, at a quarter
+    of the cost. The shortcut of a block that keeps the size is the identity.
     """
 
     features: int
@@ -124,21 +130,23 @@ class _DownBlock(nn.Module):
 
 
 class ResNetGenerator(nn.Module):
-    """Latents to images `[b, image_size, image_size, channels]` in [-1, 1].
+    """Generator that maps latents to images `[b, image_size, image_size, channels]` in [-1, 1].
 
-    A dense layer to 4x4, blocks that double it up to the image, then norm, ReLU, 3x3 convolution, tanh.
+    Its layers are a dense layer to a 4x4 map, blocks that double the map up to the image's size, norm, ReLU, a 3x3
+    convolution and tanh.
 
     Attributes:
       image_size: height and width in pixels: 8, 16, 32 or 64.
-      channels: of the image.
+      channels: number of image channels.
       width: feature maps of every block.
-      norm: 'batch', 'layer' or 'none'.
-      num_classes: for a conditional generator: in the blocks' norms (conditional batch norm) scale and shift are the
-        label's own; the last norm has one for all, as in the authors' code.
-      dtype: of the computation; parameters and images are float32.
+      norm: normalisation of the activations: 'batch', 'layer' or 'none'.
+      num_classes: number of classes of a conditional generator; None for an unconditional one. In the norms of the
+        blocks each label then has its own scale and shift (conditional batch norm); those of the last norm are shared
+        by all labels, as in the authors' code.
+      dtype: dtype of the computation; parameters and images are float32.
 
     References:
-      See `gan_jax.nets.resnet`.
+      The papers and differences listed in `gan_jax.nets.resnet`.
     """
 
     image_size: int
@@ -167,21 +175,23 @@ class ResNetGenerator(nn.Module):
 
 
 class ResNetDiscriminator(nn.Module):
-    """Images to logits `[b]`.
+    """Discriminator that maps images to logits `[b]`.
 
-    Blocks that halve the image, two that don't, ReLU, the sum over all positions, and a dense layer to one logit. The
-    sum and the logit are computed in float32.
+    Its layers are blocks that halve the image, two blocks that keep its size, ReLU, the sum over all positions, and a
+    dense layer to one logit. The sum and the logit are computed in float32.
 
     Attributes:
       width: feature maps of every block.
-      norm: 'spectral' (of all kernels), 'layer' (before each ReLU of all blocks but the first, as WGAN-GP's critics
-        have it) or 'none'. Batch norm would make a logit depend on the other examples, and is refused.
-      num_classes: for a projection discriminator.
-      dtype: of the computation; parameters and logits are float32.
+      norm: normalisation: 'spectral' (spectral norm of all kernels), 'layer' (layer norm before each ReLU of every
+        block but the first, as in WGAN-GP's critics) or 'none'. 'batch' is an error: it would make a logit depend on
+        the other examples.
+      num_classes: number of classes of a projection discriminator; None for an unconditional one.
+      dtype: dtype of the computation; parameters and logits are float32.
 
     References:
-      See `gan_jax.nets.resnet`. The authors' 32x32 discriminator has no bias at its logit; mimicry's, and this, has
-      one. Its epsilon of spectral norm is the one here, 1e-12; see `layers.spectral`.
+      The papers and differences listed in `gan_jax.nets.resnet`. The logit of the authors' 32x32 discriminator has no
+      bias; mimicry's and this one have. The authors' epsilon of spectral norm is the same as here, 1e-12; see
+      `layers.spectral`.
     """
 
     width: int = 128

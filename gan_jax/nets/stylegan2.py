@@ -1,12 +1,12 @@
-"""StyleGAN2's networks for square images of 8 pixels and more, a power of two.
+"""StyleGAN2's networks, for square images whose size is a power of two, at least 8 pixels.
 
 Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", arXiv:1912.04958, 2020. The defaults are the
-paper's config F: skip generator, residual discriminator, and at resolution r `min(fmap_base / r, fmap_max)` feature
-maps, with fmap_base 32768 (the authors' first code writes the same as 16 << 10) and fmap_max 512. At 1024x1024 that is
-30.4 million parameters in the generator and 29.0 million in the discriminator.
+paper's config F: a skip generator, a residual discriminator, and `min(fmap_base / r, fmap_max)` feature maps at
+resolution r, with fmap_base 32768 and fmap_max 512. (The authors' first code has 16 << 10, which means the same there.)
+At 1024x1024 that is 30.4 million parameters in the generator and 29.0 million in the discriminator.
 
-Every kernel is drawn from N(0, 1) and multiplied by 1 / sqrt(fan in) where it is used (equalised learning rate), and
-every leaky ReLU, of slope 0.2, is multiplied by sqrt(2).
+Every kernel is drawn from N(0, 1) and multiplied by 1 / sqrt(fan-in) each time it is used (equalised learning rate).
+Every leaky ReLU has slope 0.2, and its output is multiplied by sqrt(2).
 """
 
 import math
@@ -20,39 +20,41 @@ from gan_jax import ops
 from gan_jax.nets import layers
 from gan_jax.types import InvalidInputError
 
-_TAPS = (0.125, 0.375, 0.375, 0.125)  # (1, 3, 3, 1), with the sum 1
+_TAPS = (0.125, 0.375, 0.375, 0.125)  # the filter (1, 3, 3, 1), scaled to sum 1
 
 
 def modulated_conv(
     x: Float[Array, "b h w cin"], kernel: Float[Array, "k k cin cout"], style: Float[Array, "b cin"], *,
     up: bool = False, demodulate: bool = True,
 ) -> Float[Array, "b hout wout cout"]:  # fmt: skip
-    """Convolution of each example with a kernel of its own: the shared one, scaled by its style.
+    """Convolves each example with its own kernel: the shared kernel, scaled by the example's style.
 
-    The kernel of example n is k_n[u, v, i, o] = style[n, i] kernel[u, v, i, o], and with `demodulate` it is divided by
-    sqrt(sum over u, v, i of k_n^2 + 1e-8), so that white noise of variance 1 keeps that variance. Scaling the inputs by
-    the style and the outputs by the divisor is the same, as both are constant over an image; so the batch shares one
-    convolution.
+    The kernel of example n is k_n[u, v, i, o] = style[n, i] kernel[u, v, i, o]. With `demodulate` it is divided by
+    sqrt(sum over u, v, i of k_n^2 + 1e-8), so that white noise of variance 1 keeps that variance. Here the inputs are
+    multiplied by the style and the outputs divided by the root. The result is the same, as both factors are constant
+    over an image, and the whole batch shares one convolution.
 
     Args:
-      x: images.
-      kernel: `[k, k, in, out]` with k odd; the size is kept.
+      x: feature maps.
+      kernel: the shared kernel, `[k, k, in, out]` with k odd. The convolution keeps the size of the maps.
       style: factors of the input channels.
-      up: double the size: a transposed convolution of stride 2, followed by the filter (1, 3, 3, 1).
-      demodulate: whether to normalise the outputs.
+      up: whether to double the size, by a transposed convolution of stride 2 and then the filter (1, 3, 3, 1).
+      demodulate: whether to divide by the root above.
 
     Returns:
-      `[b, h, w, out]`, or `[b, 2h, 2w, out]`, in the dtype of `x`; the divisor is computed in float32 or wider.
+      `[b, h, w, out]`, or with `up` `[b, 2h, 2w, out]`, in the dtype of `x`. The root is computed in float32 or wider.
 
     References:
-      Karras et al., arXiv:1912.04958, 2020, equations 1 to 3. The authors' code scales kernels or images; for the
-      former, which is a grouped convolution, they use one group per example. Some ports apply the filter before the
-      kernel, or replace both by nearest-neighbour upsampling.
+      Karras et al., arXiv:1912.04958, 2020, equations 1 to 3. The authors' code scales either kernels or images; scaled
+      kernels need a grouped convolution, with one group per example. Some ports apply the filter before the kernel, or
+      replace both by nearest-neighbour upsampling.
     """
     size = kernel.shape[0]
     y, shared = x * style[:, None, None, :].astype(x.dtype), kernel.astype(x.dtype)
     if up:
         y = ops.conv_transpose(y, shared, stride=2)
+        # padded so that the filter leaves 2 h of the 2 (h - 1) + k rows; its gain, 2 per axis, makes up for the zeros
+        # that the stride puts between pixels
         padding = (5 - size) // 2
         y = ops.upfirdn(y, [2 * tap for tap in _TAPS], padding=(padding, padding))
     else:
@@ -64,15 +66,15 @@ def modulated_conv(
 
 
 def minibatch_stddev(x: Float[Array, "b h w c"], group_size: int) -> Float[Array, "b h w cplus1"]:
-    """Appends a feature map that tells how much an example's group varies, so that a critic notices a lack of variety.
+    """Appends a feature map with the variation within an example's group, so that a critic notices a lack of variety.
 
-    The standard deviation over the group (of the biased variance plus 1e-8), averaged over pixels and channels; it is
-    the same number for all examples and pixels of the group.
+    The map holds the standard deviation over the group (the root of the biased variance plus 1e-8), averaged over
+    pixels and channels. It is the same number for all examples and pixels of the group.
 
     Args:
-      x: features.
-      group_size: examples in a group, neighbours in the batch; a smaller batch is one group. Devices that share the
-        batch should hold whole groups, or they exchange activations.
+      x: feature maps.
+      group_size: number of examples in a group, which are neighbours in the batch. A batch smaller than that is one
+        group. If several devices share the batch, each should hold whole groups; else they exchange activations.
 
     Returns:
       `[b, h, w, c + 1]`, in the dtype of `x`.
@@ -82,15 +84,15 @@ def minibatch_stddev(x: Float[Array, "b h w c"], group_size: int) -> Float[Array
 
     References:
       Karras et al., "Progressive Growing of GANs for Improved Quality, Stability, and Variation", arXiv:1710.10196,
-      2017. The authors' code makes a group of every (b / group_size)-th example, which on several devices is another
-      one; where examples are in no order, it makes no difference.
+      2017. The authors' code makes a group of every (b / group_size)-th example, and so other groups on several
+      devices. If the examples are in random order, the choice of groups makes no difference.
     """
     b, h, w, c = x.shape
     group = min(group_size, b)
     if group < 1 or b % group:
         raise InvalidInputError(
-            f"group_size={group_size}: a batch of {b} does not divide into such groups; choose another batch_size "
-            "(of one part, with microbatches) or group_size"
+            f"group_size={group_size}: a batch of {b} does not divide into groups of this size; choose another "
+            "batch_size (with microbatches, it is the size of one part that counts) or group_size"
         )
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32)).reshape(b // group, group, h, w, c)
     std = jnp.sqrt(jnp.var(wide, axis=1) + 1e-8)
@@ -100,10 +102,10 @@ def minibatch_stddev(x: Float[Array, "b h w c"], group_size: int) -> Float[Array
 
 
 def levels(image_size: int) -> int:
-    """How often an image is halved down to 4x4.
+    """Returns how many times an image is halved to reach 4x4.
 
     Raises:
-      InvalidInputError: for a size that is no power of two, or below 8.
+      InvalidInputError: for a size that is not a power of two, or is below 8.
     """
     count = image_size.bit_length() - 3
     if image_size < 8 or image_size != 4 << count:
@@ -114,7 +116,7 @@ def levels(image_size: int) -> int:
 
 
 def style_layers(image_size: int) -> int:
-    """How many layers of the generator have a style, counting the images of the last resolution: 2 log2(size) - 2."""
+    """Returns the number of styles, 2 log2(size) - 2: one for each convolution and one for the last image layer."""
     return 2 * levels(image_size) + 2
 
 
@@ -123,7 +125,7 @@ def _activate(x: Array) -> Array:
 
 
 def _normalize(x: Float[Array, "b d"]) -> Float[Array, "b d"]:
-    """Divides each example by the root of its mean square."""
+    """Divides each example by its root mean square."""
     return x * jax.lax.rsqrt(jnp.mean(x**2, axis=-1, keepdims=True) + 1e-8)
 
 
@@ -137,6 +139,7 @@ class EqualDense(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b d"]) -> Float[Array, "b features"]:
+        # stored 1 / lr_multiplier times as large: a step of Adam, whose size stays the same, then changes them less
         normal = nn.initializers.normal(1.0 / self.lr_multiplier)
         kernel = self.param("kernel", normal, (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.constant(self.bias / self.lr_multiplier), (self.features,))
@@ -145,7 +148,7 @@ class EqualDense(nn.Module):
 
 
 class EqualConv(nn.Module):
-    """A convolution with equalised learning rate that keeps the size, or, after the filter (1, 3, 3, 1), halves it."""
+    """A convolution with equalised learning rate. With `down` it halves the size, after the filter (1, 3, 3, 1)."""
 
     features: int
     kernel_size: int
@@ -161,7 +164,7 @@ class EqualConv(nn.Module):
         if not self.down:
             y = ops.conv(x, kernel, padding=half)
         elif self.kernel_size == 1:
-            y = ops.conv(ops.blur_pool(x), kernel)
+            y = ops.conv(ops.blur_pool(x), kernel)  # the same values at a quarter of the cost
         else:
             y = ops.conv(ops.upfirdn(x, _TAPS, padding=(half + 1, half + 1)), kernel, stride=2)
         return _add_bias(self, y) if self.use_bias else y
@@ -176,9 +179,10 @@ def _add_bias(module: nn.Module, x: Array) -> Array:
 
 
 class StyledConv(nn.Module):
-    """A 3x3 modulated convolution, noise of a learned strength (0 at first), bias and activation.
+    """A 3x3 modulated convolution, followed by noise, bias and activation.
 
-    The noise is one N(0, 1) draw per example and pixel, from the stream `noise`; without a key there is none.
+    The noise is one N(0, 1) draw per example and pixel, from the random stream `noise`, times a learned strength that
+    starts at 0. If that stream has no key, no noise is added.
     """
 
     features: int
@@ -198,7 +202,7 @@ class StyledConv(nn.Module):
 
 
 class ToImage(nn.Module):
-    """A 1x1 modulated convolution without demodulation, to the channels of the image, in float32."""
+    """A 1x1 modulated convolution, without demodulation, to the channels of the image; the output is float32."""
 
     channels: int
 
@@ -211,14 +215,15 @@ class ToImage(nn.Module):
 
 
 class StyleGAN2Mapping(nn.Module):
-    """Latents, and labels if conditional, to the styles of all layers, `[b, layers, style_size]`, alike for each layer.
+    """Mapping network from latents (and labels) to styles `[b, num_layers, style_size]`, the same for every layer.
 
     Attributes:
-      num_layers: of the synthesis network, see `style_layers`.
-      style_size: of w.
-      depth: dense layers.
-      lr_multiplier: how fast they learn.
-      num_classes: for a conditional network: an embedding of the label is appended to the latents, both normalised.
+      num_layers: number of styles that the synthesis network takes, see `style_layers`.
+      style_size: size of the style w of one layer.
+      depth: number of dense layers.
+      lr_multiplier: learning rate of the dense layers, relative to that of other layers.
+      num_classes: number of classes of a conditional network, which appends an embedding of the label to the latents,
+        both normalised; None for an unconditional one.
     """
 
     num_layers: int
@@ -244,7 +249,7 @@ class StyleGAN2Mapping(nn.Module):
 
 
 class LabelEmbedding(nn.Module):
-    """A vector of mean square 1 for each class."""
+    """An embedding of class labels, as vectors of mean square 1."""
 
     num_classes: int
     features: int
@@ -257,7 +262,7 @@ class LabelEmbedding(nn.Module):
 
 
 class MappingLayers(nn.Module):
-    """`depth` dense layers with activations, of the same width."""
+    """A stack of `depth` dense layers with activations, all of the width `features`."""
 
     features: int
     depth: int
@@ -271,18 +276,18 @@ class MappingLayers(nn.Module):
 
 
 class StyleGAN2Synthesis(nn.Module):
-    """Styles to images `[b, image_size, image_size, channels]`, about in [-1, 1] but not bounded.
+    """Synthesis network from styles to images `[b, image_size, image_size, channels]`, not bounded but near [-1, 1].
 
-    From a learned 4x4 map, each resolution takes two styled convolutions, of which the first doubles the size (one at
-    4x4), and adds an image to the upsampled one of the resolution below. An image's layer shares its style with the
-    first layer of the next resolution, as in the authors' code.
+    The network starts from a learned 4x4 map. Each resolution has two styled convolutions, of which the first doubles
+    the size; 4x4 has only one. Then an image layer adds its image to the upsampled image of the resolution below. The
+    image layer shares its style with the first convolution of the next resolution, as in the authors' code.
 
     Attributes:
       image_size: height and width in pixels, a power of two.
-      channels: of the image.
-      fmap_base: feature maps at resolution r are `min(fmap_base / r, fmap_max)`.
-      fmap_max: see `fmap_base`.
-      dtype: of the convolutions; parameters, styles and images are float32.
+      channels: number of image channels.
+      fmap_base: sets the number of feature maps at resolution r, `min(fmap_base / r, fmap_max)`.
+      fmap_max: largest number of feature maps.
+      dtype: dtype of the convolutions; parameters, styles and images are float32.
     """
 
     image_size: int
@@ -314,30 +319,33 @@ class StyleGAN2Synthesis(nn.Module):
 
 
 def _feature_maps(fmap_base: int, fmap_max: int, image_size: int) -> dict[int, int]:
-    """Feature maps by resolution."""
+    """Returns the number of feature maps at each resolution from 4 to `image_size`."""
     layers.check_settings("float32", fmap_max=fmap_max)
     if fmap_base < image_size:
         raise InvalidInputError(
-            f"fmap_base={fmap_base}: leaves no feature maps at image_size={image_size}; expected a multiple of it"
+            f"fmap_base={fmap_base}: leaves no feature maps at image_size={image_size}; "
+            "expected a multiple of image_size"
         )
     return {size: min(fmap_base // size, fmap_max) for size in (4 << level for level in range(levels(image_size) + 1))}
 
 
 class StyleGAN2Generator(nn.Module):
-    """Latents to images: `StyleGAN2Mapping` and then `StyleGAN2Synthesis`, of which see the attributes.
+    """Generator that maps latents to images, by `StyleGAN2Mapping` and then `StyleGAN2Synthesis`.
 
-    `gans.stylegan2` takes the two apart, from `parts`, and needs them so for style mixing, truncation and path-length
-    regularisation; any other game takes the whole. The parameters are the same, `{'mapping': ..., 'synthesis': ...}`.
+    `gans.stylegan2` uses the two networks separately, through `parts`: style mixing, truncation and path-length
+    regularisation need the styles. Any other game uses the whole generator. The parameters are the same either way,
+    `{'mapping': ..., 'synthesis': ...}`.
 
     Attributes:
       image_size: height and width in pixels, a power of two.
-      channels: of the image.
-      fmap_base: feature maps at resolution r are `min(fmap_base / r, fmap_max)`.
-      fmap_max: see `fmap_base`.
-      style_size: of w; the latents' size is that of the prior, 512 in the paper too.
-      mapping_layers: dense layers of the mapping network.
-      num_classes: for a conditional generator.
-      dtype: of the convolutions.
+      channels: number of image channels.
+      fmap_base: sets the number of feature maps at resolution r, `min(fmap_base / r, fmap_max)`.
+      fmap_max: largest number of feature maps.
+      style_size: size of the style w of one layer. The size of the latents is set by the prior; in the paper both are
+        512.
+      mapping_layers: number of dense layers of the mapping network.
+      num_classes: number of classes of a conditional generator; None for an unconditional one.
+      dtype: dtype of the convolutions; parameters, styles and images are float32.
     """
 
     image_size: int
@@ -351,7 +359,10 @@ class StyleGAN2Generator(nn.Module):
 
     @nn.nowrap
     def parts(self) -> tuple[StyleGAN2Mapping, StyleGAN2Synthesis]:
-        """The mapping and the synthesis network, as modules of their own."""
+        """Returns the mapping and the synthesis network as separate modules.
+
+        They have no parent, so that a game can use them on their own and `setup` can make them submodules.
+        """
         synthesis = StyleGAN2Synthesis(
             self.image_size, self.channels, self.fmap_base, self.fmap_max, self.dtype, parent=None
         )
@@ -374,17 +385,19 @@ class StyleGAN2Generator(nn.Module):
 
 
 class StyleGAN2Discriminator(nn.Module):
-    """Images to logits `[b]`.
+    """Discriminator that maps images to logits `[b]`.
 
     Attributes:
-      fmap_base: feature maps at resolution r are `min(fmap_base / r, fmap_max)`.
-      fmap_max: see `fmap_base`.
-      group_size: of `minibatch_stddev`; gradient penalties treat the groups' examples as independent, as the authors'.
-      residual: whether each resolution has a skip connection, both branches divided by sqrt(2); the ADA paper's
+      fmap_base: sets the number of feature maps at resolution r, `min(fmap_base / r, fmap_max)`.
+      fmap_max: largest number of feature maps.
+      group_size: group size of `minibatch_stddev`. Gradient penalties treat the examples of a group as independent, as
+        the authors' do.
+      residual: whether each resolution has a skip connection, with both branches divided by sqrt(2); the ADA paper's
         networks for CIFAR-10 have none.
-      num_classes: for a projection discriminator: features times a mapped embedding of the label, over sqrt(features).
-      mapping_layers: dense layers of that mapping.
-      dtype: of the convolutions; parameters, group statistics and logits are float32.
+      num_classes: number of classes of a projection discriminator; None for an unconditional one. The logit is the
+        inner product of the features and a mapped embedding of the label, divided by the root of their size.
+      mapping_layers: number of dense layers that map the embedding of the label.
+      dtype: dtype of the convolutions; parameters, group statistics and logits are float32.
     """
 
     fmap_base: int = 32768

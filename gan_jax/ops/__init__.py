@@ -1,4 +1,4 @@
-"""Convolutions and resampling of images, in the form that each platform runs well; needs jax and jaxtyping alone."""
+"""Convolution and resampling of images, implemented for speed on each platform; needs only jax and jaxtyping."""
 
 from gan_jax.ops.convolution import (
     blur_pool,

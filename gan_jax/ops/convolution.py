@@ -1,10 +1,10 @@
-"""Convolutions and resampling of images `[b, h, w, c]`, in the form that each platform runs well.
+"""Convolution and resampling of images `[b, h, w, c]`, implemented for speed on each platform.
 
-JAX's gradients of strided and transposed convolutions are slow, on CPUs by a factor of 5 to 300, and so is the grouped
-convolution that `vmap` makes of a convolution whose kernels are mapped. Here all of them have a form of their own per
-platform (`gan_jax.ops.primitives`), with the values of `jax.lax.conv_general_dilated`, differentiable any number of
-times, forwards and backwards, under `jit`, `vmap`, `shard_map` and sharded arrays. This module needs jax and jaxtyping
-only. Measured in `docs/adr/0005-networks-and-convolutions.md`.
+JAX's gradients of strided and transposed convolutions are slow, on CPUs by a factor of 5 to 300. So is the grouped
+convolution that `vmap` makes of a convolution whose kernels are mapped. Here each of them has its own implementation on
+each platform (`gan_jax.ops.primitives`), with the values of `jax.lax.conv_general_dilated`. All functions can be
+differentiated any number of times, in forward and reverse mode, and work under `jit`, `vmap`, `shard_map` and with
+sharded arrays. This module needs only jax and jaxtyping. Measurements: `docs/adr/0005-networks-and-convolutions.md`.
 """
 
 from collections.abc import Sequence
@@ -22,14 +22,16 @@ def conv(
     x: Float[Array, "b h w cin"], kernel: Float[Array, "kh kw cingroup cout"], *,
     stride: int = 1, padding: int = 0, groups: int = 1,
 ) -> Float[Array, "b hout wout cout"]:  # fmt: skip
-    """Cross-correlation: `out[i, j] = sum over u, v of x[stride i + u - padding, stride j + v - padding] kernel[u, v]`.
+    """Computes the cross-correlation of images with a kernel.
+
+    `out[i, j] = sum over u, v of x[stride i + u - padding, stride j + v - padding] kernel[u, v]`
 
     Args:
       x: images.
       kernel: `[kh, kw, in / groups, out]`.
-      stride: of the output positions.
-      padding: zeros on every side.
-      groups: into which the channels are divided, each with its own part of the kernel's outputs, in order.
+      stride: distance of neighbouring kernel positions on the image.
+      padding: number of zeros added on every side of the images.
+      groups: number of groups of input channels; each group has its own part of the kernel's output channels, in order.
 
     Returns:
       `[b, (h + 2 padding - kh) // stride + 1, ..., out]`, in the dtype that `x` and `kernel` promote to.
@@ -51,17 +53,19 @@ def conv_transpose(
     x: Float[Array, "b h w cin"], kernel: Float[Array, "kh kw cingroup cout"], *,
     stride: int = 2, padding: int = 0, groups: int = 1,
 ) -> Float[Array, "b hout wout cout"]:  # fmt: skip
-    """Transposed convolution: `out[stride i + u - padding, stride j + v - padding] += x[i, j] kernel[u, v]`.
+    """Computes the transposed convolution of images with a kernel.
 
-    With the kernel's channel axes exchanged it is the transpose of `conv`, as in PyTorch's `ConvTranspose2d`, whose
-    kernel is `[in, out / groups, kh, kw]`; `lax.conv_transpose` flips the kernel's spatial axes.
+    `out[stride i + u - padding, stride j + v - padding] += x[i, j] kernel[u, v]`
+
+    This is the transpose of `conv` with the kernel's channel axes exchanged. PyTorch's `ConvTranspose2d` is the same,
+    with a kernel laid out as `[in, out / groups, kh, kw]`; `lax.conv_transpose` flips the kernel's spatial axes.
 
     Args:
       x: images.
       kernel: `[kh, kw, in / groups, out]`.
-      stride: of the positions that one input pixel is written to.
-      padding: rows and columns dropped on every side of the output.
-      groups: see `conv`.
+      stride: distance of the output positions that neighbouring input pixels are written to.
+      padding: number of rows and columns dropped on every side of the output.
+      groups: number of groups of input channels, as in `conv`.
 
     Returns:
       `[b, (h - 1) stride + kh - 2 padding, ..., out]`, in the dtype that `x` and `kernel` promote to.
@@ -72,7 +76,9 @@ def conv_transpose(
     x, kernel = _checked(x, kernel, stride, padding, groups)
     height, width = ((n - 1) * stride + k - 2 * padding for n, k in zip(x.shape[1:3], kernel.shape[:2], strict=True))
     if min(height, width) < 1:
-        raise InvalidInputError(f"padding={padding} leaves nothing of an output of x {x.shape}, kernel {kernel.shape}")
+        raise InvalidInputError(
+            f"padding={padding} leaves nothing of the output for x {x.shape}, kernel {kernel.shape}"
+        )
     geometry = ConvGeometry(stride, padding, (height, width), (kernel.shape[0], kernel.shape[1]))
     y = primitives.input_gradient(_split(x, groups), _split(kernel, groups).swapaxes(3, 4), geometry)
     return _joined(y)
@@ -81,18 +87,18 @@ def conv_transpose(
 def doubled_conv(
     x: Float[Array, "b h w cin"], kernel: Float[Array, "k k cin cout"], *, padding: int
 ) -> Float[Array, "b hout wout cout"]:
-    """`conv` of the image whose pixels are each repeated as 2x2, by a transposed convolution.
+    """Doubles images by repeating each pixel as 2x2 and applies `conv`, as one transposed convolution.
 
-    Neighbours are equal, so the kernel's values for them are added up beforehand: for a 3x3 kernel 4 products for a
-    pixel and channel of the result, not 9.
+    Repeated pixels are equal, so the kernel's values for them are added up beforehand. A 3x3 kernel then takes 4
+    products for each pixel and channel of the result, not 9.
 
     Args:
-      x: images, before doubling.
-      kernel: square, for the doubled image.
-      padding: zeros on every side of the doubled image, less than the size of the kernel.
+      x: images before doubling.
+      kernel: square kernel, for the doubled images.
+      padding: number of zeros on every side of the doubled images, less than the size of the kernel.
 
     Returns:
-      `[b, 2 h + 2 padding - k + 1, ..., cout]`, for an odd kernel with half of it as padding `[b, 2 h, 2 w, cout]`.
+      `[b, 2 h + 2 padding - k + 1, ..., cout]`; for an odd k and `padding = k // 2` that is `[b, 2 h, 2 w, cout]`.
 
     Raises:
       InvalidInputError: for arguments that don't fit each other.
@@ -108,27 +114,30 @@ def doubled_conv(
 def conv_halved(
     x: Float[Array, "b h w cin"], kernel: Float[Array, "k k cin cout"], *, padding: int
 ) -> Float[Array, "b hout wout cout"]:
-    """The mean over 2x2 pixels of `conv`, by a convolution with stride 2: fewer products, see `doubled_conv`.
+    """Applies `conv` and averages over 2x2 pixels, as one convolution with stride 2.
+
+    Like `doubled_conv`, it takes fewer products than the two operations in turn.
 
     Args:
       x: images.
-      kernel: before halving.
-      padding: zeros on every side.
+      kernel: kernel of the convolution before averaging.
+      padding: number of zeros added on every side of the images.
 
     Returns:
-      `[b, (h + 2 padding - k + 1) // 2, ..., cout]`; of an odd number of rows the last is left out, and so of columns.
+      `[b, (h + 2 padding - k + 1) // 2, ..., cout]`. If the number of rows or columns to average is odd, the last one
+      is left out.
 
     Raises:
       InvalidInputError: for arguments that don't fit each other.
 
     References:
-      See `doubled_conv`.
+      The same as for `doubled_conv`.
     """
     return conv(x, _spread(kernel) / 4, stride=2, padding=padding)
 
 
 def _spread(kernel: Array) -> Array:
-    """The sum of a kernel at each of 2x2 neighbouring positions, `[kh + 1, kw + 1, ...]`."""
+    """Adds up a kernel at 2x2 neighbouring positions, `[kh + 1, kw + 1, ...]`."""
     rest = [(0, 0), (0, 0)]
     kernel = jnp.pad(kernel, [(1, 0), (0, 0), *rest]) + jnp.pad(kernel, [(0, 1), (0, 0), *rest])
     return jnp.pad(kernel, [(0, 0), (1, 0), *rest]) + jnp.pad(kernel, [(0, 0), (0, 1), *rest])
@@ -140,17 +149,17 @@ def upfirdn(
 ) -> Float[Array, "b hout wout c"]:  # fmt: skip
     """Upsamples with zeros, filters, and keeps every `down`-th pixel, in height and in width.
 
-    With z the image in which `up - 1` zeros follow each pixel, and `padding` zeros come before and after,
-    `out[i] = sum over t of taps[n - 1 - t] z[down i + t]` along each axis: a convolution, which flips its taps, as
-    StyleGAN2's `upfirdn2d` with a separable filter. `scipy.signal.upfirdn` gives the same where it has no padding to
-    choose.
+    Let z be the image in which `up - 1` zeros follow each pixel, with `padding` zeros before and after. Then
+    `out[i] = sum over t of taps[n - 1 - t] z[down i + t]` along each axis. This is a convolution, which flips the taps,
+    like StyleGAN2's `upfirdn2d` with a separable filter. `scipy.signal.upfirdn` is the same with a fixed padding.
 
     Args:
       x: images.
-      taps: of the filter in each direction, n of them, as they are: see `blur_pool` and `upsample` for a sum of 1.
+      taps: the n coefficients of the filter along each axis, used as given; `blur_pool` and `upsample` normalise them.
       up: factor of upsampling.
       down: factor of downsampling.
-      padding: zeros before and after, along both axes, in pixels of the upsampled image; negative ones crop.
+      padding: number of zeros before and after, along both axes, in pixels of the upsampled image; negative numbers
+        crop.
 
     Returns:
       `[b, (h up + padding before and after - n) // down + 1, ..., c]`, in the dtype of `x`.
@@ -171,7 +180,7 @@ def upfirdn(
 def _upfirdn_axis(x: Array, axis: int, taps: Sequence[float], up: int, down: int, padding: tuple[int, int]) -> Array:
     before, after = padding
     pads = [(0, 0, 0)] * x.ndim
-    pads[axis] = (before, after + up - 1, up - 1)
+    pads[axis] = (before, after + up - 1, up - 1)  # zeros between pixels, and `up - 1` after the last one too
     z = lax.pad(x, jnp.zeros((), x.dtype), pads)
     size = (z.shape[axis] - len(taps)) // down + 1
     if size < 1:
@@ -186,19 +195,22 @@ def _upfirdn_axis(x: Array, axis: int, taps: Sequence[float], up: int, down: int
 def blur_pool(
     x: Float[Array, "b h w c"], taps: Sequence[float] = (1, 3, 3, 1), *, factor: int = 2
 ) -> Float[Array, "b hout wout c"]:
-    """Low-pass filter and downsample: strided pooling that hardly aliases; constants keep their value inside.
+    """Applies a low-pass filter and downsamples: strided pooling with little aliasing.
+
+    Constant images keep their value, except near the edge.
 
     Args:
-      x: images, of a size that `factor` divides.
-      taps: of the filter in each direction; their sum is made 1. `(1, 3, 3, 1)` is StyleGAN2's, `(1, 2, 1)` common.
-      factor: of downsampling; 1 only blurs.
+      x: images, whose size `factor` divides.
+      taps: coefficients of the filter along each axis, scaled to sum 1. `(1, 3, 3, 1)` is StyleGAN2's filter;
+        `(1, 2, 1)` is common too.
+      factor: factor of downsampling; 1 only blurs.
 
     Returns:
       `[b, h / factor, w / factor, c]`.
 
     References:
       Zhang, "Making Convolutional Networks Shift-Invariant Again", arXiv:1904.11486, 2019, which mirrors the image at
-      its edge; StyleGAN2 (see `upfirdn`), and this, put zeros there.
+      its edge. StyleGAN2 (reference in `upfirdn`) and this function put zeros there.
     """
     rest = len(taps) - factor
     return upfirdn(x, _normalized(taps), down=factor, padding=((rest + 1) // 2, rest // 2))
@@ -207,19 +219,21 @@ def blur_pool(
 def upsample(
     x: Float[Array, "b h w c"], taps: Sequence[float] = (1, 3, 3, 1), *, factor: int = 2
 ) -> Float[Array, "b hout wout c"]:
-    """Upsample with zeros and low-pass filter: interpolation; constants keep their value inside.
+    """Upsamples with zeros and applies a low-pass filter, which interpolates.
+
+    Constant images keep their value, except near the edge.
 
     Args:
       x: images.
-      taps: of the filter in each direction; their sum is made `factor`. With `factor=2`, `(1, 3, 3, 1)` is StyleGAN2's,
-        `(1, 1)` is nearest-neighbour and `(1, 2, 1)` linear interpolation.
-      factor: of upsampling.
+      taps: coefficients of the filter along each axis, scaled to sum `factor`. With `factor=2`, `(1, 3, 3, 1)` is
+        StyleGAN2's filter, `(1, 1)` is nearest-neighbour and `(1, 2, 1)` linear interpolation.
+      factor: factor of upsampling.
 
     Returns:
       `[b, h factor, w factor, c]`.
 
     References:
-      See `upfirdn`. There the zeros of the edge count as pixels too: the border is darker.
+      The same as for `upfirdn`. As there, the zeros beyond the edge count as pixels, so the border is darker.
     """
     rest = len(taps) - factor
     padding = ((rest + 1) // 2 + factor - 1, rest // 2)
@@ -228,7 +242,7 @@ def upsample(
 
 def _normalized(taps: Sequence[float]) -> list[float]:
     if not sum(taps):
-        raise InvalidInputError(f"taps={tuple(taps)}: their sum is 0, so it cannot be made 1")
+        raise InvalidInputError(f"taps={tuple(taps)}: their sum is 0, so they cannot be scaled to sum 1")
     return [tap / sum(taps) for tap in taps]
 
 
@@ -241,19 +255,19 @@ def _checked(x: Array, kernel: Array, stride: int, padding: int, groups: int) ->
         raise InvalidInputError(f"stride={stride}, padding={padding}, groups={groups}: expected at least 1, 0 and 1")
     if x.shape[3] != kernel.shape[2] * groups or kernel.shape[3] % groups:
         raise InvalidInputError(
-            f"x {x.shape}, kernel {kernel.shape}, groups={groups}: the kernel takes in / groups channels and gives a "
-            "multiple of groups"
+            f"x {x.shape}, kernel {kernel.shape}, groups={groups}: expected a kernel of [kh, kw, in / groups, "
+            "out] with out a multiple of groups"
         )
     dtype = jnp.promote_types(x.dtype, kernel.dtype)
     return x.astype(dtype), kernel.astype(dtype)
 
 
 def _split(x: Array, groups: int) -> Array:
-    """`[..., groups c]` to `[groups, ..., c]`."""
+    """Splits the channels of `[..., groups c]` into groups, `[groups, ..., c]`."""
     return jnp.moveaxis(x.reshape(*x.shape[:-1], groups, -1), -2, 0)
 
 
 def _joined(x: Array) -> Array:
-    """`[groups, ..., c]` to `[..., groups c]`."""
+    """Joins the channels of the groups `[groups, ..., c]` to `[..., groups c]`."""
     x = jnp.moveaxis(x, 0, -2)
     return x.reshape(*x.shape[:-2], -1)

@@ -1,16 +1,16 @@
-"""Where the kernel of a convolution lies: what its three arrays don't say."""
+"""The geometry of a convolution: what the shapes of its operands leave open."""
 
 from typing import NamedTuple
 
 
 class ConvGeometry(NamedTuple):
-    """Of a convolution.
+    """Geometry of a convolution of an image x with a kernel k, whose result is y.
 
     Attributes:
-      stride: of the positions of the kernel.
-      padding: zeros on every side of the image.
-      image: height and width of x.
-      kernel: height and width of k.
+      stride: step between neighbouring positions of the kernel on the image.
+      padding: number of zeros added on every side of the image.
+      image: height and width of the image x.
+      kernel: height and width of the kernel k.
     """
 
     stride: int
@@ -20,7 +20,7 @@ class ConvGeometry(NamedTuple):
 
     @property
     def result(self) -> tuple[int, int]:
-        """Height and width of y."""
+        """Height and width of the result y."""
         height, width = (
             (n + 2 * self.padding - k) // self.stride + 1 for n, k in zip(self.image, self.kernel, strict=True)
         )
@@ -28,11 +28,15 @@ class ConvGeometry(NamedTuple):
 
     @property
     def spans(self) -> list[int]:
-        """How many strides the kernel spans, in height and width."""
+        """Number of strides that the kernel spans, rounded up, in height and width."""
         return [-(-n // self.stride) for n in self.kernel]
 
     def turned(self) -> "ConvGeometry | None":
-        """With x and y in each other's place and the kernel turned by 180 degrees, where that is a window too."""
+        """Returns the geometry of the convolution that takes y to x, with the kernel turned by 180 degrees.
+
+        It is None where that is not a convolution of this kind: for a stride above 1, a kernel that is not square, and
+        a padding of the kernel's size or more.
+        """
         padding = self.kernel[0] - 1 - self.padding
         if self.stride > 1 or self.kernel[0] != self.kernel[1] or padding < 0:
             return None

@@ -1,7 +1,7 @@
-"""How each platform computes the three maps of `gan_jax.ops.primitives`: their forms, and which shape takes which.
+"""Implementations of the three maps of `gan_jax.ops.primitives` on each platform, and the choice between them by shape.
 
-All take arrays with groups, `[g, ...]`. Measured by `python -m benchmarks.convolutions`; the decisions and figures are
-in `docs/adr/0005-networks-and-convolutions.md`.
+All arrays have a leading group axis, `[g, ...]`. The implementations are measured by
+`python -m benchmarks.convolutions`; decisions and figures are in `docs/adr/0005-networks-and-convolutions.md`.
 """
 
 import functools
@@ -18,11 +18,11 @@ from gan_jax.ops.geometry import ConvGeometry
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
-# XLA's own convolution and its transposes, for accelerators: what their libraries are made for.
+# For accelerators: XLA's own convolution and its transposes, which their libraries are made for.
 
 
 def forward_xla(x: Array, k: Array, geometry: ConvGeometry) -> Array:
-    """`primitives.forward`."""
+    """Computes `primitives.forward` by XLA's convolution."""
 
     def one(x: Array, k: Array) -> Array:
         pads = ((geometry.padding, geometry.padding),) * 2
@@ -32,31 +32,33 @@ def forward_xla(x: Array, k: Array, geometry: ConvGeometry) -> Array:
 
 
 def input_gradient_xla(y: Array, k: Array, geometry: ConvGeometry) -> Array:
-    """`primitives.input_gradient`."""
+    """Computes `primitives.input_gradient` as the transpose of XLA's convolution."""
     x = jax.ShapeDtypeStruct((*y.shape[:2], *geometry.image, k.shape[3]), y.dtype)
     return jax.linear_transpose(lambda x: forward_xla(x, k, geometry), x)(y)[0]
 
 
 def kernel_gradient_xla(x: Array, y: Array, geometry: ConvGeometry) -> Array:
-    """`primitives.kernel_gradient`."""
+    """Computes `primitives.kernel_gradient` as the transpose of XLA's convolution."""
     k = jax.ShapeDtypeStruct((len(x), *geometry.kernel, x.shape[-1], y.shape[-1]), y.dtype)
     return jax.linear_transpose(lambda k: forward_xla(x, k, geometry), k)(y)[0]
 
 
-# For CPUs. XLA's convolution is as fast there as its matrix product; its gradients and the grouped one are not, nor the
-# one with few channels, or with an image smaller than the kernel. It divides a row of the image and the kernel's
-# outputs among threads, and neither the batch nor the rows: narrow images with small kernels keep one thread busy.
-# `local`: whether the batch is on one device; else it keeps its order and stays whole, as its devices have it divided.
+# For CPUs. XLA's convolution is as fast there as its matrix product. Slower are its gradients, grouped convolutions,
+# convolutions of few channels, and those of an image smaller than the kernel. XLA splits the pixels of an image row and
+# the kernel's output channels among threads, but neither the batch nor the rows: with narrow images and small kernels
+# only one thread works.
+# `local` is true if the whole batch is on one device. Otherwise the batch is sharded, and must be neither split nor
+# reordered here, which would make the devices exchange data.
 
-_FEW = 4  # channels
-_SMALL_KERNEL = 9 * 128 * 128  # numbers; XLA does not divide it
-_ROW = 128  # pixels, enough to be divided
-_CACHE = 8 * 2**20  # bytes
-_PIXELS = 1024  # enough for a fast product
+_FEW = 4  # the largest number of channels that counts as few
+_SMALL_KERNEL = 9 * 128 * 128  # numbers in the largest kernel that XLA does not split among threads
+_ROW = 128  # pixels in a row that is long enough to be split among threads
+_CACHE = 8 * 2**20  # bytes of patches that fit in a cache
+_PIXELS = 1024  # pixels that are enough for a fast matrix product
 
 
 def forward_cpu(x: Array, k: Array, geometry: ConvGeometry, *, local: bool) -> Array:
-    """`primitives.forward`."""
+    """Computes `primitives.forward` on a CPU, in the fastest way for its shape."""
     turned = geometry.turned()
     if turned is not None and k.shape[4] <= _FEW < k.shape[3]:
         return _overlapping(x, _turn(k), turned)
@@ -73,7 +75,7 @@ def forward_cpu(x: Array, k: Array, geometry: ConvGeometry, *, local: bool) -> A
 
 
 def input_gradient_cpu(y: Array, k: Array, geometry: ConvGeometry, *, local: bool) -> Array:
-    """`primitives.input_gradient`."""
+    """Computes `primitives.input_gradient` on a CPU, in the fastest way for its shape."""
     if local and winograd.pays(geometry, k.shape[3], k.shape[4], y.dtype):
         return winograd.input_gradient(y, k, geometry)
     if len(y) > 1 or _is_small(geometry) or k.shape[3] <= _FEW:
@@ -89,25 +91,29 @@ def input_gradient_cpu(y: Array, k: Array, geometry: ConvGeometry, *, local: boo
         (n - 1 - geometry.padding, image - (result - 1) * geometry.stride - 1 + geometry.padding)
         for n, result, image in zip(geometry.kernel, geometry.result, geometry.image, strict=True)
     ]
-    dilation = (geometry.stride, geometry.stride)  # XLA's transpose of a convolution is this too, in a slower layout
+    # XLA's transpose of a convolution is the same dilated convolution, but with the kernel in a slower layout
+    dilation = (geometry.stride, geometry.stride)
     x = lax.conv_general_dilated(y[0], _turn(k)[0], (1, 1), pads, lhs_dilation=dilation, dimension_numbers=_LAYOUT)
     return x[None]
 
 
 def _is_small(geometry: ConvGeometry) -> bool:
+    """Whether the image or the result is smaller than the kernel."""
     return min(*geometry.image, *geometry.result) < max(geometry.kernel)
 
 
 def _side_by_side(y: Array, k: Array, geometry: ConvGeometry) -> Array:
-    """The gradient by the input as a convolution for each position modulo the stride, of several images in a row.
+    """Computes the gradient by the input, with several images side by side, as a convolution for each residue.
 
-    With n = stride m + r, row n of x is the sum of `y[m + (r + padding - u) / stride] k[u]` over the u that the stride
-    allows, a convolution of y for each r; so are columns.
+    With n = stride m + r, row n of x is the sum of `y[m + (r + padding - u) / stride] k[u]` over all u for which the
+    division is exact. For each residue r this is a convolution of y. The same holds for the columns. Images side by
+    side make rows that are long enough for XLA to split them among threads.
     """
     (b, h, w, _), stride = y.shape[1:], geometry.stride
     rows, columns = ([_residue(r, n, stride, geometry.padding) for r in range(stride)] for n in geometry.kernel)
     height, width = (-(-n // stride) for n in geometry.image)
-    gap = max(max(-low, width + high - w, width - w, 0) for _, low, high in columns)  # of zeros, that no two images mix
+    # columns of zeros between neighbouring images, so that no kernel sees two of them
+    gap = max(max(-low, width + high - w, width - w, 0) for _, low, high in columns)
     side = 1
     while side * w < _ROW and b % (2 * side) == 0:
         side *= 2
@@ -126,14 +132,15 @@ def _side_by_side(y: Array, k: Array, geometry: ConvGeometry) -> Array:
 
 
 def _residue(r: int, size: int, stride: int, padding: int) -> tuple[int, int, int]:
-    """The first u of a kernel that writes positions r modulo the stride; the least and largest offset of y there."""
+    """Returns the first tap that writes to positions r modulo the stride; the least and largest offset of y there."""
     first = (r + padding) % stride
     high = (r + padding - first) // stride
     return first, high - (size - 1 - first) // stride, high
 
 
 def _overlapping(y: Array, k: Array, geometry: ConvGeometry) -> Array:
-    # Tap u = span stride + p of the kernel writes row p of block i + span.
+    """Computes the gradient by the input as one matrix product, and adds up the blocks where they overlap."""
+    # for row i of y, tap u = span stride + p of the kernel writes row p of block i + span, in blocks of `stride` rows
     g, b, *_, o = y.shape
     stride, taps = geometry.stride, _in_blocks(k, geometry.stride)
     x = _matmul(y.reshape(g, -1, o), taps.reshape(g, -1, o), (2, 2))
@@ -148,7 +155,10 @@ def _overlapping(y: Array, k: Array, geometry: ConvGeometry) -> Array:
 
 
 def kernel_gradient_cpu(x: Array, y: Array, geometry: ConvGeometry, *, local: bool) -> Array:
-    """`primitives.kernel_gradient`; a few images at a time where what the kernel sees of all would not fit a cache."""
+    """Computes `primitives.kernel_gradient` on a CPU, in the fastest way for its shape.
+
+    If the patches of all images together would not fit in a cache, it takes a few images at a time.
+    """
     turned = geometry.turned()
     if turned is not None and y.shape[-1] <= _FEW < x.shape[-1]:
         return _turn(kernel_gradient_cpu(y, x, turned, local=local))
@@ -171,6 +181,7 @@ def kernel_gradient_cpu(x: Array, y: Array, geometry: ConvGeometry, *, local: bo
 
 
 def _kernel_of_few(x: Array, y: Array, geometry: ConvGeometry) -> Array:
+    """Computes the gradient by the kernel for few input channels, as one matrix product for all taps."""
     g, b, height, width, o = y.shape
     block = (geometry.stride, geometry.stride, x.shape[-1])
     k = _matmul(_patches(x, geometry).reshape(g, b * height * width, -1), y.reshape(g, -1, o), (1, 1))
@@ -178,7 +189,8 @@ def _kernel_of_few(x: Array, y: Array, geometry: ConvGeometry) -> Array:
 
 
 def _kernel_by_rows(x: Array, y: Array, geometry: ConvGeometry) -> Array:
-    # A product of few rows by many columns, as [o, taps], runs twice as fast as its transpose.
+    """Computes the gradient by the kernel, as one matrix product for each row of strides in the kernel."""
+    # a product with few rows and many columns, `[o, taps]`, is twice as fast as its transpose
     g, _, height, _, o = y.shape
     spans, block = geometry.spans, (geometry.stride, geometry.stride, x.shape[-1])
     rows, y = _rows(x, geometry), y.reshape(g, -1, o)
@@ -188,25 +200,25 @@ def _kernel_by_rows(x: Array, y: Array, geometry: ConvGeometry) -> Array:
 
 
 def _of_blocks(k: Array, geometry: ConvGeometry) -> Array:
-    """A kernel of `[g, span, stride, span, stride, i, o]`, without the zeros that made its strides whole."""
+    """Joins blocks `[g, span, stride, span, stride, i, o]` to a kernel, without the zeros that filled its strides."""
     k = k.reshape(len(k), *(span * geometry.stride for span in geometry.spans), *k.shape[5:])
     return k[:, : geometry.kernel[0], : geometry.kernel[1]]
 
 
 def _turn(k: Array) -> Array:
-    """The kernel of the turned window."""
+    """Turns a kernel by 180 degrees and exchanges its channel axes, for the geometry that `turned` returns."""
     return k[:, ::-1, ::-1].swapaxes(3, 4)
 
 
 def _matmul(a: Array, b: Array, contracted: tuple[int, int]) -> Array:
-    """A batch of matrix products, summed in at least float32."""
+    """Multiplies batches of matrices over the axes `contracted` of a and b, with sums in at least float32."""
     dims = (((contracted[0],), (contracted[1],)), ((0,), (0,)))
     wide = jnp.promote_types(a.dtype, jnp.float32)
     return lax.dot_general(a, b, dims, preferred_element_type=wide).astype(a.dtype)
 
 
 def _in_blocks(k: Array, stride: int) -> Array:
-    """A kernel padded to whole strides, `[g, span, span, stride stride i, o]`."""
+    """Pads a kernel to whole strides and divides it into blocks, `[g, span, span, stride stride i, o]`."""
     spans = [-(-n // stride) for n in k.shape[1:3]]
     pads = [(0, span * stride - n) for span, n in zip(spans, k.shape[1:3], strict=True)]
     k = jnp.pad(k, [(0, 0), *pads, (0, 0), (0, 0)])
@@ -215,9 +227,9 @@ def _in_blocks(k: Array, stride: int) -> Array:
 
 
 def _rows(x: Array, geometry: ConvGeometry) -> Array:
-    """What each column of the result sees of each row of blocks, `[g, b, rows, q, span stride stride i]`.
+    """Gathers what each column of the result sees in each row of blocks, `[g, b, rows, q, span stride stride i]`.
 
-    The blocks are of stride times stride pixels of the padded image, and become channels.
+    A block is stride times stride pixels of the padded image; its pixels become channels.
     """
     g, b = x.shape[:2]
     stride, spans = geometry.stride, geometry.spans
@@ -233,13 +245,13 @@ def _rows(x: Array, geometry: ConvGeometry) -> Array:
 
 
 def _patches(x: Array, geometry: ConvGeometry) -> Array:
-    """What each pixel of the result sees, `[g, b, p, q, span span stride stride i]`."""
+    """Gathers the patch that each pixel of the result sees, `[g, b, p, q, span span stride stride i]`."""
     rows, height = _rows(x, geometry), geometry.result[0]
     return jnp.concatenate([rows[:, :, u : u + height] for u in range(geometry.spans[0])], axis=-1)
 
 
 def _overlap_add(x: Array, *, space: int, block: int) -> Array:
-    """Adds block q of position i to position i + q, and drops the axis `block`."""
+    """Adds block q of position i to position i + q of the axis `space`, and drops the axis `block`."""
     count = x.shape[block]
 
     def shifted(q: int) -> Array:

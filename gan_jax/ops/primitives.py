@@ -1,12 +1,12 @@
-"""Convolution as three bilinear maps, each the derivative of the others, in the form that each platform runs well.
+"""Convolution as three bilinear maps, each the derivative of the others, with implementations for each platform.
 
-An image x `[g, b, h, w, i]`, a kernel k `[g, u, v, i, o]` and a result y `[g, b, p, q, o]` have one trilinear form,
+An image x `[g, b, h, w, i]`, a kernel k `[g, u, v, i, o]` and a result y `[g, b, p, q, o]` define a trilinear form,
 
     T(x, k, y) = sum over all indices of x[g, b, s p + u - pad, s q + v - pad, i] k[g, u, v, i, o] y[g, b, p, q, o],
 
-with g groups (or members of a population), stride s and zeros outside the image. A convolution is its derivative by y,
-a transposed one that by x, and both together with the derivative by k are closed under differentiation: so each of the
-three needs a good form once, and gradients of any order use it.
+with g groups (or members of a population), stride s and zeros outside the image. The derivative of T by y is a
+convolution, the derivative by x a transposed convolution, and the derivative by k the gradient by the kernel. These
+three maps are closed under differentiation: if each has a fast implementation, gradients of every order are fast.
 """
 
 import functools
@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax._src.sharding_impls import SPMDAxisContext  # what a lowering is told of devices has no public name
+from jax._src.sharding_impls import SPMDAxisContext  # no public name tells a lowering its devices
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array
@@ -26,24 +26,23 @@ from gan_jax.ops.geometry import ConvGeometry
 
 
 def forward(x: Array, k: Array, geometry: ConvGeometry) -> Array:
-    """The convolution of x with k: y `[g, b, p, q, o]`."""
+    """Computes the convolution of x with k: y `[g, b, p, q, o]`."""
     return _bind(forward_p, x, k, geometry)
 
 
 def input_gradient(y: Array, k: Array, geometry: ConvGeometry) -> Array:
-    """The transposed convolution of y with k: x `[g, b, h, w, i]`."""
+    """Computes the transposed convolution of y with k, the gradient by the input: x `[g, b, h, w, i]`."""
     return _bind(input_gradient_p, y, k, geometry)
 
 
 def kernel_gradient(x: Array, y: Array, geometry: ConvGeometry) -> Array:
-    """How x and y correlate: k `[g, u, v, i, o]`."""
+    """Computes the correlation of x and y, the gradient by the kernel: k `[g, u, v, i, o]`."""
     return _bind(kernel_gradient_p, x, y, geometry)
 
 
 def _bind(primitive: Primitive, left: Array, right: Array, geometry: ConvGeometry) -> Array:
-    varying = [
-        jax.typeof(a).mat.varying for a in (left, right)
-    ]  # inside `jax.shard_map` both must vary over the same axes
+    # inside `jax.shard_map` both operands must be marked as varying over the same mesh axes
+    varying = [jax.typeof(a).mat.varying for a in (left, right)]
     left, right = (
         lax.pcast(a, tuple(other - own), to="varying") if other - own else a
         for a, own, other in zip((left, right), varying, varying[::-1], strict=True)
@@ -51,18 +50,20 @@ def _bind(primitive: Primitive, left: Array, right: Array, geometry: ConvGeometr
     return primitive.bind(left, right, geometry=geometry)
 
 
-# The three as primitives of JAX.
+# The three maps as primitives of JAX.
 
 
 def _is_local(axis_context: Any) -> bool:
-    """Whether a program is of one device: there is one, or it is inside `jax.shard_map` over all axes."""
+    """Whether a program sees one device only: there is just one, or it is inside `jax.shard_map` over all mesh axes."""
     if isinstance(axis_context, SPMDAxisContext):
         return set(axis_context.manual_axes) == set(axis_context.mesh.axis_names)
     return getattr(axis_context, "num_devices", None) == 1
 
 
 def _primitive(name: str, default: Callable[..., Array], cpu: Callable[..., Array]) -> Primitive:
+    """Makes a primitive that is lowered to `cpu` on CPUs and to `default` on all other platforms."""
     primitive = Primitive(name)
+    # called outside `jit` it is compiled on the spot, since it has no other implementation
     evaluated = jax.jit(lambda left, right, geometry: primitive.bind(left, right, geometry=geometry), static_argnums=2)
     primitive.def_impl(lambda left, right, *, geometry: evaluated(left, right, geometry))
 
@@ -115,12 +116,14 @@ ad.defbilinear(
 
 
 def _let_vmap_widen(primitive: Primitive, left: tuple[int, int], right: tuple[int, int]) -> None:
-    """Tells `vmap` what to widen: the groups where both operands are mapped, else an axis that only the mapped one has.
+    """Registers the `vmap` rule of a primitive, which merges the mapped axis into an axis that the operands have.
+
+    If both operands are mapped, that is the group axis. Else it is an axis that only the mapped operand has.
 
     Args:
-      primitive: which.
-      left: the axis of the left operand to widen, and which axis of the output that is.
-      right: likewise.
+      primitive: the primitive that gets the rule.
+      left: axis of the left operand that the mapped axis is merged into, and the same axis of the output.
+      right: the same two axes for the right operand.
     """
 
     def rule(operands: Sequence[Array], dims: Sequence[int | None], *, geometry: ConvGeometry) -> tuple[Array, int]:
@@ -128,6 +131,7 @@ def _let_vmap_widen(primitive: Primitive, left: tuple[int, int], right: tuple[in
         (a, out_a), (b, out_b) = ((0, 0), (0, 0)) if all(mapped) else (left, right)
         axis = out_a if mapped[0] else out_b
         count = next(x.shape[dim] for x, dim in zip(operands, dims, strict=True) if dim is not None)
+        # the mapped axis becomes the slower part of the merged one, in the operands and so in the output
         wide = [
             x if dim is None else jnp.moveaxis(x, dim, at).reshape(_merged(x, dim, at))
             for x, dim, at in zip(operands, dims, (a, b), strict=True)
@@ -139,7 +143,7 @@ def _let_vmap_widen(primitive: Primitive, left: tuple[int, int], right: tuple[in
 
 
 def _merged(x: Array, dim: int, at: int) -> list[int]:
-    """The shape of `x` with its axis `dim` made part of the axis `at` of the others."""
+    """Returns the shape of `x` after its axis `dim` is merged into axis `at` of the remaining axes."""
     shape = list(x.shape)
     count = shape.pop(dim)
     shape[at] *= count

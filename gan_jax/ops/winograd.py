@@ -1,18 +1,17 @@
-"""Winograd's algorithm for the three maps of `gan_jax.ops.primitives`: a few times fewer products, for CPUs.
+"""Winograd's algorithm for the three maps of `gan_jax.ops.primitives`, for CPUs: it needs a few times fewer products.
 
-With r taps and tiles of m results, the trilinear form of a convolution along one axis is a sum over n = m + r - 1
-points of products of three numbers, each linear in one of the three arrays,
+Consider a convolution along one axis, with r taps and tiles of m results. Its trilinear form is a sum over
+n = m + r - 1 points of products of three numbers, each linear in one of the three arrays,
 
     T(x, k, y) = sum over tiles and p of (B x)[p] (G k)[p] (A y)[p],
 
-where the direct form takes m r products. Here both axes are transformed. So each map transforms its two operands,
-multiplies matrices of channels at each of n^2 points, and transforms the result by the transpose of the third matrix;
-and where two maps share an operand, as in training all do, XLA transforms it once. A stride of 2 makes blocks of 2x2
-pixels into channels, and a 4x4 kernel into one of 2x2 such blocks. Per tile of 4x4 results:
+where the direct form takes m r products. Here both axes are transformed. Each map transforms its two operands,
+multiplies matrices of channels at each of the n^2 points, and transforms the result by the transpose of the third
+matrix. If two maps share an operand, as all do in training, XLA transforms it once. With stride 2, blocks of 2x2 pixels
+become channels, and a 4x4 kernel becomes a kernel of 2x2 such blocks. The number of products per tile of 4x4 results
+falls from 144 to 36 for 3x3 kernels at stride 1, and from 64 to 25 for 4x4 kernels at stride 2.
 
-    3x3, stride 1: 36 products in place of 144;  4x4, stride 2: 25 in place of 64.
-
-In float32 the result has about five times the rounding error of a plain sum: 9e-7 to 2e-7, relative, of random numbers.
+In float32 the rounding error is about five times that of a plain sum: 9e-7 and 2e-7, relative, for random numbers.
 
 References:
   Winograd, "Arithmetic Complexity of Computations", SIAM, 1980; Lavin and Gray, "Fast Algorithms for Convolutional
@@ -33,21 +32,21 @@ from jaxtyping import Array
 
 from gan_jax.ops.geometry import ConvGeometry
 
-_TILE = 4  # m, in each direction
-_POINTS = {2: ("0", "1", "-1", "2"), 3: ("0", "1", "-1", "1/2", "-2")}  # beside infinity, for r taps
-_KERNELS = {((3, 3), 1), ((4, 4), 2)}  # with the stride
-_TRANSFORM = 2.0  # what a product in a transform costs, in products of the large matrices
-_GAIN = 1.2  # predicted, at which it is worth while
+_TILE = 4  # m, the results of a tile along each axis
+_POINTS = {2: ("0", "1", "-1", "2"), 3: ("0", "1", "-1", "1/2", "-2")}  # for r taps, beside the point at infinity
+_KERNELS = {((3, 3), 1), ((4, 4), 2)}  # kernels and their strides
+_TRANSFORM = 2.0  # cost of a product in a transform, relative to one in a large matrix product
+_GAIN = 1.2  # predicted speed-up from which the algorithm is used
 
 
 def pays(geometry: ConvGeometry, inputs: int, outputs: int, dtype: jnp.dtype) -> bool:
-    """Whether there are enough fewer products to make up for the transforms.
+    """Whether the algorithm saves enough products to make up for its transforms.
 
     Args:
-      geometry: of the convolution.
-      inputs: channels of x.
-      outputs: channels of y.
-      dtype: of all arrays; half precision can't afford the rounding.
+      geometry: geometry of the convolution.
+      inputs: number of channels of x.
+      outputs: number of channels of y.
+      dtype: dtype of all arrays; never true for half precision, whose rounding errors would be too large.
     """
     if (geometry.kernel, geometry.stride) not in _KERNELS or jnp.dtype(dtype).itemsize < 4:
         return False
@@ -58,27 +57,27 @@ def pays(geometry: ConvGeometry, inputs: int, outputs: int, dtype: jnp.dtype) ->
 
 
 def forward(x: Array, k: Array, geometry: ConvGeometry) -> Array:
-    """`primitives.forward`."""
+    """Computes `primitives.forward`."""
     return _result_from_points(_product(_image_at_points(x, geometry), _kernel_at_points(k, geometry), 3, 2), geometry)
 
 
 def input_gradient(y: Array, k: Array, geometry: ConvGeometry) -> Array:
-    """`primitives.input_gradient`."""
+    """Computes `primitives.input_gradient`."""
     return _image_from_points(_product(_result_at_points(y, geometry), _kernel_at_points(k, geometry), 3, 3), geometry)
 
 
 def kernel_gradient(x: Array, y: Array, geometry: ConvGeometry) -> Array:
-    """`primitives.kernel_gradient`."""
+    """Computes `primitives.kernel_gradient`."""
     return _kernel_from_points(_product(_image_at_points(x, geometry), _result_at_points(y, geometry), 2, 2), geometry)
 
 
 def _product(a: Array, b: Array, contracted_a: int, contracted_b: int) -> Array:
-    """Of matrices at every point, `[n n, g, ...]`, images as `[b tiles, channels]`."""
+    """Multiplies the matrices at every point, `[n n, g, ...]`; those of images are `[b tiles, channels]`."""
     return lax.dot_general(a, b, (((contracted_a,), (contracted_b,)), ((0, 1), (0, 1))))
 
 
 class _Matrices(NamedTuple):
-    """Of one axis: B `[n, n]` of an image's tile, G `[n, r]` of a kernel, A `[n, m]` of a result's tile."""
+    """Transforms along one axis: B `[n, n]` of an image tile, G `[n, r]` of a kernel, A `[n, m]` of a result tile."""
 
     image: np.ndarray
     kernel: np.ndarray
@@ -87,14 +86,15 @@ class _Matrices(NamedTuple):
 
 @functools.cache
 def matrices(taps: int) -> _Matrices:
-    """Toom and Cook's, exact up to the last rounding.
+    """Computes the matrices of Toom and Cook in fractions, so that only the conversion to floats rounds.
 
-    The product of two polynomials is found from its values at the points; this is the transpose of that. With
-    M(x) = product of (x - a_l), row p of B holds the coefficients of M(x) / (x - a_p), row p of G the powers of a_p,
-    divided by that polynomial's value at a_p, and row p of A the powers of a_p; the last rows are those at infinity.
+    Toom and Cook find the product of two polynomials from its values at the points a_p; this is the transpose of their
+    algorithm. With M(x) = product of (x - a_l), row p of B holds the coefficients of M(x) / (x - a_p). Row p of G holds
+    the powers of a_p, divided by the value of that polynomial at a_p. Row p of A holds the powers of a_p. The last row
+    of each matrix belongs to the point at infinity.
 
     Args:
-      taps: r.
+      taps: number of taps r.
     """
     points = [Fraction(point) for point in _POINTS[taps]]
     image, kernel, result = [], [], []
@@ -111,7 +111,7 @@ def matrices(taps: int) -> _Matrices:
 
 
 def _coefficients(roots: Sequence[Fraction]) -> list[Fraction]:
-    """Of the polynomial with these roots and the leading coefficient 1, from the constant on."""
+    """Returns the coefficients of the polynomial with these roots and leading coefficient 1, the constant first."""
     found = [Fraction(1)]
     for root in roots:
         found = [a - root * b for a, b in zip([Fraction(0), *found], [*found, Fraction(0)], strict=True)]
@@ -119,12 +119,12 @@ def _coefficients(roots: Sequence[Fraction]) -> list[Fraction]:
 
 
 def _tiles(geometry: ConvGeometry) -> list[int]:
-    """How many tiles cover the result, along each axis."""
+    """Returns the number of tiles that cover the result along each axis."""
     return [-(-n // _TILE) for n in geometry.result]
 
 
 def _combined(matrix: np.ndarray, parts: Sequence[Array]) -> list[Array]:
-    """The matrix times a vector of arrays, as loops over them: its rows are short, and have zeros and ones."""
+    """Multiplies the matrix by a vector of arrays, as sums of arrays: its rows are short, and have zeros and ones."""
     return [
         functools.reduce(
             jnp.add,
@@ -135,7 +135,7 @@ def _combined(matrix: np.ndarray, parts: Sequence[Array]) -> list[Array]:
 
 
 def _image_at_points(x: Array, geometry: ConvGeometry) -> Array:
-    """`[g, b, h, w, i]` to `[n n, g, b tiles, stride stride i]`."""
+    """Transforms images, `[g, b, h, w, i]` to `[n n, g, b tiles, stride stride i]`."""
     g, b, *_, i = x.shape
     stride, tiles, matrix = geometry.stride, _tiles(geometry), matrices(geometry.spans[0]).image
     n = len(matrix)
@@ -153,7 +153,7 @@ def _image_at_points(x: Array, geometry: ConvGeometry) -> Array:
 
 
 def _image_from_points(x: Array, geometry: ConvGeometry) -> Array:
-    """The transpose of `_image_at_points`."""
+    """Applies the transpose of `_image_at_points`."""
     stride, tiles, matrix = geometry.stride, _tiles(geometry), matrices(geometry.spans[0]).image.T
     n, g, i = len(matrix), x.shape[1], x.shape[3] // geometry.stride**2
     x = x.reshape(n, n, -1, *tiles, x.shape[3])
@@ -167,7 +167,7 @@ def _image_from_points(x: Array, geometry: ConvGeometry) -> Array:
 
 
 def _overlapped(parts: Sequence[Array], axis: int) -> Array:
-    """Sums tiles that lie `_TILE` apart; `parts` are their positions, in each of which `axis` counts the tiles."""
+    """Adds up overlapping tiles, `_TILE` apart; `parts[p]` is position p of every tile, with the tiles along `axis`."""
     count = parts[0].shape[axis]
 
     def next_tile(x: Array) -> Array:
@@ -183,7 +183,7 @@ def _overlapped(parts: Sequence[Array], axis: int) -> Array:
 
 
 def _result_at_points(y: Array, geometry: ConvGeometry) -> Array:
-    """`[g, b, p, q, o]` to `[n n, g, b tiles, o]`."""
+    """Transforms results, `[g, b, p, q, o]` to `[n n, g, b tiles, o]`."""
     g, b, *_, o = y.shape
     tiles, matrix = _tiles(geometry), matrices(geometry.spans[0]).result
     pads = [(0, _TILE * count - size, 0) for count, size in zip(tiles, geometry.result, strict=True)]
@@ -195,7 +195,7 @@ def _result_at_points(y: Array, geometry: ConvGeometry) -> Array:
 
 
 def _result_from_points(y: Array, geometry: ConvGeometry) -> Array:
-    """The transpose of `_result_at_points`."""
+    """Applies the transpose of `_result_at_points`."""
     tiles, matrix = _tiles(geometry), matrices(geometry.spans[0]).result.T
     n, g = matrix.shape[1], y.shape[1]
     y = y.reshape(n, n, -1, *tiles, y.shape[3])
@@ -206,14 +206,14 @@ def _result_from_points(y: Array, geometry: ConvGeometry) -> Array:
 
 
 def _blocks_at_points(geometry: ConvGeometry) -> np.ndarray:
-    """G for both axes and all rows and columns of the blocks that a stride makes: `[n n stride stride, kh kw]`."""
+    """Returns G for both axes, and for each row and column of a stride's blocks: `[n n stride stride, kh kw]`."""
     matrix = matrices(geometry.spans[0]).kernel
     one = np.einsum("pt,sr->pstr", matrix, np.eye(geometry.stride)).reshape(len(matrix), geometry.stride, -1)
     return np.einsum("psu,qtv->pqstuv", one, one).reshape(-1, one.shape[-1] ** 2)
 
 
 def _kernel_at_points(k: Array, geometry: ConvGeometry) -> Array:
-    """`[g, kh, kw, i, o]` to `[n n, g, stride stride i, o]`."""
+    """Transforms kernels, `[g, kh, kw, i, o]` to `[n n, g, stride stride i, o]`."""
     g, *_, i, o = k.shape
     matrix = jnp.asarray(_blocks_at_points(geometry), k.dtype)
     k = matrix @ jnp.moveaxis(k, 0, 2).reshape(-1, g * i * o)
@@ -222,7 +222,7 @@ def _kernel_at_points(k: Array, geometry: ConvGeometry) -> Array:
 
 
 def _kernel_from_points(k: Array, geometry: ConvGeometry) -> Array:
-    """The transpose of `_kernel_at_points`."""
+    """Applies the transpose of `_kernel_at_points`."""
     taps, stride = geometry.spans[0], geometry.stride
     matrix = matrices(taps).kernel.T
     n, (g, depth, o) = matrix.shape[1], k.shape[1:]

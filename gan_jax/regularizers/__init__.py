@@ -1,4 +1,4 @@
-"""Penalties and regularisers: pure, unweighted, and differentiable again; they import jax alone."""
+"""Penalties and regularisers: pure, unweighted, differentiable functions that depend on jax and jaxtyping only."""
 
 from gan_jax.regularizers.consistency import consistency
 from gan_jax.regularizers.critic import gradient_normalized, latent_optimization

@@ -1,4 +1,4 @@
-"""Critics changed by their own gradient: normalised, or asked how to improve a latent."""
+"""Methods that use the gradient of a critic: gradient normalisation and latent optimisation."""
 
 from collections.abc import Callable
 
@@ -13,20 +13,20 @@ Score = Float[Array, " b"]
 
 
 def gradient_normalized(critic: Callable[[Input], Score]) -> Callable[[Input], Score]:
-    """Gradient normalisation: a critic wrapped so that it is bounded and 1-Lipschitz where it is piecewise linear.
+    """Returns the critic with gradient normalisation: bounded, and 1-Lipschitz where `critic` is piecewise linear.
 
     D(x) / (||grad_x D(x)|| + |D(x)|), with ||g|| = sqrt(sum g^2 + 1e-12) over all axes of one example.
 
     Args:
-      critic: `x -> logits`, `[b, ...] -> [b]`, one logit per example, each from its own example alone.
+      critic: `x -> logits`, `[b, ...] -> [b]`: one logit per example, which depends on that example alone.
 
     Returns:
-      A critic with values in (-1, 1). Its gradient takes a second derivative of the critic, and a penalty on it a
-      third.
+      A critic with values in (-1, 1). Its gradient takes second derivatives of `critic`, and a gradient penalty on it
+      takes third derivatives.
 
     References:
       Wu et al., "Gradient Normalization for Generative Adversarial Networks", arXiv:2109.02235, 2021. The authors' code
-      has no epsilon under the root, and differentiates through |D| as here.
+      has no epsilon under the root. It differentiates through |D|, as here.
 
     Example:
       >>> w = jnp.array([3.0, 4.0])
@@ -55,28 +55,28 @@ def latent_optimization(
     step: float | Float[Array, ""] = 0.9,
     damping: float | Float[Array, ""] = 5.0,
 ) -> Float[Array, "b d"]:
-    """One natural-gradient step of the latents towards a higher score, as in LOGAN.
+    """Moves latents by one natural-gradient step towards a higher score, as in LOGAN.
 
-    g = grad_z D(G(z)), dz = step g / (damping + ||g||^2), z' = clip(z + dz, -1, 1): the natural gradient with the
+    g = grad_z D(G(z)), dz = step g / (damping + ||g||^2), z' = clip(z + dz, -1, 1). dz is the natural gradient with the
     Fisher matrix of one example, g g^T + damping I, inverted in closed form.
 
     Args:
-      critic_of_z: `z -> D(G(z))`, with both networks' parameters and the labels bound.
-      z: `[b, d]`, in [-1, 1].
-      step: length.
-      damping: the larger, the nearer to plain gradient ascent.
+      critic_of_z: `z -> D(G(z))`, with the parameters of both networks and the labels bound.
+      z: latents, `[b, d]`, in [-1, 1].
+      step: step size.
+      damping: damping, above 0; larger values are closer to plain gradient ascent.
 
     Returns:
-      `[b, d]` in [-1, 1]. Gradients flow through the step, second derivatives included, as the paper wants for both
-      players; `jax.lax.stop_gradient` it for the cheaper variant.
+      Latents, `[b, d]`, in [-1, 1]. Gradients flow through the step, including second derivatives, as the paper
+      requires for both players. For the cheaper variant apply `jax.lax.stop_gradient` to the result.
 
     Raises:
-      InvalidInputError: for a damping that is not above 0 (if it is not traced).
+      InvalidInputError: if the damping is not above 0; a traced damping is not checked.
 
     References:
       Wu et al., "LOGAN: Latent Optimisation for Generative Adversarial Networks", arXiv:1912.00953, 2019, equation 11
-      (step 0.9, damping 5). The paper uses z ~ N(0, I) truncated by the clip and regularises the size of dz, which is
-      the caller's to add. One codebase returns inside its loop over steps and always does one.
+      (step 0.9, damping 5). The paper uses z ~ N(0, I), truncated by the clip. It also regularises the size of dz; the
+      caller has to add that term. One codebase returns inside its loop over steps, so it always takes one step.
 
     Example:
       >>> w = jnp.array([0.0, 2.0])
@@ -84,7 +84,7 @@ def latent_optimization(
       [[0.   0.25]]
     """
     if isinstance(damping, int | float) and not damping > 0:
-        raise InvalidInputError(f"damping={damping}: expected a number above 0; without it a flat critic divides by 0")
+        raise InvalidInputError(f"damping={damping}: expected a number above 0; with 0 a flat critic would divide by 0")
     gradient = jax.grad(lambda z: jnp.sum(critic_of_z(z)))(z)
     squared = jnp.sum(gradient**2, axis=-1, keepdims=True)
     moved = z + (step * gradient / (damping + squared)).astype(z.dtype)

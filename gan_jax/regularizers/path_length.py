@@ -18,26 +18,27 @@ def path_length(
     *,
     decay: float | Float[Array, ""] = 0.01,
 ) -> tuple[Float[Array, " b"], Float[Array, ""]]:
-    """The path-length regulariser of StyleGAN2: equal steps in w should change the image by equal lengths.
+    """Computes the path-length regulariser of StyleGAN2: equal steps in w should change the image by equal lengths.
 
-    (||J^T y|| - a)^2, where J is the Jacobian of the image with respect to w, y ~ N(0, 1) / sqrt(h w), and
-    ||J^T y|| = sqrt(mean over layers of sum over d). The target a is the moving average lerp(a, E ||J^T y||, decay),
-    updated first, through which no gradient flows.
+    (||J^T y|| - a)^2, where J is the Jacobian of the image with respect to w, y ~ N(0, 1) / sqrt(height width), and
+    ||J^T y|| = sqrt(mean over layers of sum over d of (J^T y)^2). The target a is a moving average, lerp(a, E ||J^T
+    y||, decay). It is updated first, and no gradient flows through it.
 
     Args:
-      synthesize: w -> images, with parameters and noise bound.
-      w: `[b, d]`, or `[b, layers, d]` where each layer gets its own.
-      key: for y.
-      mean: a before this call; start with 0, and keep it in the training state.
-      decay: of a.
+      synthesize: `w -> images`, with parameters and noise bound.
+      w: style latents, `[b, d]`, or `[b, layers, d]` if each layer has its own.
+      key: key for y.
+      mean: the average a before this call; start with 0, and keep it in the training state.
+      decay: weight of the new mean length in the average a.
 
     Returns:
-      The penalties `[b]`, non-negative, float32 or wider, and the new a. StyleGAN2 multiplies their mean by 2.
+      The penalties `[b]`, non-negative, float32 or wider, and the new a. StyleGAN2 multiplies the mean of the penalties
+      by 2.
 
     References:
       Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", arXiv:1912.04958, 2020, equation 4. The
-      authors' code runs it every 4 iterations on half the batch. Ports that take the norm over layers and d together,
-      or lose a when they resume, have another target.
+      authors' code runs it every 4 iterations on half the batch. Ports that take one norm over layers and d together,
+      or that lose a when they resume, have another target.
 
     Example:
       >>> w = jnp.ones((2, 3))

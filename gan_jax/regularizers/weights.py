@@ -1,4 +1,4 @@
-"""Penalties on the weights themselves."""
+"""Penalties on the weights of a network."""
 
 import functools
 
@@ -8,23 +8,24 @@ from jaxtyping import Array, Float, PyTree
 
 
 def orthogonal(kernels: PyTree, *, off_diagonal: bool = True) -> Float[Array, ""]:
-    """Orthogonal regularisation: the columns of every kernel should be orthogonal.
+    """Computes orthogonal regularisation, which drives the columns of every kernel towards orthogonality.
 
-    sum over kernels of ||W^T W * (1 - I)||^2_F with `off_diagonal`, which leaves their lengths free; otherwise
-    ||W^T W - I||^2_F. W is the kernel with all axes but the last, the outputs, flattened.
+    With `off_diagonal` it is the sum over kernels of ||W^T W * (1 - I)||^2_F, which leaves the lengths of the columns
+    free; otherwise it is the sum of ||W^T W - I||^2_F. W is the kernel with all axes flattened but the last, the
+    outputs.
 
     Args:
-      kernels: tree of `[..., out]`; leaves with fewer than two axes (biases, scales) are passed over.
-      off_diagonal: which of the two.
+      kernels: tree of kernels, `[..., out]`; leaves with fewer than two axes (biases, scales) are ignored.
+      off_diagonal: whether to use the first of these two sums, which leaves the lengths free.
 
     Returns:
-      A non-negative scalar, float32 or wider; there is no batch.
+      A non-negative scalar, float32 or wider; there is no batch axis.
 
     References:
       Brock et al., "Neural Photo Editing with Introspective Adversarial Networks", arXiv:1609.07093, 2016; Brock,
       Donahue and Simonyan, "Large Scale GAN Training for High Fidelity Natural Image Synthesis" (BigGAN),
-      arXiv:1809.11096, 2019, equation 3 (weight 1e-4, not on embeddings). The authors' PyTorch code adds
-      2 W (W^T W * (1 - I)) to the gradient, which is half of the derivative of this: its 1e-4 is 5e-5 here.
+      arXiv:1809.11096, 2019, equation 3 (weight 1e-4, not on embeddings). The authors' PyTorch code adds 2 W (W^T W *
+      (1 - I)) to the gradient, which is half of the derivative of this penalty: its 1e-4 is 5e-5 here.
 
     Example:
       >>> print(orthogonal({"kernel": jnp.array([[1.0, 1.0], [0.0, 2.0]]), "bias": jnp.ones(2)}))

@@ -1,4 +1,4 @@
-"""The impure part: mesh, checkpoints, logs, and the loop that trains an experiment."""
+"""Running an experiment, with side effects: mesh, checkpoints, logs, evaluation, and the training loop."""
 
 from gan_jax.distributed.mesh import make_mesh
 from gan_jax.distributed.watchdog import Watchdog

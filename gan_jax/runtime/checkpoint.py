@@ -1,4 +1,4 @@
-"""Checkpoints of the whole state by Orbax, a manifest that detects damage, and a hash to prove two states equal."""
+"""Orbax checkpoints of the whole state, manifests that detect damage, and a hash to check that two states are equal."""
 
 import contextlib
 import hashlib
@@ -23,18 +23,19 @@ from gan_jax.distributed import mesh as meshes
 from gan_jax.host import write_json
 from gan_jax.types import InvalidInputError
 
-_MANIFEST = "gan_jax.json"  # in a checkpoint: what it is of, and the size and hash of every other file
-_UNSEALED = {_MANIFEST, "_CHECKPOINT_METADATA", "commit_success.txt"}  # Orbax writes the others as it commits
-_TEMPORARY = ".orbax-checkpoint-tmp"  # Orbax renames the directory when all of it, the manifest included, is written
+_MANIFEST = "gan_jax.json"  # in each checkpoint: its description, and the size and hash of every other file
+# Files that the manifest does not cover: itself, and those that Orbax writes later, while it commits the checkpoint.
+_UNSEALED = {_MANIFEST, "_CHECKPOINT_METADATA", "commit_success.txt"}
+_TEMPORARY = ".orbax-checkpoint-tmp"  # in the name until Orbax renames the complete directory, manifest included
 
 
 def flatten(tree: PyTree) -> dict[str, Any]:
-    """The arrays of a tree by name; a key array as its data."""
+    """Returns the arrays of a tree by name; a PRNG key array is replaced by its key data."""
     return {path_name(path): _data(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def path_name(path: Any) -> str:
-    """The name of an array in a checkpoint, from its path in the tree."""
+    """Returns the name of an array in a checkpoint, from its path in the tree."""
     return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
@@ -52,17 +53,18 @@ def _data(x: Any) -> Any:
 
 
 def state_sha256(state: PyTree) -> str:
-    """A hash over every array of a state: its name, dtype, shape and bytes; all processes of a run must call it.
+    """Computes a hash of a state: name, dtype, shape and bytes of every array. All processes of a run must call it.
 
     Args:
       state: any tree of arrays.
 
     Returns:
-      64 hexadecimal digits; equal states have equal ones, on any number of devices and processes.
+      64 hexadecimal digits. Equal states have equal hashes, on any number of devices and processes.
     """
     digest = hashlib.sha256()
     for name, leaf in sorted(flatten(state).items()):
         local = not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated
+        # An allgather is a collective, so all processes must reach it, in the same (sorted) order.
         array = np.asarray(leaf if local else multihost_utils.process_allgather(leaf, tiled=True))
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
@@ -70,7 +72,7 @@ def state_sha256(state: PyTree) -> str:
 
 
 def _files(directory: pathlib.Path) -> dict[str, list[Any]]:
-    """Size and hash of every file of a checkpoint that does not change any more."""
+    """Returns the size and hash of every file of a checkpoint that the manifest covers."""
     found = {}
     for path in sorted(directory.rglob("*")):
         if path.is_file() and path.name not in _UNSEALED:
@@ -85,7 +87,10 @@ def _hash(body: dict[str, Any]) -> str:
 
 
 class _Scheduled:
-    """Orbax's policy: the last `count` of those on schedule, and the newest, which a signal may have had saved."""
+    """An Orbax policy: keeps the last `count` checkpoints on schedule, and the newest, which may be off schedule.
+
+    A signal saves a checkpoint off schedule.
+    """
 
     def __init__(self, count: int, every: int) -> None:
         self._count, self._every = count, every
@@ -98,7 +103,7 @@ class _Scheduled:
 
 
 class _Manager(ocp.CheckpointManager):
-    """Orbax's, without its question for a preemption notice: its numbers would disturb `hosts.preempted`."""
+    """Orbax's manager without its preemption check, whose step numbers would interfere with `hosts.preempted`."""
 
     def reached_preemption(self, step: int) -> bool:
         del step
@@ -106,7 +111,10 @@ class _Manager(ocp.CheckpointManager):
 
 
 class Checkpointer:
-    """Saves asynchronously, keeps the last few, every k-th and the best, restores the newest that is whole."""
+    """Saves checkpoints in the background, and restores the newest intact one.
+
+    It keeps the last few checkpoints, every k-th one, and the best one by a metric.
+    """
 
     def __init__(
         self,
@@ -123,14 +131,15 @@ class Checkpointer:
         """Opens a directory of checkpoints.
 
         Args:
-          directory: one sub-directory per step; all processes of a run must see the same one.
-          keep_last: how many of the newest to keep, beside one that was saved off schedule.
-          every: the schedule: those whose step this divides.
-          keep_every: keep for good each whose step this divides; 0 for none.
-          best_metric: keep the one that was saved with the best value of this metric too; empty for none.
-          best_mode: whether the smallest or the largest value is best.
-          about: what the checkpoints are of; restoring refuses those of anything else. None restores anything.
-          read_only: never write or delete.
+          directory: directory with one sub-directory per step; all processes of a run must see the same one.
+          keep_last: number of newest checkpoints to keep, in addition to one that was saved off schedule.
+          every: interval of the schedule: checkpoints whose step is a multiple of it are on schedule.
+          keep_every: checkpoints whose step is a multiple of it are kept for good; 0 for none.
+          best_metric: metric whose best checkpoint is kept too; empty for none.
+          best_mode: `min` or `max`, the direction in which the metric is better.
+          about: description of the experiment, stored in each manifest. Checkpoints with another description are not
+            restored; None restores any checkpoint.
+          read_only: whether to never write or delete.
         """
         self.directory, self._read_only, self._about = directory.absolute(), read_only, about
         self._best = best_metric
@@ -163,50 +172,51 @@ class Checkpointer:
         )
 
     def steps(self) -> list[int]:
-        """The steps that have a finished checkpoint, oldest first."""
+        """Returns the steps of the finished checkpoints, oldest first."""
         self._manager.reload()
         return sorted(self._manager.all_steps())
 
     def best_step(self) -> int | None:
-        """The step of the best checkpoint by the metric; None without one."""
+        """Returns the step of the best checkpoint by the metric; None if there is none."""
         return self._manager.best_step() if self._best else None
 
     def save(self, step: int, tree: PyTree, metrics: dict[str, float] | None = None) -> None:
-        """Saves a tree of arrays; returns once it is copied, and writes in the background.
+        """Saves a tree of arrays. Returns once the arrays are copied; files are written in the background.
 
-        A checkpoint of that step that is there already is left as it is.
+        A checkpoint that exists for this step is left as it is.
 
         Args:
-          step: its name.
-          tree: of arrays.
-          metrics: for choosing the best; None where they were not measured at this step.
+          step: step of the checkpoint, which is its name.
+          tree: arrays to save.
+          metrics: values by which the best checkpoint is chosen; None where they were not measured at this step.
 
         Raises:
-          InvalidInputError: what went wrong with the save before, if something did.
+          InvalidInputError: if the previous save failed; the message says why.
         """
         if step not in self._manager.all_steps():
-            with _telling("the checkpoint before"):
+            with _telling("the previous checkpoint"):
                 self._manager.save(step, args=ocp.args.StandardSave(flatten(tree)), metrics=metrics)
 
     def _write_manifest(self) -> None:
-        """Writes what the checkpoint is, and what its files are, just before Orbax gives it its name."""
+        """Writes the manifest, just before Orbax renames the checkpoint to its final name."""
+        # There is exactly one: saves do not overlap, and the manager deletes what a killed process left.
         [temporary] = self.directory.glob(f"*{_TEMPORARY}*")
         body = {"about": self._about, "files": _files(temporary)}
         write_json(temporary / _MANIFEST, body | {"sha256": _hash(body)})
 
     def check(self) -> None:
-        """Raises what went wrong with a save in the background, if something did."""
+        """Raises the error of a background save, if one has failed."""
         with _telling("a checkpoint"):
             self._manager.check_for_errors()
 
     def wait(self) -> None:
-        """Returns when every save is on disk; raises what went wrong with one."""
+        """Waits until every save is on disk; raises the error of a save that failed."""
         with _telling("a checkpoint"):
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
 
     def close(self) -> None:
-        """Lets go of the directory."""
+        """Waits for a save in progress, and closes the directory."""
         self._manager.close()
 
     def __enter__(self) -> "Checkpointer":
@@ -215,19 +225,20 @@ class Checkpointer:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if error is None:
             self.close()
-        elif hosts.client() is None:  # a save goes on in the background; among processes it might wait for a lost one
+        elif hosts.client() is None:
+            # close() waits for the background save. With several processes that might be a wait for a lost one.
             try:
                 self.close()
             except Exception as another:
                 error.add_note(f"and a checkpoint could not be written: {_in_short(another)}")
 
     def restore(self, step: int, abstract: PyTree) -> PyTree:
-        """One checkpoint, exactly as `abstract` describes it; all processes of a run must call it.
+        """Restores a checkpoint exactly as `abstract` describes it. All processes of a run must call it.
 
-        Where a run is only looked at (`read_only`), `abstract` may have fewer entries at the top than the checkpoint.
+        With `read_only`, `abstract` may have fewer top-level entries than the checkpoint.
 
         Args:
-          step: which.
+          step: step of the checkpoint.
           abstract: tree of `jax.ShapeDtypeStruct`s with shardings, on any number of devices and processes.
 
         Returns:
@@ -235,7 +246,7 @@ class Checkpointer:
 
         Raises:
           InvalidInputError: if the game, names, shapes or dtypes differ; the message lists the differences.
-          OSError: if it is damaged.
+          OSError: if the checkpoint is damaged.
         """
         self._check_whole(step)
         return self._restore(step, abstract)
@@ -258,7 +269,7 @@ class Checkpointer:
         return _rebuild(abstract, self._whole(step, wanted))
 
     def _whole(self, step: int, wanted: dict[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
-        """All arrays of a checkpoint, since Orbax restores no part of one; those that are wanted as they are wanted."""
+        """Restores all arrays of a checkpoint, as Orbax cannot restore a subset; `wanted` ones as `wanted` says."""
 
         def unasked(x: Any) -> jax.ShapeDtypeStruct:
             mesh = jax.tree.leaves(wanted)[0].sharding.mesh
@@ -268,28 +279,35 @@ class Checkpointer:
         return self._manager.restore(step, args=ocp.args.StandardRestore(whole))
 
     def restore_some(self, step: int, wanted: dict[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
-        """Arrays of a checkpoint by the names of `flatten`, whatever else it holds, for another game to begin with.
+        """Restores some arrays of a checkpoint, to initialise another game.
+
+        Args:
+          step: step of the checkpoint.
+          wanted: shapes, dtypes and shardings of the arrays, by the names of `flatten`.
+
+        Returns:
+          The arrays by name.
 
         Raises:
-          InvalidInputError: if it lacks some, or they differ in shape or dtype; the message lists the differences.
-          OSError: if it is damaged.
+          InvalidInputError: if arrays are missing or differ in shape or dtype; the message lists the differences.
+          OSError: if the checkpoint is damaged.
         """
         self._check_whole(step)
         stored = self._stored(step)
         differences = _differences(wanted, {name: x for name, x in stored.items() if name in wanted})
         if differences:
             raise InvalidInputError(
-                f"checkpoint {self.directory / str(step)} has not the networks of this game:\n  "
+                f"checkpoint {self.directory / str(step)} does not have the networks of this game:\n  "
                 + "\n  ".join(differences[:20])
             )
         arrays = self._whole(step, wanted)
         return {name: arrays[name] for name in wanted}
 
     def restore_part(self, step: int, prefixes: tuple[str, ...]) -> dict[str, np.ndarray]:
-        """The arrays of a checkpoint whose names begin so, on the host.
+        """Restores the arrays of a checkpoint whose names begin with one of `prefixes`, as numpy arrays.
 
         Raises:
-          OSError: if it is damaged.
+          OSError: if the checkpoint is damaged.
         """
         everywhere = NamedSharding(meshes.make_mesh(), PartitionSpec())
         wanted = {
@@ -301,16 +319,16 @@ class Checkpointer:
         return {name: np.asarray(x.addressable_data(0)) for name, x in found.items()}
 
     def manifest_hash(self, step: int) -> str:
-        """What tells a checkpoint from all others; damaged ones have none.
+        """Returns the hash of a checkpoint's manifest, which identifies the checkpoint.
 
         Raises:
-          OSError: if it is damaged.
+          OSError: if the checkpoint is damaged.
         """
         self._check_whole(step)
         return json.loads((self.directory / str(step) / _MANIFEST).read_text())["sha256"]
 
     def names(self, step: int) -> list[str]:
-        """The arrays that a checkpoint holds."""
+        """Returns the names of the arrays in a checkpoint."""
         return list(self._stored(step))
 
     def _stored(self, step: int) -> dict[str, Any]:
@@ -324,7 +342,7 @@ class Checkpointer:
             raise OSError(fault)
 
     def _fault(self, step: int) -> str:
-        """What is wrong with the files of a checkpoint; empty if nothing is."""
+        """Describes what is wrong with the files of a checkpoint; empty if they are intact."""
         directory = self.directory / str(step)
         try:
             manifest = json.loads((directory / _MANIFEST).read_text())
@@ -344,17 +362,19 @@ class Checkpointer:
         return ""
 
     def newest(self, log: Callable[[str], None], *, every: int = 1) -> int | None:
-        """The newest checkpoint whose files are whole; damaged ones are named and kept aside in `damaged/`.
+        """Finds the newest checkpoint with intact files. Newer, damaged ones are logged and moved to `damaged/`.
+
+        With `read_only`, or where no checkpoint is intact, nothing is moved.
 
         Args:
-          log: gets the messages.
-          every: only those whose step this divides.
+          log: receives the messages.
+          every: only steps that are multiples of it are considered.
 
         Returns:
-          Its step, or None where there is no checkpoint at all.
+          The step of the checkpoint, or None if there is none to consider.
 
         Raises:
-          InvalidInputError: if there are checkpoints and none is whole.
+          InvalidInputError: if there are checkpoints, but none is intact.
         """
         steps, damaged = [step for step in self.steps() if step % every == 0], []
         for step in reversed(steps):
@@ -367,7 +387,7 @@ class Checkpointer:
             return step
         if steps:
             raise InvalidInputError(
-                f"none of the checkpoints {steps} in {self.directory} can be read; they are left as they are: mend "
+                f"none of the checkpoints {steps} in {self.directory} can be read; they are left as they are: repair "
                 "them, or start again in another workdir"
             )
         return None
@@ -375,23 +395,23 @@ class Checkpointer:
     def restore_latest(
         self, abstract: PyTree, log: Callable[[str], None] = print, *, every: int = 1, timeout: float = 600.0
     ) -> tuple[int, PyTree] | None:
-        """The newest checkpoint that is whole, which process 0 chooses; see `newest` and `restore`.
+        """Restores the newest intact checkpoint, which process 0 chooses; see `newest` and `restore`.
 
         Args:
-          abstract: as for `restore`.
-          log: gets the messages.
-          every: only those whose step this divides.
+          abstract: shapes, dtypes and shardings of the tree, as for `restore`.
+          log: receives the messages.
+          every: only steps that are multiples of it are considered.
           timeout: seconds to wait for process 0 to choose.
 
         Returns:
-          Its step and the tree, or None where there is no checkpoint at all.
+          The step and the tree, or None if there is no checkpoint to consider.
         """
         step = hosts.decide("checkpoint", lambda: self.newest(log, every=every), timeout)
-        self._manager.reload()
+        self._manager.reload()  # process 0 may have moved damaged checkpoints
         return None if step is None else (step, self._restore(step, abstract))
 
     def _put_aside(self, step: int) -> pathlib.Path:
-        """Moves a damaged checkpoint out of the way, and tells where to."""
+        """Moves a damaged checkpoint to `damaged/`, and returns its new path."""
         aside = self.directory.parent / "damaged" / str(step)
         aside.parent.mkdir(exist_ok=True)
         shutil.rmtree(aside, ignore_errors=True)
@@ -402,15 +422,15 @@ class Checkpointer:
 
 @contextlib.contextmanager
 def _telling(what: str) -> Iterator[None]:
-    """Turns what Orbax raises for a failed write into one error that says what to do."""
+    """Turns an error of Orbax into an `InvalidInputError` that says what to do, or a `LostProcessError`."""
     try:
         yield
     except Exception as error:
         if hosts.client() is not None and hosts.told_by_another(error):
             raise hosts.LostProcessError(_in_short(error)) from error
         raise InvalidInputError(
-            f"{what} could not be written: {_in_short(error)}; those already there are untouched: make room or mend "
-            "the storage, and run the same command again"
+            f"{what} could not be written: {_in_short(error)}; existing checkpoints are untouched: free some space or "
+            "fix the storage, and run the same command again"
         ) from error
 
 
@@ -420,7 +440,7 @@ def _in_short(error: Exception) -> str:
 
 
 def _rebuild(abstract: PyTree, arrays: dict[str, jax.Array]) -> PyTree:
-    """The tree that `abstract` describes, of arrays by name."""
+    """Builds the tree that `abstract` describes from arrays by name; key data become PRNG keys again."""
     leaves = [
         jax.random.wrap_key_data(arrays[name], impl=jax.random.key_impl(jnp.empty((), leaf.dtype)))
         if _is_key(leaf)

@@ -1,4 +1,4 @@
-"""What functions of a game map, where that is not drawn from a prior: examples of a source, read once."""
+"""Inputs for a game's functions that are not drawn from a prior: examples of a data source, read once."""
 
 import numpy as np
 
@@ -6,18 +6,25 @@ from gan_jax.data import Source, to_model
 from gan_jax.types import InvalidInputError
 
 INPUTS, TARGET, LABEL = "inputs", "target", "label"
-_CHUNK = 256
+_CHUNK = 256  # examples that are read and cached together
 
 
 class Conditions:
-    """The examples that a game's functions map, with what they should become where that is known.
+    """Examples whose inputs a game's functions map, with the desired outputs where they are known.
 
-    A source's `'inputs'` are mapped; `'target'` is what they should become; `'label'` their classes. What was read once
-    stays in memory, as it is stored: images mostly as uint8.
+    In the source, `'inputs'` are mapped, `'target'` is the desired output, and `'label'` is the class. Examples that
+    were read once stay in memory in their stored form: images mostly as uint8.
     """
 
     def __init__(self, source: Source) -> None:
-        """Refuses a source without inputs."""
+        """Checks that the source suits a game.
+
+        Args:
+          source: examples with `'inputs'`, and perhaps `'target'` and `'label'`.
+
+        Raises:
+          InvalidInputError: if the source has no inputs, or changes the shape of examples on the way into the game.
+        """
         self.source = source
         self._kept: dict[int, dict[str, np.ndarray]] = {}
         if INPUTS not in source.spec:
@@ -25,25 +32,26 @@ class Conditions:
                 f"conditions: {source.name} has {', '.join(source.spec)}: expected 'inputs', which the game maps, and "
                 "'target' where metrics compare with it; such as data.renamed(source, inputs='a', target='b')"
             )
+        # `read` returns examples as stored, without the changes that a source makes on the way into the game.
         stored = {name: x.shape[1:] for name, x in source.read(np.zeros(1, int)).items()}
         changed = [name for name, x in source.spec.items() if stored[name] != x.shape]
         if changed:
             raise InvalidInputError(
                 f"conditions: {source.name} stores {changed[0]!r} as {stored[changed[0]]}, and changes it on its way "
-                f"into the game to {source.spec[changed[0]].shape}: give `conditions` that are as the game sees them"
+                f"into the game to {source.spec[changed[0]].shape}: give `conditions` that are stored in that shape"
             )
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Returns the number of examples."""
         return len(self.source)
 
     @property
     def has_target(self) -> bool:
-        """Whether it is known what the inputs should become."""
+        """Whether the examples have targets, the desired outputs."""
         return TARGET in self.source.spec
 
     def read(self, low: int, high: int) -> dict[str, np.ndarray]:
-        """Examples from `low` up to `high`, as the game sees them; those after the last are the first ones again."""
+        """Reads examples `low` to `high` - 1 as the game sees them; after the last one come the first ones again."""
         indices = np.arange(low, high) % len(self)
         numbers = indices // _CHUNK
         groups = np.split(indices, np.flatnonzero(np.diff(numbers)) + 1)

@@ -1,4 +1,4 @@
-"""The environment of a run: versions, processor, flags of XLA, and the cache directory."""
+"""The environment of a run: versions, processor, XLA flags, and the cache directory."""
 
 import hashlib
 import importlib.metadata
@@ -16,7 +16,7 @@ _PACKAGES = ("gan_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "g
 
 
 def versions() -> dict[str, str]:
-    """The versions of Python and of the packages that results depend on, and the commit where this is a git clone."""
+    """Returns the versions of Python and of the packages that affect results, and the commit of a git clone."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -32,7 +32,7 @@ def versions() -> dict[str, str]:
 
 
 def circumstances() -> dict[str, Any]:
-    """Settings beside code and config that decide the bits of a run."""
+    """Returns the settings, besides code and config, that affect a run's results bit by bit."""
     xla_flags = os.environ.get("XLA_FLAGS", "")
     return {
         "platform": jax.default_backend(),
@@ -43,7 +43,7 @@ def circumstances() -> dict[str, Any]:
 
 
 def record() -> dict[str, Any]:
-    """The environment of this process as `config.json` keeps it."""
+    """Returns the environment of this process, as `config.json` stores it."""
     return {
         "versions": versions(),
         **circumstances(),
@@ -54,12 +54,15 @@ def record() -> dict[str, Any]:
 
 
 def cache_directory() -> pathlib.Path:
-    """The user's cache directory, for files that can be made again."""
+    """Returns the user's cache directory, for files that can be regenerated."""
     return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "gan_jax"
 
 
 def processor() -> str:
-    """A hash of the processor's instruction set, or of its name where the system does not list the instructions."""
+    """Returns a hash of the processor's instruction set, or of its name if the system does not list instructions.
+
+    It names the compilation cache, because programs compiled for another instruction set crash.
+    """
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

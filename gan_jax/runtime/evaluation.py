@@ -1,4 +1,4 @@
-"""Metrics of what a game makes, against a data source: networks are loaded, and references computed, once."""
+"""Metrics of a game's outputs against a reference; networks are loaded, and the reference's features computed, once."""
 
 import pathlib
 import time
@@ -19,16 +19,16 @@ from gan_jax.runtime.progress import duration
 from gan_jax.runtime.reference import Reference
 from gan_jax.types import InvalidInputError
 
-Draw = Callable[[str], Iterable[np.ndarray]]
-Resolve = Callable[[str, str], tuple[str, Conditions | None]]
+Draw = Callable[[str], Iterable[np.ndarray]]  # function of the game -> its outputs, in parts
+Resolve = Callable[[str, str], tuple[str, Conditions | None]]  # see `Experiment.outputs`
 
 
 class Evaluator:
-    """Computes the same metrics of what several states of a game make.
+    """Computes the same metrics for several states of a game.
 
     Attributes:
-      records: of each metric asked for, by name: the protocol that belongs to its values.
-      seed: of random subsets.
+      records: protocol that belongs to the values of each requested metric, by the metric's name.
+      seed: seed of random subsets.
     """
 
     @arguments(say="log")
@@ -48,27 +48,28 @@ class Evaluator:
         beat: Callable[[str], None] = lambda doing: None,
         patience: float = 600.0,
     ) -> None:
-        """Loads networks, or trains the classifier, and computes the reference's outputs; both are kept in `cache`.
+        """Loads networks, or trains the classifier, and computes the reference's features; `cache` keeps the results.
 
-        Every process of a run makes one, with the same arguments.
+        Every process of a run creates an evaluator, with the same arguments.
 
         Args:
-          wanted: names as in `eval.metric_specs`.
-          reference: what outputs are compared with; with labels where the classifier is to be trained.
-          mesh: over which devices.
-          cache: directory of classifiers and of references' outputs, keyed by their whole protocol.
-          functions: `(function, takes) -> (function, conditions)`: which function makes what a metric takes, where none
-            is named, and what it maps; `Experiment.outputs`. By default metrics are of samples drawn from a prior.
-          own: metrics beside those of `eval.METRICS`.
+          wanted: names of the metrics, as in `eval.metric_specs`.
+          reference: data source that outputs are compared with; it needs labels where the classifier is to be trained.
+          mesh: devices that compute the features.
+          cache: directory of classifiers and of references' features, keyed by their whole protocol.
+          functions: `(function, takes) -> (function, conditions)`, usually `Experiment.outputs`: returns the function
+            of the game that makes a metric's outputs, also where the metric names none, and the examples that the
+            function maps. By default metrics are of samples drawn from a prior.
+          own: user-defined metrics, in addition to those of `eval.METRICS`.
           weights: directory of published networks' weights; None for `$GAN_JAX_WEIGHTS`.
-          batch_size: images at a time.
-          seed: of random subsets.
-          log: is told of long work.
-          beat: is told, more often, that it goes on: a watchdog's.
-          patience: seconds that a process waits for what another one says.
+          batch_size: images per batch of the feature pass.
+          seed: seed of random subsets.
+          log: receives messages about long computations.
+          beat: is called more often, to report that work goes on; usually `Watchdog.beat`.
+          patience: seconds that a process waits for a message of another one.
 
         Raises:
-          InvalidInputError: for unknown metrics, absent weights, or a reference or a game that does not suit the
+          InvalidInputError: for unknown metrics, missing weights, or a reference or a game that does not suit the
             metrics.
         """
         self.reference, self.mesh = reference, mesh
@@ -78,8 +79,8 @@ class Evaluator:
         self._values = list(directions(wanted, own))
         self.groups: dict[
             str, list[tuple[MetricSpec, int]]
-        ] = {}  # by function, each metric and how many outputs it is of
-        self.inputs: dict[str, Conditions | None] = {}  # by function, what it maps
+        ] = {}  # function -> its metrics, each with the number of outputs it needs
+        self.inputs: dict[str, Conditions | None] = {}  # function -> examples it maps; None if it draws from a prior
         for request in evals.metric_specs(wanted, own):
             self._admit(request, functions or _drawn)
         requests = [request for group in self.groups.values() for request, _ in group]
@@ -94,42 +95,43 @@ class Evaluator:
         self.records = {x.name: self._record(x, n, name) for name, group in self.groups.items() for x, n in group}
 
     def _admit(self, request: MetricSpec, functions: Resolve) -> None:
-        """Settles which function a metric is of, and of how many of its outputs."""
+        """Resolves which function a metric evaluates, and on how many of its outputs."""
         function, inputs = functions(request.function, request.metric.takes)
         count = request.samples or (request.metric.samples if inputs is None else len(inputs))
         if inputs is not None and count > len(inputs):
             raise InvalidInputError(
                 f"metric {request.name!r} is of {count:,} outputs, but {inputs.source.name} has {len(inputs):,} "
-                "inputs: leave the number out for all"
+                "inputs: leave the number out to use all of them"
             )
         if request.metric.takes == PAIRS and (inputs is None or not inputs.has_target):
             raise InvalidInputError(
-                f"metric {request.name!r} is of pairs, and {function!r} maps no inputs with targets: it takes a game "
-                "with a function `reconstruct`, or one without a prior and `conditions` with 'inputs' and 'target'"
+                f"metric {request.name!r} compares outputs with targets, but {function!r} maps no inputs with targets: "
+                "it needs a game with a function `reconstruct`, or a game without a prior and `conditions` with "
+                "'inputs' and 'target'"
             )
         self.inputs[function] = inputs
         self.groups.setdefault(function, []).append((request, count))
 
     def log(self, message: str) -> None:
-        """Tells the person, and the watchdog."""
+        """Logs a message, and tells the watchdog that evaluation goes on."""
         self.beat("evaluating")
         self._say(message)
 
     @property
     def values(self) -> list[str]:
-        """Names of the values that it gives."""
+        """The names of the values that a call returns, in order."""
         return self._values
 
     def __call__(self, draw: Draw | Iterable[np.ndarray]) -> dict[str, float]:
-        """Metrics of what a state makes; every process calls it with the same outputs.
+        """Computes the metrics of one state's outputs. Every process calls it with the same outputs.
 
         Args:
-          draw: `function -> parts` of its outputs, in the range that the game makes: samples, together as many as the
-            metrics are of, or what the function makes of its inputs, in their order. Or the parts themselves, where
-            metrics are of one function.
+          draw: `function -> parts`: the outputs of a function of the game as a stream of arrays, in the game's own
+            range. Samples must be as many as the metrics need, or more; a function of examples gives its outputs for
+            all of them, in order. Where all metrics are of one function, `draw` may be the stream itself.
 
         Returns:
-          Values by name: that of the metric, with a suffix where it has several.
+          The values by name: the metric's name, with a suffix if the metric has several values.
         """
         values: dict[str, float] = {}
         for function, group in self.groups.items():
@@ -138,6 +140,7 @@ class Evaluator:
             for request, count in group:
                 self.beat(f"computing {request.name}")
                 outputs, total = sides[request.network]
+                # Networks of images give one row of features per frame of a clip, so rows can outnumber outputs.
                 fake = FeatureStatistics(outputs.first(count * len(outputs.features) // total))
                 real = self._compared(request, function, count)
                 facts = {name: getattr(self.reference, name) for name in request.metric.needs}
@@ -148,10 +151,13 @@ class Evaluator:
     def _outputs(
         self, function: str, requests: Sequence[MetricSpec], count: int, parts: Iterable[np.ndarray]
     ) -> dict[str, tuple[Outputs, int]]:
-        """What each network makes of a function's outputs, and of how many of them; '' are the outputs themselves."""
+        """Runs a function's outputs through each network; the network '' stands for the outputs themselves.
+
+        Each entry also has the number of outputs that it was computed from.
+        """
         found: dict[str, Outputs] = {}
         if any(not request.network for request in requests):
-            samples = first_samples(parts, count)
+            samples = first_samples(parts, count)  # a stream can be read only once
             parts, found[""] = [samples], Outputs(samples)
         extractors = {request.network: self.extractors[request.network] for request in requests if request.network}
         if extractors:
@@ -163,13 +169,13 @@ class Evaluator:
         return {name: (outputs, count) for name, outputs in found.items()}
 
     def _with_targets(self, function: str, images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Each output beside its target."""
+        """Stacks each output with its target: `[n, 2, ...]`."""
         low = 0
         for part in images:
             targets = self._target_images(function, low, low + len(part))
             if targets.shape != part.shape:
                 raise InvalidInputError(
-                    f"{function} makes images {part.shape[1:]}, and targets are {targets.shape[1:]}"
+                    f"{function} makes images of shape {part.shape[1:]}, but the targets have shape {targets.shape[1:]}"
                 )
             yield np.stack([part, targets], axis=1)
             low += len(part)
@@ -180,7 +186,7 @@ class Evaluator:
         return to_uint8(inputs.read(low, high)[TARGET])
 
     def _compared(self, request: MetricSpec, function: str, count: int) -> FeatureStatistics | None:
-        """What a metric compares its outputs with."""
+        """Returns what a metric compares outputs with: the reference or, for metrics of pairs, the targets."""
         if not request.metric.compares or request.metric.takes != PAIRS:
             return self.real.get(request.network)
         inputs, key = self.inputs[function], (function, request.network)
@@ -201,7 +207,7 @@ class Evaluator:
         count: int,
         paired: bool = False,
     ) -> dict[str, Outputs]:
-        """A feature pass that tells how far it has come, every ten seconds."""
+        """Runs a feature pass, and logs its progress every ten seconds."""
         began = shown = time.monotonic()
 
         def progress(done: int, total: int) -> None:
@@ -228,7 +234,7 @@ class Evaluator:
         return self.images_of.outputs(name, self.extractors[name], self._extract)
 
     def features(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Features of samples and of the whole reference, by the first network."""
+        """Computes the features of samples and of the whole reference, with the first network."""
         name = next(iter(self.extractors))
         found = self._extract("samples", {name: self.extractors[name]}, [to_uint8(samples)], len(samples))
         if name not in self.real:
@@ -236,11 +242,11 @@ class Evaluator:
         return found[name].features, self.real[name].outputs.features
 
     def images(self, indices: np.ndarray) -> np.ndarray:
-        """Images of the reference, uint8."""
+        """Reads images of the reference, as uint8."""
         return self.images_of.images(indices)
 
     def _record(self, request: MetricSpec, count: int, function: str) -> dict[str, Any]:
-        """The protocol that belongs to a metric's values."""
+        """Returns the protocol that belongs to a metric's values."""
         metric, inputs = request.metric, self.inputs[function]
         mapped, record = dict[str, Any](), dict[str, Any]()
         if inputs is not None:
@@ -258,7 +264,7 @@ class Evaluator:
 
 
 def directions(wanted: Sequence[str], own: Mapping[str, Metric] = MappingProxyType({})) -> dict[str, str]:
-    """The values that metrics give, each with whether the `min` or the `max` is best; empty where neither is."""
+    """Returns the better direction of each value that the metrics give, by name: `min`, `max`, or empty for neither."""
     return {
         f"{request.name}{suffix}": best
         for request in evals.metric_specs(wanted, own)
@@ -267,10 +273,10 @@ def directions(wanted: Sequence[str], own: Mapping[str, Metric] = MappingProxyTy
 
 
 def first_samples(parts: Iterable[np.ndarray], count: int) -> np.ndarray:
-    """The first samples of a stream, in one array.
+    """Returns the first `count` samples of a stream, in one array.
 
     Raises:
-      InvalidInputError: for a stream that ends before.
+      InvalidInputError: if the stream has fewer samples.
     """
     taken: list[np.ndarray] = []
     for part in parts:
@@ -282,5 +288,8 @@ def first_samples(parts: Iterable[np.ndarray], count: int) -> np.ndarray:
 
 def _drawn(function: str, takes: str) -> tuple[str, None]:
     if function not in ("", "sample") or takes == PAIRS:
-        raise InvalidInputError(f"function {function!r}: this evaluator knows samples alone, and no inputs of a game")
+        raise InvalidInputError(
+            f"function {function!r}: by default an evaluator computes metrics of samples drawn from a prior alone; "
+            "give it `functions` (such as `experiment.outputs`)"
+        )
     return "sample", None

@@ -1,4 +1,4 @@
-"""What an experiment file's `build` returns: everything that the loop needs to know."""
+"""The `Experiment`, which an experiment file's `build` returns: everything that the training loop needs to know."""
 
 import dataclasses
 import functools
@@ -18,9 +18,9 @@ from gan_jax.runtime.evaluation import directions
 from gan_jax.runtime.frozen import Frozen, Networks
 from gan_jax.types import Batch, Game, InvalidInputError, PRNGKey, State
 
-Preview = Callable[[State, PRNGKey, Batch], Array]
+Preview = Callable[[State, PRNGKey, Batch], Array]  # (state, key, examples) -> images
 RECONSTRUCT = "reconstruct"
-EVALUATED = "eval/"  # what names of metrics of samples begin with, in the log
+EVALUATED = "eval/"  # prefix in the log for metrics of samples
 
 
 def setting(
@@ -31,14 +31,14 @@ def setting(
     free: bool = True,
     boundary: bool = False,
 ) -> Any:
-    """A field that a config sets.
+    """Declares a field of `Experiment` that a config sets.
 
     Args:
-      default: of the field; none if it must be given.
-      least: what its value is at least.
-      among: what its value is one of.
-      free: whether a run may be continued with another value, since no iteration computes anything else by it.
-      boundary: whether a dispatch must end at every multiple of it.
+      default: default value; without one the field is required.
+      least: smallest allowed value.
+      among: allowed values.
+      free: whether a run may be continued with another value, because no iteration's result depends on it.
+      boundary: whether a dispatch must end at every multiple of the value.
 
     Returns:
       The field.
@@ -49,43 +49,44 @@ def setting(
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Experiment:
-    """One run: a game, its data, and a schedule counted in iterations (images are iterations times batch size).
+    """A run: a game, its data, and a schedule counted in iterations (images are iterations times batch size).
 
     Attributes:
-      game: the game, built once; a second build has optimisers that compare unequal.
-      source: makes the data source; called when the data are needed, so that sampling loads none.
-      preview: turns samples into a picture: `(samples, columns) -> image`.
+      game: game to train, built once; a second build has optimisers that compare unequal.
+      source: function that opens the data source. It is called when the data are needed, so sampling loads none.
+      preview: `(samples, columns) -> image`, draws samples as a picture.
       seed: seed of parameters, latents and data order.
-      batch_size: examples of an update, over all devices.
+      batch_size: examples per update, over all devices.
       steps: iterations of the whole run.
-      steps_per_dispatch: iterations compiled into one program, at most; the number taken divides every interval below
-        and the total.
+      steps_per_dispatch: maximum number of iterations in one compiled program; the number used divides `steps` and
+        every interval below.
       report_every: iterations between lines of the log.
       sample_every: iterations between pictures of samples; 0 for none.
       checkpoint_every: iterations between checkpoints.
-      keep_last: newest checkpoints that are kept.
-      keep_every: keep each checkpoint whose step this divides; 0 for none.
-      sample_count: samples in a picture.
-      fsdp: devices that share the players' large arrays; 1 keeps a copy on each.
-      metrics: names of metrics to compute during training; separated by commas, such as `fcd2k,mixture`; see
-        `eval.metric_specs`. In the log they are `eval/NAME`.
-      evaluate_every: iterations between those metrics; 0 for none.
-      best_metric: metric of the log whose best checkpoint is kept; empty for none.
-      best_mode: `min` or `max` of that metric is best; empty for what the metric of samples says, else `max`.
-      on_divergence: `stop` or `rollback` when something is not finite: a loss, a gradient or a parameter. `rollback`
-        continues from the last checkpoint with other noise.
-      max_rollbacks: rollbacks after which a run stops.
-      update_rule: how the game's phases make an iteration; see `core.rules`.
-      reference: makes the data that metrics compare samples with, with labels where a classifier is to be trained on
-        them; `source` by default.
-      conditions: makes the source of what the game's functions map, where that is not drawn from a prior: its
-        `'inputs'` are source images, its `'target'` what they should become, where that is known. Grids show its first
-        examples, metrics use all. By default, for reconstructions, the images of the reference.
-      previews: more pictures beside each grid of samples, by name: `(state, key, examples) -> images`, of the first
-        `sample_count` examples of `conditions`; see `runtime.side_by_side`.
-      own_metrics: metrics beside those of `eval.METRICS`, by the names that `metrics` has for them.
-      frozen: networks that nothing trains, by their names in `state.frozen`: each a function that reads one. They are
-        read once, are in no checkpoint, and a run is not continued with others.
+      keep_last: number of newest checkpoints to keep.
+      keep_every: checkpoints whose step is a multiple of it are kept for good; 0 for none.
+      sample_count: samples per picture.
+      fsdp: number of devices that share each large array of the players; 1 keeps a copy on every device.
+      metrics: names of metrics of samples to compute during training, separated by commas, such as `fcd2k,mixture`;
+        see `eval.metric_specs`. In the log they are `eval/NAME`.
+      evaluate_every: iterations between evaluations of these metrics; 0 for none.
+      best_metric: metric in the log whose best checkpoint is kept; empty for none.
+      best_mode: whether the `min` or the `max` of that metric is best; empty for the direction that a metric of samples
+        defines, else `max`.
+      on_divergence: `stop` or `rollback` when a loss, a gradient or a parameter is not finite. `rollback` continues
+        from the last checkpoint with other noise.
+      max_rollbacks: number of rollbacks that a run may make before it stops.
+      update_rule: how the game's phases make up an iteration; see `core.rules`.
+      reference: function that opens the data source that metrics compare samples with; `source` by default. It needs
+        labels where a classifier is to be trained on it.
+      conditions: function that opens the source of the inputs that the game's functions map, where these are not drawn
+        from a prior. Its `'inputs'` are source images, its `'target'`, where known, the desired outputs. Grids show
+        its first examples, metrics use all. By default, for reconstructions, the images of the reference.
+      previews: additional pictures for each grid of samples, by name: `(state, key, examples) -> images`, called with
+        the first `sample_count` examples of `conditions`; see `runtime.side_by_side`.
+      own_metrics: user-defined metrics, in addition to `eval.METRICS`, by the names that `metrics` uses for them.
+      frozen: networks that are not trained, by their names in `state.frozen`; each value is a function that reads one.
+        They are read once and are in no checkpoint. A run cannot be continued with other networks.
     """
 
     game: Game
@@ -153,27 +154,27 @@ class Experiment:
 
     @property
     def has_samples(self) -> bool:
-        """Whether there is something to show as samples, and to compute metrics of samples with."""
+        """Whether the game makes samples, for pictures and for metrics of samples."""
         return "sample" in self.game.functions
 
     @functools.cached_property
     def step(self) -> Step:
-        """One iteration; the same function each time, so that it is traced once for all programs with it."""
+        """The function of one iteration. It is made once, so that it is traced once for all programs that use it."""
         return make_step(self.game, self.update_rule)
 
     @functools.cached_property
     def frozen_networks(self) -> Networks:
-        """The networks that nothing trains, each read when it is first asked for."""
+        """The networks that are not trained; each is read on first use."""
         return Networks(self.frozen)
 
     @functools.cached_property
     def opened(self) -> Source:
-        """What `source` makes, made when it is first asked for; see `open_source`."""
+        """The data source, opened on first use; `open_source` also checks its labels."""
         return self.source()
 
     @functools.cached_property
     def examples(self) -> Conditions:
-        """What functions of the game map, opened when it is first asked for."""
+        """The examples that functions of the game map, opened on first use."""
         if self.conditions is not None:
             return Conditions(self.conditions())
         if RECONSTRUCT not in self.game.functions:
@@ -184,22 +185,22 @@ class Experiment:
 
     @functools.cached_property
     def comparison(self) -> Source:
-        """What metrics compare with: `reference`; else the images of `source`, or the targets of `conditions`."""
+        """The source that metrics compare with: `reference`, else the images of `source` or targets of `conditions`."""
         source = self.opened if self.reference is None else self.reference()
         if "real" in source.spec or self.reference is not None or self.conditions is None:
             return source
         return renamed(self.examples.source, real=TARGET) if self.examples.has_target else source
 
     def outputs(self, function: str, takes: str) -> tuple[str, Conditions | None]:
-        """Which function makes what a metric takes, and what it maps.
+        """Resolves which function makes the outputs that a metric takes, and which examples it maps.
 
         Args:
-          function: by name; empty for the usual one: for pairs `reconstruct` or `translate` where the game has it, else
-            `sample`.
-          takes: see `eval.Metric`.
+          function: name of the function; empty for the usual one: for pairs `reconstruct` or `translate` if the game
+            has it, else `sample`.
+          takes: `samples` or `pairs`, as in `eval.Metric`.
 
         Returns:
-          The name; and the examples that it maps, None for samples that are drawn from a prior.
+          The name of the function, and the examples that it maps; None for samples that are drawn from a prior.
         """
         known = self.game.functions
         if not function:
@@ -211,10 +212,10 @@ class Experiment:
         return function, None if drawn else self.examples
 
     def best(self) -> str:
-        """Whether the `min` or the `max` of `best_metric` is best.
+        """Returns whether the `min` or the `max` of `best_metric` is best.
 
         Raises:
-          InvalidInputError: where `best_mode` says the opposite of what the metric is.
+          InvalidInputError: if `best_mode` contradicts the metric's own direction.
         """
         own = directions(self.wanted_metrics(), self.own_metrics).get(self.best_metric.removeprefix(EVALUATED), "")
         if own and self.best_mode and own != self.best_mode:
@@ -224,7 +225,7 @@ class Experiment:
         return self.best_mode or own or "max"
 
     def about(self) -> dict[str, Any]:
-        """What a checkpoint of this experiment is of, beside its arrays."""
+        """Returns the description that checkpoints store beside their arrays: phases, frozen networks, seed, sizes."""
         phases = {
             f"phase {phase.name}": f"of {phase.player}, every {phase.every}, repeat {phase.repeat}"
             + (f", from {phase.start}" if phase.start else "")
@@ -236,20 +237,20 @@ class Experiment:
         )
 
     def allowed_rollbacks(self) -> int:
-        """How many rollbacks the run may make."""
+        """Returns the number of rollbacks that the run may make."""
         return self.max_rollbacks if self.on_divergence == "rollback" else 0
 
     def check_metric(self, known: set[str]) -> None:
-        """Refuses a `best_metric` that the log will not have."""
+        """Raises `InvalidInputError` for a `best_metric` that is not among the `known` metrics of the log."""
         if self.best_metric and self.best_metric not in known:
             raise InvalidInputError(f"best_metric={self.best_metric!r}: expected one of {', '.join(sorted(known))}")
 
     def wanted_metrics(self) -> list[str]:
-        """The metrics of samples that are computed on the way, by name."""
+        """Returns the names of the metrics of samples to compute during training."""
         return [name.strip() for name in self.metrics.split(",") if name.strip()]
 
     def open_source(self) -> Source:
-        """The data, once it is clear that its labels are the game's."""
+        """Opens the data source, and checks that its classes are those of the game."""
         source = self.opened
         if source.num_classes != self.game.num_classes:
             raise InvalidInputError(
@@ -259,26 +260,27 @@ class Experiment:
         return source
 
     def dispatch_length(self, start: int) -> int:
-        """How many iterations one dispatch does: the most, up to `steps_per_dispatch`, that meet every boundary.
+        """Returns the iterations per dispatch: the most, up to `steps_per_dispatch`, that meet every boundary.
 
         Args:
-          start: the step that training starts or resumes from.
+          start: step that training starts or resumes from.
 
         Returns:
-          The number.
+          The number of iterations.
         """
+        # gcd(x, 0) is x, so intervals of 0 (never) and a start at 0 impose no boundary.
         common = math.gcd(start, *(getattr(self, name) for name in _boundaries()))
         return max(n for n in range(1, self.steps_per_dispatch + 1) if common % n == 0)
 
     def boundaries(self, start: int) -> str:
-        """Which values keep a dispatch from being `steps_per_dispatch` long, for the log."""
+        """Describes, for the log, which values keep a dispatch shorter than `steps_per_dispatch`."""
         values = {"the step continued from": start} | {name: getattr(self, name) for name in _boundaries()}
         odd = [f"{name}={value}" for name, value in values.items() if value % self.steps_per_dispatch]
-        return f"no multiple of it: {', '.join(odd)}"
+        return f"not a multiple of it: {', '.join(odd)}"
 
 
 def settings() -> dict[str, Mapping[str, Any]]:
-    """The fields of `Experiment` that a config sets, by name, with what `setting` says of each, and their `default`."""
+    """Returns the fields of `Experiment` that a config sets: by name, the arguments of `setting` and the `default`."""
     fields = [field for field in dataclasses.fields(Experiment) if "least" in field.metadata]
     return {field.name: {**field.metadata, "default": field.default} for field in fields}
 

@@ -1,4 +1,4 @@
-"""Beginning a run with the networks of another one: fine-tuning, which is not resuming."""
+"""Fine-tuning: a new run that begins with the networks of another one. It is not a resume."""
 
 import json
 import pathlib
@@ -17,6 +17,7 @@ from gan_jax.runtime.checkpoint import Checkpointer, flatten, path_name
 from gan_jax.runtime.program import Carried, Start
 from gan_jax.types import InvalidInputError
 
+# Names of arrays in a checkpoint: the player or average that an array belongs to, and the arrays of networks.
 _PART = re.compile(r"state\.((?:players|ema)\.[^.]+)\.")
 _NETWORKS = re.compile(r"state\.(players\.[^.]+\.(params|model_state)|ema)\.")
 
@@ -31,37 +32,38 @@ def init_from(
     log: Callable[[str], None] = print,
     timeout: float = 600.0,
 ) -> Callable[[Start], Carried]:
-    """How to begin with the parameters, model state and averages of a checkpoint, and all else new.
+    """Makes a `begin` for `train` that takes the networks of another run's checkpoint.
 
-    Step 0, fresh optimisers, this run's own seed and hyperparameters: only the networks are those of the other run.
+    Parameters, model state and averages come from the checkpoint. Everything else is new: step 0, fresh optimisers,
+    and this run's own seed and hyperparameters.
 
     Args:
-      checkpoints: of the other run; all processes must see the same.
-      step: of the checkpoint; the newest that is whole by default.
-      fill: for each player that is filled, the player or average of the other run that it is filled from:
-        `{'student': 'ema.generator', 'critic': 'generator'}`; players that are not named begin anew. By default every
-        player and average from its namesake.
-      record: a JSON file that keeps which one it was, so that a run that begins again (killed before its first
-        checkpoint, or gone back to step 0) begins with the same, even if the other run has gone on.
-      log: gets the messages.
-      timeout: seconds to wait for process 0 to choose.
+      checkpoints: checkpoint directory of the other run; all processes must see the same one.
+      step: step of the checkpoint; by default the newest intact one.
+      fill: for each player to fill, the player or average of the other run that it is filled from:
+        `{'student': 'ema.generator', 'critic': 'generator'}`. Players that are not named keep their new
+        initialisation. By default every player and average is filled from its namesake.
+      record: JSON file that notes the chosen checkpoint. A run that begins again (killed before its first checkpoint,
+        or rolled back to step 0) then uses the same checkpoint, even if the other run has gone on.
+      log: receives the messages.
+      timeout: seconds to wait for process 0 to choose the checkpoint.
 
     Returns:
-      What `train` takes as `begin`. It raises `InvalidInputError` if the checkpoint is gone or another one, lacks an
-      array of this game's networks, or has one of another shape or dtype; a game that keeps averages where the other
-      kept none begins them as copies.
+      The argument `begin` of `train`. It raises `InvalidInputError` if the checkpoint is gone or has been replaced,
+      lacks an array of this game's networks, or has one of another shape or dtype. An average of this game that the
+      other run did not keep begins as a copy of its player.
     """
 
     def choose(source: Checkpointer) -> dict[str, Any]:
         kept = json.loads(record.read_text()) if record is not None and record.exists() else None
         if kept and (kept["checkpoints"] != str(checkpoints.absolute()) or step not in (None, kept["step"])):
-            kept = None  # nothing was saved since; `begin` would not be called else
+            kept = None  # the user chose another checkpoint, which is fine: `begin` is called only if nothing was saved
         chosen = kept["step"] if kept else source.newest(log) if step is None else step
         if chosen is None or chosen not in source.steps():
             raise InvalidInputError(f"{checkpoints} has no checkpoint{'' if chosen is None else f' of step {chosen}'}")
         found = {"checkpoints": str(checkpoints.absolute()), "step": chosen, "sha256": _hash(source, chosen)}
         if kept not in (None, found):
-            raise InvalidInputError(f"this run began with {kept}, as {record} tells, but what is there now is {found}")
+            raise InvalidInputError(f"this run began with {kept} (see {record}), but the checkpoint is now {found}")
         if record is not None:
             write_json(record, found)
         return found
@@ -85,7 +87,7 @@ def init_from(
             origin = from_where.get(path_name(path))
             if origin is None:
                 return leaf
-            again = origin in used  # one buffer can't be donated twice
+            again = origin in used  # then it needs a copy: one buffer cannot be donated twice
             used.add(origin)
             return jnp.copy(found[origin]) if again else found[origin]
 
@@ -95,9 +97,9 @@ def init_from(
 
 
 def _origins(names: list[str], fill: Mapping[str, str], stored: list[str]) -> dict[str, str]:
-    """For each array of this game that is filled, the array of the checkpoint that it is filled from.
+    """Maps each array of this game that is filled to the array of the checkpoint that fills it.
 
-    An average that the checkpoint does not have is a copy of what its player is filled with.
+    An average that the checkpoint does not have is filled like its player.
     """
     known = {match[1] for name in stored if (match := _PART.match(name))}
     found, players = {}, set()

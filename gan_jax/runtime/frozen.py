@@ -1,5 +1,6 @@
-"""Networks that a game uses and nothing trains: a teacher, a feature network, another run's generator."""
+"""Networks that a game uses but does not train: a teacher, a feature network, another run's generator."""
 
+import json
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -16,47 +17,49 @@ from gan_jax.types import InvalidInputError
 
 
 class Frozen(NamedTuple):
-    """A network that nothing trains.
+    """A network that is not trained.
 
     Attributes:
-      params: its arrays, any tree: what `state.frozen[name]` is.
-      source: where they come from, for people; checkpoints name it, with the sha256 of the arrays.
+      params: arrays of the network, any tree; the value of `state.frozen[name]`.
+      source: origin of the arrays, for people. Checkpoints keep only the network's name and the sha256 of its arrays.
     """
 
     params: PyTree
     source: str
 
     def sha256(self) -> str:
-        """Of the arrays; a run is not continued with others."""
+        """Returns a hash of the arrays. A run cannot be continued with other arrays."""
         return state_sha256(self.params)
 
 
 def trained_player(workdir: str | pathlib.Path, name: str = "ema.generator", *, step: int | str = "newest") -> Frozen:
-    """A player of another run's checkpoint, as a frozen network.
+    """Loads a player from another run's checkpoint as a frozen network.
 
     Args:
-      workdir: of the other run.
-      name: of one of its players, or `ema.` and the name of an average.
-      step: of the checkpoint, or `newest` or `best`. A run goes on with the same arrays only: give the number where the
-        other run may go on too.
+      workdir: workdir of the other run.
+      name: name of a player, or `ema.` and the name of an average.
+      step: step of the checkpoint, or `newest`, or `best` once the run has ended. A run can only be continued with the
+        same arrays: give the number if the other run may train on.
 
     Returns:
-      `{'params': ..., 'model_state': ...}`, for `Experiment.frozen`.
+      The network, for `Experiment.frozen`; its `params` are `{'params': ..., 'model_state': ...}`.
 
     Raises:
-      InvalidInputError: for a workdir without such a checkpoint, or a checkpoint without such a player.
+      InvalidInputError: if the workdir has no such checkpoint, or the checkpoint no such player.
     """
     home = pathlib.Path(workdir) / "checkpoints"
     if not home.is_dir():
         raise InvalidInputError(f"{home} is not there: expected the workdir of a run with checkpoints")
     with Checkpointer(home, keep_last=1, read_only=True) as saved:
-        found = {"newest": max(saved.steps(), default=None), "best": saved.best_step()}.get(str(step), step)
+        result = home.parent / "result.json"
+        best = json.loads(result.read_text())["best_checkpoint"] if result.exists() else None
+        found = {"newest": max(saved.steps(), default=None), "best": best}.get(str(step), step)
         if found not in saved.steps():
             raise InvalidInputError(f"{home} has no checkpoint {step!r}: it has {saved.steps()}")
         part = f"state.{name if name.startswith('ema.') else f'players.{name}'}."
         stored = saved.restore_part(int(found), (f"{part}params", f"{part}model_state"))
     if not stored:
-        raise InvalidInputError(f"{home / str(found)} has no {name!r}: name a player, or ema. and an average")
+        raise InvalidInputError(f"{home / str(found)} has no {name!r}: expected a player, or an average as 'ema.NAME'")
     whole: dict[str, Any] = {"params": {}, "model_state": {}}
     for path, values in stored.items():
         *parents, last = path.removeprefix(part).split(".")
@@ -68,13 +71,13 @@ def trained_player(workdir: str | pathlib.Path, name: str = "ema.generator", *, 
 
 
 class Networks(Mapping[str, Frozen]):
-    """Networks that nothing trains, each read, and put on the devices, when it is first asked for."""
+    """Networks that are not trained. Each is read, and placed on the devices, on first use."""
 
     def __init__(self, readers: Mapping[str, Callable[[], Frozen]]) -> None:
-        """Reads nothing.
+        """Stores the readers; nothing is read yet.
 
         Args:
-          readers: a function for each that reads it.
+          readers: functions that read the networks, by name.
         """
         self._readers = dict(readers)
         self._read: dict[str, Frozen] = {}
@@ -82,7 +85,7 @@ class Networks(Mapping[str, Frozen]):
 
     def __getitem__(self, name: str) -> Frozen:
         if name not in self._read:
-            with jax.ensure_compile_time_eval():  # it may be asked for within a trace, and is no part of that
+            with jax.ensure_compile_time_eval():  # a reader may run during a trace; its arrays must not be traced
                 self._read[name] = self._readers[name]()
         return self._read[name]
 
@@ -93,19 +96,19 @@ class Networks(Mapping[str, Frozen]):
         return len(self._readers)
 
     def shapes(self) -> dict[str, PyTree]:
-        """Shapes and dtypes of all of them."""
+        """Returns the shapes and dtypes of all networks."""
         params = {name: network.params for name, network in self.items()}
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype), params)
 
     def on(self, mesh: Mesh, names: Iterable[str] | None = None) -> dict[str, PyTree]:
-        """Their arrays on the devices of a mesh: replicated, or split over `fsdp` like the arrays of players.
+        """Places the networks on the devices of a mesh: replicated, or split over `fsdp` like the arrays of players.
 
         Args:
-          mesh: which; an empty one for the arrays as they were read.
-          names: of those that are wanted; all by default.
+          mesh: target mesh; an empty one returns the arrays as they were read.
+          names: names of the networks to place; all by default.
 
         Returns:
-          What `state.frozen` is.
+          The value of `state.frozen`.
         """
         return {name: self._on(mesh, name) for name in (self if names is None else names)}
 
@@ -118,7 +121,7 @@ class Networks(Mapping[str, Frozen]):
 
 
 class _Asked(Mapping[str, PyTree]):
-    """In place of `state.frozen` while a function is traced: notes which networks the function takes."""
+    """A stand-in for `state.frozen` while a function is traced; it notes which networks the function uses."""
 
     def __init__(self, networks: Networks) -> None:
         self._networks, self.names = networks, set[str]()
@@ -135,7 +138,7 @@ class _Asked(Mapping[str, PyTree]):
         return len(self._networks)
 
 
-jax.tree_util.register_pytree_node(  # a function that takes the whole mapping takes all networks
+jax.tree_util.register_pytree_node(  # a function that uses the whole mapping as a tree uses all networks
     _Asked,
     lambda asked: ([asked[name] for name in asked], list(asked)),
     lambda names, values: dict(zip(names, values, strict=True)),  # type: ignore[arg-type,return-value]
@@ -143,14 +146,14 @@ jax.tree_util.register_pytree_node(  # a function that takes the whole mapping t
 
 
 def used(networks: Networks, function: Callable[[Mapping[str, PyTree]], PyTree]) -> frozenset[str]:
-    """The networks that a function takes, found by tracing it; the others are not read.
+    """Finds the networks that a function uses by tracing it; the others are not read.
 
     Args:
-      networks: which there are.
-      function: of what is in place of `state.frozen`.
+      networks: available networks.
+      function: function of the value of `state.frozen`.
 
     Returns:
-      Their names.
+      The names of the networks that it uses.
     """
     asked = _Asked(networks)
     jax.eval_shape(lambda: function(asked))

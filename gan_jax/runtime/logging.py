@@ -1,4 +1,4 @@
-"""Where a run's numbers and pictures go: JSON lines, TensorBoard, Weights & Biases, and the person watching."""
+"""Logs of a run's numbers and pictures: JSON lines, TensorBoard, Weights & Biases, and a callback."""
 
 import json
 import os
@@ -15,34 +15,34 @@ from tensorboardX import SummaryWriter
 from gan_jax.host import replacing
 from gan_jax.types import InvalidInputError
 
-Watch = Callable[[dict[str, Any]], None]  # gets each line of a log, once it is written
+Watch = Callable[[dict[str, Any]], None]  # is called with each line of a log, once it is written
 
 
 class Silent:
-    """The logger of the processes that don't log: every one but the first."""
+    """A logger that writes nothing, used by every process but the first; it still calls `watch`."""
 
     def __init__(self, watch: Watch = lambda record: None) -> None:
         self.last: dict[str, Any] = {}
         self._watch = watch
 
     def report(self, record: dict[str, Any]) -> None:
-        """Remembers the line."""
+        """Remembers the line, and passes it to `watch`."""
         self.last = record
         self._watch(record)
 
     def picture(self, picture: Image.Image, step: int, name: str = "") -> pathlib.Path:
-        """Saves nothing."""
+        """Saves nothing; returns the file name that the picture would have."""
         del picture
         return pathlib.Path(f"{name or 'step'}_{step:08d}.png")
 
     def close(self) -> None:
-        """Has nothing to write."""
+        """Does nothing: there is nothing to flush."""
 
 
 class Logger(Silent):
-    """Appends to `metrics.jsonl`, TensorBoard and, if asked, Weights & Biases; saves pictures.
+    """Appends to `metrics.jsonl`, TensorBoard and, if requested, Weights & Biases; saves pictures.
 
-    On resume, lines after the restored step are taken back: those iterations run, and are logged, again.
+    On resume, lines after the restored step are removed, because those iterations run, and are logged, again.
     """
 
     def __init__(
@@ -57,11 +57,11 @@ class Logger(Silent):
         """Opens the logs of a run.
 
         Args:
-          workdir: of the run.
-          step: the step that the run continues from.
+          workdir: workdir of the run.
+          step: step that the run continues from.
           wandb_project: Weights & Biases project to log to; empty for none.
-          config: logged to Weights & Biases.
-          watch: gets each line.
+          config: configuration that is logged to Weights & Biases.
+          watch: is called with each line of the log.
         """
         super().__init__(watch)
         self._path = workdir / "metrics.jsonl"
@@ -73,14 +73,14 @@ class Logger(Silent):
         self._wandb = _start_wandb(workdir, wandb_project, config) if wandb_project else None
 
     def _keep_until(self, step: int) -> dict[str, Any]:
-        """Drops the lines after `step`, and a half-written last one; returns the last line kept."""
+        """Removes the lines after `step`, and an incomplete last one; returns the last line that is left."""
         if not self._path.exists():
             return {}
         lines = self._path.read_text().splitlines(keepends=True)
         try:
             whole = [json.loads(line) for line in lines if line.endswith("\n")]
         except json.JSONDecodeError as error:
-            raise InvalidInputError(f"{self._path} is damaged ({error}): mend or remove the line") from error
+            raise InvalidInputError(f"{self._path} is damaged ({error}): repair or remove the line") from error
         kept = [record for record in whole if record["step"] <= step]
         if len(kept) < len(lines):
             with replacing(self._path) as file:
@@ -88,7 +88,7 @@ class Logger(Silent):
         return kept[-1] if kept else {}
 
     def report(self, record: dict[str, Any]) -> None:
-        """One line of the log, on disk when it is shown to who watches."""
+        """Writes one line of the log. The line is on disk before `watch` is called."""
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -113,7 +113,7 @@ class Logger(Silent):
         return path
 
     def close(self) -> None:
-        """Writes out what is pending."""
+        """Closes the logs, and writes what is pending."""
         self._file.close()
         self._board.close()
         if self._wandb is not None:
@@ -121,9 +121,9 @@ class Logger(Silent):
 
 
 def _open_board(directory: pathlib.Path, step: int) -> SummaryWriter:
-    """A new file of events, named so as to be read after those that are there, even if the clock has gone back."""
+    """Opens a new TensorBoard file whose name sorts after the existing ones, even if the clock was set back."""
     stamps = [int(path.name.split(".")[3]) for path in directory.glob("events.out.tfevents.*")]
-    suffix = f".{os.getpid()}-{time.monotonic_ns()}"  # the writer would overwrite a file of the same second
+    suffix = f".{os.getpid()}-{time.monotonic_ns()}"  # else the writer overwrites a file from the same second
     writer = SummaryWriter(str(directory), purge_step=step + 1, filename_suffix=suffix)
     [path] = directory.glob(f"events.out.tfevents.*{suffix}")
     parts = path.name.split(".")
@@ -143,12 +143,12 @@ def _start_wandb(workdir: pathlib.Path, project: str, config: Any) -> Any:
     if not identity.exists():
         identity.write_text(secrets.token_hex(4))
     run = wandb.init(project=project, id=identity.read_text(), resume="allow", dir=str(workdir), config=config)
-    run.define_metric("*", step_metric="step")  # its own counter can't go back to a checkpoint
+    run.define_metric("*", step_metric="step")  # wandb's own step counter cannot go back to a checkpoint
     return run
 
 
 class Pace:
-    """Images per second since the last report, and the time left at the mean speed of this process."""
+    """Throughput since the last report, and the time left at the mean speed of this process."""
 
     def __init__(self, step: int, steps: int, batch_size: int) -> None:
         self.first = self.step = step
@@ -156,7 +156,7 @@ class Pace:
         self.steps, self.batch_size = steps, batch_size
 
     def measure(self, step: int) -> tuple[int, float, float]:
-        """Images so far, images per second, and seconds left."""
+        """Returns the number of images so far, images per second, and seconds left."""
         now = time.monotonic()
         rate = (step - self.step) * self.batch_size / (now - self.time)
         eta = (now - self.began) / (step - self.first) * (self.steps - step)

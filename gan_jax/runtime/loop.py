@@ -1,4 +1,4 @@
-"""The loop: run a dispatch, report, sample, save, until the end, a signal, or divergence."""
+"""The training loop: runs dispatches, reports, samples and saves, until the end, a signal, or a divergence."""
 
 import dataclasses
 import functools
@@ -24,15 +24,15 @@ from gan_jax.runtime.progress import Progress
 from gan_jax.runtime.sampling import begin_pictures, stream_samples
 
 DONE, STOPPED, DIVERGED = "done", "stopped", "diverged"
-_GRID_KEY = 0xFFFF5A3B  # above every int32 step; all grids of a run show the same latents
+_GRID_KEY = 0xFFFF5A3B  # above every int32 step, so no iteration folds it in; all grids show the same latents
 
 
 @dataclasses.dataclass
 class Loop:
-    """One pass from a start to an end; every process of the run makes it in step.
+    """One pass of training, from a start step to an end. All processes of a run execute it in lockstep.
 
     Attributes:
-      diverged: after a divergence, at which step, and what was not finite.
+      diverged: step of a divergence, and what was not finite; the text is empty without a divergence.
     """
 
     experiment: Experiment
@@ -48,35 +48,35 @@ class Loop:
     diverged: tuple[int, str] = (0, "")
 
     def run(self, step: int, carried: Carried) -> tuple[str, int, Carried]:
-        """Runs to the end, a signal, or divergence.
+        """Trains until the end, a signal, or a divergence.
 
         Args:
-          step: iterations done.
-          carried: the state and what goes with it; donated.
+          step: iterations done before.
+          carried: state, and what is carried with it (see `Start`); the state is donated.
 
         Returns:
-          How it ended, iterations done, and what is carried there.
+          How the pass ended (`DONE`, `STOPPED` or `DIVERGED`), iterations done, and what is carried then.
         """
         settings, program = self.experiment, self.program
         state, accumulator = carried["state"], carried["window"]
         nothing = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), accumulator)
         empty = meshes.put_replicated(nothing, program.mesh)
         pace = Pace(step, settings.steps, settings.batch_size)
-        due: list[Callable[[], Any]] = []  # what the host has yet to do about the last dispatch
+        due: list[Callable[[], Any]] = []  # callbacks by which the host completes its work on the last dispatch
         for inputs in program.stream(step):
             previous = accumulator
             state, accumulator = program.run(state, accumulator, program.data, inputs)
             step += program.length
-            self.finish(due)  # while the devices run this dispatch
+            self.finish(due)  # the host works while the devices run this dispatch
             if self.diverged[1]:
                 return DIVERGED, self.diverged[0], carried
-            jax.block_until_ready(previous)  # one dispatch runs while the next is prepared, and no more
+            jax.block_until_ready(previous)  # the host prepares the next dispatch, but is never further ahead
             self.checkpointer.check()
             self.watchdog.beat(f"running up to step {step:,}")
             self.progress.move(step)
             carried = carried | {"state": state, "window": accumulator}
             last = step >= settings.steps
-            stopping = hosts.preempted() | self.vote.cast(self.stop.asked)
+            stopping = hosts.preempted() | self.vote.cast(self.stop.asked)  # not `or`: all processes must call both
             if last or step % settings.report_every == 0:
                 due.append(self.report(step, state, accumulator, pace, self.evaluate(step, state)))
                 carried["window"] = accumulator = empty
@@ -98,7 +98,7 @@ class Loop:
         raise AssertionError("a data source ended; they are endless")
 
     def finish(self, due: list[Callable[[], Any]]) -> dict[str, Any] | None:
-        """Does what is due, and nothing after a divergence; returns the line of the log if there was one."""
+        """Runs the callbacks that are due, but none after a divergence; returns the log line if there was one."""
         record = None
         while due:
             task = due.pop(0)
@@ -108,9 +108,9 @@ class Loop:
         return record
 
     def evaluate(self, step: int, state: GANState) -> dict[str, float]:
-        """Metrics of samples, where they are due; training waits for them.
+        """Computes metrics of samples if they are due; training waits for them.
 
-        Of a state that is not finite there are none: what is due next finds that out, and decides what becomes of it.
+        A state that is not finite has none. The checks that follow detect the divergence and handle it.
         """
         settings = self.experiment
         if (
@@ -125,9 +125,9 @@ class Loop:
     def report(
         self, step: int, state: GANState, accumulator: MetricAccumulator, pace: Pace, measured: dict[str, float]
     ) -> Callable[[], dict[str, Any]]:
-        """Begins to measure; what it returns writes a line of the log, and one for the person watching.
+        """Starts the measurement on the devices, and returns a callback that logs it and prints a progress line.
 
-        It notes a divergence instead where a metric is not finite.
+        If a metric is not finite, the callback notes a divergence instead.
         """
         spread = diversity(self.experiment, state, self.grid_key())
         moved = moving(self.experiment.game, state)
@@ -150,16 +150,16 @@ class Loop:
         return write
 
     def diverge(self, step: int, what: str) -> None:
-        """Notes a divergence."""
+        """Notes and logs a divergence."""
         self.diverged = (step, what)
         self.log(f"step {step:,}: not finite: {what}")
 
     def grid_key(self) -> jax.Array:
-        """The key of the fixed latents."""
+        """Returns the key of the fixed latents."""
         return jax.random.fold_in(jax.random.key(self.experiment.seed), _GRID_KEY)
 
     def sample(self, step: int, state: GANState) -> Callable[[], None]:
-        """Begins a grid of samples, from the same latents every time, and the previews; what it returns saves them."""
+        """Starts a grid of samples, always from the same latents, and the previews; returns a callback to save them."""
         shown = begin_pictures(self.experiment, state, self.grid_key())
 
         def save() -> None:

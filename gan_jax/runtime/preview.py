@@ -1,4 +1,4 @@
-"""Pictures of samples."""
+"""Pictures of samples: grids of images, outputs beside their inputs, and scatter plots."""
 
 import io
 import math
@@ -16,13 +16,13 @@ _GAP = 2  # grey pixels between images
 
 
 def image_grid(samples: np.ndarray, columns: int, *, min_pixels: int = 40) -> Image.Image:
-    """Images side by side, row by row, with small ones enlarged by whole factors.
+    """Arranges images in a grid, row by row; small images are enlarged by a whole factor.
 
     Args:
-      samples: `[n, h, w, c]` in [-1, 1]; one channel is grey, of any other number the first three are red, green and
-        blue.
-      columns: images in a row.
-      min_pixels: enlarge until an image is at least so wide.
+      samples: images `[n, h, w, c]` in [-1, 1]. One channel is grey; of more channels the first three are red, green
+        and blue, and a missing third one is black.
+      columns: images per row.
+      min_pixels: smallest width of an image in the picture; narrower images are enlarged to at least this width.
 
     Returns:
       The picture.
@@ -33,7 +33,8 @@ def image_grid(samples: np.ndarray, columns: int, *, min_pixels: int = 40) -> Im
         channels = 3
     rows = -(-n // columns)
     scale = max(1, -(-min_pixels // width))
-    pixels = to_uint8(np.nan_to_num(samples, nan=-1.0, posinf=1.0, neginf=-1.0))  # also what has just diverged is drawn
+    # Values that are not finite are replaced, since `to_uint8` refuses them: diverged samples are drawn too.
+    pixels = to_uint8(np.nan_to_num(samples, nan=-1.0, posinf=1.0, neginf=-1.0))
     pixels = pixels.repeat(scale, axis=1).repeat(scale, axis=2)
     height, width = height * scale + _GAP, width * scale + _GAP
     canvas = np.full((rows * height + _GAP, columns * width + _GAP, channels), 64, np.uint8)
@@ -44,15 +45,15 @@ def image_grid(samples: np.ndarray, columns: int, *, min_pixels: int = 40) -> Im
 
 
 def side_by_side(game: Game, function: str = "sample") -> Callable[[State, PRNGKey, Batch], Array]:
-    """A preview of what a function makes of examples: inputs, output and, where it is known, target in one picture.
+    """Makes a preview that shows a function's input, output and, where it is known, target side by side.
 
     Args:
-      game: whose function.
-      function: that maps inputs: `sample` of a game without a prior, `reconstruct`, or another.
+      game: game that has the function.
+      function: name of a function that maps inputs: `sample` of a game without a prior, `reconstruct`, or another.
 
     Returns:
-      `(state, key, examples) -> images` for `Experiment.previews`: `[n, h, 2 w or 3 w, c]`. Images of one channel
-      become three where others have three, and inputs that are no images of the outputs' size are left out.
+      `(state, key, examples) -> images` for `Experiment.previews`: `[n, h, 2 w or 3 w, c]`. One-channel images are
+      repeated to three channels where others have three. Inputs that are not images of the output's size are left out.
     """
 
     def preview(state: State, key: PRNGKey, examples: Batch) -> Array:
@@ -62,7 +63,8 @@ def side_by_side(game: Game, function: str = "sample") -> Callable[[State, PRNGK
             output = game.sample(state, key, len(inputs), inputs=inputs, **rest)
         else:
             output = game.functions[function](state, key, inputs, **rest)
-        target = None if function == "reconstruct" else examples.get("target")  # there it is the input
+        # The target of a reconstruction is its input, which is shown already.
+        target = None if function == "reconstruct" else examples.get("target")
         row = [x for x in (inputs, output, target) if x is not None and x.shape[:-1] == output.shape[:-1]]
         channels = max(x.shape[-1] for x in row)
         return jnp.concatenate([jnp.broadcast_to(x, (*x.shape[:-1], channels)) for x in row], axis=-2)
@@ -71,18 +73,18 @@ def side_by_side(game: Game, function: str = "sample") -> Callable[[State, PRNGK
 
 
 def grid_columns(n: int, num_classes: int | None) -> int:
-    """Columns of a grid of `n` samples: one for each class where rows stay short enough to read, else a square."""
+    """Returns the columns for a grid of `n` samples: one per class if rows stay short enough to read, else a square."""
     by_class = num_classes is not None and num_classes <= 20 and n >= 2 * num_classes
     return num_classes if by_class and num_classes is not None else math.ceil(math.sqrt(n))
 
 
 def scatter(samples: np.ndarray, columns: int, *, centers: np.ndarray | None = None) -> Image.Image:
-    """Points in the plane, over the centres of the modes that they should cover.
+    """Plots points in the plane, over the centres of the modes that they should cover.
 
     Args:
-      samples: `[n, 2]`.
-      columns: unused; samples of images need it.
-      centers: `[modes, 2]`, drawn as crosses.
+      samples: points, `[n, 2]`.
+      columns: unused; it is here because previews of images need it.
+      centers: centres of the modes, `[modes, 2]`, drawn as crosses.
 
     Returns:
       The picture.

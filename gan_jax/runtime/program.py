@@ -1,4 +1,4 @@
-"""An experiment compiled for a mesh."""
+"""Compilation of an experiment for a mesh."""
 
 import dataclasses
 import functools
@@ -26,17 +26,17 @@ from gan_jax.runtime.experiment import Experiment
 from gan_jax.types import Batch, Spec
 
 Carried = dict[str, PyTree]  # see `Start`
-_INPUT_AXIS = 2  # what the host sends is [iterations, draws, batch, ...]
+_INPUT_AXIS = 2  # batch axis of what the host sends: [iterations, draws, batch, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """What training carries from iteration to iteration, and checkpoints hold.
+    """The values that training carries from iteration to iteration, and that checkpoints hold.
 
     Attributes:
-      init: makes `{'state', 'window', 'rollbacks'}` at step 0: the game's state, sums of the metrics since the last
-        report, and how often the run went back after a divergence.
-      abstract: its shapes, dtypes and shardings.
+      init: returns `{'state', 'window', 'rollbacks'}` at step 0: the game's state, the accumulator of metrics since
+        the last report, and the number of rollbacks after a divergence.
+      abstract: shapes, dtypes and shardings of what `init` returns.
     """
 
     init: Callable[[], Carried]
@@ -45,16 +45,16 @@ class Start:
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """The compiled train step of an experiment, with what goes into it.
+    """The compiled training program of an experiment, and its inputs.
 
     Attributes:
-      run: `(state, window, data, inputs) -> (state, window)`, `length` iterations; the state is donated.
-      data: the feed's constant arrays and the frozen networks, on the devices.
-      stream: from a start step on, what each dispatch is sent, on the devices.
-      mesh: over which devices it is compiled.
-      length: iterations of one dispatch.
-      compile_seconds: what compiling took.
-      memory: XLA's account of the program's memory, where the platform gives one.
+      run: `(state, window, data, inputs) -> (state, window)`, runs `length` iterations; the state is donated.
+      data: constant arrays of the feed, and the frozen networks, on the devices.
+      stream: `(start step) -> iterator` over the inputs of each dispatch, on the devices.
+      mesh: mesh that the program is compiled for.
+      length: iterations per dispatch.
+      compile_seconds: duration of the compilation, in seconds.
+      memory: XLA's analysis of the program's memory, where the platform gives one.
     """
 
     run: Callable[..., tuple[GANState, dict[str, jax.Array]]]
@@ -67,30 +67,30 @@ class Program:
 
 
 def init_state(experiment: Experiment, spec: Spec, key: jax.Array) -> GANState:
-    """The game's state at step 0, for data of a spec, without frozen networks."""
+    """Initialises the game's state at step 0, for data with this spec; it has no frozen networks."""
     size = experiment.batch_size
     return experiment.game.init(key, {name: jnp.zeros((size, *x.shape), x.dtype) for name, x in spec.items()})
 
 
 def abstract_batches(experiment: Experiment, spec: Spec) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes and dtypes of what one iteration takes, `[draws, batch, ...]`."""
+    """Returns shapes and dtypes of the batches of one iteration, `[draws, batch, ...]`."""
     draws, size = batches_per_iteration(experiment.game, experiment.update_rule), experiment.batch_size
     return {name: jax.ShapeDtypeStruct((draws, size, *x.shape), x.dtype) for name, x in spec.items()}
 
 
 def start_accumulator(experiment: Experiment, state: GANState, spec: Spec) -> MetricAccumulator:
-    """No metrics yet, of the names that the experiment's step gives."""
+    """Creates an empty accumulator for the metrics that the experiment's step reports."""
     whole = state.replace(frozen=experiment.frozen_networks.shapes())
     return empty_accumulator(experiment.step, whole, abstract_batches(experiment, spec))
 
 
 def build_start(experiment: Experiment, spec: Spec, mesh: Mesh) -> Start:
-    """How to begin an experiment; call it with `jax.set_mesh(mesh)` in force.
+    """Prepares the start of an experiment. Call it with `jax.set_mesh(mesh)` in force.
 
     Args:
-      experiment: what to run.
-      spec: of one example of its data.
-      mesh: over which devices.
+      experiment: experiment to run.
+      spec: shapes and dtypes of one example of its data.
+      mesh: devices to run on.
 
     Returns:
       The start.
@@ -106,14 +106,15 @@ def build_start(experiment: Experiment, spec: Spec, mesh: Mesh) -> Start:
 
 
 def abstract_state(experiment: Experiment, spec: Spec, mesh: Mesh) -> GANState:
-    """Shapes, dtypes and shardings of a game's state, of which no step is traced and no frozen network read."""
+    """Returns shapes, dtypes and shardings of a game's state, without tracing a step or reading frozen networks."""
     return _start(lambda key: {"state": init_state(experiment, spec, key)}, experiment.seed, mesh).abstract["state"]
 
 
 def _start(init: Callable[[jax.Array], Carried], seed: int, mesh: Mesh) -> Start:
     key = meshes.put_replicated(jax.random.key(seed), mesh)
-    traced = jax.jit(init).trace(key)  # compiled only where it is wanted: a resume needs shapes alone
+    traced = jax.jit(init).trace(key)  # compiled on first use only: a resume needs nothing but the shapes
     shapes = traced.out_info
+    # What `init` constrains to the batch axis, such as image pools, stays sharded like that.
     constrained = jax.tree.unflatten(jax.tree.structure(shapes), meshes.constraints(traced.jaxpr.jaxpr))
     shardings = meshes.carried_shardings(shapes, constrained, mesh)
     abstract = jax.tree.map(
@@ -129,14 +130,14 @@ def _start(init: Callable[[jax.Array], Carried], seed: int, mesh: Mesh) -> Start
 
 
 def build_program(experiment: Experiment, source: Source, mesh: Mesh, start: Start, step: int = 0) -> Program:
-    """Compiles an experiment; call it with `jax.set_mesh(mesh)` in force.
+    """Compiles an experiment. Call it with `jax.set_mesh(mesh)` in force.
 
     Args:
-      experiment: what to run.
-      source: its data.
-      mesh: over which devices.
-      start: from `build_start`.
-      step: the iteration to continue from; see `Experiment.dispatch_length`.
+      experiment: experiment to run.
+      source: data source of the experiment.
+      mesh: devices to compile for.
+      start: start of the experiment, from `build_start`.
+      step: iteration to continue from; the length of a dispatch depends on it (`Experiment.dispatch_length`).
 
     Returns:
       The program.
@@ -158,7 +159,7 @@ def build_program(experiment: Experiment, source: Source, mesh: Mesh, start: Sta
     carried = start.abstract["state"], start.abstract["window"]
     scan = jax.jit(
         make_scan(experiment.step, fetch, length),
-        donate_argnums=0,
+        donate_argnums=0,  # not the accumulator: the host still reads the last one, and reuses an empty one
         out_shardings=jax.tree.map(lambda x: x.sharding, carried),
     )
     began = time.monotonic()
@@ -175,7 +176,7 @@ def build_program(experiment: Experiment, source: Source, mesh: Mesh, start: Sta
 def compile_program(
     experiment: Experiment, source: Source, mesh: Mesh, start: Start, step: int, log: Callable[[str], None]
 ) -> Program:
-    """Compiles, and tells how long it took and what it will need."""
+    """Compiles an experiment; logs its parameters, the compile time and the memory that it needs."""
     log(summary.parameter_table(start.abstract["state"].players))
     platform = mesh.devices.flat[0].platform
     together = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""

@@ -1,4 +1,4 @@
-"""What the person at the terminal, or in front of a notebook, sees of a run: lines, and below them one that moves."""
+"""Progress of a run in a terminal, notebook or file: log lines, with a progress bar below them where one can move."""
 
 import datetime
 import sys
@@ -13,24 +13,27 @@ _BAR = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}  {postfix}"
 
 
 def log(message: str) -> None:
-    """Prints a message at once, above the moving line if there is one; from the first process only."""
+    """Prints a message at once, above the progress bar if there is one. Only the first process prints."""
     if hosts.is_primary():
         std.tqdm.write(message, file=sys.stdout)
         sys.stdout.flush()
 
 
+_log = log  # under a name that arguments called `log` do not hide
+
+
 def moves() -> bool:
-    """Whether standard output can rewrite its last line: a terminal, or a notebook."""
+    """Whether standard output can rewrite its last line, as terminals and notebooks can."""
     return sys.stdout.isatty() or "ipykernel" in sys.modules
 
 
 def duration(seconds: float) -> str:
-    """Seconds as h:mm:ss."""
+    """Formats seconds as h:mm:ss."""
     return str(datetime.timedelta(seconds=round(seconds)))
 
 
 def columns(head: str, values: Mapping[str, float]) -> str:
-    """A line, and below it, indented, names with their values, in lines of at most 80 columns."""
+    """Formats a head line and, indented below it, names with their values in lines of at most 80 columns."""
     lines = [head]
     for name, value in values.items():
         word = f"  {name} {value:.4g}"
@@ -42,37 +45,37 @@ def columns(head: str, values: Mapping[str, float]) -> str:
 
 
 class Progress:
-    """Progress of a run: lines in a file or pipe; on a terminal or in a notebook one line that moves."""
+    """Progress of a run: lines in a file or pipe, and a progress bar in a terminal or notebook."""
 
     def __init__(self, step: int, steps: int, log: Callable[[str], None]) -> None:
-        """Shows the line that moves, where there is one.
+        """Shows the progress bar, where the output can have one.
 
         Args:
-          step: iterations done.
+          step: iterations done before.
           steps: iterations of the whole run.
-          log: prints a message; the line moves only below what `log` prints.
+          log: function that prints a message; only this module's `log` prints above the bar.
         """
         self._steps, self._log = steps, log
         self._bar = None
-        if log is log and moves() and hosts.is_primary():
+        if log is _log and moves() and hosts.is_primary():
             options = {"ncols": WIDTH, "bar_format": _BAR, "colour": "green", "leave": False, "file": sys.stdout}
             self._bar = std.tqdm(total=steps, initial=step, **options)
 
     def move(self, step: int) -> None:
-        """Tells how many iterations are done."""
+        """Moves the bar to the number of iterations done."""
         if self._bar is not None:
             self._bar.update(step - self._bar.n)
 
     def report(
         self, step: int, pace: tuple[int, float, float], losses: Mapping[str, float], metrics: Mapping[str, float]
     ) -> None:
-        """Tells what the log has.
+        """Shows the values of a log line.
 
         Args:
           step: iterations done.
           pace: images so far, images per second, and seconds left.
-          losses: of the phases, by their names in the log.
-          metrics: of samples, by theirs; empty where none are due.
+          losses: losses of the phases, by their names in the log.
+          metrics: metrics of samples, by their names in the log; empty if none are due.
         """
         images, rate, eta = pace
         if self._bar is None:
@@ -85,6 +88,6 @@ class Progress:
             log(columns(f"step {step:,}", metrics))
 
     def close(self) -> None:
-        """Takes the line that moves away."""
+        """Removes the progress bar."""
         if self._bar is not None:
             self._bar.close()

@@ -1,4 +1,4 @@
-"""What outputs of a game are compared with: the images of a data source, and what networks make of them."""
+"""The reference that a game's outputs are compared with: images of a data source, and their features."""
 
 import hashlib
 import json
@@ -16,45 +16,49 @@ from gan_jax.eval import Extractor, Outputs
 from gan_jax.host import to_uint8
 from gan_jax.types import InvalidInputError
 
-_HELD_OUT = 10  # every tenth example of the reference tests the classifier
+_HELD_OUT = 10  # every tenth example of the reference is held out to test the classifier
 _PUBLISHED = {"inception": evals.inception, "dinov2": evals.dinov2, "clip": evals.clip}
 
+# A feature pass: (what, networks, images, count) -> outputs by network.
 Pass = Callable[[str, dict[str, Extractor], Iterable[np.ndarray], int], dict[str, Outputs]]
 
 
 class Reference:
-    """A data source as metrics see it, with a cache on disk of what was computed of it.
+    """A data source as metrics see it, with a disk cache of what was computed from it.
 
-    A source of images has `'real'`; one with labels lets a classifier learn from them. A source that has images for
-    the classifier beside those (digits, of which it stacks three) has a method `labelled() -> (images, labels,
-    number of classes)`, and the classifier looks at each channel then.
+    A source of images has `'real'`. If it has labels, a classifier can be trained on it. A source may have separate
+    images for the classifier (Stacked-MNIST has single digits, of which it stacks three): then it has a method
+    `labelled() -> (images, labels, number of classes)`, and the classifier is applied to each channel.
 
     Attributes:
-      seen: for each network a hash of every image that the outputs are of.
+      seen: hash of all images that a network's outputs were computed from, by the name of the network.
     """
 
     def __init__(self, source: Source, cache: pathlib.Path, log: Callable[[str], None], patience: float) -> None:
-        """A source, and a directory for what is computed of it.
+        """Sets up the reference; nothing is computed yet.
 
         Args:
-          source: the data.
-          cache: directory of classifiers and of outputs, keyed by their whole protocol.
-          log: is told of long work.
-          patience: seconds that a process waits for what another one says.
+          source: data source of the reference.
+          cache: directory of classifiers and of networks' outputs, keyed by their whole protocol.
+          log: receives messages about long computations.
+          patience: seconds that a process waits for a message of another one.
         """
         self.source, self.cache, self.log, self.patience = source, cache, log, patience
         self.seen: dict[str, str] = {}
 
     def images(self, indices: np.ndarray) -> np.ndarray:
-        """Images at the indices, uint8, as they are stored."""
+        """Reads the images at the indices, in their stored shape and as uint8."""
         images = self.source.read(indices)["real"]
         return images if images.dtype == np.uint8 else to_uint8(images)
 
     def check(self, requests: Iterable[evals.MetricSpec]) -> None:
-        """Refuses metrics that need what the source has not.
+        """Checks that the source has what the metrics need.
+
+        Args:
+          requests: metrics to check.
 
         Raises:
-          InvalidInputError: for such a metric.
+          InvalidInputError: for a metric whose needs the source does not meet.
         """
         for request in requests:
             missing = [name for name in request.metric.needs if not hasattr(self.source, name)]
@@ -81,10 +85,10 @@ class Reference:
                 )
 
     def extractor(self, name: str, weights: str | None) -> Extractor:
-        """A network by name, with weights that are the same in all processes.
+        """Returns a network by name, after a check that its weights are the same in all processes.
 
         Args:
-          name: a published network's, or `classifier`.
+          name: name of a published network, or `classifier`.
           weights: directory of published networks' weights; None for `$GAN_JAX_WEIGHTS`.
         """
         if name in _PUBLISHED:
@@ -99,7 +103,10 @@ class Reference:
         return made
 
     def _classifier(self) -> Extractor:
-        """Trained by each process on a device of its own, so that none waits; the first's weights count."""
+        """Loads or trains the classifier.
+
+        Every process trains it on its own first device, so that none waits for another; the weights of process 0 count.
+        """
         key = {"classifier": evals.CLASSIFIER_VERSION, "data": self.source.fingerprint()}
         path = self.cache / f"classifier-{_key(key)}.npz"
         if _everywhere(path.exists()):
@@ -113,7 +120,7 @@ class Reference:
             num_classes=classes,
             log=self.log,
         )
-        if hosts.client() is not None:  # a process on other hardware may have trained to other bits
+        if hosts.client() is not None:  # training on other hardware may have given slightly different weights
             weights, accuracy = multihost_utils.broadcast_one_to_all((made.params, np.float64(made.record["accuracy"])))
             made = evals.classifier(weights, made.record | {"accuracy": float(accuracy)})
         made = made._replace(record=made.record | {"data": self.source.name, "data_sha256": key["data"]})
@@ -121,7 +128,7 @@ class Reference:
         return made
 
     def _labelled(self) -> tuple[np.ndarray, np.ndarray, int]:
-        """Images, labels and the number of classes that the classifier learns."""
+        """Returns the images, labels and number of classes that the classifier is trained on."""
         labelled = getattr(self.source, "labelled", None)
         if labelled is not None:
             return labelled()
@@ -134,12 +141,12 @@ class Reference:
         return self.images(everything), self.source.read(everything)["label"], self.source.num_classes
 
     def outputs(self, name: str, extractor: Extractor, run: Pass) -> Outputs:
-        """What a network makes of all images, from the cache or computed.
+        """Returns a network's outputs for all images, from the cache or newly computed.
 
         Args:
-          name: of the network.
-          extractor: the network.
-          run: `(what, networks, images, count) -> outputs`, a feature pass.
+          name: name of the network.
+          extractor: network with its weights.
+          run: feature pass, `(what, networks, images, count) -> outputs`.
         """
         count = len(self.source)
         path = self.cache / f"reference-{_key(self.record(extractor))}.npz"
@@ -163,7 +170,7 @@ class Reference:
         return found
 
     def record(self, extractor: Extractor) -> dict[str, Any]:
-        """The protocol of a network's outputs."""
+        """Returns the protocol of a network's outputs for the reference."""
         return {
             "network": extractor.record,
             "reference": self.source.name,
@@ -172,7 +179,7 @@ class Reference:
         }
 
     def compared(self, name: str, extractor: Extractor) -> dict[str, Any]:
-        """The protocol of a comparison with a network's outputs, once they are known."""
+        """Returns the protocol of a comparison with a network's outputs. Call it after `outputs`."""
         record = self.record(extractor)
         return record | {"reference_key": _key(record), "reference_images_sha256": self.seen[name]}
 
@@ -182,7 +189,7 @@ def _key(record: dict[str, Any]) -> str:
 
 
 def _everywhere(here: bool) -> bool:
-    """Whether it is so in all processes."""
+    """Whether `here` is true in all processes: they must all read the cache, or all join in computing."""
     if hosts.client() is None:
         return here
     return bool(np.all(multihost_utils.process_allgather(np.array(here))))

@@ -1,4 +1,4 @@
-"""Samples chosen by the discriminator, as a stream like that of all samples."""
+"""Samples chosen by the discriminator, as a stream like that of `stream_samples`."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,17 +12,17 @@ from gan_jax.runtime.experiment import Experiment
 from gan_jax.runtime.sampling import CHUNK, stream_samples
 from gan_jax.types import InvalidInputError
 
-_POOL = 4096  # samples that are looked at together, but for chains
-_CHAINS = 64  # side by side
-_CALIBRATED = 4096  # samples, and reals at most, that calibration is fitted to
-_WAYS = {"top": 0.5, "reject": 80.0, "mh": 64}  # with what they take where nothing is said
+_POOL = 4096  # samples that are judged together, except for Metropolis-Hastings
+_CHAINS = 64  # Metropolis-Hastings chains that run in parallel
+_CALIBRATED = 4096  # number of samples, and maximum number of reals, that calibration is fitted to
+_WAYS = {"top": 0.5, "reject": 80.0, "mh": 64}  # the methods, with the default of their parameter
 
 
 def parse_choice(how: str) -> tuple[str, float]:
-    """`top:SHARE`, `reject:PERCENTILE` or `mh:PROPOSALS` as name and number.
+    """Parses `top:SHARE`, `reject:PERCENTILE` or `mh:PROPOSALS` into name and number; the number has a default.
 
     Raises:
-      InvalidInputError: for anything else.
+      InvalidInputError: for any other text, or a number out of range.
     """
     name, _, number = how.partition(":")
     try:
@@ -47,28 +47,29 @@ def choose_samples(
     *,
     truncation: float | None = None,
 ) -> Iterator[np.ndarray]:
-    """Endless samples that the discriminator finds likely; see `gan_jax.eval.selection`.
+    """Draws endless samples that the discriminator finds likely; the methods are in `gan_jax.eval.selection`.
 
     Args:
-      experiment: whose game.
-      state: to sample from, and whose discriminator judges.
-      seed: of latents and draws.
-      how: see `parse_choice`.
-      reals: data as the game sees them, that the logits are calibrated on; best such that it was not trained on. Chains
-        start at them.
-      truncation: see the prior.
+      experiment: experiment whose game is sampled.
+      state: state to sample from; its discriminator judges the samples.
+      seed: seed of the latents and of the draws that choose.
+      how: method and its parameter, as in `parse_choice`.
+      reals: real examples as the game sees them, preferably not used in training. The logits are calibrated on them,
+        and Metropolis-Hastings chains start at them.
+      truncation: truncation of the prior.
 
     Yields:
-      Samples, in parts of any length.
+      Samples, in arrays of varying length.
 
     Raises:
-      InvalidInputError: for a game without logits or with labels, or a discriminator that calibration does not fit.
+      InvalidInputError: for a conditional game or one without logits, a discriminator that no calibration fits, or a
+        percentile that rejects nearly all samples.
     """
     name, value = parse_choice(how)
     game = experiment.game
     if "logits" not in game.functions or game.num_classes is not None:
         raise InvalidInputError(
-            f"choice {how!r}: this game is conditional, or its discriminator does not tell one sample from another"
+            f"choice {how!r}: expected an unconditional game whose function 'logits' scores single samples"
         )
     judge = jax.jit(game.functions["logits"])
 
@@ -82,6 +83,7 @@ def choose_samples(
         return np.concatenate([next(stream) for _ in range(-(-size // CHUNK))])
 
     of_reals = logits(reals[:_CALIBRATED])
+    # `top` looks only at the order of the logits, so it needs no calibration.
     calibrated = (lambda x: x) if name == "top" else evals.calibrate(of_reals, logits(pool(_CALIBRATED)))
     draws, seen, kept = np.random.default_rng(seed), 0, 0
     while True:
@@ -97,7 +99,7 @@ def choose_samples(
             starts = draws.choice(calibrated(of_reals), len(chains))
             chosen = evals.metropolis_hastings(chains, starts, **options)
         seen, kept = seen + found.size, kept + len(chosen.indices)
-        if name == "reject" and seen >= 25 * _POOL and kept < seen / 1000:
+        if name == "reject" and seen >= 25 * _POOL and kept < seen / 1000:  # else the loop might never yield
             raise InvalidInputError(f"choice {how!r} keeps {kept} of {seen:,} samples: choose a lower percentile")
         if len(chosen.indices):
             yield samples[chosen.indices]

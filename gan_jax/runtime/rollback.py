@@ -1,4 +1,4 @@
-"""Going back to the last good checkpoint after a divergence, and on from there with other noise."""
+"""Rollback after a divergence: the run goes back to the last good checkpoint, and on from there with other noise."""
 
 import collections
 import dataclasses
@@ -15,19 +15,20 @@ from gan_jax.distributed import mesh as meshes
 from gan_jax.host import write_json
 from gan_jax.runtime.program import Carried
 
-_KEY = 0xFFFF0000  # above every int32 step, and below the other numbers that are folded into root keys
+_KEY = 0xFFFF0000  # above every int32 step, and below the other constants that are folded into root keys
 
 
 @dataclasses.dataclass
 class Rollbacks:
-    """Counts rollbacks, so that a run that is killed and continued makes the same ones.
+    """Counts the rollbacks of a run, so that a run that is killed and continued repeats the same ones.
 
-    The checkpoint carries how many were made before it; those made since are counted here, and made again by a process
-    that continues from that checkpoint.
+    A checkpoint holds the number of rollbacks made before it. Later ones are counted here; a process that continues
+    from that checkpoint makes them again.
 
     Attributes:
-      record: a JSON file with one entry for each.
-      allowed: how many a run may make.
+      record: JSON file with one entry per rollback.
+      allowed: maximum number of rollbacks of a run.
+      since: number of rollbacks that this process made to each checkpoint, by its step.
     """
 
     record: pathlib.Path
@@ -37,17 +38,17 @@ class Rollbacks:
     def take(
         self, step: int, carried: Carried, diverged: tuple[int, str], mesh: Mesh, log: Callable[[str], None]
     ) -> tuple[int, Carried] | None:
-        """What to go on with.
+        """Returns the state to continue from, with a new root key, or None when no rollback is left.
 
         Args:
-          step: of the last good checkpoint.
-          carried: what it holds.
-          diverged: at which step, and what was not finite.
-          mesh: where the state lies.
-          log: gets the messages.
+          step: step of the last good checkpoint.
+          carried: contents of that checkpoint.
+          diverged: step of the divergence, and what was not finite.
+          mesh: mesh that holds the state.
+          log: receives the messages.
 
         Returns:
-          That step and what it holds, with another root key; None if there were as many rollbacks as are allowed.
+          `step`, and `carried` with another root key and count of rollbacks; None if all allowed rollbacks were made.
         """
         self.since[step] += 1
         number = int(carried["rollbacks"]) + self.since[step]
@@ -56,6 +57,7 @@ class Rollbacks:
             return None
         if hosts.is_primary():
             made = json.loads(self.record.read_text()) if self.record.exists() else []
+            # A rollback that a continued run repeats replaces its own entry.
             entry = {"number": number, "diverged_at": diverged[0], "not_finite": diverged[1], "back_to": step}
             write_json(self.record, [*(earlier for earlier in made if earlier["number"] != number), entry])
         state = carried["state"]

@@ -1,4 +1,4 @@
-"""Samples of a game, on the devices that hold its state."""
+"""Sampling from a game, on the devices that hold its state."""
 
 import functools
 import itertools
@@ -24,25 +24,27 @@ CHUNK = 256  # samples that `stream_samples` draws from one key
 
 
 class _Compiled:
-    """A function of a game, compiled; it gets those frozen networks that it takes, and no others are read."""
+    """A compiled function of a game. It receives only the frozen networks that it uses; the others are not read."""
 
     def __init__(self, function: Callable[..., PyTree], meshed: bool) -> None:
-        """Compiles nothing yet.
+        """Wraps the function; it is compiled on the first call.
 
         Args:
           function: `(state, key, *arguments) -> outputs`.
-          meshed: whether a mesh is in force; outputs are then whole on every device of it.
+          meshed: whether a mesh is in force; then the outputs are replicated on all of its devices.
         """
 
         def run(state: GANState, key: jax.Array, *arguments: PyTree) -> PyTree:
+            # Arrays that are split over `fsdp` are gathered inside the compiled program.
             whole = {name: gather(getattr(state, name)) for name in ("players", "ema", "frozen")}
             return function(state.replace(**whole), jax.random.wrap_key_data(key), *arguments)
 
         self._run, self._jitted = run, jax.jit(run, out_shardings=PartitionSpec() if meshed else None)
-        self._used: dict[Any, frozenset[str]] = {}  # by the structure of the arguments
+        self._used: dict[Any, frozenset[str]] = {}  # names of frozen networks, by the structure of the arguments
 
     def __call__(self, experiment: Experiment, state: GANState, key: jax.Array, *arguments: PyTree) -> PyTree:
-        """The outputs, on the devices, which work on when this returns."""
+        """Starts the computation, and returns the outputs as arrays that the devices may still be computing."""
+        # As a numpy array the key is on no device, so that it suits any mesh, also one of several processes.
         networks, words = experiment.frozen_networks, cast(jax.Array, np.asarray(jax.random.key_data(key)))
         kind = jax.tree.structure(arguments)
         if networks and kind not in self._used:
@@ -55,6 +57,7 @@ class _Compiled:
 def _sampling(function: Callable[..., PyTree], n: int, truncation: float | None, meshed: bool) -> _Compiled:
     def sample(state: GANState, key: jax.Array, options: Mapping[str, PyTree]) -> PyTree:
         made = function(state, key, n=n, truncation=truncation, **options)
+        # Where n divides evenly, each device makes its own part of the samples.
         return constrain_batch(made) if meshed and n % jax.sharding.get_abstract_mesh().size == 0 else made
 
     return _Compiled(sample, meshed)
@@ -79,21 +82,22 @@ def begin_samples(
     inputs: PyTree = None,
     truncation: float | None = None,
 ) -> PyTree:
-    """Samples to look at: the classes in turn if conditional, else `n` free draws; all processes must call it.
+    """Starts to draw `n` samples, of the classes in turn if the game is conditional. All processes must call it.
 
-    Returns at once; the devices work on. `sample_grid` waits for them.
+    It returns at once, while the devices compute; `sample_grid` waits for the samples.
 
     Args:
-      experiment: whose game.
-      state: to sample from.
-      key: fixes the latents: the same key gives the same latents in every call.
+      experiment: experiment whose game is sampled.
+      state: state to sample from.
+      key: key that fixes the latents: the same key gives the same latents in every call.
       n: number of samples.
-      label: in place of the classes in turn, `[n]` or one label for all.
-      inputs: in place of latents drawn from the prior; of a game without one, the first of its `conditions`.
-      truncation: see the prior.
+      label: labels `[n]`, or one label for all; by default the classes in turn, or the labels of default inputs.
+      inputs: inputs of the generator, in place of latents drawn from the prior. For a game without a prior, by default
+        those of the first examples of `conditions`.
+      truncation: truncation of the prior.
 
     Returns:
-      Samples `[n, ...]`, whole on every device.
+      Samples `[n, ...]`, replicated on all devices.
 
     Raises:
       InvalidInputError: for a game that makes no samples, or a label that it does not have.
@@ -114,25 +118,25 @@ def begin_samples(
 
 
 def sample_grid(experiment: Experiment, state: GANState, key: jax.Array, n: int, **options: Any) -> np.ndarray:
-    """The samples of `begin_samples`, with its options, on the host."""
+    """Draws the samples of `begin_samples`, with its options, and returns them on the host."""
     return np.asarray(begin_samples(experiment, state, key, n, **options))
 
 
 def begin_outputs(
     experiment: Experiment, function: str | Preview, state: GANState, key: jax.Array, examples: Mapping[str, np.ndarray]
 ) -> PyTree:
-    """What a function of the game makes of examples, or a preview of them; all processes must call it.
+    """Starts to apply a function of the game, or a preview, to examples. All processes must call it.
 
     Args:
-      experiment: whose game.
-      function: a name in `game.functions`, such as `reconstruct`, which gets the inputs, and labels where there are
-        any; or a preview, which gets all.
-      state: of the game.
-      key: of what the function draws.
-      examples: from `Conditions.read`.
+      experiment: experiment that has the game.
+      function: a name in `game.functions`, such as `reconstruct`, which receives the inputs, and the labels if there
+        are any; or a preview, which receives the examples as they are.
+      state: state of the game.
+      key: key of what the function draws.
+      examples: examples from `Conditions.read`.
 
     Returns:
-      Its outputs, whole on every device, which work on when this returns.
+      The outputs, replicated on all devices, which may still be computing them.
     """
     named = experiment.game.functions[function] if isinstance(function, str) else function
     run = _mapping(named, isinstance(function, str), not jax.sharding.get_abstract_mesh().empty)
@@ -140,15 +144,16 @@ def begin_outputs(
 
 
 def begin_pictures(experiment: Experiment, state: GANState, key: jax.Array) -> dict[str, tuple[PyTree, int]]:
-    """What a run shows on its way: samples, under the name '', and the experiment's previews.
+    """Starts the pictures that a run saves: samples, under the name '', and the experiment's previews.
 
     Args:
-      experiment: whose game.
-      state: of the game.
-      key: fixes the latents.
+      experiment: experiment that has the game.
+      state: state of the game.
+      key: key that fixes the latents.
 
     Returns:
-      By name the images, whole on every device, which work on when this returns, and how many belong in a row.
+      By name, the images and how many of them belong in a row. The images are replicated on all devices, which may
+      still be computing them.
     """
     count, shown = experiment.sample_count, dict[str, tuple[PyTree, int]]()
     if experiment.has_samples:
@@ -162,21 +167,21 @@ def begin_pictures(experiment: Experiment, state: GANState, key: jax.Array) -> d
 def stream_samples(
     experiment: Experiment, state: GANState, seed: int, function: str = "sample", *, truncation: float | None = None
 ) -> Iterator[np.ndarray]:
-    """Samples for metrics, in chunks of 256, on the host; all processes must call it.
+    """Streams outputs for metrics to the host, in chunks of 256. All processes must call it.
 
-    Samples that are drawn from a prior are endless; the first n depend on state, seed and truncation alone, not on how
-    many are taken. The classes of a conditional game come in turn. What a function makes of inputs comes in their
-    order, and ends with them. The next chunk is on its way while one is looked at.
+    Samples from a prior are endless. The first n of them depend on state, seed and truncation alone, not on how many
+    are taken. A conditional game gives its classes in turn. A function that maps inputs gives one output per input, in
+    order, and ends after the last one. The devices compute the next chunk while the caller uses the current one.
 
     Args:
-      experiment: whose game.
-      state: to sample from.
-      seed: of the latents.
-      function: of the game.
-      truncation: see the prior.
+      experiment: experiment whose game is sampled.
+      state: state to sample from.
+      seed: seed of the latents.
+      function: name of the game's function.
+      truncation: truncation of the prior.
 
     Yields:
-      Samples `[256, ...]`, of inputs the last perhaps fewer.
+      Outputs `[256, ...]`; the last chunk of mapped inputs may be shorter.
 
     Raises:
       InvalidInputError: for a function that the game does not have, or that has nothing to map.
@@ -189,6 +194,7 @@ def stream_samples(
         if conditions is None:
             label = None if game.num_classes is None else (index * CHUNK + np.arange(CHUNK)) % game.num_classes
             return begin_samples(experiment, state, key, CHUNK, label=label, truncation=truncation)
+        # The last chunk is filled up, so that all chunks have one shape and compile once; the surplus is cut off below.
         examples = conditions.read(index * CHUNK, (index + 1) * CHUNK)
         if function != "sample":
             return begin_outputs(experiment, function, state, key, examples)
@@ -207,6 +213,6 @@ def stream_samples(
 
 
 def _chunks(count: int) -> Iterator[int]:
-    """Lengths of chunks that make up a count."""
+    """Yields the lengths of the chunks that `count` examples are cut into."""
     for low in range(0, count, CHUNK):
         yield min(CHUNK, count - low)

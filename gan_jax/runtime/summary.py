@@ -1,4 +1,4 @@
-"""What a person wants to read before a run starts: parameters and memory."""
+"""A summary of a run before it starts: parameters and memory."""
 
 import math
 from typing import Any
@@ -8,13 +8,13 @@ from jaxtyping import PyTree
 
 
 def parameter_table(players: dict[str, Any]) -> str:
-    """Every parameter array of every player, with its shape and size.
+    """Formats a table of every parameter array of every player, with its shape and size.
 
     Args:
-      players: `state.players`, of arrays or of shapes.
+      players: value of `state.players`, with arrays or with their shapes.
 
     Returns:
-      A table of fixed-width text.
+      A table as fixed-width text.
     """
     rows = []
     for name, player in players.items():
@@ -30,12 +30,12 @@ def parameter_table(players: dict[str, Any]) -> str:
 
 
 def memory_line(state: PyTree, analysis: Any) -> str:
-    """The bytes of the state and, where XLA tells, of the whole program, on one device."""
+    """Describes the memory per device: of the state and, where XLA's analysis is given, of the whole program."""
     state_bytes = sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(state))
     line = f"memory per device: state {state_bytes / 2**20:.1f} MiB"
     if analysis is not None:
         peak = analysis.argument_size_in_bytes + analysis.temp_size_in_bytes + analysis.output_size_in_bytes
-        peak -= analysis.alias_size_in_bytes
+        peak -= analysis.alias_size_in_bytes  # donated arguments share their memory with outputs
         line += (
             f", data and other arguments {(analysis.argument_size_in_bytes - state_bytes) / 2**20:.1f} MiB, "
             f"temporaries {analysis.temp_size_in_bytes / 2**20:.1f} MiB, about {peak / 2**20:.1f} MiB in all"

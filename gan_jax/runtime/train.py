@@ -1,4 +1,4 @@
-"""Training from beginning to end: open what a run needs, loop, and say how it ended."""
+"""Training from beginning to end: sets up a run, executes the loop, and returns the result."""
 
 import contextlib
 import dataclasses
@@ -34,18 +34,18 @@ from gan_jax.types import InvalidInputError
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """How a run ended; also what `result.json` holds.
+    """The result of a run, which `result.json` holds too.
 
     Attributes:
       status: `done`, `stopped` by a signal, or `diverged`.
       step: iterations done.
-      images: iterations times batch size.
-      state_sha256: of the final state; empty for a diverged run.
-      metrics: the last line of the log.
+      images: images seen, which are iterations times batch size.
+      state_sha256: hash of the final state; empty for a diverged run.
+      metrics: last line of the log.
       checkpoint: step of the last checkpoint; None if there is none.
-      best_checkpoint: step of that with the best `best_metric`; None without one.
-      rollbacks: how often the run went back to a checkpoint after a divergence.
-      trained: the final state, to sample from; None for a diverged run. It is not in `result.json`.
+      best_checkpoint: step of the checkpoint with the best `best_metric`; None if there is none.
+      rollbacks: number of times the run went back to a checkpoint after a divergence.
+      trained: final state, to sample from; None for a diverged run. It is not in `result.json`.
     """
 
     status: str
@@ -59,10 +59,10 @@ class Result:
     trained: Trained | None = None
 
     def sample(self, n: int = 64, **options: Any) -> np.ndarray:
-        """Draws samples of the final state; see `Trained.sample`.
+        """Draws samples from the final state, with the options of `Trained.sample`.
 
         Raises:
-          InvalidInputError: for a run that has diverged.
+          InvalidInputError: if the run has diverged.
         """
         if self.trained is None:
             raise InvalidInputError("the run has diverged: load one of its checkpoints with gan_jax.load(workdir)")
@@ -88,25 +88,27 @@ def train(
     In a run of several processes all of them call it, with the same arguments and a `workdir` that all of them see.
 
     Args:
-      experiment: what to run.
-      workdir: gets `checkpoints/`, `data.json`, `metrics.jsonl`, `samples/`, `tensorboard/` and `result.json`; and, if
-        it holds no experiment file, the experiment itself, for `gan_jax.load` and the commands.
-      log: gets the messages for the person watching; by default they are printed by the first process, and on a
-        terminal or in a notebook a bar moves below them.
-      begin: makes what is carried at step 0, where there is no checkpoint.
-      watchdog: ends the process when a dispatch does not end, or another process does; entered here if it is not yet.
-      stop: asks for a stop; by default SIGTERM and SIGINT do.
-      wandb_project: see `Logger`.
-      config: see `Logger`.
-      evaluation_cache: directory of what metrics of samples need, see `Evaluator`; `workdir/evaluation` by default.
-      watch: gets each line of the log, in every process; it may ask for a stop through `stop`.
+      experiment: experiment to run.
+      workdir: directory of the run. It receives `checkpoints/`, `data.json`, `metrics.jsonl`, `samples/`,
+        `tensorboard/` and `result.json`; and, if it holds no experiment file, the experiment itself, for
+        `gan_jax.load` and the commands.
+      log: receives the messages for the user. By default the first process prints them, with a progress bar below them
+        in a terminal or notebook.
+      begin: returns what is carried at step 0, if there is no checkpoint.
+      watchdog: ends the process when a dispatch does not end, or when another process has ended. It may be entered
+        already.
+      stop: holds requests to stop; by default SIGTERM and SIGINT make one.
+      wandb_project: Weights & Biases project to log to; empty for none.
+      config: configuration that is logged to Weights & Biases.
+      evaluation_cache: cache directory of the `Evaluator` for metrics of samples; `workdir/evaluation` by default.
+      watch: is called with each line of the log, in every process; it may request a stop through `stop`.
 
     Returns:
-      How it ended.
+      The result of the run.
 
     Raises:
-      InvalidInputError: for a batch size that the devices don't divide, data or checkpoints of something else, or
-        storage that fails.
+      InvalidInputError: for a batch size that the devices do not divide, data or checkpoints of another run, or storage
+        that fails.
     """
     watchdog, workdir = watchdog or Watchdog(), pathlib.Path(workdir)
     with watchdog, _telling(workdir), contextlib.ExitStack() as stack:
@@ -129,6 +131,7 @@ def train(
         experiment.check_metric({*start.abstract["window"], "samples/diversity"} | evaluated)
 
         def last_good(every: int = 1) -> tuple[int, Carried]:
+            # Rollbacks go back to scheduled checkpoints only, so that one that a signal saved does not change them.
             watchdog.beat("restoring")
             restored = checkpointer.restore_latest(start.abstract, log, every=every, timeout=watchdog.patience)
             return (0, begin(start)) if restored is None else restored
@@ -137,7 +140,7 @@ def train(
         if step:
             log(f"continuing from the checkpoint of step {step:,}")
         if hosts.is_primary():
-            (workdir / "result.json").unlink(missing_ok=True)  # what it tells is about to change
+            (workdir / "result.json").unlink(missing_ok=True)  # outdated from here on
         status, vote, diverged = DONE, hosts.Vote(mesh), (0, "")
         rollbacks = Rollbacks(workdir / "rollbacks.json", experiment.allowed_rollbacks())
 
@@ -157,7 +160,7 @@ def train(
             result = _result(experiment, status, step, carried, logger, checkpointer)
             if status != DIVERGED or not rollbacks.allowed:
                 break
-            carried = {}  # room for what is restored: a checkpoint on schedule, so that a signal changes nothing
+            carried = {}  # frees the memory for the restored state
             again = rollbacks.take(*last_good(experiment.checkpoint_every), diverged, mesh, log)
             if again is None:
                 break
@@ -171,7 +174,7 @@ def train(
 
 @contextlib.contextmanager
 def _held(experiment: Experiment, workdir: pathlib.Path, log: Callable[[str], None]) -> Iterator[None]:
-    """Keeps other processes out of a workdir, unless the caller of `train` does, and the experiment in it."""
+    """Locks a workdir and stores the experiment in it, unless the caller of `train` has locked it already."""
     mine = hosts.is_primary() and workdirs.lock(workdir)
     try:
         if mine:
@@ -210,7 +213,7 @@ def make_evaluator(
     log: Callable[[str], None],
     watchdog: Watchdog,
 ) -> Evaluator | None:
-    """What computes the metrics that the experiment wants; call it with `jax.set_mesh(mesh)` in force."""
+    """Creates the evaluator of the experiment's metrics, if it has any. Call it with `jax.set_mesh(mesh)` in force."""
     wanted = experiment.wanted_metrics()
     if not wanted:
         return None
@@ -221,7 +224,7 @@ def make_evaluator(
 
 
 def _note_protocol(records: dict[str, Any], workdir: pathlib.Path, resuming: bool, watchdog: Watchdog) -> None:
-    """Keeps the protocols of `eval/` in the log; refuses to go on with a metric under another one."""
+    """Records the protocols of the `eval/` metrics in `evaluation.json`; raises if a metric's protocol has changed."""
 
     def note() -> dict[str, list[Any]]:
         path = workdir / "evaluation.json"
@@ -235,8 +238,9 @@ def _note_protocol(records: dict[str, Any], workdir: pathlib.Path, resuming: boo
     changed = hosts.decide("protocol of metrics", note, watchdog.patience)
     for name, (before, now) in changed.items():
         raise InvalidInputError(
-            f"metric {name!r} would no longer be comparable with what the log has: it was under {before}, and would be "
-            f"under {now}. Restore the cache or reference of before, or remove {workdir / 'evaluation.json'} to accept"
+            f"metric {name!r} would no longer be comparable with its values in the log: its protocol was {before}, and "
+            f"is now {now}. Restore the previous cache or reference, or remove {workdir / 'evaluation.json'} to accept "
+            "the change"
         )
 
 
@@ -260,7 +264,7 @@ def _logger(workdir: pathlib.Path, step: int, wandb_project: str, config: Any, w
 
 @contextlib.contextmanager
 def _telling(workdir: pathlib.Path) -> Iterator[None]:
-    """Tells the other processes of an error here, and the person what to do where a disk is full."""
+    """Announces an error to the other processes; for a disk that cannot be written, the error says what to do."""
     try:
         try:
             yield
@@ -268,8 +272,8 @@ def _telling(workdir: pathlib.Path) -> Iterator[None]:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
                 raise
             raise InvalidInputError(
-                f"workdir {str(workdir)!r} could not be written: {error}; the checkpoints are untouched: make room or "
-                "mend the storage, and run the same command again"
+                f"workdir {str(workdir)!r} could not be written: {error}; the checkpoints are untouched: free some "
+                "space or fix the storage, and run the same command again"
             ) from error
     except Exception as error:
         hosts.announce(error)
@@ -277,7 +281,12 @@ def _telling(workdir: pathlib.Path) -> Iterator[None]:
 
 
 def note_data(source: Source, workdir: pathlib.Path, resuming: bool) -> None:
-    """Keeps what the data are, for sampling without them; refuses to go on with others.
+    """Records a description of the data in `data.json`, so that sampling needs no data.
+
+    Args:
+      source: data source of the run.
+      workdir: workdir of the run.
+      resuming: whether the run continues from a checkpoint; then its data must be the recorded ones.
 
     Raises:
       InvalidInputError: if a run that is continued had other data.
@@ -294,6 +303,6 @@ def note_data(source: Source, workdir: pathlib.Path, resuming: bool) -> None:
         if before["fingerprint"] != facts["fingerprint"]:
             raise InvalidInputError(
                 f"the data are not those that {workdir} was trained on.\nThere: {before['summary']}\nNow: "
-                f"{facts['summary']}\nContinue with the data of before, or train in another workdir"
+                f"{facts['summary']}\nContinue with the previous data, or train in another workdir"
             )
     write_json(record, facts)

@@ -1,4 +1,4 @@
-"""A trained game: the experiment with a state of it, to sample from."""
+"""A trained game: an experiment with a trained state to sample from."""
 
 import dataclasses
 from typing import Any
@@ -14,14 +14,14 @@ from gan_jax.runtime.sampling import sample_grid
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """An experiment with a state of its game.
+    """An experiment with a trained state of its game.
 
     Attributes:
-      experiment: whose game.
-      state: trained.
-      step: iterations that it was trained for.
-      mesh: the devices that hold the state.
-      class_names: names of the labels, as the data had them; empty without.
+      experiment: experiment that was trained.
+      state: trained state.
+      step: iterations that the state was trained for.
+      mesh: mesh that holds the state.
+      class_names: names of the labels in the data; empty if the labels have no names.
     """
 
     experiment: Experiment
@@ -39,14 +39,14 @@ class Trained:
         truncation: float | None = None,
         inputs: Any = None,
     ) -> np.ndarray:
-        """Draws samples of the averaged generator, or of the generator itself where the game keeps no average.
+        """Draws samples from the averaged generator, or from the generator itself if the game keeps no average.
 
         Args:
           n: number of samples.
-          seed: fixes the latents.
-          label: one class for all, or an array `[n]`; the classes in turn by default.
-          truncation: see the game's prior.
-          inputs: what the generator maps, in place of latents drawn from the prior.
+          seed: seed that fixes the latents.
+          label: one class for all samples, or an array `[n]`; by default the classes in turn.
+          truncation: truncation of the game's prior.
+          inputs: inputs of the generator, in place of latents drawn from the prior.
 
         Returns:
           Samples `[n, ...]`; images are in [-1, 1].

@@ -1,4 +1,4 @@
-"""The directory of a run: one process at a time writes there, and it keeps the experiment for those who load it."""
+"""The workdir of a run: a lock, so that one process at a time writes there, and the stored experiment."""
 
 import dataclasses
 import fcntl
@@ -17,20 +17,20 @@ from gan_jax.runtime.experiment import Experiment, settings
 from gan_jax.types import InvalidInputError
 
 EXPERIMENT_FILE, PICKLED = "experiment.py", "experiment.pickle"
-_locks: dict[pathlib.Path, Any] = {}  # held until the process ends, however it ends
+_locks: dict[pathlib.Path, Any] = {}  # open files; the system releases their locks however the process ends
 
 
 def lock(workdir: pathlib.Path) -> bool:
-    """Reserves a workdir for this process until it ends or calls `release`.
+    """Locks a workdir for this process until the process ends or calls `release`.
 
     Args:
-      workdir: of the run; made if missing.
+      workdir: workdir of the run; created if missing.
 
     Returns:
-      Whether it was free; False where this process has it already.
+      Whether this call took the lock; False if this process holds it already.
 
     Raises:
-      InvalidInputError: if another process has it, or it cannot be written.
+      InvalidInputError: if another process holds the lock, or the workdir cannot be written.
     """
     if workdir.absolute() in _locks:
         return False
@@ -55,18 +55,18 @@ def lock(workdir: pathlib.Path) -> bool:
 
 
 def release(workdir: pathlib.Path) -> None:
-    """Lets other processes have a workdir that this one has locked."""
+    """Releases the lock of a workdir, if this process holds it."""
     if workdir.absolute() in _locks:
         _locks.pop(workdir.absolute()).close()
 
 
 def keep(experiment: Experiment, workdir: pathlib.Path, log: Callable[[str], None]) -> None:
-    """Writes an experiment that comes from no file, such as a notebook's, into its workdir, where `load` finds it.
+    """Stores an experiment that has no file, such as one of a notebook, in its workdir, where `gan_jax.load` finds it.
 
     Args:
-      experiment: what is trained there.
-      workdir: of the run.
-      log: gets the message where an experiment cannot be written; it can still be trained.
+      experiment: experiment that is trained there.
+      workdir: workdir of the run.
+      log: receives a message if the experiment cannot be stored; it can still be trained.
     """
     if (workdir / EXPERIMENT_FILE).is_file():
         return
@@ -75,8 +75,8 @@ def keep(experiment: Experiment, workdir: pathlib.Path, log: Callable[[str], Non
         content = cloudpickle.dumps(fields)
     except (pickle.PicklingError, TypeError, AttributeError) as error:
         log(
-            f"this experiment cannot be kept in {workdir} ({error}): the run will train and continue, but neither "
-            "`gan_jax.load` nor the commands will know what it was. Write it as an experiment file to have them"
+            f"this experiment cannot be kept in {workdir} ({error}): the run will train and can be continued, but "
+            "`gan_jax.load` and the commands cannot open it. Write it as an experiment file if you need them"
         )
         return
     with replacing(workdir / PICKLED, "wb") as file:
@@ -86,15 +86,15 @@ def keep(experiment: Experiment, workdir: pathlib.Path, log: Callable[[str], Non
 
 
 def kept(workdir: pathlib.Path) -> Experiment:
-    """Reads what `keep` has written. Like an experiment file this runs code: read only what you trust.
+    """Reads the experiment that `keep` stored. This runs code, like an experiment file: read only what you trust.
 
     Raises:
-      InvalidInputError: if it cannot be read, as with other versions of Python or of the packages.
+      InvalidInputError: if it cannot be read, for example with other versions of Python or of the packages.
     """
     path = workdir / PICKLED
     try:
         return Experiment(**pickle.loads(path.read_bytes()))
-    except Exception as error:  # whatever the classes in it raise
+    except Exception as error:  # unpickling can raise any error of the stored classes
         raise InvalidInputError(
             f"{path} cannot be read ({type(error).__name__}: {error}): expected the versions that "
             f"{workdir / 'config.json'} names"

@@ -254,7 +254,10 @@ def test_a_game_without_samples_shows_and_measures_its_other_functions(tmp_path)
 
 def test_a_player_of_another_run_is_frozen_or_fills_several(tmp_path):
     """Its averaged generator: as a teacher that stays as it was, and as two players' beginning."""
-    train(experiment("two averages"), tmp_path / "teacher")
+    train(experiment("two averages", best_metric="generator/loss", best_mode="max"), tmp_path / "teacher")
+    best = runtime.trained_player(tmp_path / "teacher", step="best")
+    result = json.loads((tmp_path / "teacher" / "result.json").read_text())
+    assert best.source.endswith(f"/{result['best_checkpoint']}")
     teacher = runtime.trained_player(tmp_path / "teacher", "ema.generator/short", step=STEPS)
     made = dataclasses.replace(experiment("frozen network"), frozen={"teacher": lambda: teacher})
     assert train(made, tmp_path / "student").status == "done" and "ema.generator/short of" in teacher.source
@@ -356,7 +359,7 @@ def test_what_does_not_exist_is_told():
     for bad, message in (
         ({"hooks": (core.averaging(10.0),), "ema_halflife_images": 10.0}, "'generator' is averaged already"),
         ({"hooks": (core.averaging(10.0), core.averaging(10.0))}, "'generator' is averaged already"),
-        ({"terms": (terms.lecam()._replace(name="a"), terms.lecam())}, "lecam is remembered by two"),
+        ({"terms": (terms.lecam()._replace(name="a"), terms.lecam())}, "two of them keep lecam in state.aux"),
         (
             {"latent_scale": 1.0, "terms": (terms.lecam()._replace(hparams={"latent_scale": 1.0}),)},
             "latent_scale are both",

@@ -96,7 +96,7 @@ def test_pairs_are_flipped_and_cut_alike_and_by_the_step():
     assert not np.array_equal(batches(made, 1, seed=1)[0]["a"], found[0]["a"])
     with pytest.raises(InvalidInputError, match=r"crop\(9\)"):
         data.transformed(pair, data.crop(9)).spec  # noqa: B018
-    with pytest.raises(InvalidInputError, match="c: the batch has a, b"):
+    with pytest.raises(InvalidInputError, match="c: not in the batch, which has a, b"):
         data.transformed(pair, data.flip("c")).spec  # noqa: B018
 
 

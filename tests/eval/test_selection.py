@@ -72,5 +72,5 @@ def test_values_that_are_not_finite_are_refused():
         lambda: evals.reject(bad, burn_in=1),
         lambda: evals.metropolis_hastings(good[None], bad[:1] + np.nan),
     ):
-        with pytest.raises(InvalidInputError, match="expected some, all finite"):
+        with pytest.raises(InvalidInputError, match="expected 1 or more, all finite"):
             call()

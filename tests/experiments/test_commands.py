@@ -66,7 +66,7 @@ def test_a_second_start_compiles_nothing_anew(tmp_path):
     refused = run(
         "train", f"--workdir={tmp_path / 'bad'}", f"--compilation_cache={tmp_path / 'file' / 'x'}", code=2, **default
     )
-    assert "--compilation_cache=" in refused and "cannot be made" in refused
+    assert "--compilation_cache=" in refused and "cannot be created" in refused
 
 
 @pytest.mark.xdist_group("commands")

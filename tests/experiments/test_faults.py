@@ -59,7 +59,7 @@ def test_no_room_for_a_checkpoint(whole, half, tmp_path):
     code, output = finish(process)
     assert code == 2, output
     # TensorStore's threads complain before it, Orbax's coroutines after.
-    assert re.search("^error: .*could not be written.*make room or mend the storage", output, re.MULTILINE), output
+    assert re.search("^error: .*could not be written.*free some space or fix the storage", output, re.MULTILINE), output
     run("train", f"--workdir={workdir}", *RUN)
     same(workdir, whole)
 
@@ -111,7 +111,7 @@ def test_a_workdir_that_can_not_be_written(whole, half, tmp_path):
     run("train", f"--workdir={workdir}", *RUN)
     same(workdir, whole)
     assert "cannot be written" in refused("/proc/run")
-    assert "which buckets can't" in refused("gs://bucket/run")
+    assert "which a bucket does not support" in refused("gs://bucket/run")
 
 
 def largest(checkpoint):
@@ -332,7 +332,7 @@ def test_fine_tuning_begins_with_the_networks_and_nothing_else(whole, tmp_path):
 def test_fine_tuning_that_can_not_be(whole, half, tmp_path):
     assert "no workdir of a run" in refused(tmp_path / "a", f"--init_from={tmp_path / 'nothing'}")
     output = refused(tmp_path / "b", f"--init_from={whole}", "--config.game=dcgan")
-    assert "has not the networks of this game" in output and "missing from the checkpoint" in output
+    assert "does not have the networks of this game" in output and "missing from the checkpoint" in output
     assert "no checkpoint of step 7" in refused(tmp_path / "c", f"--init_from={whole}", "--init_step=7")
     workdir = half(tmp_path / "run")
     assert "has checkpoints already, and did not begin from" in refused(workdir, f"--init_from={whole}")

@@ -188,7 +188,7 @@ def test_four_workers_share_a_study_and_one_is_killed(tmp_path):
     assert [code for code, _ in ends] == [0, 0, 0], ends
     left = [line.split()[1].strip(":") for line in first.splitlines() if line.startswith("trial ")][-1]
     said = "".join(output for _, output in ends)
-    assert f"trial {left}, which another worker has left" in said and "continuing from the checkpoint of step" in said
+    assert f"trial {left}, abandoned by another worker" in said and "continuing from the checkpoint of step" in said
     said += first
     storage = optuna.storages.JournalStorage(
         optuna.storages.journal.JournalFileBackend(str(tmp_path / "study.journal"))
@@ -210,7 +210,7 @@ def test_four_workers_share_a_study_and_one_is_killed(tmp_path):
         assert result(home)["status"] == "done" and logged[-1]["eval/mixture_kl"] == float(row["eval/mixture_kl"])
         assert [line["step"] for line in logged] == list(range(40, 401, 40))
     assert "no more trials" in run("sweep", *flags)
-    assert "is of something else" in run("sweep", *flags, "--config.gamma=0.5", code=2)
+    assert "has other settings" in run("sweep", *flags, "--config.gamma=0.5", code=2)
     assert "best_metric" in run("sweep", *flags, "--config.best_metric=eval/mixture_high_quality", code=2)
 
 
@@ -227,7 +227,7 @@ def test_a_study_of_populations_is_killed_and_continued(tmp_path):
     first.kill()
     finish(first)
     said = run("sweep", *flags)
-    assert "trials 0 to 2 as one population, which another worker has left" in said
+    assert "trials 0 to 2 as one population, abandoned by another worker" in said
     assert "continuing from the checkpoint of step" in said and "trials 3 to 4 as one population" in said
     rows = table(tmp_path)
     assert [row["population"] for row in rows] == ["0", "0", "0", "3", "3"]

@@ -352,7 +352,7 @@ def test_other_archives_are_refused(tmp_path):
         files = {name: archive.read(name) for name in archive.namelist()}
     for changed, told in (
         ({"archive/byteorder": b"big"}, "big-endian"),
-        ({"archive/data/0": b"short"}, "has not the 48 bytes"),
+        ({"archive/data/0": b"short"}, "does not have the 48 bytes"),
     ):
         with zipfile.ZipFile(path, "w") as archive:
             for name, value in (files | changed).items():

@@ -262,7 +262,7 @@ def test_bad_features_are_refused():
     ):
         with pytest.raises(InvalidInputError, match="not finite"):
             call()
-    with pytest.raises(InvalidInputError, match="as many features"):
+    with pytest.raises(InvalidInputError, match="the same number of features"):
         metrics.precision_recall(good, good[:, :3])
     with pytest.raises(InvalidInputError, match="3 samples: expected 4 or more"):
         metrics.precision_recall(good, good[:3])

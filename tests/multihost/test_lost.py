@@ -50,8 +50,8 @@ def test_one_of_two_stopped(tmp_path):
         processes[victim].kill()
         finish(processes[victim])
         assert code == LOST, output
-        assert f"nothing has ended for {timeout} s while running up to step" in output
-        assert f"process {victim}" in output.split("nothing has ended")[1] and "is missing" in output
+        assert f"no progress for {timeout} s while running up to step" in output
+        assert f"process {victim}" in output.split("no progress")[1] and "is missing" in output
         assert "Thread 0x" in output and "loop.py" in output, "no stacks"
 
 
@@ -105,7 +105,7 @@ def test_a_workdir_that_is_not_shared(tmp_path):
 
 
 def test_a_process_that_does_not_come(tmp_path):
-    messages = "of processes 1 to 1 at least one has not come", "nothing answers at localhost"
+    messages = "of processes 1 to 1 at least one has not joined", "nothing answers at localhost"
     waiting = [
         start("train", f"--workdir={tmp_path}", "--connect_timeout=3", f"--coordinator=localhost:{free_port()}",
               "--num_processes=2", f"--process_id={index}")
@@ -135,7 +135,7 @@ def test_a_step_that_does_not_end_in_a_process_alone(tmp_path):
     """The data stop coming: without a watchdog that is for ever."""
     config = (f"--config={CONFORMANCE}", "--config.stream=True", "--config.hang_at=7")
     code, output = finish(start("train", f"--workdir={tmp_path}", *config, "--step_timeout=4"))
-    assert code == LOST and "nothing has ended for 4 s while" in output and "conformance.py" in output
+    assert code == LOST and "no progress for 4 s while" in output and "conformance.py" in output
 
 
 def test_a_cluster_found_by_jax(tmp_path):

@@ -116,7 +116,7 @@ WINDOWS = {
 
 @pytest.mark.parametrize("local", [True, False])
 @pytest.mark.parametrize("groups", [1, 2])
-@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("geometry", WINDOWS)
 @pytest.mark.parametrize("name", FORMS)
 def test_the_forms_of_all_platforms_agree(name, geometry, groups, local, monkeypatch):
     """What would run on an accelerator runs here too, and gives what the CPU's forms give."""
@@ -142,7 +142,7 @@ FAST = {  # windows of Winograd's algorithm: images with and without whole tiles
 
 
 @pytest.mark.parametrize("groups", [1, 2])
-@pytest.mark.parametrize("window", FAST)
+@pytest.mark.parametrize("geometry", FAST)
 @pytest.mark.parametrize("name", FORMS)
 def test_winograds_algorithm_is_exact(name, geometry, groups):
     geometry, rng = FAST[geometry], np.random.default_rng(0)

@@ -67,7 +67,7 @@ def train(run, members, workdir, *, devices=2, stop_at=None, **options):
         if stop_at is not None and message.startswith(f"step {stop_at}/"):
             stop.signal = 15
 
-    options = {"devices": jax.devices()[:devices], "say": log, "stop": stop} | options
+    options = {"devices": jax.devices()[:devices], "log": log, "stop": stop} | options
     return sweep.train_population(run, members, workdir, **options), said
 
 
@@ -339,7 +339,7 @@ def test_a_search_may_prune_and_replace(tmp_path):
     outcomes, said = train(run, members, tmp_path, search=Both())
     assert [(x.status, x.step) for x in outcomes] == [("done", 30), ("pruned", 10), ("done", 30)]
     assert any(message.startswith("step 20/") and "1 training, 1 pruned, 1 diverged" in message for message in said)
-    assert any("come to its end before" in message for message in train(run, members, tmp_path, search=Both())[1])
+    assert any("has already finished" in message for message in train(run, members, tmp_path, search=Both())[1])
 
 
 @pytest.mark.slow
@@ -422,6 +422,6 @@ def test_a_member_cannot_set_what_a_schedule_moves():
     moves = core.schedule({"r2_weight": core.linear(0.05, 0.1, 320)})
     run = experiment(ring_game(hooks=(moves,)), **PLAIN)
     for values in ({"r2_weight": 1.0}, {"r2_weight_start": 1.0}):
-        with pytest.raises(InvalidInputError, match=r"'r2_weight' moves by itself.*r2_weight_end"):
+        with pytest.raises(InvalidInputError, match=r"'r2_weight' follows a schedule.*r2_weight_end"):
             programs.check_members(run, RING, [sweep.Member(0, values)])
     programs.check_members(run, RING, [sweep.Member(0, {"r2_weight": 1.0, "r2_weight_start": 1.0})])
