@@ -34,10 +34,10 @@ def run(command: Any, *, config: bool) -> None:
         try:
             if config:
                 argv = _take_config(argv)
-            if wanted := pages.asked(argv):
-                print(pages.whole(command) if wanted == "helpfull" else pages.page(command, _chosen))
-                sys.exit(DONE)
-            rest = flags.FLAGS(argv)
+            wanted = pages.asked(argv)
+            if wanted and config:  # the page shows the config's values; other flags may be missing
+                flags.FLAGS([argv[0], *(word for word in argv if re.match(r"--?(no)?config\.", word))])
+            rest = [] if wanted else flags.FLAGS(argv)
         except InvalidInputError as error:
             fail(str(error))
         except flags.Error as error:
@@ -45,6 +45,9 @@ def run(command: Any, *, config: bool) -> None:
         except Exception as error:  # anything that an experiment file or ml_collections may raise
             reason = str(error).replace("\\n", " ").replace("\\'", "'").strip("'\"")
             fail(f"--config: {type(error).__name__}: {reason}")
+        if wanted:
+            pages.show(pages.whole(command) if wanted == "helpfull" else pages.page(command, _chosen))
+            sys.exit(DONE)
         if len(rest) > 1:
             fail(f"unexpected arguments {rest[1:]}: flags are written --name=value")
         return rest

@@ -1,6 +1,8 @@
 """The text of `--help`: one page with the command's description, its own flags, and the keys of the config."""
 
 import inspect
+import os
+import sys
 import textwrap
 from collections.abc import Mapping
 from typing import Any
@@ -34,13 +36,21 @@ def page(command: Any, chosen: Mapping[str, Any]) -> str:
     parts = [inspect.getdoc(command) or "", "Flags (--helpfull adds those for launching processes and for JAX):"]
     parts.append("\n".join(_entry(_signature(flag), flag.help or "") for flag in own))
     if chosen:
-        config = chosen["config"].to_dict()
+        config = flags.FLAGS.config.to_dict()
         parts.append(f"Keys of --config={chosen['path'].stem}, set by --config.KEY=VALUE:")
         keys = [
             _entry(f"{name}={_shown(config[name])}", text, lines=1) for name, text in describe(chosen["module"]).items()
         ]
         parts.append("\n".join(keys))
     return "\n\n".join(parts)
+
+
+def show(text: str) -> None:
+    """Prints a text; the reader may stop early, as `head` does."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would flush into the pipe again at exit
 
 
 def whole(command: Any) -> str:

@@ -89,7 +89,9 @@ def train(
     result = runtime.train(
         experiment, workdir, config=config, evaluation_cache=environment.cache_directory() / "evaluation", **options
     )
-    log(f"{result.status}: step {result.step:,}, {result.images:,} images; state_sha256 {result.state_sha256}")
+    log(f"{result.status}: step {result.step:,}, {result.images:,} images")
+    if result.state_sha256:
+        log(f"state_sha256 {result.state_sha256}")
     if result.best_checkpoint is not None:
         log(f"best {experiment.best_metric}: the checkpoint of step {result.best_checkpoint:,}")
     if result.status == DIVERGED:

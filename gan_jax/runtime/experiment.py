@@ -58,24 +58,24 @@ class Experiment:
       seed: seed of parameters, latents and data order.
       batch_size: examples per update, over all devices.
       steps: iterations of the whole run.
-      steps_per_dispatch: maximum number of iterations in one compiled program; the number used divides `steps` and
-        every interval below.
+      steps_per_dispatch: iterations in one compiled program, at most; the number used divides `steps` and every
+        interval below.
       report_every: iterations between lines of the log.
       sample_every: iterations between pictures of samples; 0 for none.
       checkpoint_every: iterations between checkpoints.
       keep_last: number of newest checkpoints to keep.
-      keep_every: checkpoints whose step is a multiple of it are kept for good; 0 for none.
+      keep_every: keep checkpoints at multiples of this step; 0 for none.
       sample_count: samples per picture.
-      fsdp: number of devices that share each large array of the players; 1 keeps a copy on every device.
-      metrics: names of metrics of samples to compute during training, separated by commas, such as `fcd2k,mixture`;
-        see `eval.metric_specs`. In the log they are `eval/NAME`.
+      fsdp: devices that share each large array of the players; 1 keeps a copy on every device.
+      metrics: metrics to compute during training, by name; separated by commas, such as `fcd2k,mixture`. See
+        `eval.metric_specs`. In the log they are `eval/NAME`.
       evaluate_every: iterations between evaluations of these metrics; 0 for none.
       best_metric: metric in the log whose best checkpoint is kept; empty for none.
-      best_mode: whether the `min` or the `max` of that metric is best; empty for the direction that a metric of samples
-        defines, else `max`.
-      on_divergence: `stop` or `rollback` when a loss, a gradient or a parameter is not finite. `rollback` continues
-        from the last checkpoint with other noise.
-      max_rollbacks: number of rollbacks that a run may make before it stops.
+      best_mode: `min` or `max`, whichever is best; empty for the direction that a metric of samples defines, else
+        `max`.
+      on_divergence: `stop` or `rollback` at a non-finite value; of a loss, a gradient or a parameter. `rollback`
+        continues from the last checkpoint with other noise.
+      max_rollbacks: rollbacks before a run stops.
       update_rule: how the game's phases make up an iteration; see `core.rules`.
       reference: function that opens the data source that metrics compare samples with; `source` by default. It needs
         labels where a classifier is to be trained on it.
@@ -276,7 +276,7 @@ class Experiment:
         """Describes, for the log, which values keep a dispatch shorter than `steps_per_dispatch`."""
         values = {"the step continued from": start} | {name: getattr(self, name) for name in _boundaries()}
         odd = [f"{name}={value}" for name, value in values.items() if value % self.steps_per_dispatch]
-        return f"not a multiple of it: {', '.join(odd)}"
+        return "\n".join(f"    {name} is not a multiple of it" for name in odd)
 
 
 def settings() -> dict[str, Mapping[str, Any]]:

@@ -184,6 +184,7 @@ def compile_program(
     program = build_program(experiment, source, mesh, start, step)
     log(f"compiled in {program.compile_seconds:.1f} s; {program.length} iterations in one dispatch")
     if program.length < experiment.steps_per_dispatch:
-        log(f"  (fewer than steps_per_dispatch={experiment.steps_per_dispatch}: {experiment.boundaries(step)})")
+        log(f"  fewer than steps_per_dispatch={experiment.steps_per_dispatch}, since")
+        log(experiment.boundaries(step))
     log(summary.memory_line(start.abstract["state"], program.memory))
     return program

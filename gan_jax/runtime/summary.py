@@ -32,12 +32,14 @@ def parameter_table(players: dict[str, Any]) -> str:
 def memory_line(state: PyTree, analysis: Any) -> str:
     """Describes the memory per device: of the state and, where XLA's analysis is given, of the whole program."""
     state_bytes = sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(state))
-    line = f"memory per device: state {state_bytes / 2**20:.1f} MiB"
-    if analysis is not None:
-        peak = analysis.argument_size_in_bytes + analysis.temp_size_in_bytes + analysis.output_size_in_bytes
-        peak -= analysis.alias_size_in_bytes  # donated arguments share their memory with outputs
-        line += (
-            f", data and other arguments {(analysis.argument_size_in_bytes - state_bytes) / 2**20:.1f} MiB, "
-            f"temporaries {analysis.temp_size_in_bytes / 2**20:.1f} MiB, about {peak / 2**20:.1f} MiB in all"
-        )
-    return line
+    if analysis is None:
+        return f"memory per device: state {state_bytes / 2**20:,.1f} MiB"
+    peak = analysis.argument_size_in_bytes + analysis.temp_size_in_bytes + analysis.output_size_in_bytes
+    peak -= analysis.alias_size_in_bytes  # donated arguments share their memory with outputs
+    parts = {
+        "state": state_bytes,
+        "data": analysis.argument_size_in_bytes - state_bytes,
+        "temporaries": analysis.temp_size_in_bytes,
+    }
+    shown = ", ".join(f"{name} {size / 2**20:,.1f}" for name, size in parts.items())
+    return f"memory per device: about {peak / 2**20:,.1f} MiB ({shown})"

@@ -250,7 +250,7 @@ def test_a_game_without_prior_needs_pictures_to_translate():
 
 
 def test_what_keeps_dispatches_short_is_told():
-    assert experiment(steps=6001, steps_per_dispatch=50).boundaries(0) == "not a multiple of it: steps=6001"
+    assert experiment(steps=6001, steps_per_dispatch=50).boundaries(0) == "    steps=6001 is not a multiple of it"
 
 
 def test_columns_of_a_grid():
