@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import logging
 import math
 import pathlib
 import shutil
@@ -26,6 +27,8 @@ from gan_jax.types import InvalidInputError
 _MANIFEST = "gan_jax.json"  # in each checkpoint: its description, and the size and hash of every other file
 # Files that the manifest does not cover: itself, and those that Orbax writes later, while it commits the checkpoint.
 _UNSEALED = {_MANIFEST, "_CHECKPOINT_METADATA", "commit_success.txt"}
+# Orbax warns about a directory that it was asked to open for reading only.
+logging.getLogger("absl").addFilter(lambda record: "Given directory is read only" not in record.getMessage())
 _TEMPORARY = ".orbax-checkpoint-tmp"  # in the name until Orbax renames the complete directory, manifest included
 
 

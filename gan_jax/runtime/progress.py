@@ -58,7 +58,9 @@ class Progress:
         self._steps, self._log = steps, log
         self._bar = None
         if log is _log and moves() and hosts.is_primary():
-            options = {"ncols": WIDTH, "bar_format": _BAR, "colour": "green", "leave": False, "file": sys.stdout}
+            # The number of rows is set, since some terminals say 0, in which tqdm would not show anything.
+            options = {"ncols": WIDTH, "nrows": 20, "bar_format": _BAR, "colour": "green", "leave": False}
+            options["file"] = sys.stdout
             self._bar = std.tqdm(total=steps, initial=step, **options)
 
     def move(self, step: int) -> None:

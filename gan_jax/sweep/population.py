@@ -399,7 +399,7 @@ class _Trainer:
         counts = f"{len(training)} training, {ended.count(PRUNED)} pruned, {lost} diverged"
         best = self._best(training)
         whole = f"{rate * len(training):,.0f} images/s  ETA {duration(eta)}"
-        self.log(f"step {step:,}/{settings.steps:,}  images {step * settings.batch_size:,}  {counts}  {whole}{best}")
+        self.log(f"step {step:,}/{settings.steps:,}  images {step * settings.batch_size:,}  {whole}\n  {counts}{best}")
 
     def _best(self, training: Sequence[int]) -> str:
         scores = self._scores(training)
