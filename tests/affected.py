@@ -1,8 +1,9 @@
-"""The quick tests of what has changed: `python -m tests.affected [--base=REV] [FILE ...] [-- PYTEST_ARGUMENTS]`.
+"""Runs the quick tests near a change: `python -m tests.affected [--base=REV] [FILE ...] [-- PYTEST_ARGUMENTS]`.
 
-Runs the tests that import a changed module or start its command, unless they are slow, and the doctests of what has
-changed. `FILE ...` are taken as changed instead of what git finds different from REV (HEAD by default: what is not
-committed yet). What is further away in the graph of imports, and what takes long, is left to the whole suite.
+These are the tests that import a changed module or start its command, except slow ones, and the doctests of changed
+modules. If files are given, they are taken as changed. Otherwise the changed files are those that differ from REV in
+git (HEAD by default: what is not committed yet). Tests farther away in the import graph, and slow ones, are left to
+the whole suite.
 """
 
 import argparse
@@ -14,20 +15,20 @@ import grimp
 
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGES = ("gan_jax", "experiments", "benchmarks", "tests")
-COMMANDS = ("train", "sample", "evaluate", "sweep")  # of `tests.processes`, which names them by words
-COMMANDS_HOMES = ("gan_jax.cli", "gan_jax.runs")  # packages that only commands use: their tests are those of commands
+COMMANDS = ("train", "sample", "evaluate", "sweep")  # `tests.processes` starts them by name, without an import
+COMMANDS_HOMES = ("gan_jax.cli", "gan_jax.runs")  # only the commands use these packages, so their tests test them
 PAGES = {"tests/test_docs.py", "tests/test_readme.py"}
 ALWAYS = {"tests/test_architecture.py"}
 EVERYTHING = {"pyproject.toml", "tests/__init__.py", "tests/conftest.py", "tests/preload.py"}
 
 
 def module_of(file: str) -> str:
-    """`gan_jax/losses/__init__.py` -> `gan_jax.losses`."""
+    """Returns the module of a file: `gan_jax/losses/__init__.py` -> `gan_jax.losses`."""
     return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
 def near(graph: grimp.ImportGraph, changed: str) -> set[str]:
-    """The test modules that import a module, or what its own package hands on of it, or start its command."""
+    """Returns the test modules that import a module, directly or through its own package, or start its command."""
     own = ".".join(changed.split(".")[:2])
     homes = COMMANDS_HOMES if own in COMMANDS_HOMES or changed.startswith("experiments.") else (own,)
     passing, new, found = set[str](), {changed}, {changed}
@@ -41,7 +42,7 @@ def near(graph: grimp.ImportGraph, changed: str) -> set[str]:
 
 
 def build_graph() -> grimp.ImportGraph:
-    """Who imports whom, with the commands that tests start."""
+    """Builds the import graph, in which `tests.processes` also imports the commands that tests start."""
     sys.path.insert(0, str(ROOT))
     graph = grimp.build_graph(*PACKAGES, cache_dir=None)
     for command in COMMANDS:
@@ -52,7 +53,7 @@ def build_graph() -> grimp.ImportGraph:
 
 
 def affected(files: list[str], graph: grimp.ImportGraph) -> set[str]:
-    """The files of tests, and of doctests, that changed files call for."""
+    """Returns the files with tests or doctests to run for changed files."""
     chosen = set(ALWAYS)
     for file in files:
         module = module_of(file)
@@ -63,25 +64,25 @@ def affected(files: list[str], graph: grimp.ImportGraph) -> set[str]:
         elif module in graph.modules:
             chosen |= {f"{test.replace('.', '/')}.py" for test in near(graph, module)}
             chosen |= {file} if file.startswith("gan_jax/") and not file.startswith("gan_jax/cli/") else set()
-        elif file.startswith("tests/"):  # golden files, and what else lies beside tests
+        elif file.startswith("tests/"):  # golden files and other files beside tests
             chosen |= {str(path.relative_to(ROOT)) for path in (ROOT / file).parent.glob("test_*.py")}
     return {file for file in chosen if (ROOT / file).exists()}
 
 
 def missing(files: list[str]) -> list[str]:
-    """Those that are not there."""
+    """Returns the files that do not exist."""
     return [file for file in files if not (ROOT / file).exists()]
 
 
 def changed_since(base: str) -> list[str]:
-    """Lists the files that differ from a commit, and untracked ones."""
+    """Returns the files that differ from a commit, and the untracked ones."""
     commands = (["diff", "--name-only", base], ["ls-files", "--others", "--exclude-standard"])
     found = [subprocess.run(["git", *x], cwd=ROOT, check=True, capture_output=True, text=True).stdout for x in commands]
     return "".join(found).splitlines()
 
 
 def main() -> int:
-    """See the module."""
+    """Runs pytest on the affected tests; the module's docstring describes the command line."""
     arguments = sys.argv[1:]
     split = arguments.index("--") if "--" in arguments else len(arguments)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -91,7 +92,8 @@ def main() -> int:
     if absent := missing(options.files):
         parser.error(f"no such file in {ROOT}: {', '.join(absent)}")
     files, graph = options.files or changed_since(options.base), build_graph()
-    # Tests before doctests, whose import of a file alone would put a module where its package has a function.
+    # Tests come before doctests, which import single files: a package's attribute could then be the submodule instead
+    # of the function of the same name.
     tests = sorted(affected(files, graph), key=lambda file: (file.startswith("gan_jax/"), file))
     print(f"{len(files)} files changed, {len(tests)} files of tests:", *tests, sep="\n  ", flush=True)
     if alone := [file for file in files if affected([file], graph) == ALWAYS]:

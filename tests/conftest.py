@@ -1,4 +1,4 @@
-"""Eight simulated devices, jaxtyping's annotations checked by beartype, and where real data is."""
+"""Configuration of all tests: eight simulated devices, annotations checked by beartype, cleanup, and real data."""
 
 import gc
 import itertools
@@ -13,7 +13,7 @@ os.environ.setdefault("XLA_FLAGS", f"--xla_force_host_platform_device_count=8 {Q
 import jaxtyping
 
 _HOOK = jaxtyping.install_import_hook(
-    # Not core.state: flax annotates TrainState's params as FrozenDict, which they never are.
+    # Without core.state: flax annotates TrainState's params as FrozenDict, which they never are.
     [
         "gan_jax.augment",
         "gan_jax.losses",
@@ -33,22 +33,22 @@ import pytest
 from gan_jax import runtime
 from tests import processes
 
-# The next run of the suite on this machine finds what this one compiled.
+# The next run of the suite on this machine reuses the programs that this one compiles.
 jax.config.update("jax_compilation_cache_dir", processes.CACHE)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-# A suite that a shell began in the background ignores SIGINT, and what it starts would inherit that.
+# If a shell starts the suite in the background, it ignores SIGINT, and the processes that it starts would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 processes.adopt()
 
-_MAPPINGS = 30_000  # Linux gives a process 65,530; where they run out, XLA ends it by a segmentation fault
+_MAPPINGS = 30_000  # Linux allows a process 65,530; beyond them XLA crashes with a segmentation fault
 _TESTS = itertools.count()
 
 
 @pytest.fixture(autouse=True)
 def room_for_programs():
-    """Forgets the compiled programs, of which each has some mappings of memory, before there are too many."""
+    """Drops the compiled programs, each of which holds several memory mappings, before there are too many."""
     yield
     maps = pathlib.Path("/proc/self/maps")
     if next(_TESTS) % 16 == 0 and maps.exists() and maps.read_bytes().count(b"\n") > _MAPPINGS:
@@ -58,17 +58,17 @@ def room_for_programs():
 
 @pytest.fixture(autouse=True)
 def nothing_left_over():
-    """Kills what a test has started and left running, and fails the test for it, as for what it has left open."""
-    gc.freeze()  # what there is already need not be looked at again
+    """Kills the processes that a test left running, and fails the test; unclosed files and sockets fail it too."""
+    gc.freeze()  # objects that exist already need not be examined again
     yield
     left = processes.kill_left_over()
-    gc.collect()  # so that an unclosed file in a circle of references is this test's fault, not a later one's
+    gc.collect()  # so that an unclosed file in a reference cycle fails this test, not a later one
     assert not left, f"left running: {left}"
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item):
-    """The same after a test whose setup failed, and for what fixtures of a module have started."""
+    """Does the same after a test whose setup failed, and for processes that module fixtures have started."""
     try:
         return (yield)
     finally:
@@ -79,7 +79,7 @@ def pytest_runtest_teardown(item):
 
 @pytest.fixture
 def mesh():
-    """Factory: a mesh of the first n devices, in force for the test."""
+    """Returns a function that makes a mesh of the first n devices, and activates it for the rest of the test."""
     import contextlib
 
     with contextlib.ExitStack() as stack:
@@ -94,7 +94,7 @@ def mesh():
 
 @pytest.fixture
 def tfds_dir() -> str:
-    """The directory of prepared data sets, or a skip that says how to have one."""
+    """Returns the directory of prepared data sets; without one, skips the test and says how to set it."""
     path = os.environ.get("TFDS_DATA_DIR", "")
     if not pathlib.Path(path, "mnist").is_dir():
         pytest.skip("TFDS_DATA_DIR is not set to a directory with mnist in it")

@@ -1,4 +1,4 @@
-"""Run in a process of its own: does what its argument says, for the tests of how processes are started and ended."""
+"""A program that does what its argument says, for the tests of how processes are started and ended."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from jax._src import xla_bridge
 
 
 def facts():
-    """Describes this process before it has done anything."""
+    """Describes this process, before it does anything else."""
     return {
         "pid": os.getpid(),
         "threads": getattr(sys.modules.get("tests.preload"), "THREADS", None),
@@ -38,11 +38,11 @@ def main(what):
     elif what == "wait":
         print("waiting", flush=True)
         time.sleep(1000)
-    elif what == "leave":  # a process behind, whose parent then ends
+    elif what == "leave":  # leaves a child process behind, and ends
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"], **quiet)
         print(child.pid, flush=True)
-        child.returncode = 0  # or Python warns that it still runs
+        child.returncode = 0  # otherwise Python warns that the child still runs
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Starting the commands as a person does, in processes of their own.
+"""Starts the commands as a user does, in processes of their own.
 
-Importing the library and what it needs takes most of the processor time of a short command. So a process is forked from
-one that has imported everything and done nothing else (the fork server of the standard library). From there on it is a
-real process, with its own number, signals, exit code, devices and output. A process whose environment Python reads when
-it starts, and one that a test wants `fresh`, is started as `python -m`; what JAX reads of it is set in the fork.
+Importing the library and its dependencies takes most of the processor time of a short command. So a process is forked
+from one that has imported everything and done nothing else (the fork server of the standard library). It is a real
+process nevertheless, with its own process id, signals, exit code, devices and output. A process is started as
+`python -m` if a test wants it `fresh`, or if its environment has variables that Python reads when it starts. Variables
+that JAX reads are set in the forked process.
 """
 
 import atexit
@@ -34,10 +35,10 @@ from tests import QUICK_XLA
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFORMANCE = str(ROOT / "tests" / "experiments" / "conformance.py")
-# Apart for each version of the compiler, and each kind of processor: a program for another's instructions would crash.
+# One directory per compiler version and kind of processor: a program with another one's instructions would crash.
 CACHE = os.path.join(tempfile.gettempdir(), f"gan_jax_test_cache_{os.getuid()}_{jax.__version__}_{processor()}")
-PATIENCE = 240.0  # seconds until a process has ended, or printed what a test waits for
-READ_AT_START = "PYTHON"  # how the names of variables begin that an interpreter reads when it starts
+PATIENCE = 240.0  # seconds to wait for a process to end, or to print what a test waits for
+READ_AT_START = "PYTHON"  # prefix of the variables that an interpreter reads when it starts
 BOOLEANS = {"1": True, "true": True, "0": False, "false": False}
 
 _FORK = multiprocessing.get_context("forkserver")
@@ -45,7 +46,7 @@ _FORK.set_forkserver_preload(["tests.preload"])
 
 
 def environment(devices=0, *, quick=False, **changes):
-    """Of a process with so many simulated devices; `quick` where XLA shall not optimise."""
+    """Returns the environment of a process with `devices` simulated devices; `quick` makes XLA optimise less."""
     env = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
     flags = [f"--xla_force_host_platform_device_count={devices}"] if devices else []
     flags += [QUICK_XLA] if quick else []
@@ -59,9 +60,9 @@ def environment(devices=0, *, quick=False, **changes):
 
 
 class Process:
-    """A process that a test has started: its exit code, signals to it, and what it printed."""
+    """A process that a test has started: its exit code, signals to it, and its output."""
 
-    recent = []  # since the last look for what is left over
+    recent = []  # processes started since the last search for left-over ones
 
     def __init__(self, name, pid, poll, output):
         self.name, self.pid, self.poll = name, pid, poll
@@ -88,7 +89,7 @@ class Process:
         self.send_signal(signal.SIGKILL)
 
     def lines(self, timeout=PATIENCE):
-        """Each line that nobody has taken yet, as it comes, until the output ends."""
+        """Yields each line that was not taken yet, as it comes, until the output ends."""
         deadline = time.monotonic() + timeout
         while True:
             with self._news:
@@ -111,7 +112,7 @@ class Process:
 
 
 def _configure(name, value):
-    """Sets what JAX read from a variable when it was imported; refuses a value that it would not take there."""
+    """Sets what JAX read from a variable when it was imported; raises for a value that JAX would refuse there."""
     before = getattr(jax.config, name.lower())
     if isinstance(before, bool):
         jax.config.update(name.lower(), BOOLEANS[value.lower()])
@@ -120,7 +121,7 @@ def _configure(name, value):
 
 
 def _run_module(output, module, arguments, env):
-    """What a forked process does: `python -m module arguments`, with its output into a pipe."""
+    """Runs `python -m module arguments` in a forked process, with its output into a pipe."""
     os.chdir(ROOT)
     os.dup2(output.fileno(), 1)
     os.dup2(output.fileno(), 2)
@@ -130,24 +131,24 @@ def _run_module(output, module, arguments, env):
             _configure(name, value)
     os.environ.clear()
     os.environ.update(env)
-    np.random.seed()  # each process draws its own, as if it had imported NumPy itself
+    np.random.seed()  # a random state of its own, as if the process had imported NumPy itself
     sys.argv, interrupted = [module, *arguments], False
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     except KeyboardInterrupt:
         traceback.print_exc()
         interrupted = True
-    finally:  # as at the end of an interpreter, which a forked process does not come to
+    finally:  # as at the end of an interpreter, which a forked process does not reach
         threading._shutdown()
         atexit._run_exitfuncs()
         sys.stdout.flush()
-    if interrupted:  # Python's own way to end by it, for the exit code
+    if interrupted:  # ends by the signal, as Python does, so that the exit code is the same
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
 
 
 def _ensure_server():
-    """The server has one thread, as it must to fork: OpenBLAS would start more when NumPy is imported."""
+    """Starts the fork server with one thread, as forking requires: OpenBLAS would start more as NumPy is imported."""
     before = dict(os.environ)
     try:
         os.environ.clear()
@@ -183,13 +184,13 @@ def start_module(module, *arguments, before=(), fresh=False, quick=None, devices
     """Starts `python -m module arguments`.
 
     Args:
-      module: its name.
-      *arguments: of its command line.
+      module: name of the module.
+      *arguments: arguments of the command line.
       before: words between `python` and `-m`.
-      fresh: started from nothing, as a user starts it, with a hash seed of its own.
-      quick: compiled with few of XLA's optimisations; by default unless `fresh`.
-      devices: so many simulated ones, one by default.
-      **env: more of its environment.
+      fresh: whether to start from nothing, as a user does, with a hash seed of its own, instead of forking.
+      quick: whether to compile with few of XLA's optimisations; by default unless `fresh`.
+      devices: number of simulated devices; 0 for JAX's default, which is one.
+      **env: further variables of the environment.
     """
     whole = environment(devices, quick=not fresh if quick is None else quick, **env)
     if fresh or before or any(name.startswith(READ_AT_START) for name in env):
@@ -230,7 +231,7 @@ def free_port():
 
 
 def together(*flags, count=2, devices=1, each=(), command="train", **options):
-    """Starts a command in several processes of one run, each with so many simulated devices and flags of its own."""
+    """Starts a command in `count` processes of one run, each with `devices` simulated devices and its own flags."""
     port = free_port()
     return [
         start(
@@ -248,7 +249,7 @@ def together(*flags, count=2, devices=1, each=(), command="train", **options):
 
 
 def run_together(*flags, code=0, **options):
-    """Runs them to their ends, checks that all exit alike, and returns what each printed."""
+    """Runs the processes of `together` to their ends, checks all exit codes, and returns what each printed."""
     ends = [finish(process) for process in together(*flags, **options)]
     assert [end[0] for end in ends] == [code] * len(ends), ends
     return [end[1] for end in ends]
@@ -259,7 +260,7 @@ def result(workdir):
 
 
 def metrics(workdir):
-    """The log without the times, which differ from run to run."""
+    """Returns the log without the speed, which differs from run to run."""
     records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     for record in records:
         with contextlib.suppress(KeyError):
@@ -268,14 +269,14 @@ def metrics(workdir):
 
 
 def adopt():
-    """Makes this process the parent of all below it whose own parent has ended, so that `kill_left_over` finds them."""
+    """Makes this process the parent of descendants whose own parent has ended, so that `kill_left_over` finds them."""
     if sys.platform == "linux":
         set_child_subreaper = 36
         ctypes.CDLL(None).prctl(set_child_subreaper, 1, 0, 0, 0)
 
 
 def kill_left_over():
-    """Kills what still runs of what tests have started, and returns what it was."""
+    """Kills the processes that tests have started and that still run; returns their names."""
     if not Process.recent:
         return []
     own = {forkserver._forkserver._forkserver_pid, resource_tracker._resource_tracker._pid}

@@ -1,4 +1,4 @@
-"""Which tests a changed file calls for."""
+"""The selection of tests for changed files."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The house rules: who may import whom, sizes, and what training never touches."""
+"""The rules of the code: which package may import which, sizes, and what training never imports."""
 
 import ast
 import os
@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 LIBRARY = ROOT / "gan_jax"
 PURE = {"losses", "regularizers", "augment", "metrics"}
 BASE = {"jax", "jaxtyping", "numpy", "gan_jax.types", "gan_jax.host", "gan_jax.deprecated"}
-# The table of docs/adr/0001. Beside its own room and the standard library, a room may import what starts with one of:
+# The table of docs/adr/0001. Besides itself and the standard library, a package may import what starts with one of:
 ROOMS = {
     "deprecated": set(),
     "types": {"jax", "jaxtyping", "gan_jax.deprecated"},
@@ -80,7 +80,7 @@ def test_rooms_import_only_what_they_may(room):
     for path in files:
         for name in imports(path):
             own = within(name, {f"gan_jax.{room}"}) or name.split(".")[0] in sys.stdlib_module_names
-            # `from gan_jax import core` names the room itself
+            # `from gan_jax import core` names the package itself
             assert own or within(name, ROOMS[room]), f"{path.relative_to(ROOT)} imports {name}"
 
 
@@ -100,7 +100,7 @@ STARTERS = {
     "processes.py",
     "test_faults.py",
     "test_architecture.py",
-}  # git, mounts, fresh imports
+}  # for git, mounts and fresh imports
 
 
 def test_tests_start_processes_through_one_module_which_ends_them():
@@ -116,7 +116,7 @@ BRANCHING = {
     "eval",
     "feature_networks",
     "cli",
-}  # what reacts to files, signals and other processes
+}  # packages that react to files, signals and other processes
 
 
 def test_sizes():
@@ -133,7 +133,7 @@ def test_sizes():
 
 
 def check_size(path, function, branches):
-    """Lines of code and `if`s of a function, with those of the functions inside it; and its own lines."""
+    """Checks the lines of code and `if`s of a function with the functions inside it, and its own lines alone."""
     inside = [node for node in ast.walk(function) if isinstance(node, ast.FunctionDef)]
     if function not in inside:
         return
@@ -171,17 +171,17 @@ for module in sys.argv[1:]:
 
 
 def test_the_pure_rooms_cost_jax_alone():
-    """And so do the operations below the networks. One process imports them in turn, and tells what each brings."""
+    """So do the operations below the networks. One process imports all in turn, and prints what each one adds."""
     modules = [f"gan_jax.{name}" for name in ("augment", "losses", "metrics", "regularizers", "ops")]
     brought = python(IMPORTS, *modules).stdout.splitlines()
     assert len(brought) == len(modules)
     for module, packages in zip(modules, brought, strict=True):
-        assert set(packages.split()) <= {"wadler_lindig"}, f"{module} imports {packages}"  # which is jaxtyping's
+        assert set(packages.split()) <= {"wadler_lindig"}, f"{module} imports {packages}"  # jaxtyping needs it
 
 
 @pytest.fixture
 def poisoned_tensorflow(tmp_path):
-    """A tensorflow that remembers being imported."""
+    """A package `tensorflow` that records being imported."""
     package, mark = tmp_path / "site" / "tensorflow", tmp_path / "imported"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text(

@@ -1,4 +1,4 @@
-"""Old names work for one release, and say what to use now."""
+"""Deprecated names, which work for one release and warn with the new name."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The programs in docs/losses.md run, its tables name what there is, and no page names a flag that is not."""
+"""Checks of docs/: the programs in losses.md run, its tables are complete, and all flags on the pages exist."""
 
 import re
 
@@ -34,14 +34,14 @@ def test_the_tables_name_every_loss_and_penalty():
 
 
 def test_every_flag_in_the_documentation_is_there():
-    """In README and docs, whichever launcher the command stands behind; others than the commands' by their sources."""
+    """In README and docs, after any launcher. Flags of other programs are found in their sources."""
     told = "".join(run(command, "--helpfull") for command in ("train", "sample", "evaluate", "sweep"))
     known = set(re.findall(r"--(?:\[no\])?(\w+)", told))
     sources = "".join(path.read_text() for path in (ROOT / "benchmarks").glob("*.py"))
     known |= set(re.findall(r"flags\.DEFINE_\w+\(\s*\"(\w+)\"", sources))
     known |= set(re.findall(r"add_argument\(\"--(\w+)\"", (ROOT / "tests" / "affected.py").read_text()))
     configs = (ROOT / "experiments" / "configs").glob("[!_]*.py")
-    keys = {"key", "KEY", *(key for path in configs for key in load_module(path).get_config())}  # the first: any key
+    keys = {"key", "KEY", *(key for path in configs for key in load_module(path).get_config())}  # the first two for any
     for page in PAGES:
         text = page.read_text()
         commands = re.findall(r"(?:experiments\.|gan-jax )(?:train|sample|evaluate|sweep)((?:[^`\n]|\\\n)*)", text)

@@ -1,4 +1,4 @@
-"""The programs in the pages for people with data, experiments and games of their own run; their tables are complete."""
+"""The pages for users with their own data, experiments and games: their programs run, their tables are complete."""
 
 import ast
 import dataclasses
@@ -21,7 +21,7 @@ def page(name):
 
 
 def programs(name):
-    """With the heading that each stands below."""
+    """Returns the programs of a page, each with the heading above it."""
     found = []
     for part in re.split(r"^## ", page(name), flags=re.MULTILINE):
         heading, _, text = part.partition("\n")
@@ -31,7 +31,7 @@ def programs(name):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """What the programs read."""
+    """The directory of files that the programs read."""
     home, random = tmp_path_factory.mktemp("files"), np.random.default_rng(0)
     images = random.integers(0, 256, (6, 32, 32, 3), np.uint8)
     np.save(home / "images.npy", images)

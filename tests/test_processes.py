@@ -1,4 +1,4 @@
-"""How tests start processes: a forked one is like one that was started from nothing, and none outlives its test."""
+"""How tests start processes: forked ones behave like those started from nothing, and none outlives its test."""
 
 import json
 import os
@@ -23,7 +23,7 @@ def test_a_process_has_its_own_number_arguments_environment_and_devices(fresh):
 
 
 def test_what_is_forked_from_has_imported_everything_and_started_nothing():
-    """Else a fork would inherit locks that a thread holds, or a device that is another's."""
+    """Otherwise a fork would inherit locks that threads hold, or a device of another process."""
     found = json.loads(finish(start_module("tests.echo", "facts"))[1])
     assert found["threads"] == 1 and found["backends"] == 0 and found["preloaded"]
 

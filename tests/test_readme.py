@@ -1,4 +1,4 @@
-"""The README's commands and code are what they say."""
+"""The README: its commands and code work as it says, and its tables and links are right."""
 
 import pathlib
 import re
@@ -40,7 +40,7 @@ def test_every_config_is_listed():
 
 
 def test_links_and_pictures_are_there():
-    """Those of the README are absolute, for the page of the package."""
+    """The README's links are absolute, because it is also the package's page on an index."""
     urls = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
     home = urls["Repository"].removeprefix("https://github.com/")
     for target in re.findall(r"\]\(([^)#]+)\)", TEXT):

@@ -1,4 +1,4 @@
-"""What the augmentations do to pictures, how often, and that p = 0 does nothing to a single bit."""
+"""The effects of the augmentations, their probabilities, and that p = 0 changes not a single bit."""
 
 import functools
 import math
@@ -23,7 +23,7 @@ EACH = pytest.mark.parametrize("name", sorted(FUNCTIONS))
 
 
 def pictures(n=4, size=16, channels=3):
-    """Smooth in space: sums of a few waves."""
+    """Returns images that are smooth in space: sums of a few waves."""
     grid = jnp.linspace(0, 2 * math.pi, size)
     phase = jax.random.uniform(KEY, (n, 1, 1, channels), maxval=6.0)
     return 0.5 * jnp.sin(grid[:, None, None] + phase) + 0.4 * jnp.cos(grid[None, :, None] - phase)
@@ -89,7 +89,7 @@ def test_integer_translation_reflects():
     row = jnp.arange(16.0).reshape(1, 1, 16, 1)
     out = np.asarray(augment.blit(KEY, jnp.broadcast_to(row, (200, 1, 16, 1)), 1.0, operations=["integer_translation"]))
     found = np.unique(out[:, 0, :, 0], axis=0)
-    padded = np.pad(np.arange(16), 2, mode="reflect")  # an eighth of 16
+    padded = np.pad(np.arange(16), 2, mode="reflect")  # moves by up to 2 pixels, an eighth of 16
     np.testing.assert_array_equal(found, np.unique([padded[i : i + 16] for i in range(5)], axis=0))
 
 
@@ -114,7 +114,7 @@ def test_resampling_by_nothing_and_by_whole_pixels_is_exact_inside(shape):
 
 
 def test_resampling_a_known_picture():
-    """A plane wave, turned by 30 degrees and made larger by a factor of 1.25, against the formula."""
+    """A plane wave, rotated by 30 degrees and enlarged by a factor of 1.25, against the formula."""
     size, angle, scale = 48, math.pi / 6, 1.25
     grid = np.arange(size) - (size - 1) / 2
     y, x = np.meshgrid(grid, grid, indexing="ij")
@@ -129,7 +129,7 @@ def test_resampling_a_known_picture():
 
 
 def test_scales_and_shifts_have_the_papers_spread():
-    """Measured on a linear ramp along x, whose slope is 1 / s and whose centre is - move / s."""
+    """Measured on a linear ramp along x: its slope becomes 1 / s, and its value at the centre -move / s."""
     size, n = 32, 400
     ramp = jnp.broadcast_to((jnp.arange(size) - (size - 1) / 2)[None, None, :, None], (n, size, size, 1))
 
@@ -140,7 +140,7 @@ def test_scales_and_shifts_have_the_papers_spread():
     slope, _ = middle("isotropic_scaling")
     assert np.log2(slope).std() == pytest.approx(0.2, rel=0.15)
     slope, _ = middle("rotation")
-    assert np.mean(slope < 0) == pytest.approx(0.5, abs=0.1)  # turned past a right angle
+    assert np.mean(slope < 0) == pytest.approx(0.5, abs=0.1)  # rotated by more than a right angle
     _, center = middle("fractional_translation")
     assert np.median(np.abs(center)) == pytest.approx(0.6745 * size / 8, rel=0.15)
 
@@ -164,9 +164,9 @@ def test_band_filters_add_up_to_the_identity_and_split_frequencies():
 
 
 def test_filters_keep_the_expected_power():
-    """Of white noise shaped like the bands' expected power, up to the draw."""
-    images = jnp.ones((300, 16, 16, 1))  # all of it in the lowest band
-    gain = augment.filter_bands(KEY, images, 1.0, operations=["band_1"])[:, 8, 8, 0] ** 0.5  # rows and columns
+    """For an image in the lowest band alone, the gain t / sqrt((10 t^2 + 3) / 13) has an upper bound."""
+    images = jnp.ones((300, 16, 16, 1))  # entirely in the lowest band
+    gain = augment.filter_bands(KEY, images, 1.0, operations=["band_1"])[:, 8, 8, 0] ** 0.5  # filters rows and columns
     t = np.exp2(np.linspace(-4, 4, 100))
     bound = (t / np.sqrt((10 * t**2 + 3) / 13)).max()
     assert float(gain.max()) <= bound + 1e-4 and float(gain.min()) > 0
@@ -199,7 +199,7 @@ def test_grey_images_are_what_three_equal_channels_would_give_on_average():
 
 
 def spread(operation, measure, n=2000, **options):
-    """The standard deviation over examples of a number measured on `n` changed copies of one picture."""
+    """Applies an operation to `n` copies of one image; returns the copies, and a measurement of each changed one."""
     images = jnp.broadcast_to(pictures(1, **options), (n, *pictures(1, **options).shape[1:]))
     return images, np.asarray(measure(augment.ada_pipeline([operation])(KEY, images, 1.0), images))
 
@@ -211,11 +211,11 @@ def test_amounts_have_the_papers_spread():
     _, saturation = spread("saturation", lambda x, old: jnp.log2(across(x) / across(old)), size=4)
     assert saturation.std() == pytest.approx(1.0, rel=0.1)
     _, hue = spread("hue_rotation", lambda x, old: jnp.sum((x - x.mean(-1, keepdims=True)) * old, (1, 2, 3)), size=4)
-    assert np.mean(hue < 0) == pytest.approx(0.5, abs=0.05)  # turned past a right angle
+    assert np.mean(hue < 0) == pytest.approx(0.5, abs=0.05)  # rotated by more than a right angle
     _, noise = spread("noise", lambda x, old: jnp.std(x - old, axis=(1, 2, 3)), size=16)
     assert np.sqrt(np.mean(noise**2)) == pytest.approx(0.1, rel=0.1)
     waves = jnp.broadcast_to(jnp.cos(jnp.pi * jnp.arange(16.0))[:, None, None], (2000, 16, 16, 1))  # the highest band
-    out = augment.filter_bands(KEY, waves, 1.0, operations=["band_4"])[:, 8, 8, 0]  # along x it lies in the lowest
+    out = augment.filter_bands(KEY, waves, 1.0, operations=["band_4"])[:, 8, 8, 0]  # along x it is in the lowest
     t = np.exp2(np.random.default_rng(0).normal(size=100_000))
     expected = t / ((12 + t**2) / 13)
     np.testing.assert_allclose(np.quantile(out, [0.1, 0.5, 0.9]), np.quantile(expected, [0.1, 0.5, 0.9]), rtol=0.1)
@@ -224,7 +224,7 @@ def test_amounts_have_the_papers_spread():
 def test_stretching_keeps_the_area_and_scaling_does_not():
     size, n = 32, 300
     offsets = jnp.arange(size) - (size - 1) / 2
-    plane = jnp.stack(jnp.meshgrid(offsets, offsets, indexing="ij"), -1)  # each pixel's own place
+    plane = jnp.stack(jnp.meshgrid(offsets, offsets, indexing="ij"), -1)  # each pixel holds its position
     images = jnp.broadcast_to(plane, (n, size, size, 2))
 
     def determinants(operation):
@@ -241,7 +241,7 @@ def test_stretching_keeps_the_area_and_scaling_does_not():
     np.testing.assert_allclose(areas, 1.0, rtol=0.02)
 
 
-SHARES = {  # of changed pictures at p; the identity is among the cases of some
+SHARES = {  # share of the drawn images that change: these operations may draw the identity
     "x_flip": 1 / 2, "rotate_90": 3 / 4, "integer_translation": 3 / 4, "luma_flip": 1 / 2
 }  # fmt: skip
 
@@ -255,7 +255,7 @@ def test_each_operation_is_drawn_with_probability_p(name):
 
 
 def test_diffaugs_colour_by_hand():
-    """With the range of each draw recovered from a picture of two colours: u1 - 1/2, 2 u2 and u3 + 1/2 are uniform."""
+    """The draws are recovered from an image of two colours: u1 - 1/2, 2 u2 and u3 + 1/2 are uniform."""
     picture = jnp.array([[[0.5, -0.5, 0.0]], [[-0.1, 0.3, 0.1]]])  # channel means 0 and 0.1, image mean 0.05
     out = np.asarray(augment.color(KEY, jnp.broadcast_to(picture, (4000, *picture.shape)), 1.0))
     pixel_means = out.mean(-1)[:, :, 0]
@@ -272,7 +272,7 @@ def test_diffaugs_colour_by_hand():
 def test_cutout_cuts_half_of_each_side():
     cut = augment.cutout(KEY, jnp.ones((300, 16, 16, 1)), 1.0)[..., 0] == 0
     sides = np.asarray(cut.any(2).sum(1))
-    assert sides.max() == 8 and sides.min() >= 4  # less where it sticks out
+    assert sides.max() == 8 and sides.min() >= 4  # fewer where the square extends beyond the image
 
 
 def test_translation_moves_at_most_an_eighth_and_fills_with_zero():
@@ -284,15 +284,15 @@ def test_translation_moves_at_most_an_eighth_and_fills_with_zero():
 
 @pytest.mark.parametrize("function", [augment.translation, augment.cutout])
 def test_moves_and_cuts_are_drawn_apart_for_height_and_width(function):
-    """The centre of what is left of a white image moves up as often as down, whether it moves left or right."""
+    """The centre of what remains of a white image moves up as often as down, whether it moves left or right."""
     left = np.asarray(function(KEY, jnp.ones((1000, 16, 16, 1)), 1.0)[..., 0])
     down, right = (left.mean(axis) @ (np.arange(16) - 7.5) for axis in (2, 1))
     assert down.std() > 0.1 and right.std() > 0.1
-    assert abs(np.corrcoef(down, right)[0, 1]) < 0.15  # of 1,000 that are independent its deviation is 0.03
+    assert abs(np.corrcoef(down, right)[0, 1]) < 0.15  # its deviation is 0.03 for 1,000 independent draws
 
 
 def test_the_controller_finds_its_target():
-    """A discriminator whose mean sign falls from 1 to 0 as p rises settles where it is 0.6."""
+    """For a discriminator whose mean sign is 1 - p, p settles where the mean sign is 0.6."""
     state, batch = augment.init_ada(), 64
 
     @jax.jit
@@ -332,7 +332,7 @@ def test_what_is_refused(call, message):
 
 
 def test_operations_have_probabilities_of_their_own():
-    """A factor times p: 0 never, 2 at p = 1/2 always; those with a factor of 1 draw what they draw without."""
+    """A factor multiplies p: 0 means never, 2 at p = 1/2 always; a factor of 1 changes no draw."""
     x = jax.random.normal(KEY, (64, 8, 8, 3))
     names = [name for name in OPERATIONS if not name.startswith("band")]
     never = augment.ada_pipeline(dict.fromkeys(names, 0.0))

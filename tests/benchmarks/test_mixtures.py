@@ -1,4 +1,4 @@
-"""The benchmark of mode coverage on settings so small that they learn nothing: what it records, skips and prints."""
+"""The benchmark of mode coverage, with settings too small to learn anything: what it records, skips and prints."""
 
 import json
 
@@ -34,7 +34,7 @@ def test_a_setting_is_recorded_once_and_printed(results, capsys, tmp_path, monke
     assert np.shape(line["samples"]) == (mixture_games.SHOWN, 2)
     assert "| VEEGAN, published | 8 | 52.9% |" in capsys.readouterr().out
 
-    mixtures.main(TINY)  # nothing is left to do
+    mixtures.main(TINY)  # all settings are recorded already
     assert len(lines(results)) == 1
     printed = capsys.readouterr().out
     assert "1 settings, 1 recorded before" in printed and "| `relativistic_pairing`, R1 + R2 |" in printed
@@ -52,7 +52,7 @@ def test_a_setting_is_recorded_once_and_printed(results, capsys, tmp_path, monke
     assert (tmp_path / "images" / "mixtures.png").stat().st_size > 10_000
     [long] = measure.recorded("mixtures")
     assert "**On the longer budget:**" in mixtures_report.table({}, {mixture_games.long_settings()[0]: long})
-    mixtures.main(["--table", *TINY, "--seeds=1"])  # other settings, another hash
+    mixtures.main(["--table", *TINY, "--seeds=1"])  # other settings have another hash
     assert "Nothing is recorded" in capsys.readouterr().out
 
 

@@ -1,4 +1,4 @@
-"""The table and the picture of the search benchmark, from lines whose result is known."""
+"""The table and the picture of the search benchmark, from records whose result is known."""
 
 import math
 
@@ -50,7 +50,7 @@ def test_what_searches_are_compared_with(tmp_path):
     settle([1e-2, 2.0], {"0": [0.1], "1": [0.1], "2": [0.1]})
     assert search.trained_setting("ring") is None, "of another setting, or other seeds"
     settle([1e-2, 2.0], {"0": [0.7], "1": [0.7]})
-    settle([1e-2, 2.0], {"0": [0.2, 0.3], "1": [0.25, 0.25]})  # the newest counts
+    settle([1e-2, 2.0], {"0": [0.2, 0.3], "1": [0.25, 0.25]})  # the newest record counts
     head, _, *rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in search.summary().splitlines()]
     assert [row[:4] for row in rows] == [
         ["ring", "eval/mixture_js", method, str(members)]

@@ -1,4 +1,4 @@
-"""Every public function of the pure rooms as functions of arrays alone, so that one battery runs them all."""
+"""The cases of the conformance suite: every public function of the pure packages, as a function of arrays alone."""
 
 import dataclasses
 from collections.abc import Callable
@@ -21,17 +21,17 @@ class Case:
     """One way of calling one public function.
 
     Attributes:
-      of: the public names that it covers, `room.name`.
-      function: of arrays; everything else is bound.
-      arguments: a key -> float32 and int arrays, at points without a kink nearby.
-      output: 'elementwise' (shaped like the first argument), 'example' ([b]) or 'scalar'.
-      batched: how many of the arguments, the first ones, have a batch axis.
+      of: public names that the case covers, each as `package.name`.
+      function: function of arrays; every other argument is bound.
+      arguments: `key -> arrays`, float32 and integer arrays, at points without a kink nearby.
+      output: shape of the output: 'elementwise' (that of the first argument), 'example' ([b]) or 'scalar'.
+      batched: number of arguments, from the first, that have a batch axis.
       coupled: whether an example's value depends on the other examples.
-      random: whether the function draws per example, so that permuting the batch does more than permute the values.
-      signs: of the derivative with respect to the first arguments, -1, 0 or 1, at `arguments`; None to skip one.
-      stopped: whether a stop_gradient makes differences of values something else than the derivative. (An argument
-        that no gradient reaches at all has the sign 0 and is left out of the differences.)
-      extremes: whether the formula is finite in float32 where every number is 1e4 or -1e4.
+      random: whether the function draws per example; then a permuted batch does not simply give permuted values.
+      signs: signs of the derivatives with respect to the first arguments, -1, 0 or 1, at `arguments`; None skips one.
+      stopped: whether a stop_gradient makes the derivative differ from finite differences of values. (An argument that
+        no gradient reaches has the sign 0, and is left out of the differences.)
+      extremes: whether the formula is finite in float32 if every number is 1e4 or -1e4.
     """
 
     of: str
@@ -59,7 +59,7 @@ def labelled(arguments: Callable[[Array], tuple[Array, ...]]) -> Callable[[Array
 
 
 def moderate_logits(key: Array) -> tuple[Array, Array]:
-    """Between the corners of every hinge and the targets of every square: D wants reals up and fakes down."""
+    """Draws logits between all hinges' corners and all squares' targets: D raises those of reals, lowers fakes'."""
     r, f = jax.random.split(key)
     return tuple(jax.random.uniform(k, (BATCH,), minval=0.1, maxval=0.4) for k in (r, f))  # type: ignore[return-value]
 
@@ -72,7 +72,7 @@ RELATIVISTIC = {name for name in losses.__all__ if name.startswith("relativistic
 
 
 def pairs() -> dict[str, Case]:
-    """Both players of every adversarial loss."""
+    """Returns the cases of both players of every adversarial loss."""
     found: dict[str, tuple[str, losses.GANLoss]] = {}
     for name in losses.__all__:
         if isinstance(getattr(losses, name), losses.GANLoss):
@@ -84,7 +84,7 @@ def pairs() -> dict[str, Case]:
     found["energy_based"] = ("energy_based", losses.energy_based(1.0))
     cases = {}
     for key, (name, loss) in found.items():
-        up = -1 if name == "energy_based" else 1  # of reals, for D; energies are low where data is
+        up = -1 if name == "energy_based" else 1  # D raises the logits of reals, and lowers their energies
         common: dict[str, Any] = {
             "output": "elementwise",
             "coupled": "average" in name,
@@ -98,7 +98,7 @@ def pairs() -> dict[str, Case]:
 
 
 def critic(w: Array, x: Array) -> Array:
-    """Smooth, nonlinear, `[b]`."""
+    """A smooth, nonlinear critic, with values `[b]`."""
     return jnp.sum(jnp.tanh(x.reshape(x.shape[0], -1) @ w.astype(x.dtype)) ** 2, -1)
 
 

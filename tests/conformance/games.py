@@ -1,4 +1,4 @@
-"""Every game, small: one line each. A factory in `gan_jax.gans` that is missing here fails the conformance."""
+"""Small versions of every game, one line each. The suite fails if a factory in `gan_jax.gans` is missing here."""
 
 from collections.abc import Callable
 
@@ -47,7 +47,7 @@ def resnet_critic(**options):
 
 
 def stylegan2(**o) -> Game:
-    """Conditional, with every phase; a group of two examples, so that each of eight devices holds whole groups."""
+    """A conditional StyleGAN2 with every phase. Groups have two examples, so that eight devices hold whole groups."""
     generator = nets.StyleGAN2Generator(8, 1, 32, 4, style_size=4, mapping_layers=1, **K)
     critic = nets.StyleGAN2Discriminator(32, 4, group_size=2, mapping_layers=1, **K)
     return gans.stylegan2(
@@ -57,7 +57,7 @@ def stylegan2(**o) -> Game:
 
 
 def lazy(**o) -> Game:
-    """The standard game with all its arguments: relativistic, lazy and eager penalties, augmentation."""
+    """The standard game with all its arguments: a relativistic loss, lazy and eager penalties, augmentation."""
     o = {"generator_optimizer": core.adam(1e-3), "discriminator_optimizer": core.adam(1e-3, lazy_interval=2)} | o
     return gans.adversarial(
         mlp(), mlp_critic(dropout=0.1, norm="spectral"), Z, loss=losses.relativistic_pairing,
@@ -69,7 +69,7 @@ def lazy(**o) -> Game:
 
 
 def r3gan(**o) -> Game:
-    """With labels and every schedule but that of augmentation, which `test_terms` moves."""
+    """R3GAN with labels and every schedule except that of augmentation, which `test_terms` tests."""
     sizes = (8, 8), (2, 2)
     generator = nets.R3GANGenerator(1, *sizes, embedding=4, **K)
     critic = nets.R3GANDiscriminator(*sizes, embedding=4, **K)
@@ -79,7 +79,7 @@ def r3gan(**o) -> Game:
 
 
 class Translator(nets.MLPGenerator):
-    """Images to images, of the smallest kind: flattened, mapped, reshaped."""
+    """The smallest network from images to images: it flattens, maps and reshapes."""
 
     def __call__(self, x, *, train):
         return super().__call__(x.reshape(x.shape[0], -1), train=train)

@@ -1,4 +1,4 @@
-"""The battery that every public function of the pure rooms passes. One without an entry in `functions.py` fails it."""
+"""The conformance suite of all public functions of the pure packages. It fails for one without a case."""
 
 import contextlib
 import functools
@@ -23,13 +23,13 @@ EACH = pytest.mark.parametrize("name", sorted(CASES))
 
 @functools.cache
 def compiled(name):
-    """Compiled once for all tests; that this is the same as without is a test of its own."""
+    """Returns a case's function, compiled once for all tests; a test of its own compares it with the eager one."""
     return jax.jit(CASES[name].function)
 
 
 @functools.cache
 def slopes(name):
-    """The gradient of the values' sum with respect to what is no integer, compiled once for all tests."""
+    """Returns the gradient of the summed values by all floating-point arguments, compiled once for all tests."""
     case = CASES[name]
     total = lambda *x: jnp.sum(case.function(*x).astype(jnp.float32))  # noqa: E731
     return jax.jit(jax.grad(total, floats(jax.eval_shape(case.arguments, KEY))))
@@ -49,7 +49,7 @@ def mesh():
 
 @contextlib.contextmanager
 def jaxtyping_off():
-    """Users don't have the annotations checked."""
+    """Disables the checks of annotations, as for users."""
     jaxtyping.config.update("jaxtyping_disable", True)
     try:
         yield
@@ -73,7 +73,7 @@ def test_documented(name):
         assert "Attributes:" in text
         return
     parts = ["Returns:", "Example:", ">>>"]
-    if not name.split(".")[1].startswith(("init_", "band_filters")):  # states and constants have no source of their own
+    if not name.split(".")[1].startswith(("init_", "band_filters")):  # states and constants cite no paper
         parts += ["Args:", "References:", "arXiv:"]
     assert [part for part in parts if part not in text] == []
 
@@ -85,7 +85,7 @@ def test_shape_and_dtype(name, dtype):
     arguments = cast(case.arguments(KEY), dtype)
     value = compiled(name)(*arguments)
     assert value.shape == {"elementwise": arguments[0].shape, "example": (BATCH,), "scalar": ()}[case.output]
-    # what reduces may widen, what is element-wise may not
+    # a reduction may return a wider dtype, an element-wise function may not
     assert value.dtype == dtype or (case.output != "elementwise" and value.dtype == jnp.float32)
     exact = np.asarray(compiled(name)(*case.arguments(KEY)), np.float32)
     np.testing.assert_allclose(np.asarray(value, np.float32), exact, rtol=0.1, atol=0.1 * np.abs(exact).max() + 1e-3)
@@ -110,24 +110,24 @@ def test_vmap_is_a_loop(name):
 @EACH
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 def test_extremes_are_finite_with_finite_gradients(name, dtype):
-    """At 1e4 and -1e4 where the formula is finite there, and everywhere at 0, where norms and quotients break."""
+    """Tests 1e4 and -1e4, if the formula is finite there, and always 0, where norms and quotients break."""
     case = CASES[name]
     arguments = cast(case.arguments(KEY), dtype)
     points = [tuple(x if x.dtype != dtype else jnp.zeros_like(x) for x in arguments)]
-    if case.extremes and dtype != jnp.float16:  # whose largest number is 65504
+    if case.extremes and dtype != jnp.float16:  # float16 ends at 65504
         points.append(tuple(x if x.dtype != dtype else jnp.where(x > 0, 1e4, -1e4).astype(dtype) for x in arguments))
         first, second = (jnp.where(jnp.arange(BATCH) % 2 == i, 1e4, -1e4).astype(dtype) for i in range(2))
         if all(x.shape == (BATCH,) for x in arguments) and len(arguments) == 2:
             points += [(first, first), (first, second), (first, 0 * first), (0 * first, first)]
     for point in points:
         assert finite(compiled(name)(*point)), point
-        if dtype != jnp.float16:  # in which a steep but right gradient, such as mode_seeking's at equal samples, is inf
+        if dtype != jnp.float16:  # a steep but correct gradient, as mode_seeking's at equal samples, overflows there
             assert finite(slopes(name)(*point)), point
 
 
 @pytest.mark.parametrize("name", sorted(name for name, case in CASES.items() if not case.stopped))
 def test_first_and_second_derivatives_match_finite_differences(name):
-    """Along a random direction, of a random weighting of the values, in float64."""
+    """Tests a random weighting of the values along a random direction, in float64."""
     case = CASES[name]
     with jax.enable_x64(True):
         arguments = cast(case.arguments(KEY), jnp.float64)
@@ -156,7 +156,7 @@ def test_first_and_second_derivatives_match_finite_differences(name):
 
 @pytest.mark.parametrize("name", sorted(name for name, case in CASES.items() if case.signs))
 def test_the_gradient_has_the_right_sign(name):
-    """Raising D(fake) lowers the generator's loss, and so on; 0 where no gradient may flow."""
+    """For example, a higher D(fake) lowers the generator's loss. The sign is 0 where no gradient may flow."""
     case = CASES[name]
     arguments = case.arguments(KEY)
     if case.coupled and "relativistic" in name:
@@ -179,7 +179,7 @@ def test_the_order_of_examples_does_not_matter(name):
 
 @pytest.mark.parametrize("name", sorted(name for name, c in CASES.items() if c.batched))
 def test_sharded_over_eight_devices(name):
-    """Global view: batch statistics are those of the global batch, and gradients agree too."""
+    """In the global view, batch statistics are those of the global batch; gradients agree too."""
     case, devices = CASES[name], mesh()
     arguments = case.arguments(KEY)
     sharded = tuple(
@@ -203,7 +203,7 @@ def test_inside_shard_map(name):
 
 @pytest.mark.parametrize("name", sorted(name for name, c in CASES.items() if c.batched == 2 and not c.random))
 def test_shapes_that_would_broadcast_are_refused(name):
-    """The classic mistake, [b, 1] beside [b], which makes [b, b] of losses."""
+    """[b, 1] beside [b] is the classic mistake: it would broadcast to [b, b] losses."""
     case = CASES[name]
     arguments = case.arguments(KEY)
     if not all(jnp.issubdtype(x.dtype, jnp.floating) for x in arguments) or case.of in ("losses.adaptive_weight",):
@@ -215,7 +215,7 @@ def test_shapes_that_would_broadcast_are_refused(name):
 
 @pytest.mark.parametrize("name", ["color", "interpolated_penalty_two_sided"])
 def test_a_key_for_every_shard(name):
-    """As docs/losses.md tells users to: the shards draw differently."""
+    """Shards draw differently if users fold in the shard's index, as docs/losses.md says."""
     same = jnp.broadcast_to(jax.random.normal(KEY, (1, 6, 6, 3)), (8, 6, 6, 3))
 
     def local(x):
@@ -234,7 +234,7 @@ EXACT = ("conditional_contrastive", "data_to_data_cross_entropy", "energy_distan
 
 @pytest.mark.parametrize("name", EXACT)
 def test_matrix_products_are_asked_for_in_full_precision(name):
-    """On a GPU they would be rounded to TF32 and on a TPU to bfloat16 otherwise, where differences of them cancel."""
+    """Otherwise GPUs would round them to TF32, and TPUs to bfloat16, which is too coarse for their differences."""
     case = CASES[name]
     products = [
         equation.params["precision"]
@@ -255,7 +255,7 @@ def equations(jaxpr):
 
 @pytest.mark.parametrize("name", sorted(name for name in CASES if name.startswith("relativistic_average")))
 def test_the_global_mean_inside_shard_map_by_gathering(name):
-    """As the module's documentation tells users to."""
+    """Inside `shard_map`, users gather the logits before the loss, as the module's documentation says."""
     case = CASES[name]
     arguments = case.arguments(KEY)
 
@@ -271,7 +271,7 @@ def test_the_global_mean_inside_shard_map_by_gathering(name):
 @pytest.mark.parametrize("name", sorted(name for name in CASES if name.endswith((".discriminator", ".generator"))))
 @pytest.mark.parametrize("shape", [(5, 1), (3, 4, 4), (2, 3, 4, 4, 1)])
 def test_logits_of_any_shape(name, shape):
-    """Patch maps, video maps; and each place is a loss of its own."""
+    """Maps of patches and of video frames are accepted, and each place has a loss of its own."""
     loss = compiled(name)
     r, f = (jax.random.uniform(key, shape) for key in jax.random.split(KEY))
     value = loss(r, f)

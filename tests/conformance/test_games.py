@@ -1,4 +1,4 @@
-"""The battery that every game passes."""
+"""The conformance suite that every game passes."""
 
 import functools
 import inspect
@@ -19,17 +19,18 @@ from tests.conformance.games import BATCH, GAMES
 
 ALL = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in sorted(GAMES)], scope="module"
-)  # one process per game, and one game after the other, so that it compiles once and is forgotten then
+)  # one process per game, and one game after the other: each compiles once, and its programs can be dropped afterwards
 
 
 SEED = 3
 
 
 class Subject:
-    """A game of the list on one device, with what the tests share, compiled once.
+    """A game of the list on one device, with everything that the tests share, compiled once.
 
-    Under SGD, since Adam magnifies round-off. The learning rate keeps every game stable: at 1e-2 WGAN-GP's ten critic
-    steps, with gradients of norm 20, do too, by how much depending on the processor's vector width.
+    The optimiser is SGD, because Adam magnifies round-off. At the learning rate of 1e-3 every game is stable. At 1e-2
+    the ten critic steps of WGAN-GP, with gradients of norm 20, magnify round-off too, by an amount that depends on the
+    processor's vector width.
     """
 
     def __init__(self, name: str) -> None:
@@ -51,7 +52,7 @@ subject = functools.lru_cache(1)(Subject)
 
 @functools.lru_cache(2)
 def compiled(name: str, batch_size: int = BATCH):
-    """A game, its start and its program on eight devices."""
+    """Returns a game, its start and its program on eight devices."""
     this = subject(name)
     run = runtime.Experiment(
         game=this.game,
@@ -76,7 +77,7 @@ def test_every_factory_is_in_the_list():
         for name in gans.__all__
         if inspect.isfunction(getattr(gans, name)) and inspect.signature(getattr(gans, name)).return_annotation is Game
     }
-    missing = factories - set(GAMES) - {"standard_game"}  # which all of them are made with
+    missing = factories - set(GAMES) - {"standard_game"}  # all of them are built with it
     assert factories and not missing, f"add {missing} to tests/conformance/games.py"
 
 
@@ -98,7 +99,7 @@ def test_every_array_of_the_state_is_finite_and_the_step_counts(name):
 
 @ALL
 def test_each_phase_changes_its_own_player_alone(name):
-    """The traced program shows that a phase returns the arrays of other players as it was given them."""
+    """The traced program shows that a phase returns the arrays of other players exactly as it received them."""
     this = subject(name)
     accumulator = this.step(this.state, this.batches)[1]
     for phase in this.game.phases:
@@ -169,7 +170,7 @@ def test_samples(name):
         with pytest.raises(InvalidInputError, match="label"):
             game.sample(this.state, jax.random.key(0), 5, jnp.zeros(5, jnp.int32), **this.inputs)
     else:
-        state, _ = this.step(this.state, this.batches)  # conditional batch norm begins the same for all labels
+        state, _ = this.step(this.state, this.batches)  # conditional batch norm starts equal for all labels
         by_label = [sample(state, jax.random.key(0), label=np.full(5, label)) for label in (0, 1)]
         assert not np.allclose(*by_label)
 
@@ -186,7 +187,7 @@ def test_wrong_labels_are_refused(name):
 
 @ALL
 def test_one_and_eight_devices_agree(name):
-    """One by hand, with batches fetched outside of the step; eight as an experiment has them, in the program."""
+    """One device runs the step with batches fetched outside it; eight devices run the program of an experiment."""
     this = subject(name)
     _, start, program = compiled(name)
     alone, sums = this.step(this.state, this.batches)
@@ -199,14 +200,14 @@ def test_one_and_eight_devices_agree(name):
     means, expected = (core.accumulator_means(x) for x in (accumulator, jax.tree.map(jnp.add, sums, more)))
     assert means.keys() == expected.keys()
     for metric, value in expected.items():
-        tolerance = 1e-5 if metric.endswith("/loss") else 1e-4  # the norm of a gradient penalty's gradient is rougher
+        tolerance = 1e-5 if metric.endswith("/loss") else 1e-4  # the norm of a penalty's gradient is less accurate
         np.testing.assert_allclose(means[metric], value, rtol=tolerance, atol=tolerance, err_msg=metric)
     players = ({player: jax.device_get(p.params) for player, p in x.players.items()} for x in (state, alone))
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-6), *players)
 
 
 def collectives(text: str) -> list[tuple[str, int]]:
-    """Every collective of a compiled program: its kind, and how many numbers it carries."""
+    """Lists the collectives of a compiled program: kind, and number of values carried."""
     kinds = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter|collective-broadcast"
     found = re.findall(rf"= (.*?) ({kinds})(?:-start)?\(", text)
     return [
@@ -231,7 +232,7 @@ GROWING = ("adversarial", "cyclegan", "sngan")
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in GROWING])
 def test_no_collective_grows_with_the_batch(name):
-    """Checked for games that carry something along the batch: labels, batch norm, a pool."""
+    """Tests the games that carry something along the batch: labels, batch norm, a pool."""
     _, _, program = compiled(name)
     _, _, twice = compiled(name, 2 * BATCH)
     assert sorted(collectives(twice.run.as_text())) == sorted(collectives(program.run.as_text()))

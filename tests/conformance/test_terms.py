@@ -1,4 +1,4 @@
-"""Ideas on the standard game, each a few lines: they train, and a checkpoint brings everything back."""
+"""Variants of the standard game in a few lines each: they train, and a checkpoint restores everything."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ from tests.conformance.games import CLASSES, LABELLED, REAL, K, Z, mlp, mlp_crit
 
 
 class Critic(nn.Module):
-    """Logits, and whatever the terms may want, of a hidden layer."""
+    """A critic that returns logits, and everything else that the terms may use, from a hidden layer."""
 
     scales: int = 1
     unseen: tuple[str, ...] = ()
@@ -52,7 +52,7 @@ def codes(inputs):
 
 
 def distance(view, key):
-    """To what a frozen generator makes of the same latents."""
+    """Computes the distance to the samples of a frozen generator for the same latents."""
     teacher = view.state.frozen["teacher"]
     return Value(losses.l1(view.fake, mlp().apply(teacher["params"], {}, *view.inputs, train=False)[0]))
 
@@ -154,7 +154,7 @@ def test_it_trains_and_ends_the_same_after_a_stop(name, tmp_path):
 
 
 def state_of(name, steps=STEPS):
-    """The state after some iterations, and the metrics of the last one."""
+    """Trains some iterations; returns the states before and after the last one, and its metrics."""
     run = experiment(name)
     feed = run.source().feed(3, core.batches_per_iteration(run.game), 16, range(16))
     sent = next(feed.stream(0, steps))
@@ -172,7 +172,7 @@ def equal(a, b):
 
 @pytest.mark.parametrize("penalty", [gans.r1(1.0), gans.r2(1.0), gans.gradient_penalty(), terms.dragan()])
 def test_penalties_are_of_the_logits_alone(penalty):
-    """Whatever else the discriminator returns."""
+    """Other outputs of the discriminator make no difference."""
     whole = nets.from_linen(Critic())
     bare = Network(whole.init, lambda *a, **o: (whole.apply(*a, **o)[0]["logits"], a[1]))
     batch = {"real": jax.random.normal(jax.random.key(0), (1, 4, 8, 8, 1))}
@@ -206,7 +206,7 @@ def test_a_frozen_network_is_in_no_checkpoint_and_another_is_refused(tmp_path):
 
 
 def test_sampling_reads_the_frozen_networks_that_it_takes_and_no_others(tmp_path):
-    """A student is sampled where its teacher is not; what asks for one, or for all, gets them."""
+    """A student is sampled without its teacher; a function that uses one frozen network, or all, gets them."""
     read = []
 
     def reader(name):
@@ -253,7 +253,7 @@ def test_a_game_without_samples_shows_and_measures_its_other_functions(tmp_path)
 
 
 def test_a_player_of_another_run_is_frozen_or_fills_several(tmp_path):
-    """Its averaged generator: as a teacher that stays as it was, and as two players' beginning."""
+    """The averaged generator of another run serves as a frozen teacher, and as the start of two players."""
     train(experiment("two averages", best_metric="generator/loss", best_mode="max"), tmp_path / "teacher")
     best = runtime.trained_player(tmp_path / "teacher", step="best")
     result = json.loads((tmp_path / "teacher" / "result.json").read_text())
@@ -284,7 +284,7 @@ def test_a_player_of_another_run_is_frozen_or_fills_several(tmp_path):
 
 
 def _two_generators():
-    """A game whose discriminator has the generator's arrays, as that of a distillation may have."""
+    """Builds a game whose discriminator has the same arrays as the generator, as may happen in distillation."""
     critic = nets.from_linen(nets.MLPGenerator((8, 8, 1), (16,)))
     judge = Network(
         critic.init, lambda *a, **o: (critic.apply(*a[:2], a[2].reshape(-1, 64)[:, :4], **o)[0].mean((1, 2, 3)), a[1])
@@ -302,7 +302,7 @@ def test_a_discriminator_that_starts_late_waits():
 
 
 def test_a_term_grows():
-    """The images before an iteration are 0, 16, 32, 48; it begins at 16, and is whole at 48."""
+    """Before the iterations, 0, 16, 32, 48, ... images were seen; the ramp starts at 16 and is complete at 48."""
     batch = {"real": jnp.zeros((16, 8, 8, 1))}
     found = []
     for step in range(5):

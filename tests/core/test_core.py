@@ -1,4 +1,4 @@
-"""Phases, draws, hooks, hyperparameters, priors."""
+"""Phases, batches per iteration, hooks, hyperparameters, priors."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from gan_jax.types import Game, InvalidInputError, LossOutput, Phase
 
 
 def count_game(**phase):
-    """A game whose one parameter x is pulled to the batch: loss x * mean(batch), SGD of rate 1, so x -= mean(batch)."""
+    """Builds a game of one parameter x with the loss x * mean(batch). SGD of rate 1 subtracts mean(batch) from x."""
 
     def loss(params, state, batch, key):
         return params["x"] * jnp.mean(batch["real"]), LossOutput({"seen": jnp.mean(batch["real"])})
@@ -48,7 +48,7 @@ def test_every_runs_in_every_kth_iteration_and_reports_only_then():
 
 
 def test_every_update_has_a_key_of_its_own():
-    """In two iterations of a phase of two updates and one of one: the losses keep the keys that they get."""
+    """Two iterations, each with a phase of two updates and a phase of one; the losses record the keys they get."""
 
     def loss(params, state, batch, key):
         count, keys = state.aux["count"], state.aux["keys"].at[state.aux["count"]].set(jax.random.key_data(key))

@@ -24,7 +24,7 @@ RULES = {
 
 
 def bilinear(optimizer, coupling=1.0):
-    """min over x, max over y of x y, the game that has no friction; 'discriminator' is y, and moves first."""
+    """Builds the game min over x, max over y of x y, without friction. The 'discriminator' is y, and moves first."""
 
     def init(key, batch):
         players = {
@@ -101,7 +101,7 @@ def test_extra_adam_keeps_its_moments_and_returns_to_where_it_was():
 
 
 def test_both_steps_of_extragradient_have_a_batch_of_their_own():
-    """Descent of (x - b)^2 / 2 from 0: ahead to h b_1, and then by the gradient there for the other, h b_1 - b_2."""
+    """For (x - b)^2 / 2 from 0, the look-ahead is at h b_1; the update uses the gradient there for b_2, h b_1 - b_2."""
 
     def init(key, batch):
         return core.create_state(key, {"p": core.create_player({"x": jnp.float32(0.0)}, {}, optax.sgd(H))})
@@ -117,7 +117,7 @@ def test_both_steps_of_extragradient_have_a_batch_of_their_own():
 
 @pytest.mark.slow
 def test_the_step_ahead_of_extragradient_leaves_no_trace_but_in_the_optimisers():
-    """Adaptive augmentation and spectral norm see one batch an iteration, as under alternation."""
+    """Adaptive augmentation and spectral norm see one batch per iteration, as under simultaneous updates."""
     batch = {"real": REAL.arrays["real"][:16] / 127.5 - 1.0}
     augment = gans.Augmentation(diff_augment(["color"]), 0.1, target=0.6)
     still = {"generator_optimizer": optax.sgd(0.0), "discriminator_optimizer": optax.sgd(0.0)}
@@ -135,9 +135,9 @@ def test_the_step_ahead_of_extragradient_leaves_no_trace_but_in_the_optimisers()
         np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["consensus", "extragradient"])  # a metric of its own, and two passes
+@pytest.mark.parametrize("name", ["consensus", "extragradient"])  # one has a metric of its own, one two passes
 def test_rules_run_a_real_game_through_the_runtime_and_resume(name, tmp_path):
-    """A stop half-way, at the same state as an uninterrupted run."""
+    """A run that is stopped half-way and continued ends in the state of an uninterrupted run."""
     rule = RULES[name]
     game = GAMES["vanilla"][0](
         generator_optimizer=core.adam(1e-3), discriminator_optimizer=core.adam(1e-3, eps_root=1e-8)

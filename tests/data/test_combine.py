@@ -1,4 +1,4 @@
-"""Sources made of sources, and examples that change on their way."""
+"""Data sources composed of other sources, and transformations of their examples."""
 
 import dataclasses
 import itertools
@@ -124,7 +124,7 @@ def test_examples_changed_on_the_host_depend_on_seed_and_place_alone():
 
 
 def test_each_level_of_changes_draws_for_itself():
-    """Two flips by one coin would never flip."""
+    """If two flips shared one draw, they would cancel each other, and nothing would be flipped."""
     row = np.tile(np.array([0, 255], np.uint8).reshape(1, 1, 2, 1), (64, 1, 1, 1))
     once = data.transformed(data.Arrays("rows", {"real": row}), data.flip())
     for twice in (data.transformed(once, data.flip()), data.transformed(data.renamed(once, real="real"), data.flip())):

@@ -1,4 +1,4 @@
-"""Order, feeds, and every source on real files."""
+"""The order of examples, feeds, and every data source on real files."""
 
 import itertools
 import json
@@ -22,7 +22,7 @@ def test_every_example_once_an_epoch_in_a_new_order():
 
 
 def test_the_order_never_changes():
-    """Frozen: another order would break every run that resumes under a newer version."""
+    """The order is pinned, because another one would break every run that resumes under a newer version."""
     assert order.indices(0, np.arange(8), 8).tolist() == order.permutation(0, 0, 8).tolist()
     assert order.permutation(0, 0, 8).tolist() == FROZEN_0
     assert order.permutation(1, 2, 8).tolist() == FROZEN_1
@@ -42,7 +42,7 @@ def take(source, start, count, local_indices=range(12), seed=5, draws=2, length=
 
 
 class Squares:
-    """Readable like a data set on disk: image i is filled with i."""
+    """A reader like that of a data set on disk, in which image i is filled with i."""
 
     def __len__(self):
         return 31
@@ -89,7 +89,7 @@ def test_the_fingerprint_is_of_the_content(make):
 
 
 class Held:
-    """Readable like a data set on disk: what an array holds."""
+    """A reader like that of a data set on disk, over arrays in memory."""
 
     def __init__(self, arrays):
         self.arrays = arrays
@@ -167,7 +167,7 @@ def test_an_image_keeps_its_centre_and_proportions(tmp_path):
 
 
 def test_a_photograph_of_a_camera_that_was_turned_stands_upright(tmp_path):
-    """Orientation 6 of Exif: the first row of what is stored is the right-hand side, and its first column the top."""
+    """With Exif orientation 6, the first stored row is the right-hand side, and the first stored column the top."""
     stored = np.zeros((24, 24, 3), np.uint8)
     stored[:12, :12] = 255
     exif = Image.Exif()
@@ -180,7 +180,7 @@ def test_a_photograph_of_a_camera_that_was_turned_stands_upright(tmp_path):
 
 
 def test_sixteen_bits_of_grey_become_eight(tmp_path):
-    """Of all 65,536 values as many become each of the 256."""
+    """Each of the 256 values comes from equally many of the 65,536."""
     Image.fromarray(np.arange(2**16, dtype=np.uint16).reshape(256, 256)).save(tmp_path / "x_ray.png")
     for channels in (1, 3):
         source = data.image_folder(str(tmp_path), image_size=256, labels=False, channels=channels)
@@ -214,7 +214,7 @@ def _truncate(path: pathlib.Path) -> None:
 def test_missing_and_empty_folders(tmp_path):
     with pytest.raises(InvalidInputError, match="does not exist"):
         data.image_folder(str(tmp_path / "none"), image_size=8, labels=False)
-    with pytest.raises(InvalidInputError, match="data_dir is missing"):  # and not the current directory's images
+    with pytest.raises(InvalidInputError, match="data_dir is missing"):  # it is not the current directory
         data.image_folder("", image_size=8, labels=False)
     with pytest.raises(InvalidInputError, match="has no image"):
         data.image_folder(str(tmp_path), image_size=8, labels=False)
@@ -231,7 +231,7 @@ def test_labels_must_fit_the_classes():
 
 
 def test_labels_are_integers_of_whatever_width():
-    """MNIST's are uint8, as images are."""
+    """MNIST's labels are uint8, as images are."""
     source = data.Arrays("x", {"real": np.zeros((4, 2), np.uint8), "label": np.arange(4).astype(np.uint8)}, 4)
     batch = take(source, 0, 1)[0]
     assert batch["label"].dtype == np.int32 and sorted(batch["label"].ravel().tolist())[-1] == 3
@@ -256,7 +256,7 @@ TEST_LABELS = [2, 0, 4]
 
 
 def test_the_newest_of_several_prepared_versions_is_read_unless_one_is_named(tmp_path):
-    """They are stored as TFRecord here, so that the refusal says which it was; what has no version's name is none."""
+    """They are stored as TFRecord, so that the error says which one was chosen. `nightly` is no version number."""
     for version in ("3.9.0", "3.10.0", "nightly"):
         directory = tmp_path / "toy" / version
         directory.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Stacked-MNIST: channels on their own, every image as often as any other, modes as they are told."""
+"""Stacked-MNIST: independent channels, every image equally often, and modes that match the digits."""
 
 import itertools
 

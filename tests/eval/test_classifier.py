@@ -1,4 +1,4 @@
-"""The classifier of the data in hand: it learns, is the same again, and survives its file."""
+"""The classifier of a run's own data: it learns, trains reproducibly, and can be saved and loaded."""
 
 import numpy as np
 import pytest

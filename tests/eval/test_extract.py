@@ -1,4 +1,4 @@
-"""The feature pass: the same whatever the batches and the devices, and exactly as many images as asked for."""
+"""The feature pass: the same for all batch sizes and devices, and of exactly the requested number of images."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Choosing among samples, where densities are known and so what must come out is."""
+"""Selection of samples from known densities, for which the correct result is known."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from gan_jax import eval as evals
 from gan_jax.types import InvalidInputError
 
-# Reals are N(1, 1), fakes N(0, 1): log p / q = x - 1/2.
+# Reals are N(1, 1), fakes N(0, 1), so log(p / q) = x - 1/2.
 RANDOM = np.random.default_rng(0)
 FAKES = RANDOM.normal(size=40_000)
 REALS = RANDOM.normal(size=40_000) + 1.0

@@ -1,4 +1,4 @@
-"""An experiment file around the list of games, for the tests that kill, damage and resume them."""
+"""An experiment file for the games of the conformance suite, used by the tests that kill, damage and resume runs."""
 
 import datetime
 import time
@@ -20,13 +20,13 @@ def get_config() -> ml_collections.ConfigDict:
     return run_config(
         game="vanilla",
         sgd=False,
-        poison_from=-1,  # the step from which the generator's loss is not a number
-        poison_all=True,  # whatever the noise; else only with the root key that the run began with
+        poison_from=-1,  # the step from which the generator's loss is NaN
+        poison_all=True,  # with any noise; otherwise only with the run's initial root key
         stream=False,  # read the data as if from storage
-        fail_at=-1,  # reading this example fails
-        fail_on=0,  # in this process
-        hang_at=-1,  # reading this example does not end
-        notice_at=-1,  # after so many reads the second process gets JAX's preemption notice
+        fail_at=-1,  # index of an example whose reading fails
+        fail_on=0,  # index of the process in which it fails
+        hang_at=-1,  # index of an example whose reading does not end
+        notice_at=-1,  # number of reads after which the second process gets JAX's preemption notice
         batch_size=BATCH,
         steps=4000,
         steps_per_dispatch=10,
@@ -37,7 +37,7 @@ def get_config() -> ml_collections.ConfigDict:
 
 
 def poisoned(game, config):
-    """The game with NaN for a loss from a step on."""
+    """Returns the game with NaN as its last phase's loss from a certain step on."""
     last = game.phases[-1]
     first = jax.random.key_data(jax.random.key(config.seed))
 
@@ -51,7 +51,7 @@ def poisoned(game, config):
 
 
 class Reader:
-    """The images of the list's data set, read as if from storage, from a disk that may fail."""
+    """A reader of the suite's images, as if from storage that may fail."""
 
     def __init__(self, config, arrays):
         self.arrays, self.hang_at, self.reads = arrays, config.hang_at, 0
@@ -63,11 +63,11 @@ class Reader:
 
     def read(self, indices):
         self.reads += 1
-        if len(indices) <= BATCH and self.bad in indices:  # the summary, which reads more at once, passes
+        if len(indices) <= BATCH and self.bad in indices:  # the summary reads more at once, and passes
             raise InvalidInputError(f"image {self.bad} cannot be read")
         if len(indices) <= BATCH and self.hang_at in indices:
             time.sleep(3600)
-        if self.reads == self.notice_at:  # what the notifier in JAX does when the machine is about to be taken away
+        if self.reads == self.notice_at:  # as JAX's notifier does before the machine is preempted
             hosts.client().key_value_set(
                 "RECEIVED_PREEMPTION_NOTICE", datetime.datetime.now(datetime.UTC).isoformat("T", "seconds")
             )

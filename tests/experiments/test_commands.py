@@ -1,4 +1,4 @@
-"""The commands from end to end, as a person uses them."""
+"""The commands from end to end, as a user runs them."""
 
 import functools
 import json
@@ -31,7 +31,7 @@ def size(path):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A short run of the default, and what it printed."""
+    """The workdir of a short run of the default config, and what it printed."""
     workdir = tmp_path_factory.mktemp("default") / "run"
     return workdir, run("train", f"--workdir={workdir}", *SMALL, fresh=True, quick=True)
 
@@ -48,7 +48,7 @@ def test_training_tells_what_a_person_wants_to_know(trained):
 
 
 def test_a_second_start_compiles_nothing_anew(tmp_path):
-    """Programs are kept by default, in the user's cache, apart for each kind of processor; or where a flag says."""
+    """By default, programs are in the user's cache directory, by kind of processor; a flag sets another directory."""
     default = {"JAX_COMPILATION_CACHE_DIR": "", "XDG_CACHE_HOME": str(tmp_path / "home")}
 
     def kept(name, *flags):
@@ -238,7 +238,7 @@ def test_augmentation_of_a_folder(tmp_path, augment):
 
 
 def check_class_names(workdir, home):
-    """The folder's names stand for the classes."""
+    """Checks that the names of the folders name the classes."""
     assert json.loads((workdir / "data.json").read_text())["class_names"] == ["cat", "dog"]
     for label in ("dog", "1"):
         run("sample", f"--workdir={workdir}", "--num=4", f"--label={label}", f"--out={home / f'{label}.npy'}")

@@ -1,4 +1,4 @@
-"""The evaluate command, as a person uses it on a run of the default."""
+"""The evaluate command, as a user runs it on a run of the default config."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""What goes wrong around a run ends in the documented way, and nothing is lost."""
+"""Failures around a run: they end in the documented way, and nothing is lost."""
 
 import functools
 import json
@@ -25,7 +25,7 @@ RUN = (f"--config={CONFORMANCE}", f"--config.steps={STEPS}")
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The run that nothing happened to."""
+    """The workdir of an undisturbed run."""
     workdir = tmp_path_factory.mktemp("whole") / "run"
     run("train", f"--workdir={workdir}", *RUN)
     return workdir
@@ -38,7 +38,7 @@ def same(workdir, whole):
 
 @pytest.fixture(scope="module")
 def half(tmp_path_factory):
-    """Copies the run up to its middle, which is trained once, to a place."""
+    """Returns a function that copies the first half of that run, which is trained once, to a path."""
     trained = tmp_path_factory.mktemp("half") / "run"
     run("train", f"--workdir={trained}", RUN[0], "--config.steps=100")
     return functools.partial(shutil.copytree, trained)
@@ -51,21 +51,21 @@ def refused(workdir, *flags, **env):
 
 
 def test_no_room_for_a_checkpoint(whole, half, tmp_path):
-    """Files can't grow any more: the write fails as on a full disk; what was saved before is there."""
+    """Files can no longer grow, so writing fails as on a full disk. What was saved before is kept."""
     workdir = half(tmp_path / "run")
     process = start("train", f"--workdir={workdir}", *RUN, "--config.checkpoint_every=10", "--config.report_every=100")
     when(process, lambda line: line.startswith("compiling"))
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (3000, 3000))
     code, output = finish(process)
     assert code == 2, output
-    # TensorStore's threads complain before it, Orbax's coroutines after.
+    # TensorStore's threads may print before the message, and Orbax's coroutines after it.
     assert re.search("^error: .*could not be written.*free some space or fix the storage", output, re.MULTILINE), output
     run("train", f"--workdir={workdir}", *RUN)
     same(workdir, whole)
 
 
 def test_a_full_disk(whole, tmp_path):
-    """A file system of its own, with little room."""
+    """The workdir is a file system of its own, with little space."""
     workdir = tmp_path / "run"
     workdir.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(workdir)]
@@ -74,17 +74,15 @@ def test_a_full_disk(whole, tmp_path):
     try:
         flags = (*RUN, "--config.keep_last=100", "--config.checkpoint_every=10")
         output = run("train", f"--workdir={workdir}", *flags, code=2)
-        # Orbax's threads may speak at the same time, in the middle of a line.
+        # Orbax's threads may print at the same time, in the middle of a line.
         assert re.search("error: .*could not be written(.|\\n)*No space left", output), output
         saved = shutil.copytree(workdir, tmp_path / "roomy")
         for file in saved.rglob("*.tmp"):
             file.unlink()
         shutil.rmtree(workdir / "checkpoints")
-        (workdir / "ballast").write_bytes(bytes(200_000))  # and now the log is what has no room
+        (workdir / "ballast").write_bytes(bytes(200_000))  # now there is no space for the log
         flags = (*RUN, "--config.report_every=1", "--config.steps_per_dispatch=1")
-        output = run(
-            "train", f"--workdir={workdir}", *flags, code=2
-        )  # after the message TensorBoard's thread complains
+        output = run("train", f"--workdir={workdir}", *flags, code=2)  # TensorBoard's thread prints after the message
         assert re.search(r"^error: workdir .* could not be written: .*No space left", output, re.MULTILINE), output
     finally:
         subprocess.run(["umount", str(workdir)], check=True)
@@ -92,8 +90,8 @@ def test_a_full_disk(whole, tmp_path):
     same(saved, whole)
 
 
-# No right to write where the mode forbids it, not even for root: drops CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH from
-# what exec may give, and then is the command.
+# Runs a command that must obey file modes, even as root: drops CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH from the
+# capabilities that exec may give, and executes the command.
 POWERLESS = (
     "import ctypes, os, sys; prctl = ctypes.CDLL(None).prctl; [prctl(24, c, 0, 0, 0) for c in (1, 2)]; "
     "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
@@ -154,7 +152,7 @@ def test_a_damaged_newest_checkpoint(harm, whole, half, tmp_path):
 
 
 def test_a_half_written_checkpoint(whole, half, tmp_path):
-    """What a kill during a save leaves: Orbax's temporary directory, which is no checkpoint yet."""
+    """A kill during a save leaves Orbax's temporary directory, which is not a checkpoint yet."""
     workdir = half(tmp_path / "run")
     (workdir / "checkpoints" / "100").rename(workdir / "checkpoints" / "100.orbax-checkpoint-tmp")
     assert "continuing from the checkpoint of step 50" in run("train", f"--workdir={workdir}", *RUN)
@@ -162,7 +160,7 @@ def test_a_half_written_checkpoint(whole, half, tmp_path):
 
 
 def rewritten(workdir, change):
-    """Step 100 again, whole and with a manifest, with other arrays in it."""
+    """Writes the checkpoint of step 100 again, complete and with a manifest, but with other arrays."""
     experiment = conformance.build(conformance.get_config())
     mesh = runtime.make_mesh(jax.devices()[:1])
     with jax.set_mesh(mesh):
@@ -203,7 +201,7 @@ def test_a_checkpoint_with_other_arrays(change, message, half, tmp_path):
 
 
 def test_a_checkpoint_of_another_game(half, tmp_path):
-    """At the level of the library; the command refuses the other config before."""
+    """Also tested with the library alone, because the command refuses the other config earlier."""
     workdir = half(tmp_path / "run")
     output = refused(workdir, "--config.game=wgan_gp")
     assert "config.game: 'vanilla' there, 'wgan_gp' now" in output
@@ -218,7 +216,7 @@ def test_a_checkpoint_of_another_game(half, tmp_path):
 
 
 def test_a_clock_that_goes_back(whole, half, tmp_path):
-    """The second process believes that it runs a day before the first one."""
+    """The clock of the second process is a day behind that of the first."""
     workdir = half(tmp_path / "run")
     site = tmp_path / "site"
     site.mkdir()
@@ -254,7 +252,7 @@ def test_nan_stops_the_run(tmp_path):
     assert "the last good checkpoint, of step 100, is kept" in output
     assert result(tmp_path)["status"] == "diverged" and result(tmp_path)["checkpoint"] == 100
     assert [record["step"] for record in metrics(tmp_path)] == [20, 40, 60, 80, 100, 120]
-    assert run("train", *flags, code=3).count("not finite") == 1  # again, from the same checkpoint
+    assert run("train", *flags, code=3).count("not finite") == 1  # diverges again, from the same checkpoint
 
 
 def test_nan_rolls_back_with_other_noise_and_a_kill_changes_nothing(tmp_path):
@@ -291,11 +289,11 @@ def test_a_workdir_in_use(tmp_path):
     assert f"is in use by another run (process {process.pid} on " in refused(tmp_path)
     process.kill()
     finish(process)
-    run("train", f"--workdir={tmp_path}", *RUN)  # free again
+    run("train", f"--workdir={tmp_path}", *RUN)  # the lock is free again
 
 
 def test_a_signal_while_starting(whole, tmp_path):
-    """Before there is a step: saved after the first dispatch, and continued from there."""
+    """A signal before the first step: the run saves after its first dispatch, and can be continued from there."""
     process = start("train", f"--workdir={tmp_path}", *RUN)
     when(process, lambda line: line.startswith("real: 48 examples"))
     process.send_signal(signal.SIGTERM)
@@ -322,7 +320,7 @@ def test_fine_tuning_begins_with_the_networks_and_nothing_else(whole, tmp_path):
     assert json.loads((tmp_path / "tuned" / "init_from.json").read_text())["step"] == STEPS
     _, source = parameters(whole, 200)
     tuned, after = parameters(tmp_path / "tuned", 10)
-    assert int(tuned.state.players["generator"].step) == 10  # of Adam: it began anew
+    assert int(tuned.state.players["generator"].step) == 10  # Adam's state is new
     distance = max(np.max(np.abs(a - b)) for a, b in zip(*map(jax.tree.leaves, (source, after)), strict=True))
     assert 0 < distance <= 10 * 2.1e-3  # ten steps of Adam at most
     output = run("train", f"--workdir={tmp_path / 'tuned'}", *flags, "--config.steps=20", "--config.report_every=10")

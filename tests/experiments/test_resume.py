@@ -1,4 +1,4 @@
-"""Killed at any moment, a run ends as if it had not been."""
+"""A run that is killed at any moment and continued ends as if it had not been killed."""
 
 import re
 import signal
@@ -14,7 +14,7 @@ def flags(workdir, game, steps=500):
 
 
 def saved_and_logged(workdir):
-    """The newest finished checkpoint and the last line of the log, 0 where there is none."""
+    """Returns the steps of the newest finished checkpoint and of a late, complete line of the log; 0 without one."""
     saved = [int(path.name) for path in (workdir / "checkpoints").glob("*") if path.name.isdigit()]
     log = workdir / "metrics.jsonl"
     lines = log.read_text().splitlines() if log.exists() else []
@@ -22,9 +22,9 @@ def saved_and_logged(workdir):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("game", ["adversarial", "cyclegan", "wgan_gp"])  # what the others carry, they do
+@pytest.mark.parametrize("game", ["adversarial", "cyclegan", "wgan_gp"])  # they carry all that the others do
 def test_kill_and_terminate_and_resume_bit_for_bit(game, tmp_path):
-    steps = 300  # enough that it does not end before the signals come
+    steps = 300  # enough that the run does not end before the signals come
     run("train", *flags(tmp_path / "whole", game, steps))
     broken = flags(tmp_path / "broken", game, steps)
 
@@ -54,7 +54,7 @@ def test_kill_and_terminate_and_resume_bit_for_bit(game, tmp_path):
 
 @pytest.mark.slow
 def test_eight_devices_resume_bit_for_bit(tmp_path):
-    """Without the compilation cache: each process runs what it compiled itself, as a user's does."""
+    """Runs without the compilation cache, so that each process runs what it compiled itself, as a user's may."""
     alone = {"devices": 8, "fresh": True, "JAX_ENABLE_COMPILATION_CACHE": "false"}
     run("train", *flags(tmp_path / "whole", "vanilla", 300), **alone)
     broken = flags(tmp_path / "broken", "vanilla", 300)
@@ -83,7 +83,7 @@ def test_a_second_signal_ends_at_once(tmp_path):
 
 @pytest.mark.slow
 def test_the_number_of_iterations_in_a_dispatch_does_not_matter(tmp_path):
-    """Else other intervals on resume would change the result. Compiled as for users: it hangs on XLA's rounding."""
+    """Otherwise other intervals on resume would change results. XLA optimises as for users, which affects rounding."""
     hashes = set()
     for length in (1, 5):
         workdir = tmp_path / str(length)

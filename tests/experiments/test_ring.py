@@ -1,4 +1,4 @@
-"""The first question that one asks of a GAN: does it find all modes?"""
+"""The first question about a GAN: does it find all modes?"""
 
 import numpy as np
 import pytest
@@ -16,4 +16,4 @@ def test_ring_covers_its_eight_modes(tmp_path):
     distance = np.linalg.norm(load(tmp_path / "run").sample(2500)[:, None] - mixture.centers, axis=-1)
     found = np.bincount(distance.argmin(1)[distance.min(1) < 3 * mixture.std], minlength=8)
     assert np.all(found >= 100), found
-    assert found.sum() > 0.5 * 2500, found  # points spread evenly over the circle would have 7%
+    assert found.sum() > 0.5 * 2500, found  # evenly spread points would give 7%

@@ -1,4 +1,4 @@
-"""Killed five times, while starting, running and saving, as one process or two, a run ends as if it had not been."""
+"""A run that is killed while starting, running and saving, as one process or two, ends as if it had not been."""
 
 import collections
 
@@ -15,4 +15,4 @@ def test_a_storm_of_kills(tmp_path):
     assert set(kinds) == {storm.STARTING, storm.RUNNING, storm.SAVING, storm.TERMINATED, storm.ONE_OF_TWO}
     assert {event["processes"] for event in kills} == {1, 2}
     assert 0 < kills[-1]["saved"] < final["steps"], "the run was over before the storm"
-    assert final["lines"] == -(-final["steps"] // 20)  # the last step is reported too
+    assert final["lines"] == -(-final["steps"] // 20)  # rounded up: the last step is reported too

@@ -17,7 +17,7 @@ SPACE = {"rate": spaces.LogUniform(1e-3, 1.0), "kind": spaces.Choice(["a", "b"])
 
 @pytest.fixture
 def study():
-    """Opens studies, and lets go of their trials in the end."""
+    """Returns a function that opens studies; their claims on trials are released when the test ends."""
     opened = []
 
     def make(workdir, **options):
@@ -56,7 +56,7 @@ def test_what_a_dead_worker_leaves_is_taken_up_again_but_not_for_ever(tmp_path, 
     one = study(tmp_path, num_trials=1)
     taken = one.take()
     assert not one.report(0, 256, 5.0)
-    one.close()  # as the end of its process does
+    one.close()  # like the end of its process
     for _ in range(1):
         two = study(tmp_path, num_trials=1)
         assert two.take() == ([0], taken.points, True, False)
@@ -71,13 +71,13 @@ def test_what_a_dead_worker_leaves_is_taken_up_again_but_not_for_ever(tmp_path, 
 
 
 def test_a_population_that_comes_further_is_taken_up_every_time(tmp_path, study):
-    """Whichever of its members reports, or if checkpoints alone tell; after three attempts in vain all have failed."""
+    """Any member's reports count as progress, and so do checkpoints. After three attempts without any, all fail."""
     taken = study(tmp_path, num_trials=3).take(together=2)
     for images in range(5):
         study.close()
         one = study(tmp_path)
         assert one.take() == (taken.numbers, taken.points, True, True)
-        one.report(1, images + 1, 1.0)  # and never trial 0
+        one.report(1, images + 1, 1.0)  # trial 0 never reports
     for step in range(1, 5):
         study.close()
         assert study(tmp_path).take(saved=lambda first, together, step=step: 1000 * step).continued
@@ -91,9 +91,9 @@ def test_a_population_that_comes_further_is_taken_up_every_time(tmp_path, study)
 
 
 def test_a_worker_may_die_while_it_asks(tmp_path, study, monkeypatch):
-    """A trial whose values were not drawn yet has them drawn; the rest of a grid is still enqueued."""
+    """Values that the dead worker had not drawn are drawn by the next; the rest of a grid is still enqueued."""
     one = study(tmp_path / "random")
-    one._study.ask()  # what Optuna does first
+    one._study.ask()  # Optuna's first step, after which the worker dies
     again = study(tmp_path / "random").take()
     assert again.numbers == [0] and again.continued and again.points[0].keys() == SPACE.keys()
     enqueue, points = optuna.Study.enqueue_trial, []
@@ -118,7 +118,7 @@ def test_a_worker_may_die_while_it_asks(tmp_path, study, monkeypatch):
 def test_of_a_population_all_claims_are_had_or_none(tmp_path, study):
     one, two = study(tmp_path), study(tmp_path)
     one.take(together=3)
-    one._release(0)  # a process that is ending lets go of one after the other
+    one._release(0)  # an ending process releases its claims one by one
     assert two.take().numbers == [3] and not two.holds(0)
 
 
@@ -163,7 +163,7 @@ def test_a_population_is_taken_and_taken_up_again_together(tmp_path, study):
     pruned = [number for number in taken.numbers if one.report(number, 2, float(number))]
     assert pruned
     one.tell(3, "done", 3.0)
-    one.close()  # as the end of its process does, in the middle of telling
+    one.close()  # like the end of its process, in the middle of telling
     again = two.take()
     assert again == (taken.numbers, taken.points, True, True), "by a worker that takes one at a time, too"
     assert [number for number in taken.numbers if two.holds(number)] == [0, 1, 2]
@@ -178,7 +178,7 @@ STUDY = (
 @pytest.mark.slow
 @pytest.mark.xdist_group("sweep")
 def test_four_workers_share_a_study_and_one_is_killed(tmp_path):
-    """Every trial ends exactly once, and what the killed one was at is continued from its checkpoint."""
+    """Every trial ends exactly once, and the killed worker's trial is continued from its checkpoint."""
     flags = [*FLAGS, *STUDY, f"--workdir={tmp_path}"]
     workers = [start("sweep", *flags) for _ in range(4)]
     first = when(workers[0], lambda line: line.startswith("step 120/"))
@@ -217,7 +217,7 @@ def test_four_workers_share_a_study_and_one_is_killed(tmp_path):
 @pytest.mark.slow
 @pytest.mark.xdist_group("sweep")
 def test_a_study_of_populations_is_killed_and_continued(tmp_path):
-    """Trials are taken three at a time; a killed population goes on; its best is a run that can be sampled."""
+    """Trials are taken three at a time; a killed population continues; its best member is a run that can be sampled."""
     flags = [flag.replace("steps=400", "steps=200") for flag in FLAGS]
     flags += [*STUDY, "--num_trials=5", "--population=3", "--pruner=median", f"--workdir={tmp_path}"]
     assert "width=32 changes the program" in run("sweep", *flags, "--space=width=16,32", code=2)

@@ -1,4 +1,4 @@
-"""The sweep command, as a person uses it."""
+"""The sweep command, as a user runs it."""
 
 import csv
 import importlib.util

@@ -1,4 +1,4 @@
-"""Feature networks as a whole: from a file to features, whatever the batch, on one device or eight."""
+"""Whole feature networks: from a file to features, for any batch, on one device or eight."""
 
 import functools
 import importlib
@@ -25,7 +25,7 @@ MAKERS = {
 
 
 def of(name):
-    """A parameter; the tests of a network run in one process, which makes its weights once."""
+    """Returns a test parameter. All tests of a network run in one process, which makes its weights once."""
     return pytest.param(name, marks=pytest.mark.xdist_group(name))
 
 
@@ -49,7 +49,7 @@ def test_features_depend_on_their_image_alone(name):
     together, alone = apply(params, images), apply(params, images[1:])
     for output, value in together.items():
         close(alone[output][0], value[1])
-    assert np.abs(together["features"][0] - together["features"][1]).max() > 0.05  # and on that they do
+    assert np.abs(together["features"][0] - together["features"][1]).max() > 0.05  # but they differ between images
 
 
 @pytest.mark.slow
@@ -82,7 +82,7 @@ def test_grey_images_are_colour_images_of_equal_channels():
 @pytest.mark.slow
 @pytest.mark.xdist_group("inception")
 def test_from_the_file_to_features_and_their_record(tmp_path):
-    """The file in the format that the published one has, with a hash of its own."""
+    """Loads a file in the format of the published one, whose hash is not pinned."""
     network, params, apply = ready("inception")
     writers.save_old(tmp_path / network.file.name, random_weights.tensors(network.file.used))
     network = network._replace(file=network.file._replace(sha256=None))
@@ -102,7 +102,7 @@ def test_from_the_file_to_features_and_their_record(tmp_path):
 
 @pytest.mark.parametrize("name", [of(name) for name in MAKERS])
 def test_shapes_and_refusals(name):
-    """Without computing: shapes are those promised, and images of other kinds are refused."""
+    """Traces only, without computing: shapes are as promised, and other kinds of images are refused."""
     network = MAKERS[name]()
     shapes = {key: jax.ShapeDtypeStruct(shape, jnp.float32) for key, shape in network.file.used.items()}
     params = jax.eval_shape(lambda: network.prepare({key: np.zeros(s.shape, np.float32) for key, s in shapes.items()}))
@@ -126,7 +126,5 @@ def test_unknown_variants_are_refused():
 
 def test_clip_looks_at_the_largest_central_square():
     images = random_weights.images("square", 1, 20, 33)
-    module = importlib.import_module(
-        "gan_jax.feature_networks.clip"
-    )  # the package's attribute of that name is the function
+    module = importlib.import_module("gan_jax.feature_networks.clip")  # the package's attribute `clip` is the function
     np.testing.assert_array_equal(module._center_square(images), images[:, :, 6:26])

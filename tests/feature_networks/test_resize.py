@@ -1,4 +1,4 @@
-"""Resizers against Pillow, and against what they are by definition; more of it in tests/golden."""
+"""Resizers against Pillow, and against their definitions; `tests/golden` has more comparisons."""
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ def test_bicubic_is_pillows(height, width, size, kind):
 
 
 def test_tf1_bilinear_looks_where_tensorflow_1_looked():
-    """Pixel i of the new image is at i * old / new of the old one, and the last one is repeated."""
+    """Output pixel i is sampled at position i * old / new of the input, whose last pixel is repeated."""
     row = jnp.arange(5.0).reshape(1, 1, 5, 1)
     position = np.minimum(np.arange(7) * 5 / 7, 4)
     np.testing.assert_allclose(resize.tf1_bilinear(row, 7)[0, 3, :, 0], position, atol=1e-6)

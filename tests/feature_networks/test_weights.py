@@ -1,4 +1,4 @@
-"""Files of weights: what is read, and what is refused, with a word on what to do."""
+"""Weight files: what is read, and what is refused with a message that says what to do."""
 
 import builtins
 import functools
@@ -35,7 +35,7 @@ def pinned(path):
 
 
 def refusal(directory, file=FILE):
-    """The message, which always says which file is wanted and where to get it."""
+    """Returns the error message, and checks that it says which file is needed and where to get it."""
     with pytest.raises(InvalidInputError) as caught:
         file.load(directory)
     message = str(caught.value)
@@ -79,7 +79,7 @@ def test_views_of_a_storage_are_read(tmp_path):
 
 
 def test_a_tensor_reaches_no_further_than_its_storage(tmp_path):
-    """The last of twelve numbers is at place 11."""
+    """The last of twelve numbers is at index 11."""
     numbers, file = np.arange(12, dtype=np.float32), FILE._replace(used={"scale": ()})
     stored = writers.storage("FloatStorage", "0", 12)
 
@@ -115,7 +115,7 @@ def test_missing_files_are_told_of(network, tmp_path, monkeypatch):
 def test_another_file_under_the_name_is_refused(network, tmp_path):
     SAVERS["zip"](tmp_path / network.file.name, ARRAYS)
     assert "damaged, or another file" in refusal(tmp_path, network.file)
-    told = refusal(tmp_path, network.file._replace(sha256=None))  # the hash is not the only thing that protects
+    told = refusal(tmp_path, network.file._replace(sha256=None))  # refused even without a hash
     assert "of another network, with 4 unknown tensors" in told and "missing ones" in told
 
 
@@ -159,7 +159,7 @@ def test_truncated_files_are_refused(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", SAVERS)
 def test_any_damage_is_refused_or_harmless(kind, tmp_path):
-    """Bytes changed at random, in the pickle above all: never anything but a refusal, or arrays of the right shape."""
+    """With random bytes changed, mostly in the pickle, the result is a refusal or arrays of the right shape."""
     path, random = tmp_path / "net.pth", np.random.default_rng(0)
     SAVERS[kind](path, ARRAYS)
     content, refused = path.read_bytes(), 0
@@ -179,7 +179,7 @@ def test_any_damage_is_refused_or_harmless(kind, tmp_path):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_damaged_pickles_are_refused_or_harmless(seed, tmp_path):
-    """As above, past the checksums of the zip: the pickle alone is changed."""
+    """As above, but only the pickle is changed, and the checksums of the zip are right."""
     path, random = tmp_path / "net.pth", np.random.default_rng(seed)
     content = writers.pickle(writers.state_dict(ARRAYS))
     opcodes = np.frombuffer(b".()tNJKMGXTUqrhjcQRb\x81\x85\x86\x87aesu]}\x88\x89\x8a\x80", np.uint8)
@@ -196,7 +196,7 @@ def test_damaged_pickles_are_refused_or_harmless(seed, tmp_path):
 
 
 class Runs:
-    """Unpickled by Python, it calls a function."""
+    """An object that calls a function when Python unpickles it."""
 
     def __init__(self, function, *arguments):
         self.reduced = (function, arguments)
@@ -206,7 +206,7 @@ class Runs:
 
 
 def attacks(mark):
-    """Contents of data.pkl that would run code, or do harm, if they were unpickled."""
+    """Returns contents of data.pkl that would run code, or do harm, if they were unpickled."""
     touch, python = f"touch {mark}", f"__import__('pathlib').Path({str(mark)!r}).touch()"
     dumps = {
         f"{function.__module__}.{function.__name__}, protocol {protocol}": pickle.dumps(
@@ -298,7 +298,7 @@ def attacks(mark):
 
 
 def doubling(depth):
-    """Records of which each holds the one before twice."""
+    """Returns a pickle of nested records, each of which contains the previous one twice."""
     body = writers.name("__torch__.a", "B") + b")\x81" + writers.mapping({}) + b"bq\0"
     for _ in range(depth):
         body += writers.name("__torch__.a", "B") + b")\x81" + writers.mapping({"a": b"h\0", "b": b"h\0"}) + b"bq\0"
@@ -315,7 +315,7 @@ def test_pickles_that_ask_for_more_than_tensors_are_refused(attack, tmp_path):
     writers.write_zip(tmp_path / "net.pth", content, {"0": one})
     told = refusal(tmp_path, file)
     assert len(told) < 1500
-    (tmp_path / "net.pth").write_bytes(content)  # and as a file that is no zip
+    (tmp_path / "net.pth").write_bytes(content)  # the same, in a file that is not a zip
     refusal(tmp_path, file)
     assert not mark.exists()
 
@@ -326,7 +326,7 @@ def test_what_a_pickle_names_is_told(tmp_path):
 
 
 def test_the_attacks_would_work(tmp_path):
-    """With Python's own unpickler, that is."""
+    """Python's own unpickler runs the attacks."""
     mark = tmp_path / "mark"
     for attack, content in attacks(mark).items():
         if attack.startswith(("posix.system", "builtins.e")):

@@ -1,4 +1,4 @@
-"""PyTorch's files, written without PyTorch: pickles made opcode by opcode, and the three kinds of file around them."""
+"""Writers of PyTorch's files, without PyTorch: pickles made opcode by opcode, in the three kinds of file."""
 
 import struct
 import zipfile
@@ -59,7 +59,7 @@ def tensor(stored, offset, shape, strides):
 
 
 def described(key, array, *more):
-    """A contiguous tensor that has a storage to itself."""
+    """Returns the pickle of a contiguous tensor with a storage of its own."""
     strides = [int(np.prod(array.shape[i + 1 :], dtype=int)) for i in range(array.ndim)]
     return tensor(storage(KINDS[array.dtype.name], key, array.size, *more), 0, array.shape, strides)
 
@@ -84,13 +84,13 @@ def state_dict(arrays, *more, dictionary=ordered):
 
 
 def save(path, arrays):
-    """As `torch.save` writes a state dict since PyTorch 1.6, with metadata beside its items."""
+    """Writes a state dict as `torch.save` does since PyTorch 1.6, with metadata beside its items."""
     metadata = mapping({"_metadata": ordered({"": mapping({"version": number(1)})})})
     write_zip(path, pickle(state_dict(arrays) + metadata + b"b"), data(arrays))
 
 
 def save_old(path, arrays, dictionary=ordered):
-    """As `torch.save` wrote it before."""
+    """Writes a state dict as `torch.save` did before PyTorch 1.6."""
     magic, version = (b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19", b"M\xe9\x03")
     system = mapping({"protocol_version": number(1001), "little_endian": b"\x88"})
     keys = b"](" + b"".join(text(key) for key in data(arrays)) + b"e"
@@ -101,7 +101,7 @@ def save_old(path, arrays, dictionary=ordered):
 
 
 def save_script(path, arrays):
-    """As `torch.jit.save` writes a module whose parameters have these names."""
+    """Writes a file as `torch.jit.save` does for a module whose parameters have these names."""
     tree = {}
     for key, (title, array) in enumerate(arrays.items()):
         *parents, leaf = title.split(".")

@@ -1,4 +1,4 @@
-"""What the standard game computes, against values by hand: a linear generator, a linear critic, one known batch."""
+"""The standard game against values computed by hand: a linear generator, a linear critic, one known batch."""
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +9,8 @@ import pytest
 from gan_jax import core, gans, losses
 from gan_jax.types import InvalidInputError, Network, Prior
 
-V = jnp.array([[1.0, 2.0], [0.5, -1.0]])  # of the generator
-W = jnp.array([3.0, 4.0])  # of the critic, of norm 5
+V = jnp.array([[1.0, 2.0], [0.5, -1.0]])  # the generator's kernel
+W = jnp.array([3.0, 4.0])  # the critic's kernel, of norm 5
 Z = jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [2.0, -1.0]])
 X = jnp.array([[0.3, -0.2], [1.0, 1.0], [-0.5, 0.4], [0.0, 2.0]])
 FAKE = Z @ V
@@ -34,7 +34,7 @@ def game(**options):
 
 
 def run(game, steps=1):
-    """The state before, the one after, and the metrics of the last iteration."""
+    """Trains some iterations; returns the initial state, the final one, and the metrics of the last iteration."""
     batch = {"real": X}
     state = game.init(KEY, batch)
     before, batches = state, {"real": jnp.stack([X] * core.batches_per_iteration(game))}
@@ -59,7 +59,7 @@ def test_the_discriminators_loss_and_its_penalties():
 
 
 def test_the_updates_of_both_players():
-    """The critic moves first, by the gradient at the start; the generator sees the critic that has moved."""
+    """The critic moves first, by the gradient at the start; the generator sees the updated critic."""
     _, after, metrics = run(game(loss=losses.wasserstein))
     w = W - 0.1 * (jnp.mean(FAKE, 0) - jnp.mean(X, 0))
     np.testing.assert_allclose(after.players["discriminator"].params["kernel"], w, rtol=1e-5)
@@ -117,7 +117,7 @@ def test_the_scale_of_latents_is_data():
 
 
 def test_r1_is_taken_at_the_reals_and_r2_at_the_fakes():
-    """The gradient of a critic w . x^2 / 2 is w x."""
+    """The gradient of the critic w . x^2 / 2 is w x."""
     critic = Network(
         lambda key, x: ({"w": W}, {}), lambda params, state, x, train, key=None: (x**2 @ params["w"] / 2, state)
     )
@@ -132,7 +132,7 @@ def test_r1_is_taken_at_the_reals_and_r2_at_the_fakes():
 
 
 def test_the_critic_keeps_what_it_saw_of_the_reals_once_for_each_of_its_steps():
-    """Running statistics and spectral vectors move on with the critic: not for fakes, nor when the generator learns."""
+    """Statistics and spectral vectors change once per critic step: not for fakes, nor in the generator's update."""
 
     def apply(params, state, x, train, key=None):
         seen = {"passes": state["passes"] + 1, "mean": jnp.mean(x, 0)}
@@ -183,8 +183,8 @@ def test_augmentation_reaches_reals_fakes_and_penalties():
 
 @pytest.mark.slow
 def test_augmentation_adapts_to_the_signs_of_the_reals():
-    """D says + of 3 of 4 reals, a mean sign of one half: above a target of 0.4 p rises, below one of 0.6 it falls."""
-    positive = jnp.array([3.0, 1.0])  # of X its logits are 0.7, 4, -1.1, 2
+    """D is positive for 3 of 4 reals, a mean sign of 1/2: with a target of 0.4 p rises, with 0.6 it falls."""
+    positive = jnp.array([3.0, 1.0])  # its logits for X are 0.7, 4, -1.1, 2
     for target, sign in ((0.4, 1), (0.6, -1)):
         adaptive = gans.adversarial(
             linear(V),

@@ -1,4 +1,4 @@
-"""CycleGAN's two losses by hand, and its pool of earlier fakes."""
+"""CycleGAN's two losses against values computed by hand, and its pool of earlier fakes."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ A, B = jax.random.normal(KEY, (2, 4, 2, 2, 1))
 
 
 def scaling(first, second):
-    """One number per domain, in the order in which the game initialises them."""
+    """Returns a network of one number, which differs by domain, in the order in which the game initialises them."""
     values = iter((first, second))
     return Network(
         lambda key, x: ({"scale": jnp.float32(next(values))}, {}),
@@ -50,7 +50,7 @@ def test_losses():
 
 
 def test_each_player_moves_by_its_own_optimiser():
-    """The generators' rate is 0, and the discriminators' a tenth: critics of one number c have (c real - 1)^2 / 2."""
+    """The generators' rate is 0, the discriminators' 0.1. A critic of one number c has the loss (c real - 1)^2 / 2."""
     game = gans.cyclegan(
         scaling(0.5, -2.0), scaling(3.0, 0.7),
         generator_optimizer=optax.sgd(0.0), discriminator_optimizer=optax.sgd(0.1),
@@ -64,7 +64,7 @@ def test_each_player_moves_by_its_own_optimiser():
 
 
 def test_the_pool_fills_and_then_gives_back_earlier_images_half_of_the_time():
-    batch, size = 8, 16  # two images for each place of the batch
+    batch, size = 8, 16  # two images for each position in the batch
     pool = empty_pool(jnp.zeros((batch, 1, 1, 1)), size)
     returned_new = returned_old = 0
     query = jax.jit(query_pool)
@@ -81,7 +81,7 @@ def test_the_pool_fills_and_then_gives_back_earlier_images_half_of_the_time():
         after = np.asarray(pool["images"])
         for place in range(batch):
             before, now = stored[:, place].ravel().tolist(), after[:, place].ravel().tolist()
-            if old[place]:  # it came from this place's share, and the new image took its entry
+            if old[place]:  # it came from this position's part of the pool, and the new image replaced it
                 before.remove(out[place])
                 assert sorted([*before, step + 1.0]) == sorted(now)
             else:

@@ -1,4 +1,4 @@
-"""The optimisers that each game has where it is given none: those of its paper."""
+"""The default optimisers of each game, which are those of its paper."""
 
 import inspect
 
@@ -15,7 +15,7 @@ PIXELS = jnp.zeros((4, 1, 1, 1))
 
 
 def simple(make, **options):
-    """A game of a linear generator and critic, at its start."""
+    """Returns the initial state of a game with a linear generator and critic."""
     generator, critic = test_adversarial.linear(V), test_adversarial.linear(W)
     batch = {"real": X} | ({"label": jnp.zeros(4, jnp.int32)} if "num_classes" in options else {})
     return make(generator, critic, PRIOR, **options).init(KEY, batch)
@@ -27,20 +27,20 @@ def cyclegan():
 
 
 def stylegan2():
-    """Without its lazy phases, for which both optimisers would be corrected."""
+    """Returns the initial state of StyleGAN2 without its lazy phases, which would change both optimisers."""
     this = test_stylegan2
     game = gans.stylegan2(this.MAPPING, this.SYNTHESIS, this.CRITIC, this.FIXED, path_length_weight=None, penalties=())
     return game.init(KEY, {"real": PIXELS})
 
 
-# By name: how to begin it, and the learning rate and the two betas of Adam.
+# For each game: a function that returns its initial state, and the learning rate and two betas of Adam.
 DEFAULTS = {
-    # arXiv:1411.1784 and 1406.2661 have momentum SGD; here both take over DCGAN's Adam.
+    # The papers (arXiv:1411.1784, 1406.2661) use SGD with momentum; here both games use DCGAN's Adam.
     "cgan": (lambda: simple(gans.cgan, num_classes=3), (2e-4, 0.5, 0.999)),
     "vanilla": (lambda: simple(gans.vanilla), (2e-4, 0.5, 0.999)),
     "dcgan": (lambda: simple(gans.dcgan), (2e-4, 0.5, 0.999)),  # arXiv:1511.06434, section 4
     "wgan_gp": (lambda: simple(gans.wgan_gp), (1e-4, 0.0, 0.9)),  # arXiv:1704.00028, algorithm 1
-    "cyclegan": (cyclegan, (2e-4, 0.5, 0.999)),  # arXiv:1703.10593, section 4; the betas are of the authors' code
+    "cyclegan": (cyclegan, (2e-4, 0.5, 0.999)),  # arXiv:1703.10593, section 4; betas of the authors' code
     "sngan": (lambda: simple(gans.sngan), (2e-4, 0.0, 0.9)),  # arXiv:1802.05957, with residual networks
     "r3gan": (lambda: simple(gans.r3gan, gamma=(1.0, 0.1)), (2e-4, 0.0, 0.9)),  # arXiv:2501.05441, at the start
     "stylegan2": (stylegan2, (2e-3, 0.0, 0.99)),  # arXiv:1912.04958

@@ -1,4 +1,4 @@
-"""SNGAN's loss, steps and optimiser, against values by hand; and the learning rate of its experiment."""
+"""SNGAN's loss, steps and optimiser against values computed by hand, and the learning rate of its experiment."""
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +50,7 @@ def test_its_parts_are_options():
 
 @pytest.mark.parametrize(("decay", "expected"), [(2, [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]), (0, [1.0] * 6)])
 def test_the_experiments_learning_rate_falls_to_zero(decay, expected):
-    """Two updates an iteration, over two iterations; the gradient is constant, so that Adam's step is its rate."""
+    """Two updates per iteration decay over two iterations. The gradient is constant, so Adam's step is its rate."""
     module = load_module(ROOT / "experiments" / "configs" / "sngan_cifar10.py")
     config = module.get_config()
     config.learning_rate, config.decay_steps = 0.5, decay
@@ -63,7 +63,7 @@ def test_the_experiments_learning_rate_falls_to_zero(decay, expected):
 
 
 def test_the_experiments_players_slow_down_together():
-    """By the iteration, of which the critic makes five updates and the generator one; each is given a gradient of 3."""
+    """Rates fall by iteration, in which the critic makes five updates and the generator one; every gradient is 3."""
     module = load_module(ROOT / "experiments" / "configs" / "sngan_cifar10.py")
     config = module.get_config()
     config.decay_steps, config.generator_width, config.discriminator_width = 4, 4, 4

@@ -1,4 +1,4 @@
-"""StyleGAN2's game by hand: linear styles, an image that is one pixel, and statistics where draws are random."""
+"""StyleGAN2's game by hand: linear styles, images of one pixel, and statistics where draws are random."""
 
 import math
 
@@ -39,7 +39,7 @@ def game(prior=FIXED, **options):
 
 
 def run(game, steps=1, size=4, **batch):
-    """The state and the metrics of the last iteration."""
+    """Trains some iterations; returns the state, and the metrics of the last iteration."""
     batch = {"real": jnp.zeros((size, 1, 1, 1)), **batch}
     state = game.init(KEY, batch)
     step = jax.jit(core.make_step(game))
@@ -62,12 +62,12 @@ def test_the_adversarial_losses():
 
 
 def test_path_lengths():
-    """A pixel moves by y B_l in layer l, y ~ N(0, 1): its length is |y| sqrt((5^2 + 12^2) / 2)."""
+    """The gradient by layer l is y B_l with y ~ N(0, 1), so the path length is |y| sqrt((5^2 + 12^2) / 2)."""
     size, length = 40_000, math.sqrt((25 + 144) / 2)
     mean, variance = length * math.sqrt(2 / math.pi), length**2 * (1 - 2 / math.pi)
     lengths = game(path_length_weight=3.0, path_length_every=5)
     state, metrics = run(lengths, size=size)
-    target = 0.01 * mean  # 0 at first, and moved by a hundredth
+    target = 0.01 * mean  # it starts at 0, and moves by a hundredth of the way
     np.testing.assert_allclose(state.aux["path_length_mean"], target, rtol=0.02)
     np.testing.assert_allclose(metrics["generator_path_length/mean"], target, rtol=0.02)
     expected = variance + (mean - target) ** 2
@@ -120,7 +120,7 @@ def test_the_average_of_w_moves_with_the_generator_and_truncation_towards_it():
     average = state.players["generator"].model_state["mapping"]["w_average"]
     expected = (1 - 0.9**2) * jnp.stack([W.mean(0)] * 2)
     np.testing.assert_allclose(average, expected, rtol=1e-5)
-    small = truncated.init(KEY, {"real": jnp.zeros((4, 1, 1, 1))})  # by a mapping of a hundredth: pixels within [-1, 1]
+    small = truncated.init(KEY, {"real": jnp.zeros((4, 1, 1, 1))})  # its mapping, times 1/100, keeps pixels in [-1, 1]
     player = state.players["generator"]
     player = player.replace(params={"mapping": {"a": A / 100}, "synthesis": {"b": B}})
     average = jnp.array([[0.01, -0.02], [0.03, 0.01]])
@@ -145,7 +145,7 @@ def test_latents_are_not_truncated():
 
 
 def test_mixing():
-    """Each of the layers 1 to 4 begins the other style equally often, in a share of the examples."""
+    """In a share of the examples, the second style begins at each of the layers 1 to 4 equally often."""
     n, layers = 20_000, 5
     w, other = jnp.zeros((n, layers, 1)), jnp.ones((n, layers, 1))
     mixed = mix_styles(KEY, w, other, 0.6)[..., 0]

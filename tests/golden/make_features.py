@@ -1,18 +1,18 @@
-"""Writes features.json: what PyTorch's packages make of resizers and feature networks that gan_jax has too.
+"""Writes features.json: outputs of other packages for the resizers and feature networks that gan_jax has too.
 
-test_features.py compares gan_jax with that file, and needs none of the packages. To make it anew, with Python 3.11:
+test_features.py compares gan_jax with that file, and needs none of the packages. To make it again, with Python 3.11:
 
     python3.11 -m venv venv
     venv/bin/pip install torch==2.14.1 torchvision==0.29.1 torch-fidelity==0.4.0 timm==1.0.31 open_clip_torch==3.3.0 \
         clean-fid==0.1.35 tensorflow-cpu==2.21.0 pillow==12.0.0 jax==0.10.2 jaxtyping==0.3.11
     venv/bin/python -m tests.golden.make_features
 
-(Pillow 13 resizes the columns of tall images first, which Pillow 12 and the published numbers didn't.)
+(Pillow 13 resizes the columns of tall images first; Pillow 12 and the published numbers do not.)
 
-Weights and images are those of random_weights.py, in both. The names and shapes of the weights come from gan_jax, and
-the packages' networks take them strictly, with none missing and none left over. Afterwards whole feature vectors of
-gan_jax are compared, and files that PyTorch writes of these weights (torch.save in both of its formats, and torch.jit)
-are read by gan_jax; the figures are printed.
+Both sides use the weights and images of random_weights.py. The names and shapes of the weights come from gan_jax, and
+the packages' networks load them strictly: none may be missing or left over. The program then compares whole feature
+vectors of gan_jax, and lets gan_jax read the files that PyTorch writes of these weights (torch.save in both of its
+formats, and torch.jit). It prints the figures.
 """
 
 import hashlib
@@ -28,9 +28,9 @@ import numpy as np
 from tests.golden import random_weights
 
 MAIN = __name__ == "__main__"
-torch = importlib.import_module("torch") if MAIN else None  # pytest imports every file
+torch = importlib.import_module("torch") if MAIN else None  # not under pytest, which imports every file
 if MAIN:
-    importlib.import_module("torchvision")  # after TensorFlow, it crashes
+    importlib.import_module("torchvision")  # it crashes if imported after TensorFlow
 
 INCEPTION = {"small": (2, 32, 32), "tall": (1, 61, 47), "large": (1, 320, 400)}
 TRANSFORMER = {"small": (1, 32, 32), "wide": (1, 280, 320)}
@@ -46,13 +46,13 @@ ENTRIES = {}
 
 
 def sample(array):
-    """Numbers from all over an array, in its order."""
+    """Returns 40 numbers from all over an array, in its order."""
     flat = np.asarray(array).ravel()
     return rounded(flat[np.linspace(0, flat.size - 1, 40).astype(int)])
 
 
 def rounded(numbers):
-    """As many digits as float32 has."""
+    """Rounds numbers to the digits that float32 has."""
     return [float(f"{x:.9g}") for x in numbers]
 
 
@@ -96,7 +96,7 @@ def tensors(network):
 
 
 def inception(network, directory):
-    """torch-fidelity's network; for clean-fid's numbers, behind clean-fid's resizer."""
+    """Returns torch-fidelity's network; for clean-fid's numbers, behind clean-fid's resizer."""
     module = importlib.import_module("torch_fidelity.feature_extractor_inceptionv3")
     clean = importlib.import_module("cleanfid.resize").build_resizer("clean")
     weights, path = tensors(network), pathlib.Path(directory, "weights.pth")
@@ -121,7 +121,7 @@ def inception(network, directory):
 
 
 def dinov2(network, directory):
-    """timm's network, with the positions interpolated by PyTorch as the authors do it; timm does it otherwise."""
+    """Returns timm's network, with positions interpolated by PyTorch as in the authors' code; timm's way differs."""
     timm, transforms = importlib.import_module("timm"), importlib.import_module("torchvision.transforms")
     size = {"b": "base", "l": "large"}[network.name[-3]]
     net = timm.create_model(f"vit_{size}_patch14_dinov2", img_size=224, num_classes=0).eval()
@@ -146,7 +146,7 @@ def dinov2(network, directory):
 
 
 def clip(network, directory):
-    """open_clip's network, whose parameters are called as OpenAI's; crop and resizing as in CMMD's code."""
+    """Returns open_clip's network, whose parameters have OpenAI's names; it crops and resizes as CMMD's code does."""
     pil = importlib.import_module("PIL.Image")
     net = importlib.import_module("open_clip").create_model("ViT-L-14-336-quickgelu").eval()
     names = set(network.file.used) | set(network.file.unused)
@@ -168,7 +168,7 @@ def clip(network, directory):
 
 
 def agreement(ours, theirs):
-    """The largest difference of a feature, relative to the root mean square of all."""
+    """Returns the largest difference of a feature, relative to the root mean square of all."""
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     return np.abs(ours - theirs).max() / np.sqrt(np.mean(theirs**2))
 
@@ -196,7 +196,7 @@ def features(directory):
 
 
 def real_files(network, net, directory):
-    """What PyTorch writes is read back, bit for bit."""
+    """Checks that gan_jax reads what PyTorch writes, bit for bit."""
     expected, file = random_weights.tensors(network.file.used), network.file._replace(sha256=None)
     path = pathlib.Path(directory, file.name)
 
@@ -227,7 +227,7 @@ def real_files(network, net, directory):
 
 
 def tree(arrays, unused):
-    """A module whose parameters have the names and types of OpenAI's file: layer norms and embeddings in float32."""
+    """Builds a module with the names and types of OpenAI's file: layer norms and embeddings are float32."""
 
     class Node(torch.nn.Module):
         def forward(self, x):

@@ -1,6 +1,6 @@
-"""Writes losses.json: what independent packages make of losses, penalties and filters that gan_jax has too.
+"""Writes losses.json: values of independent packages for the losses, penalties and filters that gan_jax has too.
 
-test_losses.py compares gan_jax with that file, and needs none of the packages. To make it anew, with Python 3.11:
+test_losses.py compares gan_jax with that file, and needs none of the packages. To make it again, with Python 3.11:
 
     python3.11 -m venv venv
     venv/bin/pip install torch==2.13.0 numpy==2.4.6 scipy==1.17.1 scikit-learn==1.9.1 dcor==0.7 PyWavelets==1.9.0 \
@@ -12,10 +12,10 @@ test_losses.py compares gan_jax with that file, and needs none of the packages. 
         tensorflow-gan==2.1.0 vector-quantize-pytorch==1.32.0 torch-einops-utils
     venv/bin/python tests/golden/make_losses.py
 
-The functions called are the packages' own. What a loss has no part in is replaced: `STUBS` by empty modules (there are
-packages that insist on torchvision, mmcv or TensorBoard), and the `__init__` of the packages in `BARE` by nothing, so
-that submodules import alone (that of tensorflow-gan wants tf.estimator, which TensorFlow no longer has). Random numbers
-are replaced by those in the inputs; the test does the same with gan_jax's.
+The functions that are called are the packages' own. Parts that the losses do not use are replaced: the modules in
+`STUBS` by empty ones (some packages insist on torchvision, mmcv or TensorBoard), and the `__init__` of the packages in
+`BARE` by nothing, so that submodules can be imported alone (that of tensorflow-gan needs tf.estimator, which TensorFlow
+no longer has). Random numbers are replaced by those in the inputs; the test does the same with gan_jax's.
 """
 
 import functools
@@ -30,7 +30,7 @@ from unittest import mock
 
 import numpy as np
 
-torch = importlib.import_module("torch") if __name__ == "__main__" else None  # pytest imports every file
+torch = importlib.import_module("torch") if __name__ == "__main__" else None  # not under pytest
 
 # fmt: off
 STUBS = """accelerate adabelief_pytorch addict aim apex click cv2 ema_pytorch fire gateloop_transformer hyperpyyaml yaml
@@ -48,7 +48,7 @@ class _Meta(type):
 
 
 def _anything(name):
-    """A class that can be inherited from, called, and asked for any attribute."""
+    """Returns a class that can be inherited from and called, and that has any attribute."""
     if name.startswith("__"):
         raise AttributeError(name)
     body = {"__init__": lambda self, *a, **k: None, "__getattr__": lambda self, name: mock.MagicMock()}
@@ -79,7 +79,7 @@ def replace_modules():
 
 
 def load(name):
-    """Imports a module; two packages refuse without a GPU."""
+    """Imports a module as if there were a GPU, because two packages refuse to work without one."""
     with mock.patch("torch.cuda.is_available", lambda: True):
         return importlib.import_module(name)
 
@@ -88,7 +88,7 @@ RNG = np.random.default_rng(0)
 
 
 def draw(*shape, scale=1.0):
-    """Normal numbers that float32 has exactly."""
+    """Draws normal numbers that float32 represents exactly."""
     return np.round(RNG.normal(size=shape) * scale * 1024) / 1024
 
 
@@ -118,26 +118,26 @@ def numbers(value):
 
 
 def entry(name, function, output):
-    """Keeps what a function, `module:name`, returned."""
+    """Stores what a function, `module:name`, returned."""
     package = PACKAGES[function.partition(":")[0].partition(".")[0]][0]
     version = importlib.metadata.version(package)
     ENTRIES[name] = {"package": package, "version": version, "function": function, "output": numbers(output)}
 
 
 def keep(name, function, *arguments, init=None, then=lambda output: output, **options):
-    """Calls a function, or with `init` an object that is made with that, and keeps the output."""
+    """Calls a function, or an object that is created with the arguments `init`, and stores the output."""
     module, _, attribute = function.partition(":")
     called = functools.reduce(getattr, attribute.split("."), load(module))
     entry(name, function, then((called if init is None else called(**init))(*arguments, **options)))
 
 
 def drawing(name, values):
-    """A random function of torch returns the given tensors, in turn."""
+    """Makes a random function of torch return the given tensors, one after the other."""
     return mock.patch(f"torch.{name}", side_effect=list(values))
 
 
 def critic(x):
-    """One logit per image: sum w tanh(x)."""
+    """Computes one logit per image: sum w tanh(x)."""
     return (T["critic"] * torch.tanh(x)).sum(dim=(1, 2, 3))
 
 
@@ -266,7 +266,7 @@ def tensorflow():
         keep("tfgan_adaptive", f"{module}:combine_adversarial_loss", main, fooling, gradient_ratio=1.0,
              variables=[weight], then=lambda total: session.run((total - main) / fooling))
     for name in ("kl_forward", "kl_reverse", "pearson", "squared_hellinger", "jensen_shannon", "gan"):
-        function = "jensen_shannon" if name == "gan" else name  # the GAN's is the one that is not self-normalised
+        function = "jensen_shannon" if name == "gan" else name  # the GAN's divergence is not self-normalised
         options = {"self_normalized": True} if name == "jensen_shannon" else {}
         f = functools.partial(getattr(tfp.vi, function), **options)
         figures = tfp.math.value_and_gradient(lambda u, f=f: f(tf.math.log(u)), tf.constant(INPUTS["ratio"]))

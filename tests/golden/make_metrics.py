@@ -1,13 +1,13 @@
-"""Writes metrics.json: what independent packages make of features that gan_jax's metrics get too.
+"""Writes metrics.json: values of independent packages for the features that gan_jax's metrics get too.
 
-test_metrics.py compares gan_jax with that file, and needs none of the packages. To make it anew, with Python 3.11:
+test_metrics.py compares gan_jax with that file, and needs none of the packages. To make it again, with Python 3.11:
 
     python3.11 -m venv venv
     venv/bin/pip install torch==2.14.1 torchvision==0.29.1 torch-fidelity==0.4.0 clean-fid==0.1.35 prdc==0.2 \
         POT==0.9.7.post1
     venv/bin/python tests/golden/make_metrics.py
 
-Subsets of kernel distances are drawn by generators that differ from package to package, so here every subset is all.
+The packages draw the subsets of kernel distances by different generators, so here every subset is the whole set.
 """
 
 import importlib.metadata
@@ -18,14 +18,14 @@ import numpy as np
 
 
 def features(seed, n, d=24):
-    """Correlated, at least 0 and skewed, as features of networks are; float32, as they are given."""
+    """Draws float32 features like those of networks: correlated, non-negative and skewed."""
     random = np.random.default_rng(seed)
     mixed = random.normal(size=(n, d)) @ np.random.default_rng(99).normal(size=(d, d)) / d**0.5
     return np.maximum(mixed + 0.3 + 0.05 * seed, 0.0).astype(np.float32)
 
 
 def logits(n=1005, classes=30):
-    """Of sure and unsure predictions."""
+    """Draws logits of confident and unconfident predictions."""
     return (3.0 * np.random.default_rng(5).normal(size=(n, classes))).astype(np.float32)
 
 
@@ -33,7 +33,7 @@ REAL, FAKE = features(0, 1000), features(1, 1000)
 
 
 def main():
-    """Calls the packages."""
+    """Calls the packages, and writes the file."""
     import torch
     import torchvision  # noqa: F401 - it crashes when imported after POT
 
@@ -50,7 +50,7 @@ def main():
         ),
         "kid": metric_kid.kid_features_to_metric(real, fake, kid_subsets=2, kid_subset_size=1000, verbose=False),
         "isc": metric_isc.isc_features_to_metric(torch.from_numpy(logits()), splits=10, shuffle=False),
-        "prc": metric_prc.prc_features_to_metric(fake, real, verbose=False),  # its first are the fakes,
+        "prc": metric_prc.prc_features_to_metric(fake, real, verbose=False),  # the fakes come first
     }
     wide = REAL.astype(np.float64), FAKE.astype(np.float64)
     moments = [x for side in wide for x in (side.mean(0), np.cov(side, rowvar=False))]

@@ -1,4 +1,4 @@
-"""Writes pairs.json: what scikit-image makes of pairs of images that gan_jax's metrics get too.
+"""Writes pairs.json: scikit-image's values for the pairs of images that gan_jax's metrics get too.
 
 test_pairs.py compares gan_jax with that file, and does not need scikit-image. To make it again, with Python 3.11:
 
@@ -15,7 +15,7 @@ import numpy as np
 
 
 def pairs(seed, n=4, height=24, width=17, channels=3):
-    """Smooth images in [-1, 1], and the same with noise and a shift of the mean."""
+    """Draws smooth images in [-1, 1]; returns them with noise and a shifted mean, and as they are."""
     random = np.random.default_rng(seed)
     coarse = random.uniform(-1, 1, (n, 4, 4, channels)).repeat(6, axis=1).repeat(5, axis=2)[:, :height, :width]
     noisy = coarse + random.normal(size=coarse.shape) * np.array([0.01, 0.1, 0.3, 0.6]).reshape(-1, 1, 1, 1) + 0.05
@@ -23,7 +23,7 @@ def pairs(seed, n=4, height=24, width=17, channels=3):
 
 
 def main():
-    """Calls the package."""
+    """Calls the package, and writes the file."""
     from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
     entries = []

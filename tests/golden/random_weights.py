@@ -1,4 +1,4 @@
-"""Weights and images by rule: the same numbers in any framework, from NumPy alone.
+"""Weights and images that follow a rule: the same numbers for every framework, made with NumPy alone.
 
 Every tensor is a function of its name and shape. The numbers come from the raw bits of PCG64, whose stream NumPy
 guarantees, so they will not change with a new version.
@@ -13,7 +13,7 @@ _ROOT_3 = math.sqrt(3.0)
 
 
 def uniform(name, shape):
-    """Numbers of mean 0 and variance 1, float32, uniformly distributed."""
+    """Returns uniformly distributed float32 numbers of mean 0 and variance 1."""
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
     count = math.prod(shape)
     bits = np.random.PCG64(seed).random_raw((count + 1) // 2).view(np.int32)[:count]
@@ -21,7 +21,7 @@ def uniform(name, shape):
 
 
 def tensor(name, shape):
-    """A parameter of a network, such that activations stay of order one."""
+    """Returns a parameter of a network, scaled such that activations stay of order one."""
     values = uniform(name, shape)
     leaf = name.rpartition(".")[2]
     if leaf == "num_batches_tracked":
@@ -30,7 +30,7 @@ def tensor(name, shape):
         return 1.0 + 0.3 * values
     if leaf == "gamma":  # the scale of a residual branch
         return 0.5 + 0.2 * values
-    if len(shape) == 1 and leaf == "weight":  # of a normalisation
+    if len(shape) == 1 and leaf == "weight":  # the scale of a normalisation
         return 1.0 + 0.2 * values
     if "embed" in leaf or "token" in leaf or len(shape) == 0:
         return 0.5 * values
@@ -46,7 +46,7 @@ def tensors(shapes):
 
 
 def images(name, count, height, width):
-    """uint8 pictures, each with noise, a gradient, and an edge: `[count, height, width, 3]`."""
+    """Returns uint8 images `[count, height, width, 3]`, each with noise, a gradient, and an edge."""
     noise = uniform(f"{name} noise", (count, height, width, 3))
     slopes = uniform(f"{name} slopes", (count, 2, 3))
     y, x = np.linspace(-1, 1, height)[:, None, None], np.linspace(-1, 1, width)[:, None]

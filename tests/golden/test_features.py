@@ -1,4 +1,4 @@
-"""Resizers and feature networks against what TensorFlow, Pillow and PyTorch's packages compute (make_features.py)."""
+"""Resizers and feature networks against outputs of TensorFlow, Pillow and PyTorch packages, from make_features.py."""
 
 import functools
 import hashlib
@@ -40,7 +40,7 @@ def test_resizers(height, width, size):
     assert hashlib.sha256(whole.tobytes()).hexdigest() == entries["bicubic_uint8"]["sha256"]
 
 
-@functools.lru_cache(maxsize=1)  # the largest takes 1.2 GB
+@functools.lru_cache(maxsize=1)  # one network at a time: the largest takes 1.2 GB
 def ready(name):
     network = NETWORKS[name]()
     params = jax.tree.map(jnp.asarray, network.prepare(random_weights.tensors(network.file.used)))
@@ -57,7 +57,7 @@ def ready(name):
     ],
 )
 def test_networks(name, case):
-    """At full size. The rest of 1e-4 is for other machines: on the one that wrote the file it is 6e-6 at most."""
+    """At full size. The tolerance is 1e-4, for other machines; on the one that wrote the file, 6e-6 would do."""
     network, params = ready(name)
     assert network.name == name
     outputs = jax.jit(network.apply)(params, random_weights.images(name, *CASES[name][case]))
@@ -87,7 +87,7 @@ def test_every_entry_is_compared():
 
 
 def test_the_rule_of_weights_and_images_is_what_it_was():
-    """Frozen: with other numbers, features.json would have to be made anew."""
+    """The numbers are pinned: with others, features.json would have to be made again."""
     weights = random_weights.tensors({"a.conv.weight": (2, 3), "a.bn.running_var": (3,), "b.bias": (2,)})
     digest = hashlib.sha256(b"".join(value.tobytes() for value in weights.values()))
     digest.update(random_weights.images("a", 1, 5, 4).tobytes())

@@ -1,4 +1,4 @@
-"""Losses, penalties and filters against figures of independent packages, kept in losses.json by make_losses.py."""
+"""Losses, penalties and filters against values of independent packages, which make_losses.py wrote to losses.json."""
 
 import contextlib
 import json
@@ -22,14 +22,14 @@ ENTRIES = GOLDEN["entries"]
 
 
 class Check(NamedTuple):
-    """How an entry is compared.
+    """The comparison with one entry.
 
     Attributes:
-      ours: our value in the package's convention.
-      plain: our value without the conversion, which must differ; None where the package's convention is ours.
-      note: the conversion.
-      expected: what is made of the package's output before the comparison.
-      rtol: largest relative difference, of the largest element.
+      ours: our value, in the package's convention.
+      plain: our value without the conversion, which must differ; None if the package's convention is ours.
+      note: description of the conversion.
+      expected: transformation of the package's output before the comparison.
+      rtol: largest difference allowed, relative to the largest element.
     """
 
     ours: Callable[[], Any]
@@ -40,7 +40,7 @@ class Check(NamedTuple):
 
 
 def given(name: str) -> jax.Array:
-    """An input of the golden file; images with the channels last."""
+    """Returns an input of the golden file; images have the channels last."""
     array = np.array(GOLDEN["inputs"][name])
     if name == "critic":
         array = array.transpose(1, 2, 0)
@@ -75,7 +75,7 @@ def mean_g(loss: losses.GANLoss, *names: str) -> jax.Array:
 
 @contextlib.contextmanager
 def draws(**values):
-    """jax.random's functions return the given arrays, in turn, in the shape asked for."""
+    """Makes functions of jax.random return the given arrays, one after the other, in the requested shape."""
     with contextlib.ExitStack() as stack:
         for name, arrays in values.items():
             queue = iter(arrays)
@@ -109,7 +109,7 @@ def gradient_penalty(alpha: Callable = lambda alpha: 1 - alpha, **options) -> ja
 
 
 def pixel_penalty() -> jax.Array:
-    """The critic is a sum over pixels, so every pixel can be taken for an example."""
+    """Computes the penalty per pixel: the critic is a sum over pixels, so every pixel can be an example."""
     real, fake = (given(name).reshape(27, 2) for name in ("images", "fakes"))
     weight = jnp.tile(given("critic").reshape(9, 2), (3, 1))
     with draws(uniform=[1 - jnp.repeat(given("alpha"), 9)[:, None]]):
@@ -167,7 +167,7 @@ def gaussian() -> jax.Array:
 
 
 def two_class_hinges() -> jax.Array:
-    """The Weston-Watkins hinge: the sum over the other classes of the hinge of two."""
+    """Computes the Weston-Watkins hinge: the sum of the two-class hinges over the other classes."""
     logits, label = given("class_logits"), given("label")
     own = jnp.take_along_axis(logits, label[:, None], 1)[:, 0]
     zeros = jnp.zeros_like(label)
@@ -211,13 +211,13 @@ def lpips(weights: Any, shape: tuple[int, ...] = (2, 1, 1, 1)) -> jax.Array:
 
 
 def f_gan(name: str, logit: Callable) -> jax.Array:
-    """The output activation g and f*(g) at the logit where g is the derivative of f."""
+    """Computes the output activation g, and f*(g), at the logit for which g is the derivative of f."""
     v = logit(given("ratio"))
     return -jnp.stack([losses.f_divergence(name, practical=p).generator(v, v) for p in (True, False)])
 
 
 def fenchel(output: list) -> np.ndarray:
-    """f'(u) and, by Fenchel and Young, f*(f'(u)) = u f'(u) - f(u)."""
+    """Computes f'(u) and, by Fenchel and Young, f*(f'(u)) = u f'(u) - f(u)."""
     value, slope = np.array(output)
     return np.stack([slope, np.array(GOLDEN["inputs"]["ratio"]) * slope - value])
 
@@ -462,7 +462,7 @@ CHECKS = {
 
 
 def difference(ours: Any, expected: Any) -> float:
-    """The largest difference, relative to the largest number expected."""
+    """Returns the largest difference, relative to the largest expected number."""
     ours, expected = np.asarray(ours, np.float64), np.asarray(expected, np.float64)
     assert ours.shape == expected.shape
     return float(np.max(np.abs(ours - expected)) / np.max(np.abs(expected)))

@@ -1,4 +1,4 @@
-"""Metrics against figures of torch-fidelity, clean-fid, prdc and POT, kept in metrics.json by make_metrics.py."""
+"""Metrics against values of torch-fidelity, clean-fid, prdc and POT, which make_metrics.py wrote to metrics.json."""
 
 import json
 import pathlib
@@ -31,7 +31,7 @@ def test_inception_score():
     found = metrics.inception_score(logits())
     theirs = GOLDEN["torch_fidelity"]["isc"]
     assert found.mean == near(theirs["inception_score_mean"], 1e-3)
-    assert found.std == near(theirs["inception_score_std"], 0.05)  # they split 1,005 samples otherwise
+    assert found.std == near(theirs["inception_score_std"], 0.05)  # theirs splits 1,005 samples differently
 
 
 def test_precision_recall_density_coverage():
@@ -47,6 +47,6 @@ def test_precision_recall_density_coverage():
 
 def test_sliced_wasserstein():
     found = metrics.sliced_wasserstein(REAL, FAKE[:700], projections=4000)
-    assert found == near(GOLDEN["ot"]["sliced"], 0.02)  # by other directions
+    assert found == near(GOLDEN["ot"]["sliced"], 0.02)  # the random directions differ
     one = metrics.sliced_wasserstein(REAL[:, :1], FAKE[:700, :1], projections=2)
     assert one == near(GOLDEN["ot"]["one_dimension"])

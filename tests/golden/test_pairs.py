@@ -1,4 +1,4 @@
-"""Metrics of pairs of images against figures of scikit-image, kept in pairs.json by make_pairs.py."""
+"""Metrics of pairs of images against values of scikit-image, which make_pairs.py wrote to pairs.json."""
 
 import json
 import pathlib

@@ -1,4 +1,4 @@
-"""R3GAN's networks, penalties and losses against the official code's outputs, kept in r3gan/*.npz.
+"""R3GAN's networks, penalties and losses against the official code's outputs, stored in r3gan/*.npz.
 
 The files hold seeded random weights, inputs and outputs of brownvc/R3GAN at commit 19a7ddf, in torch's layout.
 """
@@ -26,7 +26,7 @@ def read(name, conditional):
 
 
 def kernel(x):
-    """Of a convolution or a dense layer, in our layout."""
+    """Converts the kernel of a convolution or a dense layer to our layout."""
     return x.transpose(2, 3, 1, 0) if x.ndim == 4 else x.T
 
 
@@ -38,7 +38,7 @@ def block(weights, name):
 
 
 def convert(weights, blocks, *, generator):
-    """The official weights as our parameters; `blocks` of each stage from 4x4 up."""
+    """Converts the official weights to our parameters; `blocks` lists the blocks of each stage, from 4x4 up."""
     params = {"image": {"kernel": kernel(weights[f"{'Aggregation' if generator else 'Extraction'}Layer.Layer.weight"])}}
     if "EmbeddingLayer.weight" in weights:
         params["label"] = {"embedding": weights["EmbeddingLayer.weight"].T}
@@ -57,7 +57,7 @@ def convert(weights, blocks, *, generator):
 
 
 def network(kind, arguments, arrays, prefix, conditional):
-    """A network as a function of parameters and inputs, and the official weights."""
+    """Returns a network as a function of parameters and inputs, and the official weights."""
     generator = kind is nets.R3GANGenerator
     order = (
         slice(None) if generator else slice(None, None, -1)
@@ -118,7 +118,7 @@ def test_discriminator_and_r1(conditional):
 
 @CASES
 def test_both_losses_and_their_gradients(conditional):
-    """One step of the official trainer; the penalties are of the pass whose logits the loss has."""
+    """One step of the official trainer. The penalties use the forward pass that gives the loss its logits."""
     meta, arrays = read("step", conditional)
     generate, g = network(nets.R3GANGenerator, meta["args"]["G"], arrays, "w/G/", conditional)
     judge, d = network(nets.R3GANDiscriminator, meta["args"]["D"], arrays, "w/D/", conditional)
@@ -148,7 +148,7 @@ def test_both_losses_and_their_gradients(conditional):
 
 @CASES
 def test_the_game_makes_that_step(conditional):
-    """The phases of `gans.r3gan`: what they log, and their gradients, at the official trainer's latents."""
+    """At the official trainer's latents, the phases of `gans.r3gan` log the same values and have the same gradients."""
     meta, arrays = read("step", conditional)
     generate, g = network(nets.R3GANGenerator, meta["args"]["G"], arrays, "w/G/", conditional)
     judge, d = network(nets.R3GANDiscriminator, meta["args"]["D"], arrays, "w/D/", conditional)
@@ -178,7 +178,7 @@ def test_the_game_makes_that_step(conditional):
 
 
 def test_networks_of_every_preset_of_r3gan_have_as_many_parameters_as_the_authors():
-    """Computed by their code: generator, discriminator."""
+    """The counts, of generator and discriminator, are computed by their code."""
     counts = {
         ("cifar10", 10): (20_781_952, 21_280_512),
         ("cifar10", None): (20_732_160, 20_683_776),
@@ -210,7 +210,7 @@ def count(module, *inputs):
 
 @pytest.mark.parametrize("stages", [0, 1, 2])
 def test_the_finest_stages_alone_are_in_half_precision(stages):
-    """Both networks of two stages; images and logits are float32 whatever computes them."""
+    """Both networks have two stages. Images and logits are always float32."""
     z, images = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate([(4, 8), (4, 8, 8, 3)]))
     for make, x in (
         (lambda **o: nets.R3GANGenerator(3, (8, 8), (2, 2), **o), z),
@@ -218,7 +218,7 @@ def test_the_finest_stages_alone_are_in_half_precision(stages):
     ):
         whole, half = (nets.from_linen(make(**o)) for o in ({}, {"dtype": jnp.bfloat16, "fine_stages": stages}))
         params, _ = whole.init(jax.random.key(2), x)
-        params = jax.tree.map(lambda p: p + 0.05, params)  # blocks begin as identities
+        params = jax.tree.map(lambda p: p + 0.05, params)  # blocks are initially identities
         expected, found = (made.apply(params, {}, x, train=False)[0] for made in (whole, half))
         assert found.dtype == jnp.float32
         assert bool(jnp.all(found == expected)) == (stages == 0)

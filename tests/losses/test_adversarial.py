@@ -1,4 +1,4 @@
-"""Values against formulas written out in float64, and what the losses promise each other."""
+"""Adversarial losses: values against formulas written out in float64, and relations between the losses."""
 
 import jax
 import jax.numpy as jnp
@@ -62,7 +62,7 @@ def test_pairing_sees_differences_only():
         np.testing.assert_allclose(player(r + 3, f + 3), player(r, f), rtol=1e-5, atol=1e-6)
 
 
-# g and f*, as written in the paper's tables, of which the library has the composite in closed form
+# g and f* as in the paper's tables; the library has their composition in closed form
 DIVERGENCES = {
     "kl": (lambda v: v, lambda t: np.exp(t - 1)),
     "reverse_kl": (lambda v: -np.exp(-v), lambda t: -1 - np.log(-t)),
@@ -103,7 +103,7 @@ TRUE = {
 
 @pytest.mark.parametrize("name", sorted(TRUE))
 def test_the_best_critic_measures_the_divergence(name):
-    """Over three outcomes: maximise E_p g(v) - E_q f*(g(v)) by gradient steps, and find D_f(p, q)."""
+    """Over three outcomes, maximising E_p g(v) - E_q f*(g(v)) by gradient steps gives D_f(p, q)."""
     loss = losses.f_divergence(name)
     with jax.enable_x64(True):
 
@@ -115,13 +115,13 @@ def test_the_best_critic_measures_the_divergence(name):
         v = jnp.zeros(3)
         for _ in range(5000):
             v = descend(v)
-        constant = loss.discriminator(jnp.zeros(1), jnp.zeros(1))[0]  # each of the two sums has the other's at 0
+        constant = loss.discriminator(jnp.zeros(1), jnp.zeros(1))[0]  # each sum includes the other term at 0
         value = jnp.sum(P * loss.discriminator(v, 0 * v)) + jnp.sum(Q * loss.discriminator(0 * v, v)) - constant
     np.testing.assert_allclose(-value, TRUE[name], rtol=1e-6)
 
 
 def test_stable_where_the_composition_is_not():
-    """2 - exp(g) and 1 - exp(g) round to 0 in float32 from v = 17 on."""
+    """From v = 17 on, 2 - exp(g) and 1 - exp(g) round to 0 in float32."""
     v = jnp.array([20.0, 1e4])
     for name in ("jensen_shannon", "gan"):
         gradient = jax.grad(lambda v, name=name: jnp.sum(losses.f_divergence(name).discriminator(0 * v, v)))(v)

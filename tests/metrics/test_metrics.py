@@ -1,4 +1,4 @@
-"""Closed forms, brute force in float64, and invariants: what no other package needs to tell."""
+"""Metrics against closed forms, brute force in float64, and invariants: tests that need no other package."""
 
 import itertools
 
@@ -52,7 +52,7 @@ def test_frechet_distance_in_closed_form():
 def test_frechet_distance_of_covariances_that_do_not_commute():
     rng = np.random.default_rng(1)
     a, b = (x @ x.T for x in rng.normal(size=(2, 6, 6)))
-    # the trace of the root of a product from its (real, positive) eigenvalues, unsymmetrically
+    # the trace of the root of a product, from its real and positive eigenvalues, without symmetrising it
     root = np.sqrt(np.linalg.eigvals(a @ b).real).sum()
     expected = np.trace(a) + np.trace(b) - 2 * root
     assert metrics.frechet_distance(gaussian(np.zeros(6), a), gaussian(np.zeros(6), b)) == pytest.approx(expected)
@@ -76,7 +76,7 @@ def test_frechet_distance_of_singular_covariances_is_real():
 
 
 def test_frechet_infinity_takes_the_bias_away():
-    reference, fake = metrics.moments(normal(0, 60_000, 64)), normal(1, 3000, 64)  # of one distribution
+    reference, fake = metrics.moments(normal(0, 60_000, 64)), normal(1, 3000, 64)  # from the same distribution
     plain = metrics.frechet_distance(reference, metrics.moments(fake))
     assert abs(metrics.frechet_infinity(reference, fake, smallest=600)) < plain / 5
 
@@ -94,12 +94,12 @@ def test_kernel_distance_by_hand():
     expected = sum(apart) - 2 * sum(kernel(a, b) for a in r for b in f) / 900
     found = metrics.kernel_distance(r, f, subsets=3, subset_size=30)
     assert found.mean == pytest.approx(expected, rel=1e-10)
-    assert found.std == pytest.approx(0, abs=1e-12)  # every subset is everything
+    assert found.std == pytest.approx(0, abs=1e-12)  # every subset is the whole set
 
 
 def test_kernel_distance_is_unbiased():
     found = metrics.kernel_distance(normal(0, 5000, 4), normal(1, 5000, 4), subsets=100, subset_size=200)
-    assert abs(found.mean) < 4 * found.std / np.sqrt(100 / 4)  # draws overlap
+    assert abs(found.mean) < 4 * found.std / np.sqrt(100 / 4)  # the subsets overlap
 
 
 def test_cmmd_against_float64():
@@ -142,9 +142,9 @@ def test_precision_recall_density_coverage_by_brute_force(k):
 
 
 def test_a_point_on_the_surface_of_a_ball_is_inside():
-    """The manifold of the paper (arXiv:1904.06991, equation 1) has every point at most a radius away."""
-    real = np.array([[0.0], [2.0], [4.0], [6.0]], np.float32)  # of radius 2: of the fakes the ball of 6 has 8 alone
-    fake = np.array([[8.0], [12.0]], np.float32)  # of radius 4: of the reals the ball of 8 has 4 and 6
+    """The paper's manifold (arXiv:1904.06991, equation 1) includes every point that is at most a radius away."""
+    real = np.array([[0.0], [2.0], [4.0], [6.0]], np.float32)  # radii of 2: of the fakes, only 8 is in a ball
+    fake = np.array([[8.0], [12.0]], np.float32)  # radii of 4: the ball around 8 has the reals 4 and 6
     assert metrics.precision_recall(real, fake, k=1) == (1 / 2, 2 / 4)
     assert metrics.density_coverage(real, fake, k=1) == (1 / 2, 1 / 4)
 
@@ -154,7 +154,7 @@ def test_a_set_and_its_copy_cover_each_other():
     assert metrics.precision_recall(x, x.copy()) == (1.0, 1.0)
     assert metrics.density_coverage(x, x.copy()).coverage == 1.0
     assert metrics.precision_recall(x, x + 100.0) == (0.0, 0.0)
-    twice = np.concatenate([x, x])  # each is its own copy's neighbour, at distance 0
+    twice = np.concatenate([x, x])  # each point's neighbour is its copy, at distance 0
     assert metrics.density_coverage(twice, x, k=1).coverage == 1.0
 
 
@@ -192,7 +192,7 @@ def test_inception_score_of_one_sure_class_and_of_all():
 
 def test_sliced_wasserstein_in_one_dimension():
     x, y = np.array([[0.0], [1.0], [5.0]]), np.array([[2.0], [3.0]])
-    # F⁻¹ - G⁻¹ over (0, 1): 0-2 to 1/3, 1-2 to 1/2, 1-3 to 2/3, 5-3 to 1
+    # differences of the quantile functions over (0, 1): 0-2 up to 1/3, 1-2 up to 1/2, 1-3 up to 2/3, 5-3 up to 1
     for order in (1.0, 2.0, 3.0):
         expected = (2**order / 3 + 1 / 6 + 2**order / 6 + 2**order / 3) ** (1 / order)
         assert metrics.sliced_wasserstein(x, y, projections=2, order=order) == pytest.approx(expected)
@@ -200,7 +200,7 @@ def test_sliced_wasserstein_in_one_dimension():
 
 def test_sliced_wasserstein_of_a_shift():
     x = normal(0, 500, 3, float)
-    # E (uᵀ v)² = |v|² / d
+    # E (u . v)^2 = |v|^2 / d for random unit vectors u
     found = metrics.sliced_wasserstein(x, x + np.array([3.0, 0, 0]), projections=4000)
     assert found == pytest.approx(3 / np.sqrt(3), rel=0.03)
     assert metrics.sliced_wasserstein(x, np.repeat(x, 2, axis=0)) == pytest.approx(0, abs=1e-7)
@@ -234,7 +234,7 @@ def test_mixture_coverage():
 
 
 def test_the_divergence_of_a_mixture_is_least_for_the_mixture():
-    """Where quality alone is fooled by one mode, and divergence over modes by points everywhere."""
+    """A single mode fools the share of good samples, and points everywhere fool the divergence over modes."""
     random, ring = np.random.default_rng(0), data.ring()
     drawn = ring.centers[random.integers(0, 8, 4000)] + ring.std * random.normal(size=(4000, 2))
     one, everywhere = ring.centers[:1], random.uniform(-1.2, 1.2, (20_000, 2))
@@ -279,7 +279,7 @@ def test_bad_features_are_refused():
 
 
 def test_half_and_double_precision_are_welcome():
-    """Half precision overflows at 65,504, which a sum over features must not; doubles narrow without a warning."""
+    """A sum over features must not overflow, as half precision would at 65,504. Doubles narrow without a warning."""
     real, fake = (np.abs(normal(seed, 40, 512)) for seed in (0, 1))
     expected = metrics.precision_recall(real, fake, k=3), metrics.frechet_distance(*map(metrics.moments, (real, fake)))
     for dtype in (np.float16, np.float64):

@@ -1,4 +1,4 @@
-"""Run in several processes: each joins the cluster that JAX finds, and prints which it is and how many there are."""
+"""A program for several processes: each joins the cluster that JAX finds, and prints its index and their number."""
 
 import jax
 

@@ -1,4 +1,4 @@
-"""Run in one or several processes: hashes of the batches that all of them together send to the compiled step."""
+"""A program for one or several processes: prints hashes of the batches that they send to the compiled step together."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ def digests(stream):
         source = experiment.open_source()
         start = runtime.build_start(experiment, source.spec, mesh)
         sent = runtime.build_program(experiment, source, mesh, start, 10).stream(10)
-        for _ in range(2):  # of 10 iterations each: several epochs of 48 examples
+        for _ in range(2):  # dispatches of 10 iterations: several epochs of 48 examples
             leaves = jax.tree.leaves(multihost_utils.process_allgather(next(sent), tiled=True))
             yield [hashlib.sha256(np.asarray(x).tobytes()).hexdigest() for x in leaves]
 

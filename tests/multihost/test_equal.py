@@ -1,4 +1,4 @@
-"""Two processes of four devices, one of eight, and one of one: the same run."""
+"""Two processes of four devices, one process of eight, and one of one device give the same run."""
 
 import json
 import re
@@ -24,13 +24,13 @@ from tests.processes import (
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group(name="pod")]
 RUN = (f"--config={CONFORMANCE}", "--config.sgd=True", "--config.steps=40", "--config.checkpoint_every=20")
 
-# What Gloo prints for each device, in pieces that its threads mix: a line of it may begin in the middle.
+# Gloo's output for each device. Its threads mix the pieces of their lines, so a line may begin in the middle.
 GLOO = re.compile(r"\[Gloo\] Rank|is connected to|peer ranks\.|Expected number of connected peer ranks is :|\d")
 
 
 @pytest.fixture(scope="module")
 def pod(tmp_path_factory):
-    """The uninterrupted run of two processes of four devices each, fresh: their sets and dicts are in other orders."""
+    """The uninterrupted run of two fresh processes of four devices each, whose sets are ordered differently."""
     workdir = tmp_path_factory.mktemp("pod") / "run"
     return workdir, run_together(f"--workdir={workdir}", *RUN, devices=4, fresh=True, quick=True)
 
@@ -58,12 +58,12 @@ def test_players_split_over_processes(pod, tmp_path):
     run_together(f"--workdir={tmp_path}", *RUN, "--config.fsdp=8", devices=4)
     for ours, theirs in zip(metrics(tmp_path), metrics(pod[0]), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-5)
-    run("train", f"--workdir={tmp_path}", *RUN, devices=1)  # a split state, restored whole
+    run("train", f"--workdir={tmp_path}", *RUN, devices=1)  # restores the split state on one device
     assert json.loads((tmp_path / "config.json").read_text())["history"][0]["processes"] == 2
 
 
 def test_what_a_game_carries_along_the_batch(tmp_path):
-    """CycleGAN's image pools lie on both processes; one process with two devices gives the same bits."""
+    """CycleGAN's image pools are split over both processes; one process with two devices gives the same bits."""
     flags = (f"--config={CONFORMANCE}", "--config.game=cyclegan", "--config.checkpoint_every=20")
     run("train", f"--workdir={tmp_path / 'one'}", *flags, "--config.steps=40", devices=2)
     for steps in (20, 40):
@@ -73,7 +73,7 @@ def test_what_a_game_carries_along_the_batch(tmp_path):
 
 
 def test_the_order_of_the_data_is_the_same_exactly():
-    """Held on the device or read as from storage, on one process or two."""
+    """The data are held on the device or read as if from storage, by one process or two."""
     found = []
     for count, devices in ((1, 1), (2, 4)):
         port = free_port()
@@ -94,7 +94,7 @@ def test_the_order_of_the_data_is_the_same_exactly():
 
 
 def test_restore_on_other_devices_and_back(pod, tmp_path):
-    """A checkpoint of two processes is the same on 1 and on 4 devices of one; they go on from what it saves again."""
+    """One process restores a checkpoint of two, on 1 or 4 devices; the two can continue from what it saves."""
     config = conformance.get_config()
     config.update({"sgd": True})
     experiment = conformance.build(config)
@@ -121,7 +121,7 @@ def test_restore_on_other_devices_and_back(pod, tmp_path):
 
 
 def test_the_restored_state_is_that_which_was_saved(pod, tmp_path):
-    """`train` with nothing left to do hashes what it restores: on one device, what two processes had at the end."""
+    """With no steps left, `train` hashes what it restores: on one device, the final state of the two processes."""
     workdir = shutil.copytree(pod[0], tmp_path / "run")
     run("train", f"--workdir={workdir}", *RUN, devices=1)
     assert result(workdir)["state_sha256"] == result(pod[0])["state_sha256"]
@@ -129,7 +129,7 @@ def test_the_restored_state_is_that_which_was_saved(pod, tmp_path):
 
 
 def test_a_divergence_fine_tuning_damage_and_the_best_on_two_processes(tmp_path):
-    """All that one process decides for both, in one run; bit for bit that of one process with two devices."""
+    """One run with every decision that one process makes for both; it equals that of one process bit for bit."""
     base = tmp_path / "base"
     common = (f"--config={CONFORMANCE}", "--config.checkpoint_every=20")
     run("train", f"--workdir={base}", *common, "--config.steps=20")

@@ -1,4 +1,4 @@
-"""Metrics of samples over two processes: those of one, in the loop and after it, and no watchdog that strikes."""
+"""Metrics of samples over two processes: equal to those of one, in the loop and after it; no watchdog fires."""
 
 import json
 

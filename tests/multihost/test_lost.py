@@ -1,4 +1,4 @@
-"""Nobody is left hanging: another process is killed, stopped, missing, different, or has failed."""
+"""No process is left hanging if another one is killed, stopped, missing, different, or has failed."""
 
 import signal
 
@@ -12,16 +12,16 @@ LONG = (
     f"--config={CONFORMANCE}", "--config.steps=1000000", "--config.report_every=100", "--config.checkpoint_every=100",
     "--config.steps_per_dispatch=20",
 )  # fmt: skip
-ABORTED = -signal.SIGABRT  # by JAX, when the coordinator is gone
+ABORTED = -signal.SIGABRT  # how JAX ends a process when the coordinator is gone
 
 
 def ends(processes):
-    """Exit code and output of each."""
+    """Returns exit code and output of each process."""
     return [finish(process) for process in processes]
 
 
 def training(*flags, **options):
-    """Two processes in the middle of a run."""
+    """Starts two processes, and returns them in the middle of their run."""
     processes = together(*LONG, *flags, **options)
     when(processes[0], lambda line: line.startswith("step 200/"))
     return processes
@@ -29,7 +29,7 @@ def training(*flags, **options):
 
 @pytest.mark.parametrize("victim", [0, 1])
 def test_one_of_two_killed(tmp_path, victim):
-    """Noticed in a collective, at once; or, where the survivor waits for the other's part of a checkpoint, by JAX."""
+    """In a collective the survivor notices at once; while it waits for the other's part of a checkpoint, JAX does."""
     processes = training(f"--workdir={tmp_path}", "--heartbeat_timeout=20")
     processes[victim].kill()
     code, output = processes[1 - victim].finish(timeout=90)
@@ -39,14 +39,14 @@ def test_one_of_two_killed(tmp_path, victim):
 
 
 def test_one_of_two_stopped(tmp_path):
-    """Within the time that was set, with stacks, and saying which is missing. One pair waits while the other starts."""
-    timeout = 12  # compiling has to end within it, beside the rest of the suite
+    """The survivor ends in time, with stacks, and names the missing process. One pair waits while the other starts."""
+    timeout = 12  # compilation must end within it, while the rest of the suite runs
     pairs = {}
     for victim in (0, 1):
         pairs[victim] = training(f"--workdir={tmp_path / str(victim)}", f"--step_timeout={timeout}")
         pairs[victim][victim].send_signal(signal.SIGSTOP)
     for victim, processes in pairs.items():
-        code, output = processes[1 - victim].finish(timeout + 15)  # to tell the others, and for a slow machine
+        code, output = processes[1 - victim].finish(timeout + 15)  # time to tell the others, and for a slow machine
         processes[victim].kill()
         finish(processes[victim])
         assert code == LOST, output
@@ -132,14 +132,14 @@ def test_flags_that_make_no_sense(tmp_path, flags, message):
 
 
 def test_a_step_that_does_not_end_in_a_process_alone(tmp_path):
-    """The data stop coming: without a watchdog that is for ever."""
+    """The data stop coming; without a watchdog the process would wait for ever."""
     config = (f"--config={CONFORMANCE}", "--config.stream=True", "--config.hang_at=7")
     code, output = finish(start("train", f"--workdir={tmp_path}", *config, "--step_timeout=4"))
     assert code == LOST and "no progress for 4 s while" in output and "conformance.py" in output
 
 
 def test_a_cluster_found_by_jax(tmp_path):
-    """SLURM's variables, as `srun` sets them: nothing is given but --multihost=on."""
+    """With SLURM's variables, as `srun` sets them, --multihost=on is enough."""
     port = free_port()
     slurm = {
         "SLURM_JOB_ID": str(port), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2",

@@ -1,4 +1,4 @@
-"""A population over two processes: the same as over two devices of one, also when members are pruned or diverge."""
+"""A population over two processes: the same as over two devices of one, also if members are pruned or diverge."""
 
 import json
 import signal
@@ -32,7 +32,7 @@ def test_two_processes_train_a_population_as_one(tmp_path):
         line for line in outputs[1].splitlines() if line.startswith("step")
     ]
     found, alone = hashes(tmp_path / "two"), hashes(tmp_path / "one")
-    # One process packs the last member into a program for one device; two keep a device each, and round otherwise.
+    # One process packs the last member into a program for one device; two keep a device each, and round differently.
     assert [x[: 2 if x[0] == "done" else 3] for x in found] == [x[: 2 if x[0] == "done" else 3] for x in alone]
     assert sorted(status for status, *_ in found) == ["diverged", "done", "pruned"]
     for two, one in zip(*(without_times(table(tmp_path / x)) for x in ("two", "one")), strict=True):
@@ -52,7 +52,7 @@ STUDY = (
 
 @pytest.mark.slow
 def test_two_processes_are_one_worker_of_a_study_of_populations(tmp_path):
-    """Also when a trial is pruned, or diverges: all processes hear of it, and none waits for ever."""
+    """If a trial is pruned or diverges, all processes learn of it, and none waits for ever."""
     space = ("--space=learning_rate=2e-3,1e-7,1e30", "--population=4")
     outputs = run_together(f"--workdir={tmp_path}", *STUDY, *space, command="sweep")
     assert [row["status"] for row in table(tmp_path)] == ["done", "pruned", "diverged"]
@@ -63,7 +63,7 @@ def test_two_processes_are_one_worker_of_a_study_of_populations(tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_are_one_worker_of_a_study_until_a_signal_to_one(tmp_path):
-    """One trial after the other; no process may begin one that the other does not."""
+    """Trials run one after the other; no process may begin one that the other does not."""
     space = "--space=learning_rate=2e-3,1e-7,1e30,1e-3"
     processes = together(f"--workdir={tmp_path}", *STUDY, space, command="sweep")
     try:

@@ -1,4 +1,4 @@
-"""Networks at every size, dtype and condition, and the two adapters."""
+"""Networks of every size, dtype and conditioning, and the two adapters."""
 
 import flax.linen as nn
 import jax
@@ -65,7 +65,7 @@ def test_labels_are_needed_and_matter():
 
 
 def test_leaky_relu_has_the_slope_of_dcgan_below_zero():
-    """0.2 (arXiv:1511.06434, section 4); through a critic of one hidden unit, whose kernels are 1."""
+    """The slope is 0.2 (arXiv:1511.06434, section 4), seen through a critic of one hidden unit, whose kernels are 1."""
     network = nets.from_linen(nets.MLPDiscriminator((1,)))
     x = jnp.array([[-5.0], [0.0], [3.0]])
     params, state = network.init(KEY, x)
@@ -74,7 +74,7 @@ def test_leaky_relu_has_the_slope_of_dcgan_below_zero():
 
 
 def test_running_statistics_of_batch_norm_move_by_a_tenth():
-    """From mean 0 and variance 1 to those of the batch; the hidden units here are the latents, all above zero."""
+    """They move from mean 0 and variance 1 to those of the batch. Hidden units are the latents here, all positive."""
     network = nets.from_linen(nets.MLPGenerator((2,), (3,), norm="batch"))
     z = jax.random.uniform(KEY, (16, 3), minval=1.0, maxval=4.0)
     params, state = network.init(KEY, z)
@@ -114,7 +114,7 @@ def test_every_stream_of_an_nnx_module_gets_the_key():
 @pytest.mark.parametrize("classes", [None, 3])
 @pytest.mark.parametrize("make", [nets.DCGANDiscriminator, nets.MLPDiscriminator])
 def test_spectral_norm_divides_every_kernel_by_its_largest_singular_value(make, classes):
-    """After many power iterations; with kernels scaled by anything the logits stay the same."""
+    """Tested after many power iterations. If the kernels are scaled, the logits stay the same."""
     options = {"width": 4} if make is nets.DCGANDiscriminator else {"features": (16, 8)}
     network = nets.from_linen(make(**options, norm="spectral", num_classes=classes))
     x = jax.random.normal(KEY, (4, 16, 16, 3))
@@ -140,7 +140,7 @@ def test_spectral_norm_divides_every_kernel_by_its_largest_singular_value(make, 
 
 @pytest.mark.parametrize("make", [nets.DCGANDiscriminator, nets.MLPDiscriminator])
 def test_spectral_norm_leaves_the_initial_parameters_alone(make):
-    """They are those of the network without it, and only used divided."""
+    """They are those of the network without spectral norm; kernels are divided only when they are used."""
     x, label = jnp.ones((1, 8, 8, 1)), jnp.zeros(1, jnp.int32)
     plain, normalised = (
         nets.from_linen(make(norm=norm, num_classes=3)).init(KEY, x, label)[0] for norm in ("none", "spectral")
@@ -185,7 +185,7 @@ def small_nnx(rngs):
 
 @pytest.mark.parametrize("network", [nets.from_linen(Small()), nets.from_nnx(small_nnx)], ids=["linen", "nnx"])
 def test_the_seam(network):
-    """Statistics change in training only, keys decide dropout, and both survive jit and grad."""
+    """Statistics change in training only, keys determine dropout, and both work under jit and grad."""
     x = jax.random.normal(KEY, (8, 3))
     params, state = jax.jit(network.init)(KEY, x)
     train = jax.jit(lambda p, s, k: network.apply(p, s, x, train=True, key=k))

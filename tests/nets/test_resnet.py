@@ -1,4 +1,4 @@
-"""SNGAN's residual networks: sizes, values recomputed from their parameters, conditions, spectral norm."""
+"""SNGAN's residual networks: sizes, values recomputed from their parameters, conditioning, spectral norm."""
 
 import math
 
@@ -58,7 +58,7 @@ def test_shapes_and_dtypes(size, channels, classes, norm, critic_norm, dtype):
 
 
 def test_as_many_parameters_as_the_papers():
-    """As counted layer by layer from table 4, 3x3 convolutions with biases: 4.28 and 1.05 million."""
+    """Counted layer by layer from table 4, where 3x3 convolutions have biases: 4.28 and 1.05 million."""
     three, one = 256 * 256 * 9 + 256, 256 * 256 + 256
     expected = (128 + 1) * 16 * 256 + 3 * (2 * three + one + 4 * 256) + 2 * 256 + (256 * 9 + 1) * 3
     assert size_of(nets.from_linen(nets.ResNetGenerator(32, 3)), jnp.ones((1, 128))) == expected == 4_276_739
@@ -76,7 +76,7 @@ def test_initialisation():
     for network, inputs in (
         (generator, (z, label)),
         (critic, (x, label)),
-    ):  # the critic's as if it had no spectral norm
+    ):  # the critic's are those without spectral norm
         for name, value in leaves(network.init(KEY, *inputs)[0]).items():
             if "norm" in name or value.ndim == 1:
                 np.testing.assert_array_equal(value, 1.0 if "scale" in name else 0.0, err_msg=name)
@@ -104,13 +104,13 @@ def halved(x):
 
 
 def noisy(tree):
-    """With noise, so that biases and scales matter."""
+    """Adds noise, so that biases and scales matter."""
     rng = np.random.default_rng(0)
     return jax.tree.map(lambda x: x + 0.1 * rng.normal(size=x.shape).astype(np.float32), tree)
 
 
 def test_the_generators_values():
-    """In the order of the paper and the authors' code: the shortcut is upsampled before its convolution."""
+    """The order is that of the paper and the authors' code: the shortcut is upsampled before its convolution."""
     generator, _ = networks(16, norm="none")
     z = jax.random.normal(KEY, (2, 7))
     params = noisy(generator.init(KEY, z)[0])
@@ -140,7 +140,7 @@ def test_the_discriminators_values():
 
 @pytest.mark.parametrize("classes", [None, 3])
 def test_gradients_reach_every_parameter(classes):
-    """In evaluation: in training batch norm takes the mean away, and with it the gradient of the bias before it."""
+    """Tested in evaluation: in training, batch norm removes the mean, and so the gradient of the bias before it."""
     generator, critic = networks(16, classes=classes)
     z = jax.random.normal(KEY, (4, 7))
     label = () if classes is None else (jnp.array([0, 1, 2, 0]),)
@@ -166,7 +166,7 @@ def test_conditional_batch_norm_scales_and_shifts_by_label():
     label = jnp.array([0, 2])
     params, state = generator.init(KEY, z, label)
     assert params["block_0"]["norm_0_scale"]["embedding"].shape == (3, 4)
-    assert "bias" in params["norm"] and "norm_0" not in params["block_0"]  # the last norm has one affine map for all
+    assert "bias" in params["norm"] and "norm_0" not in params["block_0"]  # the last norm is unconditional
     same = generator.apply(params, state, z, label, train=False)[0]
     np.testing.assert_array_equal(same[0], same[1])
     for what in ("norm_0_scale", "norm_1_shift"):

@@ -1,4 +1,4 @@
-"""StyleGAN2's layers against naive forms of their definitions, and its networks: sizes, dtypes, conditions."""
+"""StyleGAN2's layers against naive forms of their definitions, and its networks: sizes, dtypes, conditioning."""
 
 import math
 
@@ -24,20 +24,20 @@ def naive_conv(x, kernel, padding=0, stride=1):
 
 
 def naive_filter(x, padding, gain=1.0):
-    """The filter on each channel by itself."""
+    """Applies the filter to each channel separately."""
     kernel = jnp.asarray(gain * FILTER)[:, :, None, None]
     channels = [naive_conv(x[..., i : i + 1], kernel, padding) for i in range(x.shape[-1])]
     return jnp.concatenate(channels, axis=-1)
 
 
 def stuffed(x):
-    """A zero after each pixel."""
+    """Inserts a zero after each pixel, along both axes."""
     b, h, w, c = x.shape
     return jnp.zeros((b, 2 * h, 2 * w, c), x.dtype).at[:, ::2, ::2].set(x)
 
 
 def kernels_of_each(kernel, style, demodulate):
-    """The modulated kernels, `[b, k, k, in, out]`, example by example."""
+    """Yields the modulated kernel of each example, `[k, k, in, out]`."""
     for factors in style:
         scaled = kernel * factors[:, None]
         yield scaled / jnp.sqrt(jnp.sum(scaled**2, (0, 1, 2)) + 1e-8) if demodulate else scaled
@@ -57,14 +57,14 @@ def test_scaling_images_is_scaling_each_examples_kernel(size, demodulate):
 
 @pytest.mark.parametrize("size", [1, 3, 5])
 def test_an_up_layer_is_zeros_between_pixels_then_the_kernel_then_the_filter(size):
-    """The kernel is turned round, as a transposed convolution does; the filter has gain 4 for the zeros."""
+    """The kernel is turned by 180 degrees, as in a transposed convolution; the filter's gain of 4 offsets the zeros."""
     with jax.enable_x64(True):
         x, style = jax.random.normal(KEY, (2, 5, 4, 3)), jax.random.normal(jax.random.key(1), (2, 3))
         kernel = jax.random.normal(jax.random.key(2), (size, size, 3, 6))
         ours = modulated_conv(x, kernel, style, up=True)
         theirs = []
         for image, k in zip(x, kernels_of_each(kernel, style, True), strict=True):
-            # Wide zeros all round; the result begins so that kernel and filter together are centred.
+            # Pad widely with zeros; the result starts where kernel and filter together are centred.
             spread = jnp.pad(stuffed(image[None]), ((0, 0), (8, 8), (8, 8), (0, 0)))
             full = naive_filter(naive_conv(spread, k[::-1, ::-1]), 0, 4.0)
             start = 8 - (5 - size) // 2 - (size - 1)
@@ -94,7 +94,7 @@ def test_demodulation_keeps_the_variance_of_white_noise_whatever_the_style():
 
 @pytest.mark.parametrize("multiplier", [1.0, 0.01])
 def test_a_learning_rate_multiplier_slows_parameters_down_and_changes_no_output(multiplier):
-    """Fan in 16: outputs begin as sums of N(0, 1) draws over 4, plus the bias; a step of 1 adds sum(x) / 4 + 1."""
+    """With fan-in 16, initial outputs are sums of N(0, 1) draws over 4, plus the bias; a step adds sum(x) / 4 + 1."""
     x = jax.random.normal(KEY, (64, 16))
     layer = stylegan2.EqualDense(512, bias=3.0, lr_multiplier=multiplier)
     params = layer.init(KEY, x)
@@ -107,18 +107,20 @@ def test_a_learning_rate_multiplier_slows_parameters_down_and_changes_no_output(
 
 
 def test_activations_are_leaky_and_keep_the_power_of_white_noise():
-    """Slope 0.2 below zero, and all times the square root of two: of N(0, 1) the power is 2 (1 + 0.2^2) / 2 = 1.04."""
+    """The slope is 0.2 below zero, the gain sqrt(2): for N(0, 1) the power is 2 (1 + 0.2^2) / 2 = 1.04."""
     layer = stylegan2.MappingLayers(2, 1, 0.5)
     x = jnp.array([[3.0, -5.0], [-1.0, 0.5]])
-    identity = jnp.eye(2) * math.sqrt(2) / 0.5  # once it is scaled: the kernel is divided by the root of the fan in
+    identity = jnp.eye(2) * math.sqrt(2) / 0.5  # after scaling: the layer divides by the root of the fan-in
     out = layer.apply({"params": {"layer_0": {"kernel": identity, "bias": jnp.zeros(2)}}}, x)
     np.testing.assert_allclose(out, math.sqrt(2) * jnp.array([[3.0, -1.0], [-0.2, 0.5]]), rtol=1e-5)
 
 
 def test_a_residual_critic_divides_the_sum_of_its_branches_by_the_root_of_two():
-    """A critic whose biases are 0 is homogeneous: where its skip connection, one from 8 pixels to 4, is 0 too,
-    its logits are those of a critic without it over the root of two."""
-    x = 100.0 * jax.random.normal(KEY, (4, 8, 8, 1))  # so that the epsilon of the group's deviation is nothing
+    """A critic whose skip connection is 0 has the logits of one without it, divided by the root of two.
+
+    Its biases are 0, so it is homogeneous; its only skip connection leads from 8 pixels to 4.
+    """
+    x = 100.0 * jax.random.normal(KEY, (4, 8, 8, 1))  # large, so that the epsilon of the deviation is negligible
     residual, plain = (nets.from_linen(nets.StyleGAN2Discriminator(32, 2, residual=each)) for each in (True, False))
     params, _ = jax.jit(residual.init)(KEY, x)
     skip = jax.tree.map(jnp.zeros_like, params.pop("skip_8"))
@@ -131,7 +133,7 @@ def test_minibatch_stddev_by_hand():
     x = jnp.array([[1.0, 2.0], [3.0, 2.0], [0.0, 0.0], [0.0, 8.0]])[:, None, None, :]
     out = minibatch_stddev(x, 2)
     np.testing.assert_array_equal(out[..., :2], x)
-    # Of 1, 3 the deviation is 1, of 2, 2 and 0, 0 it is the 1e-4 of the epsilon, of 0, 8 it is 4.
+    # The deviation of (1, 3) is 1, of (2, 2) and (0, 0) it is 1e-4 because of the epsilon, of (0, 8) it is 4.
     low = 1e-4
     np.testing.assert_allclose(out[:, 0, 0, 2], [(1 + low) / 2] * 2 + [(low + 4) / 2] * 2, rtol=1e-4)
     np.testing.assert_allclose(minibatch_stddev(x, 64)[:, 0, 0, 2], [float(jnp.std(x, axis=0).mean())] * 4, rtol=1e-4)
@@ -155,7 +157,7 @@ def count(params):
 
 
 def test_config_f_at_1024_has_the_parameters_of_the_authors():
-    """The figures that their code prints."""
+    """The counts are those that the authors' code prints."""
     generator, critic = (
         nets.from_linen(nets.StyleGAN2Generator(1024, 3)),
         nets.from_linen(nets.StyleGAN2Discriminator()),

@@ -27,7 +27,7 @@ def reference(x, kernel, *, stride, padding, groups=1):
 
 
 def reference_transpose(x, kernel, *, stride, padding, groups=1):
-    """`lax.conv_transpose` of each group, with the kernel turned round and `padding` cropped."""
+    """Applies `lax.conv_transpose` to each group, with the kernel turned by 180 degrees, and crops `padding`."""
     parts = [
         lax.conv_transpose(part, k[::-1, ::-1], (stride, stride), "VALID", dimension_numbers=LAYOUT)
         for part, k in zip(jnp.split(x, groups, -1), jnp.split(kernel, groups, -1), strict=True)
@@ -37,12 +37,12 @@ def reference_transpose(x, kernel, *, stride, padding, groups=1):
     return lax.slice_in_dim(lax.slice_in_dim(out, padding, h, axis=1), padding, w, axis=2)
 
 
-# XLA's simplifier aborts the process on some second derivatives of its own convolutions; references do without it.
+# XLA's simplifier aborts on some second derivatives of XLA's own convolutions, so references are compiled without it.
 UNSIMPLIFIED = {"xla_disable_hlo_passes": "algsimp"}
 
 
 def derivatives(op, **compiler_options):
-    """Value, first derivatives, second derivatives in reverse mode, and forwards over reverse mode."""
+    """Returns a function for the value, first derivatives, second ones in reverse mode, and forward over reverse."""
 
     def loss(x, kernel):
         return jnp.sum(jnp.sin(op(x, kernel)))
@@ -67,7 +67,7 @@ def cases(draw):
     missing = [2 * padding + 1 - n if transpose else n - 2 * padding - 1 for n in kernel]
     least = [1 + max(0, -(-n // stride) if transpose else n) for n in missing]  # for a result of one pixel
     size = [n + draw(st.integers(0, 6)) for n in least]
-    channels = draw(st.integers(1, 6)), draw(st.integers(1, 6))  # up to four have forms of their own
+    channels = draw(st.integers(1, 6)), draw(st.integers(1, 6))  # up to four channels have forms of their own
     return kernel, size, channels, {"stride": stride, "padding": padding, "groups": groups}, transpose
 
 
@@ -98,7 +98,7 @@ def arguments(*lead, size=8, dtype=jnp.float32):
 
 OPTIONS = {"stride": 2, "padding": 1}
 PAIRS = {"conv": (ops.conv, reference), "conv_transpose": (ops.conv_transpose, reference_transpose)}
-FORMS = {  # of the three maps: for accelerators, and for CPUs
+FORMS = {  # implementations of the three maps: for accelerators, and for CPUs
     "forward": (lowerings.forward_xla, lowerings.forward_cpu),
     "input_gradient": (lowerings.input_gradient_xla, lowerings.input_gradient_cpu),
     "kernel_gradient": (lowerings.kernel_gradient_xla, lowerings.kernel_gradient_cpu),
@@ -119,8 +119,8 @@ WINDOWS = {
 @pytest.mark.parametrize("geometry", WINDOWS)
 @pytest.mark.parametrize("name", FORMS)
 def test_the_forms_of_all_platforms_agree(name, geometry, groups, local, monkeypatch):
-    """What would run on an accelerator runs here too, and gives what the CPU's forms give."""
-    monkeypatch.setattr(lowerings, "_CACHE", 0)  # the kernel's gradient from a few images at a time, as for large ones
+    """The forms for accelerators run here too, and give the same values as the forms for CPUs."""
+    monkeypatch.setattr(lowerings, "_CACHE", 0)  # the gradient by the kernel takes few images at a time, as if large
     monkeypatch.setattr(lowerings, "_PIXELS", 100)
     geometry, (i, o) = WINDOWS[geometry]
     rng = np.random.default_rng(0)
@@ -132,7 +132,7 @@ def test_the_forms_of_all_platforms_agree(name, geometry, groups, local, monkeyp
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
-FAST = {  # windows of Winograd's algorithm: images with and without whole tiles
+FAST = {  # geometries for Winograd's algorithm: images with and without whole tiles
     "3x3": ConvGeometry(1, 1, (8, 8), (3, 3)),
     "3x3, odd": ConvGeometry(1, 0, (9, 11), (3, 3)),
     "4x4": ConvGeometry(2, 1, (16, 8), (4, 4)),
@@ -159,7 +159,7 @@ def test_winograds_algorithm_is_exact(name, geometry, groups):
 @pytest.mark.parametrize("kernel", [(3, 1), (4, 2)])
 @pytest.mark.parametrize("name", PAIRS)
 def test_winograds_algorithm_at_every_order_of_derivative(name, kernel, monkeypatch):
-    """In float32, in the shapes of real networks but for the batch; the reference in float64."""
+    """Ours is float32, in the shapes of real networks except for the batch; the reference is float64."""
     taken = []
     monkeypatch.setattr(winograd, "pays", lambda *arguments: taken.append(arguments) or True)
     (size, stride), (op, theirs), rng = kernel, PAIRS[name], np.random.default_rng(0)
@@ -185,7 +185,7 @@ def test_where_winograds_algorithm_pays():
 @pytest.mark.parametrize("mapped", [(0, None), (None, 0), (0, 0)])
 @pytest.mark.parametrize("name", PAIRS)
 def test_vmap_equals_a_loop(name, mapped):
-    """Members of a population with kernels of their own, or images of their own, or both; and their gradients."""
+    """Members of a population have their own kernels, their own images, or both; gradients are compared too."""
     op = functools.partial(PAIRS[name][0], **OPTIONS)
     x, kernel = arguments(3)
     x, kernel = (a if dim == 0 else a[0] for a, dim in zip((x, kernel), mapped, strict=True))
@@ -207,13 +207,13 @@ def test_bfloat16_sums_in_float32(name):
         strict=True,
     ):
         assert a.dtype == jnp.bfloat16
-        # The output, rounded to 8 bits, goes through a sine: the derivatives see that too.
+        # The sine is applied to an output that is rounded to 8 bits, which affects the derivatives too.
         np.testing.assert_allclose(a.astype(jnp.float32), b, atol=0.03 * float(jnp.abs(b).max()))
 
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_eight_devices_equal_one(name):
-    """Sharded batches in global view need one all-reduce, of the kernel's gradient; `shard_map` gives the same."""
+    """In the global view, sharded batches need one all-reduce, of the kernel's gradient; `shard_map` agrees."""
     op = functools.partial(PAIRS[name][0], **OPTIONS)
     x, kernel = arguments()
 
@@ -302,7 +302,7 @@ def test_with_resampling_equals_one_after_the_other(size, padding):
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(st.integers(1, 3), st.integers(1, 3), st.lists(st.integers(-3, 3), min_size=1, max_size=5), st.integers(5, 8))
 def test_upfirdn_is_scipys(up, down, taps, size):
-    """SciPy filters the whole of the image: n - 1 zeros on both sides, up - 1 of those at the end being its own."""
+    """SciPy filters the whole image, with n - 1 zeros on both sides; up - 1 zeros at the end come from upsampling."""
     x = np.random.default_rng(0).normal(size=(2, size, size + 1, 2)).astype(np.float32)
     expected = x
     for axis in (1, 2):
@@ -327,7 +327,7 @@ def test_upsample_by_two_ones_repeats_pixels():
 
 
 def test_upsample_is_the_transpose_of_blur_pool():
-    """Up to the gain factor squared, for a symmetric filter."""
+    """This holds for a symmetric filter, up to a gain of the squared factor."""
     x = jax.random.normal(jax.random.key(0), (1, 4, 4, 2))
     (transposed,) = jax.linear_transpose(ops.blur_pool, jax.ShapeDtypeStruct((1, 8, 8, 2), jnp.float32))(x)
     np.testing.assert_allclose(4 * transposed, ops.upsample(x), rtol=1e-5, atol=1e-6)

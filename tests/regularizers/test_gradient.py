@@ -1,4 +1,4 @@
-"""Closed forms of linear and quadratic critics, derivatives against finite differences, and odd shapes."""
+"""Gradient penalties: closed forms for linear and quadratic critics, finite differences, and unusual shapes."""
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +35,7 @@ def test_quadratic_critic():
 
 
 def test_the_interpolation_lies_between_with_one_alpha_per_example():
-    """With a critic whose gradient is the point itself, from 0 to (1, 1, 1), the penalty to target 0 is 3 alpha^2."""
+    """From 0 to (1, 1, 1), with a critic whose gradient is the point itself, the penalty to target 0 is 3 alpha^2."""
     values = interpolated_penalty(quadratic, jnp.zeros((64, 3)), jnp.ones((64, 3)), KEY, target=0.0)
     alpha = np.sqrt(values / 3)
     assert alpha.min() >= 0 and alpha.max() < 1 and alpha.std() > 0.2 and len(np.unique(alpha)) == 64
@@ -74,7 +74,7 @@ PENALTIES = {
 
 @pytest.mark.parametrize("name", sorted(PENALTIES))
 def test_derivative_with_respect_to_parameters(name):
-    """The second-order path that training takes, against finite differences in float64."""
+    """The second-order derivatives that training takes, against finite differences in float64."""
     with jax.enable_x64(True):
         v = jax.random.normal(jax.random.key(2), (3, 5), jnp.float64)
 

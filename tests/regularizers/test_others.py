@@ -1,4 +1,4 @@
-"""Everything but the gradient penalties: closed forms and formulas by hand."""
+"""All regularisers except the gradient penalties: closed forms, and formulas by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,7 @@ def test_lecam_of_patches_is_the_mean_over_an_example_and_its_anchors_are_consta
 
 
 def test_path_length_of_a_linear_generator():
-    """The image is w M; ||J^T y||^2 = ||M y||^2, of mean ||M||_F^2 / (h w)."""
+    """The image is w M, so ||J^T y||^2 = ||M y||^2, whose mean is ||M||_F^2 / (h w)."""
     matrix = jax.random.normal(KEY, (3, 32))
     w = jax.random.normal(KEY, (4096, 3))
     synthesize = lambda w: (w @ matrix).reshape(-1, 4, 4, 2)  # noqa: E731
@@ -51,7 +51,7 @@ def test_path_length_of_a_linear_generator():
 
 
 def test_the_target_of_path_lengths_is_a_constant_to_the_gradient():
-    """Images that are s times as long have lengths s l, so the gradient of (s l - a)^2 at s = 1 is 2 (l - a) l."""
+    """Images scaled by s have path lengths s l, so the gradient of (s l - a)^2 at s = 1 is 2 (l - a) l."""
     matrix = jax.random.normal(KEY, (3, 32))
 
     def penalty(scale, mean, decay):
@@ -83,7 +83,7 @@ def test_consistency():
 def test_orthogonal(off_diagonal):
     rotation, _ = jnp.linalg.qr(jax.random.normal(KEY, (6, 6)))
     kernels = {"conv": rotation[:, :4].reshape(3, 2, 1, 4), "dense": 2.0 * rotation, "bias": jnp.ones(6)}
-    expected = 0.0 if off_diagonal else 6 * (4 - 1) ** 2  # columns of length 2 matter to the full one only
+    expected = 0.0 if off_diagonal else 6 * (4 - 1) ** 2  # only the full penalty sees columns of length 2
     np.testing.assert_allclose(regularizers.orthogonal(kernels, off_diagonal=off_diagonal), expected, atol=1e-4)
     w = np.random.default_rng(0).normal(size=(5, 3))
     gram = w.T @ w
@@ -135,11 +135,11 @@ def test_lecam_without_an_update_and_a_damping_of_zero():
 
 
 def test_dragan_stays_near_the_data():
-    """With a critic whose gradient is the point itself, at data 0 the penalty knows no distance but std's epsilon."""
+    """The critic's gradient is the point itself. If all data are 0, points move by the epsilon of the std alone."""
     quadratic = lambda x: 0.5 * jnp.sum(x**2, -1)  # noqa: E731
     np.testing.assert_allclose(regularizers.dragan_penalty(quadratic, jnp.zeros((4, 3)), KEY), 1.0, rtol=1e-4)
     real = jax.random.normal(KEY, (256, 3))
-    norm = jnp.sqrt(regularizers.dragan_penalty(quadratic, 10 + real, KEY)) + 1  # of points near 10
+    norm = jnp.sqrt(regularizers.dragan_penalty(quadratic, 10 + real, KEY)) + 1  # norms of points near 10
     assert bool(jnp.all(norm >= jnp.linalg.norm(10 + real, axis=-1) - 1e-3))
     assert bool(jnp.all(norm <= jnp.linalg.norm(10 + real, axis=-1) + 0.5 * 1.1 * np.sqrt(3)))
     np.testing.assert_allclose(regularizers.dragan_penalty(lambda x: x @ W, real, KEY), 4.0, rtol=1e-5)

@@ -1,4 +1,4 @@
-"""What somebody writes in a notebook: an experiment from no file; `python -m tests.runs.notebook WORKDIR STEPS`."""
+"""An experiment as written in a notebook, in no experiment file: `python -m tests.runs.notebook WORKDIR STEPS`."""
 
 import sys
 
@@ -8,7 +8,7 @@ from gan_jax import core, data, gans, losses, nets, runtime
 
 
 def experiment(**options):
-    """Closures and lambdas, as in a cell."""
+    """Builds an experiment of closures and lambdas, as in a cell of a notebook."""
     scale = 0.5
     game = gans.adversarial(
         nets.from_linen(nets.MLPGenerator((2,), (8,), bounded=False)), nets.from_linen(nets.MLPDiscriminator((8,))),

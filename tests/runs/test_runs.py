@@ -1,4 +1,4 @@
-"""Runs on disk: what a notebook leaves, what an old workdir holds, and experiment files."""
+"""Runs on disk: the workdir of a notebook's run, an old workdir, and experiment files."""
 
 import json
 import pathlib
@@ -20,7 +20,7 @@ OLD = pathlib.Path(__file__).with_name("old")  # a workdir of the last commit be
 
 @pytest.fixture(scope="module")
 def notebook(tmp_path_factory):
-    """The workdir of a process that trained an experiment of its own making, and what it printed."""
+    """The workdir of a process that trained an experiment from no file, and what it printed."""
     workdir = tmp_path_factory.mktemp("notebook") / "run"
     return workdir, start_module("tests.runs.notebook", str(workdir), "4").finish()[1]
 

@@ -1,4 +1,4 @@
-"""Metrics of samples in the loop: in the log, the same after a resume, and deciding which checkpoint is kept."""
+"""Metrics of samples in the loop: they are logged, the same after a resume, and select the checkpoint to keep."""
 
 import hashlib
 import json
@@ -29,14 +29,14 @@ def lines(workdir):
 
 
 def many():
-    """Enough images for a classifier, no two of them alike: distances between few points are badly conditioned."""
+    """Returns images that suffice for a classifier, all different: distances of few points are badly conditioned."""
     images = np.random.default_rng(1).integers(0, 256, (400, 8, 8, 1), np.uint8)
     return data.Arrays("many", {"real": images, "label": (np.arange(400) % 3).astype(np.int32)}, 3)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def short_training():
-    """What the classifier learns does not matter here, and its test is elsewhere."""
+    """Trains the classifier briefly: what it learns does not matter here, and is tested elsewhere."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys.modules["gan_jax.eval.classifier"], "_LEAST_STEPS", 30)
         yield
@@ -92,7 +92,7 @@ def test_batches_and_devices_change_no_value_and_the_second_time_nothing_is_comp
         said = []
         again = evaluator(cache, devices=devices, batch_size=batch_size, said=said)
         assert again(samples)["fcd1k"] == pytest.approx(first, rel=1e-6) and not said
-    fresh = evaluator(cache / "other", batch_size=7)  # the reference's features by other batches too
+    fresh = evaluator(cache / "other", batch_size=7)  # the reference's features in other batches too
     assert fresh(samples)["fcd1k"] == pytest.approx(first, rel=1e-6)
 
 
@@ -112,7 +112,7 @@ def test_the_data_themselves_score_best_and_the_record_tells_the_protocol(cache)
 
 @pytest.mark.slow
 def test_a_classifier_is_taken_from_the_cache_for_its_own_data_alone(cache):
-    """Not for others of the same name, of which there are too few here to train one on."""
+    """It is not used for other data of the same name, which are too few here to train one on."""
     named = evaluator(cache).reference
     few = data.Arrays(named.name, {key: values[:100] for key, values in named.arrays.items()}, named.num_classes)
     with pytest.raises(InvalidInputError, match="128 or more"):
@@ -122,7 +122,7 @@ def test_a_classifier_is_taken_from_the_cache_for_its_own_data_alone(cache):
 @pytest.mark.slow
 @pytest.mark.parametrize("then", ["stop", "rollback"])
 def test_a_divergence_is_one_with_metrics_too(cache, tmp_path, then):
-    """Samples of a generator that is not finite are an error elsewhere; here training deals with them."""
+    """Samples of a generator that is not finite are an error elsewhere; the training loop handles them."""
     poison = types.SimpleNamespace(seed=1, poison_from=5, poison_all=then == "stop")
     run = runtime.Experiment(
         game=conformance.poisoned(GAMES["vanilla"][0](), poison), source=lambda: REAL, preview=runtime.image_grid,

@@ -1,4 +1,4 @@
-"""Players split over devices, batches in parts: the same update, in less memory, with no traffic but what is told."""
+"""Players split over devices, and batches in parts: the same update, less memory, only the documented collectives."""
 
 import functools
 
@@ -22,7 +22,7 @@ FIXED = nets.from_linen(nets.DCGANDiscriminator(16, norm="none"))
 
 
 def judged(view, key):
-    """What a frozen network says of the samples."""
+    """Computes a frozen network's output for the samples."""
     return Value(FIXED.apply(view.state.frozen["fixed"], {}, view.fake, train=False)[0])
 
 
@@ -31,7 +31,7 @@ def frozen():
 
 
 def wide(count=1, remat=False, width=32, **options):
-    """A game whose kernels are large enough to be split; no batch norm, which microbatches change."""
+    """Builds a game with kernels large enough to be split, and without batch norm, which microbatches change."""
 
     def network(module):
         made = nets.microbatched(nets.from_linen(module), count)
@@ -71,7 +71,7 @@ def trained(start, program):
 
 @functools.cache
 def split(fsdp):
-    """The program on eight devices with players split over some of them, compiled once for two tests."""
+    """Returns the program on eight devices, with players split over `fsdp` of them, compiled once for two tests."""
     return compiled(wide(), 8, fsdp=fsdp)
 
 
@@ -129,8 +129,8 @@ def test_split_players_are_gathered_and_their_gradients_summed_and_nothing_else_
     gathered = [size for kind, size in found if kind == "all-gather"]
     assert gathered and set(gathered) <= {size for size in kernels if size >= MIN_SPLIT}
     sizes = {name: sum(x.size for x in jax.tree.leaves(player.params)) for name, player in players.items()}
-    terms = 3 * sizes["discriminator"] + sizes["generator"]  # D's gradient: of reals, of fakes, of the penalty
-    assert sum(size for kind, size in found if kind != "all-gather") <= 1.5 * terms + 16  # in two stages; means to log
+    terms = 3 * sizes["discriminator"] + sizes["generator"]  # D's gradient has parts of reals, fakes, penalty
+    assert sum(size for kind, size in found if kind != "all-gather") <= 1.5 * terms + 16  # in two stages; logged means
     twice = compiled(wide(), 8, fsdp=fsdp, batch_size=64)[1]
     assert sorted(collectives(twice.run.as_text())) == sorted(found), "something grows with the batch"
 
@@ -162,19 +162,19 @@ def test_a_batch_that_microbatches_do_not_divide():
     with pytest.raises(InvalidInputError, match="microbatches=3: the batch of 8"):
         network.apply(params, model_state, jnp.ones((8, 8, 8, 1)), train=True)
     with pytest.raises(InvalidInputError, match="microbatches=8: the batch of 32, on 8 devices"):
-        compiled(wide(8), 8)  # examples would travel
+        compiled(wide(8), 8)  # examples would move between devices
     with pytest.raises(InvalidInputError, match="microbatches=0"):
         nets.microbatched(network, 0)
 
 
 def test_eight_microbatches_hold_an_eighth_of_the_activations():
-    """As `docs/running_on_a_pod.md` says: what remains is one part's activations and what lies outside the networks."""
+    """As `docs/running_on_a_pod.md` says, one part's activations remain, and what lies outside the networks."""
     temporaries = [compiled(wide(count, width=64), batch_size=512)[1].memory.temp_size_in_bytes for count in (1, 8)]
     assert temporaries[1] < 0.35 * temporaries[0], temporaries
 
 
 def test_rematerialisation_keeps_no_activations():
-    """Counted in what the forward pass hands to the backward pass; XLA's figures on CPUs do not show it."""
+    """Counts what the forward pass keeps for the backward pass, because XLA's figures on CPUs do not show it."""
     x = jnp.ones((64, 8, 8, 1))
     kept = []
     for wrap in (lambda network: network, nets.rematerialized):
@@ -198,10 +198,10 @@ def test_the_program_that_trains_holds_its_state_once():
 
 
 def test_donated_buffers_are_used_again():
-    """The state is not held twice: with donation all of it aliases, and the peak is lower by as much."""
+    """The state is not held twice: with donation all of it is aliased, and the peak is lower by its size."""
     networks = nets.MLPGenerator((8, 8, 1), (512, 512)), nets.MLPDiscriminator((512, 512))
     game = gans.vanilla(*map(nets.from_linen, networks), core.normal(8))
-    batch = jnp.zeros((4, 8, 8, 1))  # small: what is computed on the way hardly counts
+    batch = jnp.zeros((4, 8, 8, 1))  # small, so that intermediate values hardly count
     state = jax.eval_shape(game.init, jax.random.key(0), {"real": batch})
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
     step = core.make_step(game)

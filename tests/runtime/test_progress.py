@@ -1,4 +1,4 @@
-"""What a person sees of a run: lines of at most 80 columns in a pipe, a bar on a terminal."""
+"""What the user sees of a run: lines of at most 80 columns in a pipe, a progress bar on a terminal."""
 
 import io
 import re

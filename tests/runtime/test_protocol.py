@@ -1,4 +1,4 @@
-"""Metrics of what functions of a game make of inputs: translations, reconstructions, clips; previews of them."""
+"""Metrics of functions of a game that map inputs: translations, reconstructions, clips; and their previews."""
 
 import dataclasses
 import json

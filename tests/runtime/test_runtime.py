@@ -85,7 +85,7 @@ def test_a_truncated_checkpoint_is_named_kept_aside_and_the_one_before_restored(
     assert step == 2 and runtime.state_sha256(back) == runtime.state_sha256(tree(2.0))
     assert "checkpoint 3 is damaged" in said[0] and "checkpoint 3 is kept aside" in said[1]
     assert (tmp_path / "damaged" / "3").is_dir()
-    checkpointer.save(3, tree(3.0))  # the run comes by again, and saves again
+    checkpointer.save(3, tree(3.0))  # the run reaches the step again, and saves again
     checkpointer.wait()
     assert checkpointer.restore_latest(abstract())[0] == 3
 
@@ -101,7 +101,7 @@ def flip(content: bytes) -> bytes:
 
 @pytest.mark.parametrize("harm", [cut, flip])
 def test_a_damaged_file_never_restores_something_else(tmp_path, harm):
-    """Whichever file it is: either it is not needed, or the checkpoint before is taken."""
+    """For every file, either it is not needed, or the checkpoint before is restored."""
     noise = {"w": jax.random.normal(jax.random.key(0), (64, 64)), "small": jnp.arange(3)}
     trees = {step: jax.tree.map(lambda x, n=step: x * n, noise) for step in (1, 2)}
     checkpointer = runtime.Checkpointer(tmp_path / "all", keep_last=5)
@@ -120,7 +120,7 @@ def test_a_damaged_file_never_restores_something_else(tmp_path, harm):
         assert runtime.state_sha256(back) == runtime.state_sha256(trees[step]), file
         assert (step == 1) == any("checkpoint 2 is damaged" in message for message in said)
         noticed += step == 1
-    assert noticed >= 2  # the metadata and the data
+    assert noticed >= 2  # at least the metadata and the data
 
 
 def test_all_damaged_is_an_error_and_reading_moves_nothing(tmp_path):
@@ -170,7 +170,7 @@ def test_logs_append_and_take_back_what_runs_again(tmp_path):
 
 
 def test_a_line_of_the_log_is_on_disk_when_it_is_told(tmp_path, monkeypatch):
-    """Or what was seen to happen is undone where the machine fails."""
+    """Otherwise a machine that fails could lose a line that a callback has already acted on."""
     happened, sync, path = [], os.fsync, tmp_path / "metrics.jsonl"
 
     def synced(descriptor):
@@ -299,7 +299,7 @@ def test_image_grid():
         grid[20, 20].tolist() == [0] * 3 and grid[20, 60].tolist() == [128] * 3 and grid[60, 20].tolist() == [255] * 3
     )
     assert runtime.image_grid(images[..., :1], 3).mode == "L"
-    two, four = images[..., :2], np.concatenate([images, images[..., :1]], -1)  # red and green; and one more than shown
+    two, four = images[..., :2], np.concatenate([images, images[..., :1]], -1)  # red and green; one more than shown
     assert np.asarray(runtime.image_grid(two, 2))[60, 20].tolist() == [255, 255, 0]
     np.testing.assert_array_equal(runtime.image_grid(four, 2), grid)
 
@@ -320,7 +320,7 @@ def test_the_root_key_of_init_is_no_iterations_key():
 
 
 def test_a_step_is_traced_once_for_a_start_and_its_program(mesh):
-    """Tracing takes most of the time in which a run starts again, once its program is kept."""
+    """Tracing takes most of the time of a second start, when the compiled program is cached."""
     config, traces = conformance.get_config(), []
 
     def run(*args):

@@ -1,4 +1,4 @@
-"""The loop, in this process."""
+"""The training loop, run in this process."""
 
 import json
 import types
@@ -13,7 +13,7 @@ from tests.experiments import conformance
 
 
 class Reader:
-    """The images of the list's data set, read as if from disk."""
+    """A reader of the suite's images, as if from disk."""
 
     def __init__(self, broken_at: int | None = None) -> None:
         self.broken_at = broken_at
@@ -50,8 +50,10 @@ def test_the_last_step_is_in_the_log_wherever_it_falls(tmp_path):
 
 
 def test_no_checkpoint_is_kept_of_a_generator_that_is_not_finite(tmp_path):
-    """Its loss is not a number in the iteration before a checkpoint alone, in which the discriminator moved before it,
-    and no line of the log is due that would tell."""
+    """The generator's loss is NaN only in the iteration before a checkpoint, after the discriminator's update.
+
+    No line of the log is due that would show it.
+    """
     poison = types.SimpleNamespace(seed=1, poison_from=3, poison_all=True)
     game = conformance.poisoned(GAMES["vanilla"][0](), poison)
     ended, said = train(tmp_path / "run", REAL, game=game, report_every=8)
@@ -60,7 +62,7 @@ def test_no_checkpoint_is_kept_of_a_generator_that_is_not_finite(tmp_path):
 
 
 def test_a_record_that_cannot_be_read_stops_the_run_and_loses_nothing(tmp_path):
-    """Found by training, since the summary reads before: the reader breaks once it has been read through."""
+    """Training finds it: the summary, which would read the record first, is replaced when the reader breaks."""
     reader = Reader()
     source = data.Records("streamed", reader, prefetch=1, num_threads=1)
     train(tmp_path / "run", source)

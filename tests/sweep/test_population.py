@@ -1,4 +1,4 @@
-"""Populations: members equal runs of their own, don't notice each other, and survive a stop."""
+"""Populations: members equal runs of their own, do not affect each other, and survive a stop."""
 
 import dataclasses
 import json
@@ -59,7 +59,7 @@ def rates(*values, seeds=None):
 
 
 def train(run, members, workdir, *, devices=2, stop_at=None, **options):
-    """Outcomes, and what was said; `stop_at` asks for a stop when this is said."""
+    """Trains a population; returns outcomes and messages. Requests a stop at the message of step `stop_at`."""
     said, stop = [], StopRequest()
 
     def log(message):
@@ -72,7 +72,7 @@ def train(run, members, workdir, *, devices=2, stop_at=None, **options):
 
 
 def alone(run, member):
-    """The state of the run of its own, on one device."""
+    """Trains a member as a run of its own, on one device; returns its state and metrics."""
     run, mesh = dataclasses.replace(run, seed=member.seed), runtime.make_mesh(jax.devices()[:1])
     source = run.open_source()
     with jax.set_mesh(mesh):
@@ -87,7 +87,7 @@ def alone(run, member):
 
 
 def final_states(run, members, workdir, outcomes):
-    """Of the newest checkpoints."""
+    """Exports all members from the newest checkpoints; returns the workdir of each."""
     found = {}
 
     def keep(member):
@@ -102,9 +102,9 @@ def final_states(run, members, workdir, outcomes):
 @pytest.mark.slow
 @pytest.mark.parametrize("cache", [0, 2**21])
 def test_a_member_is_the_run_that_it_would_be_alone(cache, monkeypatch):
-    """200 steps of SGD with lazy penalties, data order, rates, scales of latents, weights and averages of their own.
+    """200 steps of SGD with lazy penalties; members have their own data order, rates, latent scale, weights, average.
 
-    One after the other where caches hold no two members of a device, and side by side where they do.
+    If the caches cannot hold two members of a device, members run one after the other, otherwise side by side.
     """
     monkeypatch.setattr(programs, "_CPU_BYTES", cache)
     near = Term("near", "generator", 0.1, lambda view, key: Value((view.fake - view.state.frozen["point"]) ** 2))
@@ -172,7 +172,7 @@ def test_games_of_all_kinds_train_as_members(name):
 
 @pytest.mark.slow
 def test_a_diverging_member_is_frozen_and_the_others_do_not_notice(tmp_path):
-    """Bit for bit what they are without it, though the program has a member less."""
+    """Bit for bit, the others are what they are without it, although that program has one member less."""
     run, good = experiment(), rates(0.01, 0.05, 0.02, seeds=[0, 1, 3])
     members = [*good[:2], sweep.Member(2, dict.fromkeys(RATES, 1e30)), good[2]]
     outcomes, said = train(run, members, tmp_path / "with")
@@ -192,7 +192,7 @@ def test_a_diverging_member_is_frozen_and_the_others_do_not_notice(tmp_path):
 
 
 def logged(workdir, member):
-    """The lines of a member's log; none of one that diverged at once."""
+    """Returns the lines of a member's log; none for a member that diverged at once."""
     path = workdir / f"members/{member:05d}/metrics.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
@@ -246,7 +246,7 @@ def test_stopping_and_continuing_changes_nothing(name, tmp_path):
 
 @pytest.mark.slow
 def test_every_member_can_be_had_as_a_run_of_its_own(tmp_path):
-    """Those that were pruned too; and a run that continues is the member that goes on."""
+    """Pruned members can be exported too; their states are those of a population without pruning at that step."""
     run, members = experiment(), rates(0.01, 0.02, 0.05, 0.1)
     outcomes, _ = train(run, members, tmp_path, search=sweep.Halving(20, 2))
     where = final_states(run, members, tmp_path, outcomes)
@@ -303,7 +303,7 @@ def test_copies_take_everything_but_their_own_noise(tmp_path):
 
 @pytest.mark.slow
 def test_population_based_training_replaces_what_has_diverged(tmp_path):
-    """Also where so many have that the others would have been packed; to the end those stay that diverge after it."""
+    """Even if so many diverge that the rest could be packed. Without a later decision, members stay diverged."""
     run = experiment(steps=40, checkpoint_every=10)
     search = sweep.PopulationBased(20)
     outcomes, said = train(run, rates(0.01, 1e30, 1e30, 1e30), tmp_path / "three", search=search)
@@ -344,7 +344,7 @@ def test_a_search_may_prune_and_replace(tmp_path):
 
 @pytest.mark.slow
 def test_what_diverges_between_reports_is_told_too(tmp_path):
-    """At a checkpoint, with and without others that go on, and where the population is packed there."""
+    """They are noticed at a checkpoint, with and without others that go on, and if the population is packed there."""
     run = experiment(steps=80, report_every=40, checkpoint_every=20, **PLAIN)
     outcomes, said = train(run, rates(0.01, 1e30, 1e30, 1e30), tmp_path / "some")
     assert [x.status for x in outcomes] == ["done", "diverged", "diverged", "diverged"]
@@ -386,7 +386,7 @@ def test_data_that_all_members_share_are_kept_once():
 
 @pytest.mark.slow
 def test_a_population_goes_on_on_another_number_of_devices(tmp_path):
-    """Up to rounding: six slots on three devices, then on two, then on three of four, since four don't divide them."""
+    """Equal up to rounding: six slots on three devices, then two, then three of four, as four do not divide six."""
     members = rates(*[0.01 * (1 + i) for i in range(6)])
     for steps, devices in ((10, 3), (20, 2), (30, 4)):
         outcomes, said = train(experiment(steps=steps), members, tmp_path, devices=devices)

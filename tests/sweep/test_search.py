@@ -1,4 +1,4 @@
-"""What searches decide, and the spaces that they search: functions of their arguments."""
+"""The decisions of searches, and the spaces that they search: functions of their arguments."""
 
 import itertools
 import json
@@ -38,14 +38,14 @@ def test_population_based_training_copies_the_best_over_the_worst():
     assert len({str(search.decide(step, scores, hparams)) for step in range(0, 100, 5)}) > 10
     one = search.decide(5, {0: 1.0}, {0: {"a": 1.0}})
     assert not one.copies, "nobody to copy"
-    for lost in (1, 2, 5, 9):  # those without a score
+    for lost in (1, 2, 5, 9):  # number of members without a score
         some = search.decide(10, {member: scores[member] for member in range(lost, 10)}, hparams)
         assert set(some.copies) == set(range(max(2, lost))), "all of those, and a fifth at least"
         assert set(some.copies.values()) <= ({8, 9} if lost < 5 else {9}) and some.hparams.keys() == some.copies.keys()
     assert search.decide(10, {}, hparams) == sweep.Decision(), "nobody to copy"
     poor = search.decide(10, {**dict.fromkeys(range(9), -np.inf), 9: 1.0}, hparams)
     assert set(poor.copies) == {7, 8} and set(poor.copies.values()) == {9}, "not one without a finite score"
-    many = search.decide(10, {9: 1.0}, hparams).hparams  # of nine copies only four could be different by a factor alone
+    many = search.decide(10, {9: 1.0}, hparams).hparams  # by a factor alone, only four of nine copies could differ
     assert len({(x["a"], x["b"]) for x in many.values()}) == 9 and all(0.3 <= x["b"] <= 0.9 for x in many.values())
     edge = sweep.PopulationBased(5, bounds={"a": (0.1, 1.0)})
     for step in range(5, 100, 5):
@@ -78,7 +78,7 @@ def test_grids_are_products_and_random_points_do_not_depend_on_how_many():
 
 
 def test_quasi_random_points_are_spread_more_evenly():
-    def filled(draw, key):  # how many eighths of a key's range have one of eight points, on average
+    def filled(draw, key):  # mean number of eighths of a key's range with one of eight points
         points = [draw(space, 8, seed) for seed in range(20)]
         return np.mean([len({int(8 * point[key]) for point in some}) for some in points])
 
