@@ -254,7 +254,9 @@ class Records:
 
         def input_spec(length: int) -> dict[str, jax.ShapeDtypeStruct]:
             return {
-                name: jax.ShapeDtypeStruct((length, draws, len(local_indices), *x.shape[1:]), x.dtype)
+                name: jax.ShapeDtypeStruct(
+                    (length, draws, len(local_indices), *x.shape[1:]), jax.dtypes.canonicalize_dtype(x.dtype)
+                )
                 for name, x in self._first().items()
             }
 
@@ -354,7 +356,9 @@ def to_model(name: str, values: Any) -> Any:
 
 def model_spec(name: str, values: np.ndarray) -> jax.ShapeDtypeStruct:
     """Returns the shape and dtype of one example after `to_model`."""
-    return jax.eval_shape(lambda x: to_model(name, x), jax.ShapeDtypeStruct(values.shape[1:], values.dtype))
+    return jax.eval_shape(
+        lambda x: to_model(name, x), jax.ShapeDtypeStruct(values.shape[1:], jax.dtypes.canonicalize_dtype(values.dtype))
+    )
 
 
 def fingerprint(arrays: dict[str, np.ndarray], count: int) -> str:
