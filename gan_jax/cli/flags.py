@@ -18,7 +18,6 @@ from gan_jax.types import InvalidInputError
 
 DONE, BAD_INPUT, DIVERGED, LOST, STOPPED = 0, hosts.BAD_INPUT, 3, hosts.LOST, 75
 _DEFAULT = "digits"
-_CONFIG = re.compile(r"--?config(=(?P<value>.*))?", re.DOTALL)
 _chosen: dict[str, Any] = {}  # path and module of the experiment file of this process
 
 
@@ -75,12 +74,7 @@ def run(command: Any, *, config: bool) -> None:
 def _take_config(argv: list[str]) -> list[str]:
     """Defines a flag `--config.KEY` for each key of the experiment file; returns the arguments without `--config`."""
     # Which flags exist depends on the experiment file, so --config is read before absl parses anything.
-    name, rest, words = None, argv[:1], iter(argv[1:])
-    for word in words:
-        if found := _CONFIG.fullmatch(word):
-            name = next(words, "") if found["value"] is None else found["value"]
-        else:
-            rest.append(word)
+    name, rest = _taken("config", argv)
     kept = None if name is not None else _kept(rest)
     path = find(_DEFAULT if name is None else name) if kept is None else kept / EXPERIMENT_FILE
     module = load_module(path)
@@ -90,10 +84,21 @@ def _take_config(argv: list[str]) -> list[str]:
     return rest
 
 
+def _taken(flag: str, argv: list[str]) -> tuple[str | None, list[str]]:
+    """Returns the last value of a flag, written with `=` or after a space, None without; and the other arguments."""
+    value, rest, words = None, argv[:1], iter(argv[1:])
+    for word in words:
+        if found := re.fullmatch(rf"--?{flag}(=(?P<value>.*))?", word, re.DOTALL):
+            value = next(words, "") if found["value"] is None else found["value"]
+        else:
+            rest.append(word)
+    return value, rest
+
+
 def _kept(argv: list[str]) -> pathlib.Path | None:
     """Returns `--workdir` if it holds a run or sweep to continue, with its copy of the experiment file; else None."""
-    named = [word.partition("=")[2] for word in argv if re.match(r"--?workdir=", word)]
-    workdir = pathlib.Path(named[-1]) if named and named[-1] else None
+    named = _taken("workdir", argv)[0]
+    workdir = pathlib.Path(named) if named else None
     if workdir is None or not (workdir / EXPERIMENT_FILE).is_file():
         return None
     return workdir if has_begun(workdir, (*SAVED, *SWEEP_SAVED)) else None

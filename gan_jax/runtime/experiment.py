@@ -47,7 +47,7 @@ def setting(
     return dataclasses.field(default=default, metadata=about)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Experiment:
     """A run: a game, its data, and a schedule counted in iterations (images are iterations times batch size).
 
@@ -151,6 +151,13 @@ class Experiment:
             raise InvalidInputError(
                 f"previews {', '.join(self.previews)}: expected `conditions`, whose examples they show"
             )
+
+    def __repr__(self) -> str:
+        """Shows the settings that are not at their defaults; games and networks have no short text."""
+        values = {
+            name: getattr(self, name) for name, about in settings().items() if getattr(self, name) != about["default"]
+        }
+        return f"Experiment({', '.join(f'{name}={value!r}' for name, value in values.items())})"
 
     @property
     def has_samples(self) -> bool:

@@ -56,7 +56,7 @@ class Result:
     checkpoint: int | None
     best_checkpoint: int | None
     rollbacks: int
-    trained: Trained | None = None
+    trained: Trained | None = dataclasses.field(default=None, repr=False)
 
     def sample(self, n: int = 64, **options: Any) -> np.ndarray:
         """Draws samples from the final state, with the options of `Trained.sample`.
@@ -113,7 +113,7 @@ def train(
     watchdog, workdir = watchdog or Watchdog(), pathlib.Path(workdir)
     with watchdog, _telling(workdir), contextlib.ExitStack() as stack:
         stop = stop or stack.enter_context(stop_signals())
-        stack.enter_context(_held(experiment, workdir, log))
+        keep = stack.enter_context(_held(experiment, workdir, log))
         mesh = meshes.make_mesh(fsdp=experiment.fsdp)
         meshes.check_batch_size(experiment.batch_size, mesh)
         source = experiment.open_source()
@@ -137,6 +137,7 @@ def train(
             return (0, begin(start)) if restored is None else restored
 
         step, carried = last_good()
+        keep()  # only now, since a refused checkpoint belongs to the experiment that is stored there
         if step:
             log(f"continuing from the checkpoint of step {step:,}")
         if hosts.is_primary():
@@ -166,20 +167,17 @@ def train(
                 break
             step, carried = again
         _write_result(workdir, result)
-        if status == DIVERGED:
-            return result
-        trained = Trained(experiment, carried["state"], step, mesh, tuple(source.class_names))
+        names = tuple(source.class_names)
+        trained = None if status == DIVERGED else Trained(experiment, carried["state"], step, mesh, names)
     return dataclasses.replace(result, trained=trained)
 
 
 @contextlib.contextmanager
-def _held(experiment: Experiment, workdir: pathlib.Path, log: Callable[[str], None]) -> Iterator[None]:
-    """Locks a workdir and stores the experiment in it, unless the caller of `train` has locked it already."""
+def _held(experiment: Experiment, workdir: pathlib.Path, log: Callable[[str], None]) -> Iterator[Callable[[], None]]:
+    """Locks a workdir, unless the caller of `train` has. Yields a function that stores the experiment in it then."""
     mine = hosts.is_primary() and workdirs.lock(workdir)
     try:
-        if mine:
-            workdirs.keep(experiment, workdir, log)
-        yield
+        yield lambda: workdirs.keep(experiment, workdir, log) if mine else None
     finally:
         if mine:
             workdirs.release(workdir)

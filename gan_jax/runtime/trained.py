@@ -25,9 +25,9 @@ class Trained:
     """
 
     experiment: Experiment
-    state: GANState
+    state: GANState = dataclasses.field(repr=False)
     step: int
-    mesh: Mesh
+    mesh: Mesh = dataclasses.field(repr=False)
     class_names: tuple[str, ...] = ()
 
     def sample(

@@ -2,9 +2,11 @@
 
 import dataclasses
 import fcntl
+import json
 import os
 import pathlib
 import pickle
+import platform
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -81,8 +83,13 @@ def keep(experiment: Experiment, workdir: pathlib.Path, log: Callable[[str], Non
         return
     with replacing(workdir / PICKLED, "wb") as file:
         file.write(content)
-    config = {name: fields[name] for name in settings()}
-    write_json(workdir / "config.json", {"config": config, "config_file": PICKLED, **environment.record()})
+    record, config = workdir / "config.json", {name: fields[name] for name in settings()}
+    facts: dict[str, Any] = {"config": config, "config_file": PICKLED, **environment.record()}
+    if record.exists():
+        before = json.loads(record.read_text())
+        history = before.pop("history", [])
+        facts["history"] = history if before == facts else [*history, before]
+    write_json(record, facts)
 
 
 def kept(workdir: pathlib.Path) -> Experiment:
@@ -92,6 +99,12 @@ def kept(workdir: pathlib.Path) -> Experiment:
       InvalidInputError: if it cannot be read, for example with other versions of Python or of the packages.
     """
     path = workdir / PICKLED
+    stored = str(json.loads((workdir / "config.json").read_text())["versions"]["python"])
+    if stored.split(".")[:2] != platform.python_version().split(".")[:2]:  # its bytecode would crash another Python
+        raise InvalidInputError(
+            f"{path} is of Python {stored}, and this is {platform.python_version()}: open it with Python {stored}, or "
+            "write the experiment as an experiment file, which every version reads"
+        )
     try:
         return Experiment(**pickle.loads(path.read_bytes()))
     except Exception as error:  # unpickling can raise any error of the stored classes

@@ -7,11 +7,11 @@ import numpy as np
 from gan_jax import core, data, gans, losses, nets, runtime
 
 
-def experiment(**options):
+def experiment(width=8, **options):
     """Builds an experiment of closures and lambdas, as in a cell of a notebook."""
     scale = 0.5
     game = gans.adversarial(
-        nets.from_linen(nets.MLPGenerator((2,), (8,), bounded=False)), nets.from_linen(nets.MLPDiscriminator((8,))),
+        nets.from_linen(nets.MLPGenerator((2,), (width,), bounded=False)), nets.from_linen(nets.MLPDiscriminator((8,))),
         core.normal(2), loss=losses.non_saturating, penalties=(gans.r1(scale),),
         generator_optimizer=core.adam(1e-3), discriminator_optimizer=core.adam(1e-3),
     )  # fmt: skip

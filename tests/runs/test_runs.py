@@ -45,6 +45,33 @@ def test_a_notebook_trains_samples_loads_and_the_commands_take_its_workdir(noteb
 
 
 @pytest.mark.xdist_group("notebook")
+def test_a_refused_continuation_leaves_the_stored_experiment_as_it_is(notebook, tmp_path):
+    workdir = shutil.copytree(notebook[0], tmp_path / "run")
+    before = (workdir / "experiment.pickle").read_bytes(), (workdir / "config.json").read_bytes()
+    with pytest.raises(InvalidInputError, match="is of another game"):
+        runtime.train(experiment(steps=6, width=16), workdir, log=lambda message: None)
+    assert before == ((workdir / "experiment.pickle").read_bytes(), (workdir / "config.json").read_bytes())
+
+
+@pytest.mark.xdist_group("notebook")
+def test_an_experiment_of_another_python_is_refused(notebook, tmp_path):
+    workdir = shutil.copytree(notebook[0], tmp_path / "run")
+    record = json.loads((workdir / "config.json").read_text())
+    record["versions"]["python"] = "3.99.1"
+    (workdir / "config.json").write_text(json.dumps(record))
+    with pytest.raises(InvalidInputError, match=r"is of Python 3.99.1, and this is 3"):
+        gan_jax.load(workdir)
+
+
+@pytest.mark.xdist_group("notebook")
+def test_what_a_cell_shows_is_short(notebook):
+    trained = gan_jax.load(notebook[0])
+    assert len(repr(trained)) < 300 and "step=4" in repr(trained) and "steps=4" in repr(trained.experiment)
+    result = runtime.Result("done", 4, 32, "", {}, 4, None, 0, trained)
+    assert len(repr(result)) < 300
+
+
+@pytest.mark.xdist_group("notebook")
 def test_a_damaged_experiment_is_told(notebook, tmp_path):
     workdir = shutil.copytree(notebook[0], tmp_path / "run")
     (workdir / "experiment.pickle").write_bytes(b"nothing")
@@ -86,7 +113,7 @@ def test_a_workdir_from_before_is_sampled_and_continued_by_its_name_alone(tmp_pa
     workdir = shutil.copytree(OLD, tmp_path / "run")
     assert "from experiments.settings import" in (workdir / "experiment.py").read_text()
     assert gan_jax.load(workdir).sample(4).shape == (4, 2)
-    assert "continuing from the checkpoint of step 20" in run("train", f"--workdir={workdir}", "--config.steps=30")
+    assert "continuing from the checkpoint of step 20" in run("train", "--workdir", str(workdir), "--config.steps=30")
     named = shutil.copytree(OLD, tmp_path / "named")
     output = run("train", f"--workdir={named}", "--config=ring", "--config.steps=30", *overrides(named))
     assert "continuing from the checkpoint of step 20" in output
