@@ -79,7 +79,8 @@ def _take_config(argv: list[str]) -> list[str]:
     path = find(_DEFAULT if name is None else name) if kept is None else kept / EXPERIMENT_FILE
     module = load_module(path)
     values = {} if kept is None else read_json(kept / "config.json")["config"]
-    _chosen.update(path=path, module=module, config=merged_config(module, values))
+    where = f"the config kept in {kept}" if kept is not None else f"--config={name or _DEFAULT}"
+    _chosen.update(name=where, path=path, module=module, config=merged_config(module, values))
     config_flags.DEFINE_config_dict("config", _chosen["config"], sys_argv=rest)
     return rest
 

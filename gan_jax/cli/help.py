@@ -37,7 +37,7 @@ def page(command: Any, chosen: Mapping[str, Any]) -> str:
     parts.append("\n".join(_entry(_signature(flag), flag.help or "") for flag in own))
     if chosen:
         config = flags.FLAGS.config.to_dict()
-        parts.append(f"Keys of --config={chosen['path'].stem}, set by --config.KEY=VALUE:")
+        parts.append(f"Keys of {chosen['name']}, set by --config.KEY=VALUE:")
         keys = [
             _entry(f"{name}={_shown(config[name])}", text, lines=1) for name, text in describe(chosen["module"]).items()
         ]

@@ -1,6 +1,7 @@
-"""Trains many trials of one experiment, and finds the best.
+"""Trains many trials of one experiment, and finds the best by config.best_metric.
 
-  gan-jax sweep --config=digits --workdir=runs/sweep --grid_size=3
+  gan-jax sweep --config=digits --workdir=runs/sweep --config.metrics=fcd2k \\
+    --config.evaluate_every=1000 --config.best_metric=eval/fcd2k
 
 The config's sweep() lists the keys that vary and their values; --space replaces
 it: --space='learning_rate=log(1e-4,1e-2);gamma=0.01,0.1;seed=0,1,2'.

@@ -57,6 +57,12 @@ def train(job: Job, made: trials.Members, points: Sequence[Point], search: sweep
         values = {key: found[best][key] for key in keys}
         log(f"best {settings.best_metric}: {found[best][settings.best_metric]:.6g}, member {best}, {values}")
     log(f"{len(found)} members: {', '.join(f'{statuses.count(x)} {x}' for x in sorted(set(statuses)))}")
+    if not settings.best_metric:
+        log(
+            "config.best_metric is empty: no trial is the best, so there are no pictures and --export=best exports "
+            "none.\nSet it, such as --config.metrics=fcd2k --config.evaluate_every=1000 "
+            "--config.best_metric=eval/fcd2k,\nor export all trials by --export=all"
+        )
     return outcomes
 
 
