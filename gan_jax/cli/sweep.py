@@ -1,6 +1,6 @@
-"""Trains many trials of one experiment, and finds the best by config.best_metric.
+r"""Trains many trials of one experiment, and finds the best by config.best_metric.
 
-  gan-jax sweep --config=digits --workdir=runs/sweep --config.metrics=fcd2k \\
+  gan-jax sweep --config=digits --workdir=runs/sweep --config.metrics=fcd2k \
     --config.evaluate_every=1000 --config.best_metric=eval/fcd2k
 
 The config's sweep() lists the keys that vary and their values; --space replaces
