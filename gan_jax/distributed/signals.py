@@ -27,7 +27,7 @@ class StopRequest:
 
     @property
     def name(self) -> str:
-        """What asked for the stop, such as SIGTERM, for messages; if nothing did here, another process was asked."""
+        """Name of what asked for the stop, such as SIGTERM, for messages."""
         return self.reason or (
             "a preemption notice, or a signal to another process"
             if self.signal is None
