@@ -6,6 +6,8 @@ Packages are imported on first use, so that `import gan_jax.losses` imports no d
 import importlib
 from typing import Any
 
+from gan_jax import deprecated
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -13,6 +15,7 @@ __all__ = [
     "augment",
     "core",
     "data",
+    "distributed",
     "eval",
     "feature_networks",
     "gans",
@@ -27,6 +30,9 @@ __all__ = [
     "sweep",
     "types",
 ]
+
+
+deprecated.accept_old_modules()
 
 
 def __getattr__(name: str) -> Any:

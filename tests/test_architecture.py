@@ -13,7 +13,7 @@ LIBRARY = ROOT / "gan_jax"
 PURE = {"losses", "regularizers", "augment", "metrics"}
 BASE = {"jax", "jaxtyping", "numpy", "gan_jax.types", "gan_jax.host", "gan_jax.deprecated"}
 # The table of docs/adr/0001. Besides itself and the standard library, a package may import what starts with one of:
-ROOMS = {
+PACKAGES = {
     "deprecated": set(),
     "types": {"jax", "jaxtyping", "gan_jax.deprecated"},
     "host": {"jax", "jaxtyping", "numpy", "gan_jax.types"},
@@ -25,7 +25,7 @@ ROOMS = {
     "distributed": BASE | {"gan_jax.core.sharding"},
     "feature_networks": BASE | {"gan_jax.ops", "gan_jax.nets"},
     "core": BASE | {"optax", "flax.struct", "flax.training.train_state"},
-    "gans": BASE | {"optax", "gan_jax.core", *(f"gan_jax.{room}" for room in PURE)},
+    "gans": BASE | {"optax", "gan_jax.core", *(f"gan_jax.{package}" for package in PURE)},
     "eval": BASE | {"optax", "gan_jax.metrics", "gan_jax.nets", "gan_jax.feature_networks"},
     "metrics": {"jax", "jaxtyping", "numpy", "gan_jax.types"},
     "data": BASE | {"grain", "tensorflow_datasets", "sklearn", "PIL"},
@@ -45,10 +45,10 @@ ROOMS = {
         "gan_jax.metrics",
     },
 }
-ROOMS["runs"] = ROOMS["runtime"] | {"gan_jax.runtime", "gan_jax.nets", "ml_collections"}
-ROOMS["sweep"] = ROOMS["runtime"] | {"gan_jax.runtime", "gan_jax.runs", "optuna", "scipy"}
-ROOMS["cli"] = ROOMS["sweep"] | {"gan_jax.sweep", "absl", "ml_collections"}
-ROOMS["__main__"] = {"gan_jax.cli"}
+PACKAGES["runs"] = PACKAGES["runtime"] | {"gan_jax.runtime", "gan_jax.nets", "ml_collections"}
+PACKAGES["sweep"] = PACKAGES["runtime"] | {"gan_jax.runtime", "gan_jax.runs", "optuna", "scipy"}
+PACKAGES["cli"] = PACKAGES["sweep"] | {"gan_jax.sweep", "absl", "ml_collections"}
+PACKAGES["__main__"] = {"gan_jax.cli"}
 FILES = sorted(
     path for part in ("gan_jax", "experiments", "benchmarks", "tests") for path in (ROOT / part).rglob("*.py")
 )
@@ -68,20 +68,24 @@ def within(name, allowed):
     return any(name == prefix or name.startswith(prefix + ".") for prefix in allowed)
 
 
-def test_every_room_has_a_rule():
-    rooms = {path.stem for path in LIBRARY.iterdir() if path.is_dir() or path.suffix == ".py"}
-    assert rooms - {"__init__", "__pycache__", "py"} == set(ROOMS)
+def test_every_package_has_a_rule():
+    packages = {path.stem for path in LIBRARY.iterdir() if path.is_dir() or path.suffix == ".py"}
+    assert packages - {"__init__", "__pycache__", "py"} == set(PACKAGES)
 
 
-@pytest.mark.parametrize("room", sorted(ROOMS))
-def test_rooms_import_only_what_they_may(room):
-    files = [LIBRARY / f"{room}.py"] if (LIBRARY / f"{room}.py").exists() else sorted((LIBRARY / room).rglob("*.py"))
+@pytest.mark.parametrize("package", sorted(PACKAGES))
+def test_packages_import_only_what_they_may(package):
+    files = (
+        [LIBRARY / f"{package}.py"]
+        if (LIBRARY / f"{package}.py").exists()
+        else sorted((LIBRARY / package).rglob("*.py"))
+    )
     assert files
     for path in files:
         for name in imports(path):
-            own = within(name, {f"gan_jax.{room}"}) or name.split(".")[0] in sys.stdlib_module_names
+            own = within(name, {f"gan_jax.{package}"}) or name.split(".")[0] in sys.stdlib_module_names
             # `from gan_jax import core` names the package itself
-            assert own or within(name, ROOMS[room]), f"{path.relative_to(ROOT)} imports {name}"
+            assert own or within(name, PACKAGES[package]), f"{path.relative_to(ROOT)} imports {name}"
 
 
 def test_only_nets_uses_linen_only_cli_flags_and_nobody_tensorflow_or_experiments():
@@ -170,7 +174,7 @@ for module in sys.argv[1:]:
 """
 
 
-def test_the_pure_rooms_cost_jax_alone():
+def test_the_pure_packages_cost_jax_alone():
     """So do the operations below the networks. One process imports all in turn, and prints what each one adds."""
     modules = [f"gan_jax.{name}" for name in ("augment", "losses", "metrics", "regularizers", "ops")]
     brought = python(IMPORTS, *modules).stdout.splitlines()

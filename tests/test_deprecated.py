@@ -1,10 +1,13 @@
 """Deprecated names, which work for one release and warn with the new name."""
 
+import importlib
+import sys
+
 import pytest
 
 import gan_jax.eval
 from gan_jax import core, nets, ops, runs, types
-from gan_jax.deprecated import arguments
+from gan_jax.deprecated import MODULES, arguments
 
 
 @pytest.mark.parametrize(
@@ -43,7 +46,18 @@ def test_an_old_argument_is_the_new_one_and_warns(tmp_path):
         function(older=1)
 
 
-def test_the_old_modules_of_experiments_hand_on_the_new_ones():
-    from experiments import settings, workdir
+@pytest.mark.parametrize("old", MODULES)
+def test_a_module_that_has_moved_is_imported_by_its_old_name(old):
+    with pytest.warns(DeprecationWarning, match=f"{old} is now {MODULES[old]}"):
+        module = importlib.import_module(old)
+    assert module is importlib.import_module(MODULES[old]) and module.__name__ == MODULES[old]
+    del sys.modules[old]
 
-    assert settings.run_config is runs.run_config and workdir.load is runs.load
+
+@pytest.mark.parametrize("name", ["settings", "workdir"])
+def test_the_old_modules_of_experiments_hand_on_the_new_ones(name):
+    sys.modules.pop(f"experiments.{name}", None)
+    with pytest.warns(DeprecationWarning, match=f"experiments.{name} is now gan_jax.runs"):
+        module = importlib.import_module(f"experiments.{name}")
+    public = {"settings": "run_config", "workdir": "load"}[name]
+    assert getattr(module, public) is getattr(runs, public)

@@ -27,7 +27,7 @@ def get_config() -> Config:
         learning_rate=1e-3,  # Adam's learning rate for both players
         gamma=0.02,  # weight of R1 and R2
         ema_halflife_images=20_000.0,  # half-life of the averaged generator, in images
-        update_rule="alternating",  # update rule: alternating, simultaneous, ...
+        update_rule="alternating",  # alternating, simultaneous, extragradient, consensus, unrolled
     )
 
 

@@ -12,11 +12,13 @@ from ml_collections import config_flags
 from gan_jax.cli import help as pages
 from gan_jax.distributed import hosts
 from gan_jax.runs import Config, find, load_module, merged_config
+from gan_jax.runs.experiment_file import place
 from gan_jax.runs.workdir import SAVED, SWEEP_SAVED, has_begun, read_json
 from gan_jax.runtime.workdir import EXPERIMENT_FILE
 from gan_jax.types import InvalidInputError
 
 DONE, BAD_INPUT, DIVERGED, LOST, STOPPED = 0, hosts.BAD_INPUT, 3, hosts.LOST, 75
+UNREAD = 141  # as of a program that the signal SIGPIPE has ended
 _DEFAULT = "digits"
 _chosen: dict[str, Any] = {}  # path and module of the experiment file of this process
 
@@ -40,10 +42,12 @@ def run(command: Any, *, config: bool) -> None:
         except InvalidInputError as error:
             fail(str(error))
         except flags.Error as error:
-            fail(f"{error}\nPass --help to see the flags.")
+            missing = re.search(r"Flag --(\w+) must have a value other than None", str(error))
+            fail(f"{f'--{missing[1]} is missing' if missing else error}\nPass --help to see the flags.")
         except Exception as error:  # anything that an experiment file or ml_collections may raise
-            reason = str(error).replace("\\n", " ").replace("\\'", "'").strip("'\"")
-            fail(f"--config: {type(error).__name__}: {reason}")
+            fail(
+                f"{place(_chosen['path'], error) if _chosen else '--config'}: {type(error).__name__}: {_reason(error)}"
+            )
         if wanted:
             pages.show(pages.whole(command) if wanted == "helpfull" else pages.page(command, _chosen))
             sys.exit(DONE)
@@ -59,6 +63,9 @@ def run(command: Any, *, config: bool) -> None:
             return command.main()
         except InvalidInputError as error:
             fail(str(error))
+        except BrokenPipeError:
+            pages.unread()
+            return UNREAD
         except Exception as error:
             if hosts.client() is None:
                 raise
@@ -80,7 +87,8 @@ def _take_config(argv: list[str]) -> list[str]:
     module = load_module(path)
     values = {} if kept is None else read_json(kept / "config.json")["config"]
     where = f"the config kept in {kept}" if kept is not None else f"--config={name or _DEFAULT}"
-    _chosen.update(name=where, path=path, module=module, config=merged_config(module, values))
+    _chosen.update(name=where, path=path, module=module)
+    _chosen.update(config=merged_config(module, values))  # runs the file's get_config, which may fail
     config_flags.DEFINE_config_dict("config", _chosen["config"], sys_argv=rest)
     return rest
 
@@ -108,6 +116,17 @@ def _kept(argv: list[str]) -> pathlib.Path | None:
 def experiment_file() -> tuple[pathlib.Path, Any, Config]:
     """Returns the path of the experiment file, its loaded module, and the config with the overrides from flags."""
     return _chosen["path"], _chosen["module"], flags.FLAGS.config
+
+
+def chosen() -> str:
+    """Describes the experiment file for messages, such as `--config=digits`."""
+    return str(_chosen["name"])
+
+
+def _reason(error: Exception) -> str:
+    """Returns an error's message, on one line; that of a KeyError would be quoted."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return " ".join(text.split())
 
 
 def fail(message: str) -> NoReturn:

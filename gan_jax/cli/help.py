@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Mapping
@@ -34,7 +35,10 @@ def page(command: Any, chosen: Mapping[str, Any]) -> str:
     """
     own = sorted(flags.FLAGS.flags_by_module_dict()[command.__name__], key=lambda flag: flag.name)
     parts = [inspect.getdoc(command) or "", "Flags (--helpfull adds those for launching processes and for JAX):"]
-    parts.append("\n".join(_entry(_signature(flag), flag.help or "") for flag in own))
+    entries = [_entry(*_signature(flag)) for flag in own]
+    if chosen:
+        entries = sorted([*entries, _entry("--config=NAME", "experiment file: name of a shipped config, or a path")])
+    parts.append("\n".join(entries))
     if chosen:
         config = flags.FLAGS.config.to_dict()
         parts.append(f"Keys of {chosen['name']}, set by --config.KEY=VALUE:")
@@ -50,7 +54,12 @@ def show(text: str) -> None:
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would flush into the pipe again at exit
+        unread()
+
+
+def unread() -> None:
+    """Discards further output, whose reader has closed the pipe; Python would write into the pipe again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def whole(command: Any) -> str:
@@ -58,11 +67,15 @@ def whole(command: Any) -> str:
     return f"{inspect.getdoc(command)}\n{flags.FLAGS.get_help()}"
 
 
-def _signature(flag: flags.Flag) -> str:
+def _signature(flag: flags.Flag) -> tuple[str, str]:
+    """Returns a flag with its default or the form of its values, and its text, which may begin with that form."""
+    text = flag.help or ""
     if flag.boolean:
-        return f"--{'no' if flag.default else ''}{flag.name}"
+        return f"--{'no' if flag.default else ''}{flag.name}", text
     kind = {"int": "N", "float": "X", "comma separated list of strings": "A,B"}.get(flag.flag_type(), "TEXT")
-    return f"--{flag.name}={_shown(flag.default) if flag.default not in (None, '', []) else kind}"
+    if form := re.match(r"([A-Z=,.:]+): ", text):
+        kind, text = form[1], text[form.end() :]
+    return f"--{flag.name}={_shown(flag.default) if flag.default not in (None, '', []) else kind}", text
 
 
 def _shown(value: Any) -> str:

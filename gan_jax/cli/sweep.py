@@ -181,9 +181,14 @@ def overridden() -> dict[str, Any]:
     return {key: flags.FLAGS.config[key] for key in given}
 
 
+def _named(path: pathlib.Path) -> str:
+    """Returns the value of --config for a file: its name if it is a shipped config, else its path."""
+    return path.stem if runs.shipped().get(path.stem) == path else str(path)
+
+
 def claim(job: Job, wanted: Sequence[spaces.Point], chosen: sweep.Halving | sweep.PopulationBased | None) -> None:
     """Claims the workdir and writes `sweep.json`; refuses a workdir in which another sweep has saved something."""
-    record, settings = job.workdir / "sweep.json", job.module.build(job.config)
+    record, settings = job.workdir / "sweep.json", runs.build_experiment(job.module, job.config)
     by = [settings.best_metric, settings.best(), settings.evaluate_every or settings.report_every]
     now: dict[str, Any] = {"search": type(chosen).__name__ if chosen else "none"}
     now |= dataclasses.asdict(chosen) | {"by": by} if chosen else {}
@@ -226,7 +231,7 @@ def population(job: Job, wanted: Sequence[spaces.Point]) -> int:
 def study(job: Job) -> int:
     """Works on a study shared with other workers until no trials are left; returns the exit code."""
     config, space = job.config, space_of(job.module)
-    settings = job.module.build(config)
+    settings = runs.build_experiment(job.module, config)
     if not settings.best_metric:
         raise InvalidInputError(
             "config.best_metric is empty: a study optimises it; give one, such as --config.best_metric=eval/fcd2k"
@@ -264,7 +269,7 @@ def local(job: Job, wanted: Sequence[spaces.Point]) -> int:
         directory = trials.directory(job.workdir, index)
         result = directory / "result.json"
         if not result.exists() or json.loads(result.read_text())["status"] == "stopped":
-            words = trials.command(job.path, overridden() | point, directory) + launch.passed_on()
+            words = trials.command(_named(job.path), overridden() | point, directory) + launch.passed_on()
             left = f", ETA {runtime.duration((time.monotonic() - began) / ran * (len(wanted) - index))}" if ran else ""
             log(f"trial {index} of {len(wanted)}: {dict(point)}; {failed} failed{left}")
             code = _run(words, job.stop)
@@ -278,7 +283,7 @@ def local(job: Job, wanted: Sequence[spaces.Point]) -> int:
         else:
             rows.append({"trial": index, **point, "status": "failed", "step": 0, "images": 0})
         sweep.write_table(job.workdir, rows)
-    settings = job.module.build(job.config)
+    settings = runs.build_experiment(job.module, job.config)
     trials.show(job.workdir, rows, list(wanted[0]), settings.best_metric, settings.best())
     best = sweep.best(rows, settings.best_metric, settings.best()) if settings.best_metric else None
     row = {} if best is None else rows[best]
@@ -312,7 +317,7 @@ def main() -> int:
     wanted = points(module) if _PRINT.value or _ENGINE.value != "study" else []
     if _PRINT.value:
         for index, point in enumerate(wanted):
-            words = trials.command(path, overridden() | point, trials.directory(workdir, index))
+            words = trials.command(_named(path), overridden() | point, trials.directory(workdir, index))
             print(trials.shown(words + launch.passed_on()))
         return commands.DONE
     if _ENGINE.value == "local":

@@ -21,7 +21,7 @@ from gan_jax import runs, runtime
 from gan_jax.cli import flags as commands
 from gan_jax.cli import launch
 from gan_jax.distributed import signals
-from gan_jax.runs.workdir import agree
+from gan_jax.runs.workdir import agree, has_begun
 from gan_jax.runtime import environment
 from gan_jax.runtime.loop import DIVERGED, DONE, STOPPED
 from gan_jax.runtime.program import build_start, compile_program
@@ -38,7 +38,7 @@ _INIT_STEP = flags.DEFINE_integer("init_step", None, "step of the checkpoint of 
 _INIT_PLAYERS = flags.DEFINE_list(
     "init_players",
     [],
-    "players of this run and the players or averages of --init_from that they start as: OURS=THEIRS,..., such as "
+    "OURS=THEIRS,...: players of this run and the players or averages of --init_from that they start as, such as "
     "student=ema.generator,critic=generator; others are newly initialised. By default every player starts as the one "
     "of the same name",
 )
@@ -77,7 +77,7 @@ def _begun_from() -> dict[str, Any] | None:
 def train(
     experiment: runtime.Experiment, workdir: pathlib.Path, watchdog: runtime.Watchdog, stop: signals.StopRequest
 ) -> int:
-    """Trains, prints how the run ended, and returns the exit code."""
+    """Trains, and returns the exit code."""
     options: dict[str, Any] = {"log": log, "watchdog": watchdog, "stop": stop, "wandb_project": _WANDB.value}
     if _INIT_FROM.value:
         checkpoints = pathlib.Path(_INIT_FROM.value) / "checkpoints"
@@ -89,21 +89,6 @@ def train(
     result = runtime.train(
         experiment, workdir, config=config, evaluation_cache=environment.cache_directory() / "evaluation", **options
     )
-    log(f"{result.status}: step {result.step:,}, {result.images:,} images")
-    if result.state_sha256:
-        log(f"state_sha256 {result.state_sha256}")
-    if result.best_checkpoint is not None:
-        log(f"best {experiment.best_metric}: the checkpoint of step {result.best_checkpoint:,}")
-    if result.status == DIVERGED:
-        kept = (
-            f"the last good checkpoint, of step {result.checkpoint:,}, is kept"
-            if result.checkpoint
-            else "none was saved"
-        )
-        log(
-            f"the run diverged; {kept} in {workdir / 'checkpoints'}: continue with --config.on_divergence=rollback, or "
-            "train again in another --workdir, with a lower learning rate or a larger penalty"
-        )
     return _EXIT[result.status]
 
 
@@ -113,7 +98,7 @@ def main() -> int:
     with launch.launched() as watchdog, signals.stop_signals() as stop:
         others = {flag.name: flag.value for flag in (_DRY_RUN, _INIT_FROM, _INIT_STEP, _INIT_PLAYERS)}
         agree(config, path, others, watchdog.patience)
-        experiment = module.build(config)
+        experiment = runs.build_experiment(module, config)
         if _DRY_RUN.value:
             dry_run(experiment)
             return commands.DONE
@@ -122,5 +107,7 @@ def main() -> int:
                 "--workdir is missing: a directory for checkpoints and logs, such as --workdir=runs/digits"
             )
         workdir, begun = pathlib.Path(_WORKDIR.value), _begun_from()
+        if not has_begun(workdir):
+            log(f"new run of {commands.chosen()} in {workdir}")
         runs.claim_together(workdir, lambda: runs.claim(workdir, path, config, init_from=begun), watchdog.patience)
         return train(experiment, workdir, watchdog, stop)

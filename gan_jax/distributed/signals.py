@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,15 +38,21 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[StopRequest]:
-    """Makes SIGTERM and SIGINT request a stop at the next dispatch; a second signal ends the process at once."""
+    """Makes SIGTERM and SIGINT request a stop at the next dispatch; a second signal ends the process at once.
+
+    In another thread than the main one it changes nothing: Python delivers signals to the main thread alone.
+    """
     request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
 
     def handle(number: int, frame: Any) -> None:
         del frame
         request.signal = number
         for caught in previous:
             signal.signal(caught, signal.SIG_DFL)
-        note = f"{request.name}: saving and stopping at the next step; a second signal ends it at once\n"
+        note = f"\n{request.name}: saving and stopping at the next step; a second signal ends it at once\n"
         os.write(2, note.encode())  # print is not safe in a signal handler
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}

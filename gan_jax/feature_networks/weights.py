@@ -47,7 +47,7 @@ class WeightsFile(NamedTuple):
         names = " or ".join([self.name, *self.other_names])
         return (
             f"expected {names} ({self.size:,} bytes, sha256 {self.sha256 or 'of your own choice'}); get it from "
-            f"{self.url}, put it into a directory, and set ${VARIABLE} to that directory (experiments.evaluate also "
+            f"{self.url}, put it into a directory, and set ${VARIABLE} to that directory (`gan-jax evaluate` also "
             "takes --feature_weights=DIR)"
         )
 

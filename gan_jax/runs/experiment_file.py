@@ -8,23 +8,33 @@ import io
 import pathlib
 import re
 import tokenize
+import traceback
 from typing import Any
 
-from gan_jax.runs.settings import MEMORY_HELP, with_values
+from gan_jax.runs.settings import MEMORY_HELP, Config
 from gan_jax.runtime import Experiment, settings
 from gan_jax.types import InvalidInputError
 
 _HERE = pathlib.Path(__file__).parents[1]
 _SHIPPED = (_HERE / "configs", _HERE.parent / "experiments" / "configs")  # in a wheel, and in a clone
 _OF_ANNOTATIONS = ("ml_collections", "Config")  # names that files import for annotations only
-_OLD_IMPORT, _NEW_IMPORT = b"from experiments.settings import", b"from gan_jax.runs import"
+_MOVED = {
+    "from experiments.settings import": "from gan_jax.runs import",
+    "from experiments import settings": "from gan_jax.runs import settings",
+}
 
 
 class _Loader(importlib.machinery.SourceFileLoader):
     """Loads a file, with the imports of the first release renamed: they name a module that has moved since."""
 
     def source_to_code(self, data: Any, path: Any, **options: Any) -> Any:  # type: ignore[override]
-        return super().source_to_code(data.replace(_OLD_IMPORT, _NEW_IMPORT), path, **options)
+        return super().source_to_code(_with_new_imports(importlib.util.decode_source(data)), path, **options)
+
+
+def _with_new_imports(text: str) -> str:
+    for old, new in _MOVED.items():
+        text = text.replace(old, new)
+    return text
 
 
 def load_module(path: str | pathlib.Path) -> Any:
@@ -48,13 +58,25 @@ def load_module(path: str | pathlib.Path) -> Any:
     spec = importlib.util.spec_from_file_location(name, path, loader=_Loader(name, str(path)))
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the file is the user's, and may raise anything
+        raise InvalidInputError(f"{place(path, error)}: {type(error).__name__}: {error}") from error
     for name in ("get_config", "build"):
         if not hasattr(module, name):
             raise InvalidInputError(
                 f"{path} has no function {name}: an experiment file has get_config() and build(config)"
             )
     return module
+
+
+def place(path: pathlib.Path, error: Exception) -> str:
+    """Returns the path of an experiment file and the line where executing it failed."""
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        return f"{path}, line {error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [str(frame.lineno) for frame in frames if frame.filename == str(path)]
+    return f"{path}, line {lines[-1]}" if lines else str(path)
 
 
 def shipped() -> dict[str, pathlib.Path]:
@@ -74,25 +96,30 @@ def find(name: str) -> pathlib.Path:
     if name in known:
         return known[name]
     if not pathlib.Path(name).is_file():
-        raise InvalidInputError(f"--config={name}: expected a file, or one of the shipped configs: {', '.join(known)}")
+        raise InvalidInputError(f"config {name!r}: expected a file, or one of the shipped configs: {', '.join(known)}")
     return pathlib.Path(name)
 
 
-def build(name: str, **values: Any) -> Experiment:
-    """Builds the experiment of a shipped config or of an experiment file.
+def build_experiment(module: Any, config: Config) -> Experiment:
+    """Builds the experiment of an experiment file.
 
     Args:
-      name: name of a shipped config, or path of an experiment file.
-      **values: values for keys of the config, such as `steps=1000`.
+      module: experiment file, from `load_module`.
+      config: config of the file, with the values to use.
 
     Returns:
       The experiment.
 
     Raises:
-      InvalidInputError: for an unknown config or key, or a value of another type.
+      InvalidInputError: if the file's `build` returns something else.
     """
-    module = load_module(find(name))
-    return module.build(with_values(module.get_config(), values))
+    experiment = module.build(config)
+    if not isinstance(experiment, Experiment):
+        raise InvalidInputError(
+            f"{module.__file__}: build(config) returned {type(experiment).__name__}, expected a runtime.Experiment: "
+            "does it end without `return`?"
+        )
+    return experiment
 
 
 def same_experiment(one: str, other: str) -> bool:
@@ -112,7 +139,7 @@ def same_experiment(one: str, other: str) -> bool:
 
 def _meaning(text: str) -> list[str]:
     """Dumps the statements of a file, without what does not change its behaviour; the imports come first, sorted."""
-    tree = ast.parse(text.replace(_OLD_IMPORT.decode(), _NEW_IMPORT.decode()))
+    tree = ast.parse(_with_new_imports(text))
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
             node.returns = None

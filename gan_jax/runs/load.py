@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from gan_jax import runtime
 from gan_jax.deprecated import arguments
-from gan_jax.runs.experiment_file import load_module
+from gan_jax.runs.experiment_file import build_experiment, load_module
 from gan_jax.runs.settings import merged_config
 from gan_jax.runs.workdir import read_json
 from gan_jax.runtime import Experiment, Trained
@@ -105,7 +105,7 @@ def _experiment(workdir: pathlib.Path) -> Experiment:
     if not (workdir / EXPERIMENT_FILE).is_file() and (workdir / PICKLED).is_file():
         return kept(workdir)
     module = load_module(workdir / EXPERIMENT_FILE)
-    return module.build(merged_config(module, config))
+    return build_experiment(module, merged_config(module, config))
 
 
 @arguments(say="log")

@@ -13,7 +13,7 @@ from gan_jax.host import write_json
 from gan_jax.runs.experiment_file import same_experiment
 from gan_jax.runs.settings import FREE, Config
 from gan_jax.runtime import environment
-from gan_jax.runtime.workdir import EXPERIMENT_FILE, lock
+from gan_jax.runtime.workdir import EXPERIMENT_FILE, PICKLED, lock
 from gan_jax.types import InvalidInputError
 
 SAVED = ("checkpoints/*",)  # patterns of a run's checkpoints
@@ -62,6 +62,11 @@ def claim(
     if record.exists() and started:
         begun = read_json(record)
         earlier = begun["config"]
+        if begun["config_file"] == PICKLED:
+            raise InvalidInputError(
+                f"workdir {str(workdir)!r} was trained from Python, with an experiment that is in no file: continue it "
+                "from Python by runtime.train(experiment, workdir), or choose another --workdir"
+            )
         if init_from not in (None, begun.get("init_from")):
             raise InvalidInputError(
                 f"workdir {str(workdir)!r} has checkpoints already, and did not begin from {init_from}: leave "
@@ -86,6 +91,7 @@ def claim(
     try:
         if not started:
             shutil.copyfile(module_path, workdir / EXPERIMENT_FILE)
+            (workdir / PICKLED).unlink(missing_ok=True)
         facts: dict[str, Any] = {"config": resolved, "config_file": name, "init_from": init_from}
         facts |= environment.record()
         if record.exists() and started:

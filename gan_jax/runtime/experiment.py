@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -87,6 +88,8 @@ class Experiment:
       own_metrics: user-defined metrics, in addition to `eval.METRICS`, by the names that `metrics` uses for them.
       frozen: networks that are not trained, by their names in `state.frozen`; each value is a function that reads one.
         They are read once and are in no checkpoint. A run cannot be continued with other networks.
+      claim: function that claims the workdir for an experiment that has a file, as `runs.build` sets it: it returns
+        whether it did, and raises an error if the workdir was made by another config.
     """
 
     game: Game
@@ -115,6 +118,7 @@ class Experiment:
     previews: Mapping[str, Preview] = dataclasses.field(default_factory=dict)
     own_metrics: Mapping[str, Metric] = dataclasses.field(default_factory=dict)
     frozen: Mapping[str, Callable[[], Frozen]] = dataclasses.field(default_factory=dict)
+    claim: "Callable[[Experiment, pathlib.Path], bool] | None" = None
 
     def __post_init__(self) -> None:
         for name, about in settings().items():
@@ -281,7 +285,7 @@ class Experiment:
 
     def boundaries(self, start: int) -> str:
         """Describes, for the log, which values keep a dispatch shorter than `steps_per_dispatch`."""
-        values = {"the step continued from": start} | {name: getattr(self, name) for name in _boundaries()}
+        values = {"the continued run's step": start} | {name: getattr(self, name) for name in _boundaries()}
         odd = [f"{name}={value}" for name, value in values.items() if value % self.steps_per_dispatch]
         return "\n".join(f"    {name} is not a multiple of it" for name in odd)
 

@@ -137,7 +137,7 @@ def train(
             return (0, begin(start)) if restored is None else restored
 
         step, carried = last_good()
-        keep()  # only now, since a refused checkpoint belongs to the experiment that is stored there
+        keep(step)  # only now, since a refused checkpoint belongs to the experiment that is stored there
         if step:
             log(f"continuing from the checkpoint of step {step:,}")
         if hosts.is_primary():
@@ -166,27 +166,50 @@ def train(
             if again is None:
                 break
             step, carried = again
-        _write_result(workdir, result)
+        _close(result, experiment, workdir, log)
         names = tuple(source.class_names)
         trained = None if status == DIVERGED else Trained(experiment, carried["state"], step, mesh, names)
     return dataclasses.replace(result, trained=trained)
 
 
 @contextlib.contextmanager
-def _held(experiment: Experiment, workdir: pathlib.Path, log: Callable[[str], None]) -> Iterator[Callable[[], None]]:
-    """Locks a workdir, unless the caller of `train` has. Yields a function that stores the experiment in it then."""
+def _held(experiment: Experiment, workdir: pathlib.Path, log: Callable[[str], None]) -> Iterator[Callable[[int], None]]:
+    """Locks and claims a workdir, unless the caller of `train` has. Yields a function that stores the experiment."""
+    if not isinstance(experiment, Experiment):
+        raise InvalidInputError(f"expected an Experiment, such as runs.build('digits'), not {experiment!r}")
     mine = hosts.is_primary() and workdirs.lock(workdir)
     try:
-        yield lambda: workdirs.keep(experiment, workdir, log) if mine else None
+        claimed = not mine or (experiment.claim is not None and experiment.claim(experiment, workdir))
+        yield lambda step: None if claimed else workdirs.keep(experiment, workdir, step, log)
     finally:
         if mine:
             workdirs.release(workdir)
 
 
-def _write_result(workdir: pathlib.Path, result: Result) -> None:
+def _close(result: Result, experiment: Experiment, workdir: pathlib.Path, log: Callable[[str], None]) -> None:
+    """Writes `result.json`, and logs how the run ended."""
+    log(_summary(result, experiment, workdir))
     if hosts.is_primary():
         facts = dataclasses.asdict(result)
         write_json(workdir / "result.json", {name: value for name, value in facts.items() if name != "trained"})
+
+
+def _summary(result: Result, experiment: Experiment, workdir: pathlib.Path) -> str:
+    """Describes how a run ended, in lines for the log."""
+    lines = [f"{result.status}: step {result.step:,}, {result.images:,} images"]
+    if result.state_sha256:
+        lines.append(f"state_sha256 {result.state_sha256}")
+    if result.best_checkpoint is not None:
+        lines.append(f"best {experiment.best_metric}: the checkpoint of step {result.best_checkpoint:,}")
+    if result.status == DIVERGED:
+        there = f"in {workdir / 'checkpoints'}"
+        kept = f"the last good checkpoint, of step {result.checkpoint:,}, is kept {there}"
+        lines.append(
+            f"the run diverged; {kept if result.checkpoint else 'none was saved'}: continue with "
+            "--config.on_divergence=rollback, or train again in another workdir, with a lower learning rate or a "
+            "larger penalty"
+        )
+    return "\n".join(lines)
 
 
 def _result(

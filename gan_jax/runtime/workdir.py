@@ -19,6 +19,7 @@ from gan_jax.runtime.experiment import Experiment, settings
 from gan_jax.types import InvalidInputError
 
 EXPERIMENT_FILE, PICKLED = "experiment.py", "experiment.pickle"
+_LARGE = 2**20  # bytes of a stored experiment from which on the log says so
 _locks: dict[pathlib.Path, Any] = {}  # open files; the system releases their locks however the process ends
 
 
@@ -62,17 +63,28 @@ def release(workdir: pathlib.Path) -> None:
         _locks.pop(workdir.absolute()).close()
 
 
-def keep(experiment: Experiment, workdir: pathlib.Path, log: Callable[[str], None]) -> None:
+def keep(experiment: Experiment, workdir: pathlib.Path, step: int, log: Callable[[str], None]) -> None:
     """Stores an experiment that has no file, such as one of a notebook, in its workdir, where `gan_jax.load` finds it.
 
     Args:
       experiment: experiment that is trained there.
       workdir: workdir of the run.
-      log: receives a message if the experiment cannot be stored; it can still be trained.
+      step: iterations done before.
+      log: receives what the user should know: that the experiment cannot be stored, that much is stored with it, or
+        that a run is continued with hyperparameters that nothing can compare.
     """
-    if (workdir / EXPERIMENT_FILE).is_file():
-        return
+    filed = (workdir / EXPERIMENT_FILE).is_file()
+    if step:
+        log(
+            f"continuing with an experiment of this Python program: whether it is that of {workdir} is checked by its "
+            "networks, phases, seed and batch size, not by its hyperparameters or code"
+            + (f"; {workdir / EXPERIMENT_FILE} is kept" if filed else "")
+        )
+        if filed:
+            return
+    (workdir / EXPERIMENT_FILE).unlink(missing_ok=True)  # of a run that has saved nothing
     fields = {field.name: getattr(experiment, field.name) for field in dataclasses.fields(experiment)}
+    del fields["claim"]
     try:
         content = cloudpickle.dumps(fields)
     except (pickle.PicklingError, TypeError, AttributeError) as error:
@@ -81,6 +93,8 @@ def keep(experiment: Experiment, workdir: pathlib.Path, log: Callable[[str], Non
             "`gan_jax.load` and the commands cannot open it. Write it as an experiment file if you need them"
         )
         return
+    if len(content) > _LARGE:
+        log(f"{workdir / PICKLED} has {len(content):,} bytes: arrays that the experiment's functions use are in it")
     with replacing(workdir / PICKLED, "wb") as file:
         file.write(content)
     record, config = workdir / "config.json", {name: fields[name] for name in settings()}
@@ -107,6 +121,11 @@ def kept(workdir: pathlib.Path) -> Experiment:
         )
     try:
         return Experiment(**pickle.loads(path.read_bytes()))
+    except ModuleNotFoundError as error:
+        raise InvalidInputError(
+            f"{path} needs the module {error.name!r}, which is not found here: start Python in the directory of that "
+            "module, or add the directory to PYTHONPATH"
+        ) from error
     except Exception as error:  # unpickling can raise any error of the stored classes
         raise InvalidInputError(
             f"{path} cannot be read ({type(error).__name__}: {error}): expected the versions that "

@@ -129,7 +129,8 @@ def export(job: Job, made: trials.Members, outcomes: Sequence[sweep.Outcome], po
             runs.claim(trials.directory(job.workdir, index), job.path, config)
     sweep.export(
         made.experiment, made.experiment.open_source(), made.members, [outcomes[index] for index in chosen],
-        job.workdir, lambda index: trials.directory(job.workdir, index), lambda index: job.module.build(configs[index]),
+        job.workdir, lambda index: trials.directory(job.workdir, index),
+        lambda index: runs.build_experiment(job.module, configs[index]),
     )  # fmt: skip
     for index in chosen:
         release(trials.directory(job.workdir, index))

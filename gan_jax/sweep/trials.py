@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from gan_jax import core, runtime, sweep
 from gan_jax.data import Source
 from gan_jax.distributed import signals
-from gan_jax.runs import Config, with_values
+from gan_jax.runs import Config, build_experiment, with_values
 from gan_jax.runtime.program import abstract_batches, init_state
 from gan_jax.runtime.progress import log
 from gan_jax.sweep.space import Space, extremes
@@ -53,10 +53,10 @@ def directory(workdir: pathlib.Path, trial: int) -> pathlib.Path:
     return workdir / "trials" / f"{trial:05d}"
 
 
-def command(path: pathlib.Path, overrides: Mapping[str, Any], workdir: pathlib.Path) -> list[str]:
+def command(config: str, overrides: Mapping[str, Any], workdir: pathlib.Path) -> list[str]:
     """Returns the command, as words, that runs a trial as a process of its own."""
     options = [f"--config.{key}={_text(value)}" for key, value in overrides.items()]
-    return ["gan-jax", "train", f"--config={path}", f"--workdir={workdir}", *options]
+    return ["gan-jax", "train", f"--config={config}", f"--workdir={workdir}", *options]
 
 
 def shown(words: Sequence[str]) -> str:
@@ -213,7 +213,7 @@ def _built_once(module: Any, config: Config) -> Callable[[Point], _Trial]:
     def trial(point: Point) -> _Trial:
         name = json.dumps({key: value for key, value in point.items() if key != "seed"}, sort_keys=True, default=str)
         if name not in built:
-            experiment = module.build(with_values(config, point))
+            experiment = build_experiment(module, with_values(config, point))
             source = next(iter(built.values())).source if built else experiment.open_source()
             built[name] = _Trial(experiment, source, point)
         return built[name]

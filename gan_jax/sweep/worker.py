@@ -107,7 +107,7 @@ class Worker:
         """
         job, directory, values = self.job, trials.directory(self.job.workdir, number), []
         config = runs.with_values(job.config, point)
-        experiment = job.module.build(config)
+        experiment = runs.build_experiment(job.module, config)
 
         def watch(record: dict[str, Any]) -> None:
             if self.settings.best_metric not in record:

@@ -16,8 +16,8 @@ from gan_jax import augment, losses, regularizers
 from gan_jax.types import InvalidInputError
 from tests.conformance.functions import BATCH, CASES, KEY
 
-ROOMS = {"augment": augment, "losses": losses, "regularizers": regularizers}
-PUBLIC = {f"{room}.{name}": getattr(module, name) for room, module in ROOMS.items() for name in module.__all__}
+PACKAGES = {"augment": augment, "losses": losses, "regularizers": regularizers}
+PUBLIC = {f"{package}.{name}": getattr(module, name) for package, module in PACKAGES.items() for name in module.__all__}
 EACH = pytest.mark.parametrize("name", sorted(CASES))
 
 

@@ -1,8 +1,10 @@
 """Runs on disk: the workdir of a notebook's run, an old workdir, and experiment files."""
 
+import dataclasses
 import json
 import pathlib
 import shutil
+import threading
 
 import jax
 import numpy as np
@@ -28,18 +30,18 @@ def notebook(tmp_path_factory):
 @pytest.mark.xdist_group("notebook")
 def test_a_notebook_trains_samples_loads_and_the_commands_take_its_workdir(notebook, tmp_path):
     workdir, printed = shutil.copytree(notebook[0], tmp_path / "run"), notebook[1]
-    assert "done" not in printed and "cannot be kept" not in printed and "step 4/4" in printed
+    assert "done: step 4, 32 images" in printed and "cannot be kept" not in printed and "step 4/4" in printed
     samples = np.load(workdir / "samples.npy")
     trained = gan_jax.load(workdir)
     assert trained.step == 4 and samples.shape == (16, 2)
     np.testing.assert_allclose(trained.sample(16, seed=3), samples, rtol=1e-5, atol=1e-6)
-    assert (
-        "continuing from the checkpoint of step 4" in start_module("tests.runs.notebook", str(workdir), "6").finish()[1]
-    )
+    printed = start_module("tests.runs.notebook", str(workdir), "6").finish()[1]
+    assert "continuing from the checkpoint of step 4" in printed and "not by its hyperparameters or code" in printed
     assert json.loads((workdir / "config.json").read_text())["config"]["steps"] == 6
     assert "trained" not in json.loads((workdir / "result.json").read_text())
     run("sample", f"--workdir={workdir}", "--num=16", "--seed=3", f"--out={tmp_path / 'a.npy'}")
     np.testing.assert_allclose(np.load(tmp_path / "a.npy"), np.load(workdir / "samples.npy"), rtol=1e-5, atol=1e-6)
+    assert "continue it from Python" in run("train", f"--workdir={workdir}", "--config=ring", code=2)
     run("evaluate", f"--workdir={workdir}", "--metrics=mixture2k")
     assert json.loads((workdir / "eval.jsonl").read_text())["step"] == 6
 
@@ -90,6 +92,78 @@ def test_an_experiment_that_cannot_be_kept_trains_and_says_so(tmp_path):
         gan_jax.load(tmp_path / "run")
 
 
+@pytest.mark.xdist_group("notebook")
+def test_a_module_that_a_stored_experiment_needs_is_named(notebook, tmp_path):
+    workdir = shutil.copytree(notebook[0], tmp_path / "run")
+    (workdir / "experiment.pickle").write_bytes(b"cmy_networks\nGenerator\n.")  # a reference, as of a local module
+    with pytest.raises(InvalidInputError, match=r"needs the module 'my_networks'.*PYTHONPATH"):
+        gan_jax.load(workdir)
+
+
+def small(**values):
+    return runs.build(
+        "ring", steps=2, report_every=1, sample_every=0, checkpoint_every=2, width=8, batch_size=8, **values
+    )
+
+
+def test_an_experiment_of_a_file_leaves_the_workdir_of_the_command(tmp_path):
+    """The file and the config are kept, and continuations are checked against them."""
+    said = []
+    made = dataclasses.replace(small(learning_rate=0.01), steps=4)
+    in_a_thread = threading.Thread(target=runtime.train, args=(made, tmp_path), kwargs={"log": said.append})
+    in_a_thread.start()
+    in_a_thread.join()
+    assert said[-1].startswith("done: step 4, 32 images")
+    record = json.loads((tmp_path / "config.json").read_text())
+    assert record["config_file"] == "ring.py" and record["config"]["steps"] == 4
+    assert (tmp_path / "experiment.py").read_text() == runs.find("ring").read_text()
+    assert not (tmp_path / "experiment.pickle").exists()
+    with pytest.raises(InvalidInputError, match=r"config.learning_rate: 0.01 there, 0.02 now"):
+        runtime.train(small(learning_rate=0.02), tmp_path, log=said.append)
+    assert runtime.train(dataclasses.replace(made, steps=6), tmp_path, log=said.append).step == 6
+    assert (
+        "continuing from the checkpoint of step 4" in said
+        and json.loads((tmp_path / "config.json").read_text())["history"]
+    )
+    other = dataclasses.replace(made, steps=8, preview=runtime.scatter, sample_count=3, source=lambda: made.source())
+    runtime.train(other, tmp_path, log=said.append)
+    assert any("not by its hyperparameters or code" in line and "experiment.py is kept" in line for line in said)
+
+
+def test_an_experiment_that_has_another_source_than_its_file_is_stored_itself(tmp_path):
+    made = dataclasses.replace(small(), source=lambda: gan_jax.data.ring())
+    (tmp_path / "experiment.py").write_text("of a run that has saved nothing")
+    runtime.train(made, tmp_path, log=lambda message: None)
+    assert not (tmp_path / "experiment.py").exists()
+
+
+def test_only_experiments_can_be_trained(tmp_path):
+    with pytest.raises(
+        InvalidInputError, match=r"expected an Experiment, such as runs.build\('digits'\), not 'digits'"
+    ):
+        runtime.train("digits", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("import numpy as np\nnp.foo", "line 2: AttributeError: module 'numpy' has no attribute 'foo'"),
+        ("def get_config(:", "line 1: SyntaxError"),
+    ],
+)
+def test_an_error_in_an_experiment_file_names_the_line(tmp_path, text, expected):
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(InvalidInputError, match=f"mine.py, {expected}"):
+        runs.load_module(tmp_path / "mine.py")
+
+
+def test_what_build_returns_is_checked(tmp_path):
+    text = runs.find("ring").read_text()
+    (tmp_path / "mine.py").write_text(text.replace("return Experiment(", "Experiment("))
+    with pytest.raises(InvalidInputError, match=r"mine.py: build\(config\) returned NoneType"):
+        runs.build(str(tmp_path / "mine.py"))
+
+
 def test_a_workdir_is_for_one_process_at_a_time(tmp_path):
     assert runtime.workdir.lock(tmp_path) and not runtime.workdir.lock(tmp_path)
     try:
@@ -136,13 +210,15 @@ def test_experiment_files_are_the_same_if_they_do_the_same():
     assert same_experiment(text, f"{text}\n# a comment\n") and same_experiment(
         text, text.replace('"""', '"""More. ', 1)
     )
+    old = text.replace("from gan_jax.runs import", "from experiments import settings\nfrom gan_jax.runs import")
+    assert same_experiment(old, old.replace("from experiments import settings", "from gan_jax.runs import settings"))
     assert not same_experiment(text, text.replace("gamma=0.02", "gamma=0.03"))
     assert not same_experiment(text, text.replace("import core", "import losses as core"))
 
 
 def test_shipped_configs_go_by_name_and_others_by_path(tmp_path):
     assert runs.find("digits") == ROOT / "experiments" / "configs" / "digits.py"
-    with pytest.raises(InvalidInputError, match=r"--config=digit: expected a file, or one of the shipped.*, digits"):
+    with pytest.raises(InvalidInputError, match=r"config 'digit': expected a file, or one of the shipped.*, digits"):
         runs.find("digit")
     path = tmp_path / "mine.py"
     path.write_text("def get_config():\n    return {}\n")

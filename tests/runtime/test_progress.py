@@ -37,9 +37,31 @@ def test_on_a_terminal_one_line_moves_and_what_is_printed_stands_above_it(monkey
     progress.log("samples in a file")
     shown.close()
     frames = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;]*[mA]", "", terminal.getvalue()))
-    assert any("3000/6000" in frame and "50%" in frame and "generator 0.693" in frame for frame in frames)
-    assert "samples in a file" in frames and any(frame.strip() == "eval/fcd2k 1.5" for frame in frames)
+    assert any("3,000/6,000  2,346 images/s  0:02:13  dis 1.39  gen 0.693" in frame for frame in frames)
+    assert all(len(frame.split("|")[1]) >= 10 for frame in frames if "%" in frame)
+    assert "samples in a file" in frames and any(frame.rstrip().endswith("eval/fcd2k 1.5") for frame in frames)
     assert max(len(frame) for frame in frames) <= 80 and "\x1b[" in terminal.getvalue(), "colour"
+
+
+@pytest.mark.parametrize("columns", [24, 50, 200])
+def test_a_bar_fits_the_terminal_and_leaves_its_last_values(monkeypatch, columns):
+    terminal = Terminal()
+    monkeypatch.setattr(progress.sys, "stdout", terminal)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    shown = progress.Progress(0, 6000, progress.log)
+    shown._bar.mininterval = 0
+    shown.report(200, PACE, LOSSES, {})
+    shown.move(3000)
+    shown.close()
+    *frames, head, values, _ = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;]*[mA]", "", terminal.getvalue()))
+    assert max(map(len, frames)) <= min(columns, 80) and any(re.search(r" 50% \|[#█]{5}", frame) for frame in frames)
+    assert head.startswith("step 200/6,000") and values == "  discriminator/loss 1.386  generator/loss 0.6932"
+
+
+def test_names_of_losses_are_cut_until_they_would_be_equal():
+    assert progress._abbreviated(["generator", "discriminator"]) == ["gen", "dis"]
+    assert progress._abbreviated(["critic_a", "critic_b", "g"]) == ["critic_a", "critic_b", "g"]
+    assert progress._abbreviated([]) == []
 
 
 def test_a_log_of_ones_own_gets_every_line_and_no_bar(monkeypatch):
