@@ -81,8 +81,8 @@ def microbatched(network: Network, count: int) -> Network:
 def rematerialized(network: Network) -> Network:
     """Returns a network that recomputes its activations in the backward pass and does not store them.
 
-    The update is the same. A discriminator's loss passes through the network for reals, for fakes and for a penalty.
-    Memory holds the activations of one pass at a time, at the cost of one more forward pass for each. On CPUs XLA
+    The update is the same. A discriminator's loss applies the network to reals, to fakes and for a penalty: memory then
+    holds the activations of one of these passes at a time, and each pass costs one more forward pass. On CPUs XLA
     undoes the recomputation, and nothing is gained.
 
     References:

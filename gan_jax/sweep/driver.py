@@ -31,7 +31,7 @@ def train(job: Job, made: trials.Members, points: Sequence[Point], search: sweep
     """
     for key, names in made.names.items():
         if names:
-            log(f"{key} decides {', '.join(names)}")
+            log(f"config.{key} sets the hyperparameters {', '.join(names)}")
     settings = made.experiment
 
     def rows(outcomes: Sequence[sweep.Outcome]) -> list[dict[str, Any]]:

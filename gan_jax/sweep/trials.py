@@ -119,7 +119,7 @@ def as_members(module: Any, config: Config, points: Sequence[Point]) -> Members:
     for key, decided in names.items():
         if key != "seed" and not decided and len({repr(point[key]) for point in points}) > 1:
             raise InvalidInputError(
-                f"{key!r} decides no runtime hyperparameter of the game (data, evaluation and pictures are shared by "
+                f"{key!r} sets no runtime hyperparameter of the game (data, evaluation and pictures are shared by "
                 "the members of a population): sweep over it with --engine=study or --engine=local"
             )
     members = []

@@ -42,7 +42,7 @@ def without_times(rows):
 def test_killed_and_continued_a_search_ends_the_same_and_its_best_is_a_run(tmp_path):
     halving = (*FLAGS, SPACE, "--search=halving", "--eta=2", f"--first_rung={120 * 256}")
     whole = run("sweep", f"--workdir={tmp_path / 'whole'}", *halving, "--export=none")
-    assert "learning_rate decides discriminator/learning_rate, generator/learning_rate" in whole
+    assert "config.learning_rate sets the hyperparameters discriminator/learning_rate, generator/learning_rate" in whole
     assert "4 members: 1 done, 3 pruned" in whole
     workdir = tmp_path / "killed"
     for step in (160, 320):
