@@ -102,7 +102,8 @@ def train_population(
     A member computes the same as a run of its own with its seed and hyperparameters, up to rounding. A member that is
     not finite is frozen in its state from before that dispatch; the other members are not affected. The program has a
     slot for each member. When half of the slots are enough for the members that still train, these are packed into a
-    smaller program, unless the search replaces diverged members. A run that is stopped and continued gives the same results as one that is not.
+    smaller program, unless the search replaces diverged members. A run that is stopped and continued gives the same
+    results as one that is not.
 
     Args:
       experiment: experiment that all members share. Its seed is not used, and there are no rollbacks. Members are
