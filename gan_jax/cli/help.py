@@ -37,7 +37,7 @@ def page(command: Any, chosen: Mapping[str, Any]) -> str:
     parts = [inspect.getdoc(command) or "", "Flags (--helpfull adds those for launching processes and for JAX):"]
     entries = [_entry(*_signature(flag)) for flag in own]
     if chosen:
-        entries = sorted([*entries, _entry("--config=NAME", "experiment file: name of a shipped config, or a path")])
+        entries = sorted([*entries, _entry("--config=NAME", "name of a shipped config, or path of a file")])
     parts.append("\n".join(entries))
     if chosen:
         config = flags.FLAGS.config.to_dict()

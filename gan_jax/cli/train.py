@@ -8,7 +8,8 @@ does --workdir alone.
 
 Exit codes: 0 done; 1 a bug; 2 bad flag, config, data or storage; 3 diverged;
 69 another process is missing, or a step did not end; 75 stopped by a signal,
-after saving. After 69 and 75 the same command continues the run.
+after saving; 141 the reader of its output has gone, as after `| head`. After
+69, 75 and 141 the same command continues the run.
 """
 
 import pathlib

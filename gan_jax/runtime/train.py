@@ -202,12 +202,12 @@ def _summary(result: Result, experiment: Experiment, workdir: pathlib.Path) -> s
     if result.best_checkpoint is not None:
         lines.append(f"best {experiment.best_metric}: the checkpoint of step {result.best_checkpoint:,}")
     if result.status == DIVERGED:
-        there = f"in {workdir / 'checkpoints'}"
-        kept = f"the last good checkpoint, of step {result.checkpoint:,}, is kept {there}"
+        kept = "no checkpoint was saved"
+        if result.checkpoint:
+            kept = f"the last good checkpoint, of step {result.checkpoint:,}, is kept in {workdir / 'checkpoints'}"
         lines.append(
-            f"the run diverged; {kept if result.checkpoint else 'none was saved'}: continue with "
-            "--config.on_divergence=rollback, or train again in another workdir, with a lower learning rate or a "
-            "larger penalty"
+            f"the run diverged; {kept}: continue with on_divergence=rollback, or train again in another workdir, with "
+            "a lower learning rate or a larger penalty"
         )
     return "\n".join(lines)
 

@@ -290,7 +290,7 @@ def test_a_diverged_run_keeps_and_names_its_last_good_checkpoint(tmp_path):
     )
     output = run("train", *flags, code=3)
     assert "not finite: " in output and "the last good checkpoint, of step 100, is kept" in output
-    assert "another --workdir" in output
+    assert "another workdir" in output
     ending = result(tmp_path / "run")
     assert ending["status"] == "diverged" and ending["checkpoint"] == 100
     assert [line["step"] for line in metrics(tmp_path / "run")] == [20, 40, 60, 80, 100, 120]
