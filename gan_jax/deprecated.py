@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-_FILES = ("archive", "clip", "dinov2", "inception", "pickles", "resize", "vit", "weights")
+# Without clip, dinov2 and inception: importing such a module would hide the function of that name in `gan_jax.eval`.
+_FILES = ("archive", "pickles", "resize", "vit", "weights")
 MODULES = {
     "gan_jax.losses.pair": "gan_jax.losses.base",
     "gan_jax.nets.bilinear": "gan_jax.ops.primitives",

@@ -48,6 +48,8 @@ def test_an_old_argument_is_the_new_one_and_warns(tmp_path):
 
 @pytest.mark.parametrize("old", MODULES)
 def test_a_module_that_has_moved_is_imported_by_its_old_name(old):
+    package, _, name = old.rpartition(".")
+    assert name not in importlib.import_module(package).__all__, "importing the module would replace it"
     with pytest.warns(DeprecationWarning, match=f"{old} is now {MODULES[old]}"):
         module = importlib.import_module(old)
     assert module is importlib.import_module(MODULES[old]) and module.__name__ == MODULES[old]
