@@ -6,14 +6,15 @@ import os
 import pathlib
 import pickle
 import socket
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NotRequired, TypedDict
 
 import cloudpickle
 
-from gan_jax.host import replacing, write_json
+from gan_jax.host import read_json, replacing, write_json
 from gan_jax.runtime import environment
 from gan_jax.runtime.experiment import Experiment, settings
+from gan_jax.runtime.identity import saved_steps
 from gan_jax.types import InvalidInputError
 
 EXPERIMENT_FILE, PICKLED = "experiment.py", "experiment.pickle"
@@ -60,6 +61,33 @@ def release(workdir: pathlib.Path) -> None:
         _locks.pop(workdir.absolute()).close()
 
 
+class RunRecord(TypedDict):
+    """The content of `config.json`."""
+
+    config: dict[str, Any]
+    config_file: str
+    versions: NotRequired[dict[str, str]]
+    platform: NotRequired[str]
+    init_from: NotRequired[dict[str, Any] | None]
+    history: NotRequired[list[dict[str, Any]]]
+
+
+def read_record(workdir: pathlib.Path) -> RunRecord:
+    """Reads `config.json`, which describes the run of a workdir.
+
+    Raises:
+      InvalidInputError: if it is missing or damaged.
+    """
+    remedy = f"is {workdir} the workdir of a run? If so, restore the file from a copy: the checkpoints need its config"
+    return read_json(workdir / "config.json", RunRecord, remedy=remedy)
+
+
+def note_environment(before: Mapping[str, Any], now: Mapping[str, Any], log: Callable[[str], None]) -> None:
+    """Logs which versions, or which platform, a run is continued with that are not those of its record."""
+    if changed := environment.differences(before, now):
+        log(f"continuing under other versions than before, which may round differently: {changed}")
+
+
 def keep(experiment: Experiment, workdir: pathlib.Path, log: Callable[[str], None]) -> None:
     """Stores an experiment that has no file, such as one of a notebook, in its workdir, where `gan_jax.load` finds it.
 
@@ -81,8 +109,10 @@ def keep(experiment: Experiment, workdir: pathlib.Path, log: Callable[[str], Non
         return
     with replacing(workdir / PICKLED, "wb") as file:
         file.write(content)
-    config = {name: fields[name] for name in settings()}
-    write_json(workdir / "config.json", {"config": config, "config_file": PICKLED, **environment.record()})
+    facts = {"config": {name: fields[name] for name in settings()}, "config_file": PICKLED, **environment.record()}
+    if saved_steps(workdir) and (workdir / "config.json").exists():
+        note_environment(read_record(workdir), facts, log)
+    write_json(workdir / "config.json", facts)
 
 
 def kept(workdir: pathlib.Path) -> Experiment:
