@@ -29,6 +29,11 @@ class _Chosen(TypedDict):
     sha256: str
 
 
+def read_chosen(record: pathlib.Path) -> Any:
+    """Reads which checkpoint a fine-tuned run has begun with; raises `InvalidInputError` if the record is damaged."""
+    return read_json(record, _Chosen, remedy="remove it to choose the checkpoint again")
+
+
 @arguments(say="log")
 def init_from(
     checkpoints: pathlib.Path,
@@ -62,8 +67,7 @@ def init_from(
     """
 
     def choose(source: Checkpointer) -> dict[str, Any]:
-        remedy = "remove it to choose the checkpoint again"
-        kept = read_json(record, _Chosen, remedy=remedy) if record is not None and record.exists() else None
+        kept = read_chosen(record) if record is not None and record.exists() else None
         if kept and (kept["checkpoints"] != str(checkpoints.absolute()) or step not in (None, kept["step"])):
             kept = None  # the user chose another checkpoint, which is fine: `begin` is called only if nothing was saved
         chosen = kept["step"] if kept else source.newest(log) if step is None else step

@@ -23,7 +23,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
-from gan_jax.host import read_json, trim, write_json
+from gan_jax.host import misfit, read_json, trim, write_json
 from gan_jax.sweep.logs import DIVERGED, DONE, PRUNED, RUNNING
 from gan_jax.sweep.space import Choice, Distribution, LogUniform, Point, Space, grid
 from gan_jax.types import InvalidInputError
@@ -119,6 +119,11 @@ class Study:
         told = json.loads(json.dumps(facts | {"space": {name: repr(x) for name, x in self._distributions.items()}}))
         with self.alone():
             before = self._study.user_attrs.get("facts", told)
+            if fault := misfit(before, dict[str, Any], "facts"):
+                raise InvalidInputError(
+                    f"the study in {str(workdir)!r} has damaged settings: {fault}; restore it from a copy, or start "
+                    "another one in another workdir"
+                )
             changed = [f"{x}: {before.get(x)} there, {told.get(x)} now" for x in told if before.get(x) != told.get(x)]
             if changed:
                 raise InvalidInputError(
