@@ -94,10 +94,16 @@ class Checkpointer:
             restored; None restores any checkpoint.
           identity: identity of the run. A checkpoint of another run counts as damaged; None accepts those of any run.
           read_only: whether to never write or delete.
+
+        Raises:
+          InvalidInputError: if Orbax's record of a checkpoint is damaged.
         """
         self.directory, self._read_only, self._about = directory.absolute(), read_only, about
         self._identity, self._best, self._sign = identity, best_metric, -1.0 if best_mode == "min" else 1.0
         self._saving: tuple[int, dict[str, Any]] = (-1, {})  # step and metrics of the newest save
+        self._known: dict[int, float | None] = {}  # values of the metric, by step
+        for step in steps_in(self.directory):
+            manifests.check_orbax(self.directory / str(step))
         policy = checkpoint_managers.LatestN() if read_only else _Policy(keep_last, every, keep_every, self._to_keep)
         self._manager = _Manager(
             self.directory,
@@ -124,30 +130,36 @@ class Checkpointer:
         Args:
           log: receives a message for each checkpoint whose metrics are damaged; it is not compared.
         """
-        best, damaged = self._compared(self.steps())
+        best, damaged = self._compared(self.steps(), {})
         for step, fault in damaged.items():
             log(f"checkpoint {step} is damaged: {fault}; it is not compared with the others")
         return best
 
-    def _compared(self, steps: Sequence[int]) -> tuple[int | None, dict[int, str]]:
-        """Returns the best of some checkpoints, the newest of equal ones; and the faults of unreadable ones."""
-        values, damaged = {}, {}
+    def _compared(self, steps: Sequence[int], known: dict[int, float | None]) -> tuple[int | None, dict[int, str]]:
+        """Compares checkpoints by the metric.
+
+        Args:
+          steps: steps of the checkpoints.
+          known: values that were read before, by step; None where the metric was not measured. New ones are added.
+
+        Returns:
+          The step of the best, which is the newest of equal ones, or None; and the faults of those that are damaged.
+        """
+        damaged = {}
         for step in steps if self._best else ():
-            try:
-                own = step == self._saving[0]  # its manifest may not have been written yet
-                metrics = self._saving[1] if own else manifests.metrics(self.directory / str(step))
-                value = metrics.get(self._best)
-            except OSError as error:
-                if (self.directory / str(step)).is_dir():  # else a run that keeps only newer ones has deleted it
-                    damaged[step] = str(error)
-                continue
-            if value is not None:
-                values[step] = -math.inf if math.isnan(value) else self._sign * value
-        return max(values, key=lambda step: (values[step], step), default=None), damaged
+            if step not in known:
+                try:
+                    known[step] = manifests.metrics(self.directory / str(step)).get(self._best)
+                except OSError as error:
+                    if (self.directory / str(step)).is_dir():  # else a run that keeps only newer ones has deleted it
+                        damaged[step] = str(error)
+        values = {step: value for step in steps if (value := known.get(step)) is not None}
+        signed = {step: -math.inf if math.isnan(value) else self._sign * value for step, value in values.items()}
+        return max(signed, key=lambda step: (signed[step], step), default=None), damaged
 
     def _to_keep(self, steps: Sequence[int]) -> set[int]:
         """Returns the best checkpoint, of those on disk and the one being saved, and those that cannot be compared."""
-        best, damaged = self._compared(steps)
+        best, damaged = self._compared(steps, self._known)
         return {*damaged, *([] if best is None else [best])}
 
     def save(self, step: int, tree: PyTree, metrics: dict[str, float] | None = None) -> None:
@@ -168,6 +180,7 @@ class Checkpointer:
                 self._manager.wait_until_finished()
                 self._note_saved()
                 self._saving = step, metrics or {}
+                self._known[step] = self._saving[1].get(self._best)  # before there is a manifest to read it from
                 self._manager.save(step, args=ocp.args.StandardSave(flatten(tree)))
 
     def _write_manifest(self) -> None:

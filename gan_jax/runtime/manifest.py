@@ -5,13 +5,14 @@ import json
 import pathlib
 from typing import Any, NotRequired, TypedDict
 
-from gan_jax.host import read_json, write_json
+from gan_jax.host import misfit, read_json, write_json
 from gan_jax.runtime.identity import Identity
 from gan_jax.types import InvalidInputError
 
 NAME = "gan_jax.json"  # in the directory of each checkpoint
 # Files that the manifest does not cover: itself, and those that Orbax writes later, while it commits the checkpoint.
-_UNSEALED = {NAME, "_CHECKPOINT_METADATA", "commit_success.txt"}
+_ORBAX = "_CHECKPOINT_METADATA"
+_UNSEALED = {NAME, _ORBAX, "commit_success.txt"}
 _METRICS = "metrics/metrics"  # file in which checkpoints of version 0.1 keep their metrics
 
 
@@ -24,6 +25,17 @@ class Manifest(TypedDict):
     step: NotRequired[int]
     run: NotRequired[str | None]
     metrics: NotRequired[dict[str, Any]]
+
+
+class _Orbax(TypedDict):
+    """What Orbax requires of its own record of a checkpoint."""
+
+    item_handlers: NotRequired[dict[str, str] | str | None]
+    metrics: NotRequired[dict[str, Any] | None]
+    performance_metrics: NotRequired[dict[str, float] | None]
+    init_timestamp_nsecs: NotRequired[int | None]
+    commit_timestamp_nsecs: NotRequired[int | None]
+    custom_metadata: NotRequired[dict[str, Any] | None]
 
 
 def write(
@@ -81,6 +93,24 @@ def fault(directory: pathlib.Path, identity: Identity | None) -> str:
             changed = "content" if was[0] == now[0] else f"size ({was[0]} bytes when saved, {now[0]} now)"
             return f"{name} has changed in {changed}"
     return _stranger(manifest, int(directory.name), identity)
+
+
+def check_orbax(directory: pathlib.Path) -> None:
+    """Checks Orbax's own record of a checkpoint, which Orbax reads before anything can be restored.
+
+    It does without a record that is missing or is not JSON.
+
+    Raises:
+      InvalidInputError: if the record is JSON of another form.
+    """
+    path = directory / _ORBAX
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return
+    wrong = "" if value is None else misfit(value, _Orbax)
+    if wrong:
+        raise InvalidInputError(f"{path} is damaged: {wrong}: remove it; the checkpoint can be read without it")
 
 
 def _stranger(manifest: Manifest, step: int, identity: Identity | None) -> str:

@@ -187,12 +187,12 @@ class Reference:
 def _kept(path: pathlib.Path, count: int) -> tuple[str, Outputs]:
     """Reads the outputs of a network for all images of a reference, and the hash of the images, from the cache."""
     try:
-        with np.load(path, allow_pickle=False) as kept:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             outputs = Outputs(kept["features"], kept.get("logits"))
             if len(outputs.features) < count:
                 raise ValueError(f"{len(outputs.features):,} rows for {count:,} images")
             return str(kept["images_sha256"]), outputs
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
         raise InvalidInputError(f"{path} is damaged ({error}): delete it, and it is computed again") from error
 
 

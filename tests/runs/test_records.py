@@ -5,14 +5,16 @@ import json
 import pathlib
 import shutil
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import gan_jax
+from gan_jax import eval as evals
 from gan_jax import runs, runtime
 from gan_jax.runs import evaluations
-from gan_jax.runtime import finetune, identity
+from gan_jax.runtime import finetune, identity, reference
 from gan_jax.runtime.evaluation import same_protocol
 from gan_jax.runtime.logging import LogLine, keep_until
 from gan_jax.runtime.train import data_spec
@@ -191,6 +193,21 @@ def test_a_damaged_record_is_read_or_refused_by_its_name(name, trained, tmp_path
             assert str(path) in str(error), error
 
     check()
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_a_damaged_cache_of_features_is_read_or_refused(tmp_path_factory, data):
+    path = tmp_path_factory.getbasetemp() / "reference.npz"
+    evals.keep(path, {"features": np.eye(3, dtype=np.float32), "images_sha256": np.array("0" * 64)})
+    content = bytearray(path.read_bytes())
+    where = data.draw(st.integers(0, len(content) - 1))
+    content[where : where + data.draw(st.integers(0, 9))] = data.draw(st.binary(max_size=9))
+    path.write_bytes(content)
+    try:
+        assert len(reference._kept(path, 3)[1].features) >= 3
+    except InvalidInputError as error:
+        assert f"{path} is damaged" in str(error) and "delete it" in str(error)
 
 
 @pytest.mark.parametrize("name", ["config.json", "data.json", "run.json", "metrics.jsonl", "evaluation.json"])

@@ -129,7 +129,7 @@ def test_the_best_is_kept_whatever_a_signal_saves_between(tmp_path):
     measured = {10: 5.0, 20: 9.0, 30: 1.0, 40: 2.0}
     kept = with_metrics(tmp_path / "whole", measured, keep_every=15).steps()
     assert kept == [20, 30, 40]
-    for stop in (5, 15, 25, 35):
+    for stop in (15, 35):
         steps = dict(sorted({**measured, stop: None}.items()))
         checkpointer = with_metrics(tmp_path / str(stop), steps, keep_every=15)
         assert (checkpointer.steps(), checkpointer.best_step()) == (kept, 20), stop
@@ -153,6 +153,22 @@ def test_stray_files_named_like_temporary_ones_are_ignored(tmp_path):
     assert value(reopened(tmp_path).restore_latest(abstract())) == (5, 5.0)
 
 
+@pytest.mark.parametrize("text", ["{", "[]", '{"item_handlers": 3}'])
+def test_orbaxs_own_record_may_be_damaged(text, tmp_path):
+    """Orbax does without it, or its reader says that it can be removed."""
+    of_run(tmp_path, (1, 2)).close()
+    path = tmp_path / "checkpoints" / "1" / "_CHECKPOINT_METADATA"
+    path.write_text(text)
+    try:
+        reader = reopened(tmp_path)
+    except InvalidInputError as error:
+        assert str(path) in str(error) and "remove it" in str(error)
+        path.unlink()
+        reader = reopened(tmp_path)
+    assert value(reader.restore_latest(abstract())) == (2, 2.0)
+    assert float(reader.restore(1, abstract())["a"]["w"][0, 0]) == 1.0
+
+
 def test_a_reader_beside_a_writer_that_keeps_one_checkpoint(tmp_path):
     writer, ended = of_run(tmp_path, (1,), keep_last=1), threading.Event()
 
@@ -167,7 +183,7 @@ def test_a_reader_beside_a_writer_that_keeps_one_checkpoint(tmp_path):
     thread.start()
     said = []
     try:
-        for _ in range(20):
+        for _ in range(8):
             with reopened(tmp_path, keep_last=1, read_only=True) as reader:
                 step, found = value(reader.restore_latest(abstract(), said.append))
                 assert found == step
