@@ -88,10 +88,15 @@ def chosen_steps(run: Run) -> list[int | str | None]:
         raise InvalidInputError(f"{run.workdir} has no checkpoint yet")
     if step == "all":
         return [*steps]
-    if step in ("newest", "best"):
-        return [None if step == "newest" else step]
-    if not step.isdecimal() or int(step) not in steps:
-        raise InvalidInputError(f"--step={step}: expected newest, best, all, or one of the checkpoints {steps}")
+    if step == "newest":
+        return [None]
+    if step == "best":
+        run.restore(step)  # refused here, before anything is computed, if there is none
+        return [step]
+    if not step.isdecimal():
+        raise InvalidInputError(f"--step={step}: expected a number, newest, best or all")
+    if int(step) not in steps:
+        raise InvalidInputError(f"{run.workdir} has no checkpoint of step {step}: it has {steps}")
     return [int(step)]
 
 

@@ -177,7 +177,7 @@ def test_a_damaged_record_is_read_or_refused_by_its_name(name, trained, tmp_path
     path.write_text(text)
     read()
 
-    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.data())
     def check(data):
         if data.draw(st.booleans()):
@@ -195,7 +195,7 @@ def test_a_damaged_record_is_read_or_refused_by_its_name(name, trained, tmp_path
     check()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.data())
 def test_a_damaged_cache_of_features_is_read_or_refused(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "reference.npz"
