@@ -66,6 +66,7 @@ _DATA, _WEIGHTS, _SELECTION = (
     "tests/feature_networks/test_weights.py",
     "tests/eval/test_selection.py",
 )
+_CHECKPOINT = "tests/runtime/test_checkpoint.py"
 _RUNTIME, _EVALUATION = "tests/runtime/test_runtime.py", "tests/runtime/test_evaluation.py"
 _POPULATION, _SEARCH = "tests/sweep/test_population.py", "tests/sweep/test_search.py"
 _COMMANDS, _FAULTS = "tests/experiments/test_commands.py", "tests/experiments/test_faults.py"
@@ -266,13 +267,22 @@ FAULTS: tuple[Fault, ...] = (
           "if made.record != record or arrays:", "if arrays:",
           "tests/eval/test_classifier.py::test_a_file_brings_it_back_and_a_damaged_one_is_refused"),
     # runtime
-    Fault("a line of the log is not on disk when it is told", "gan_jax/runtime/logging.py",
-          "os.fsync(self._file.fileno())", "self._file.fileno()", f"{_RUNTIME} tests/runtime/test_train.py"),
-    Fault("the manifest of a checkpoint looks at sizes alone", "gan_jax/runtime/checkpoint.py",
+    Fault("a line of the log is not on disk when it is told", "gan_jax/host.py",
+          ".encode())\n        file.flush()\n        os.fsync(file.fileno())", ".encode())\n        file.flush()",
+          f"{_RUNTIME} tests/runtime/test_train.py"),
+    Fault("the manifest of a checkpoint looks at sizes alone", "gan_jax/runtime/manifest.py",
           "if was != now:", "if was[0] != now[0]:", f"{_RUNTIME}::test_a_damaged_file_never_restores_something_else"),
     Fault("the worst checkpoint is kept as the best", "gan_jax/runtime/checkpoint.py",
-          'reverse=best_mode == "min", n=1', 'reverse=best_mode == "max", n=1',
-          f"{_FAULTS}::test_the_best_checkpoint_is_kept"),
+          '-1.0 if best_mode == "min" else 1.0', '-1.0 if best_mode == "max" else 1.0',
+          f"{_FAULTS}::test_the_best_checkpoint_is_kept {_CHECKPOINT}"),
+    Fault("a checkpoint of another run is taken for one's own", "gan_jax/runtime/manifest.py",
+          'manifest.get("run") == identity.run', "True",
+          f"{_CHECKPOINT}::test_a_checkpoint_under_another_steps_name_or_from_another_run_is_put_aside"),
+    Fault("a checkpoint that a signal saved can be the best", "gan_jax/runtime/loop.py",
+          "measured if scheduled else None", "measured",
+          "tests/runtime/test_train.py::test_the_best_checkpoint_is_that_of_the_run_that_was_not_stopped"),
+    Fault("a whole number with a point is taken for one without", "gan_jax/host.py",
+          "float: (float, int)}", "float: (float, int), int: (int, float)}", "tests/test_host.py"),
     Fault("a checkpoint of a diverged generator is saved", "gan_jax/runtime/loop.py",
           "not all_finite(carried):", 'not all_finite(carried["state"].players["discriminator"]):',
           f"{_FAULTS}::test_nan_stops_the_run {_EVALUATION}::test_a_divergence_is_one_with_metrics_too "

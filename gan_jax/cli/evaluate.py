@@ -73,23 +73,31 @@ _WEIGHTS = flags.DEFINE_string(
 _CACHE = flags.DEFINE_string(
     "cache", None, "directory of classifiers and of features of data; default: ~/.cache/gan_jax"
 )
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "directory of the run's data, if it is another one now than in training"
+)
 _NEIGHBOURS = flags.DEFINE_integer(
     "neighbours", 0, "samples to show beside their nearest images; 0 for none", lower_bound=0
 )
 
 
-def chosen_steps(run: Run) -> list[int]:
-    """Returns the steps of the checkpoints that --step selects."""
+def chosen_steps(run: Run) -> list[int | str | None]:
+    """Returns the checkpoints that --step selects, each as `Run.restore` takes it."""
     steps, step = run.steps(), _STEP.value
     if not steps:
         raise InvalidInputError(f"{run.workdir} has no checkpoint yet")
     if step == "all":
-        return steps
+        return [*steps]
     if step == "newest":
-        return [max(steps)]
-    if step != "best" and not step.isdigit():
+        return [None]
+    if step == "best":
+        run.restore(step)  # refused here, before anything is computed, if there is none
+        return [step]
+    if not step.isdecimal():
         raise InvalidInputError(f"--step={step}: expected a number, newest, best or all")
-    return [run.restore("best" if step == "best" else int(step)).step]
+    if int(step) not in steps:
+        raise InvalidInputError(f"{run.workdir} has no checkpoint of step {step}: it has {steps}")
+    return [int(step)]
 
 
 def draw(run: Run, evaluator: Evaluator, trained: Trained, function: str) -> Iterator[np.ndarray]:
@@ -118,13 +126,14 @@ def evaluate(
 
     Process 0 looks for the line and all processes follow it, so that either all of them evaluate or none.
     """
-    facts = {"step": trained.step, "state_sha256": runtime.state_sha256(trained.state), "protocol": protocol}
-    known = hosts.decide(f"line of step {trained.step}", lambda: evaluations.find(path, facts), watchdog.patience)
+    facts = {"step": trained.step, "state_sha256": runtime.state_sha256(trained.state)}
+    topic = f"line of step {trained.step}"
+    known = hosts.decide(topic, lambda: evaluations.find(path, facts, protocol), watchdog.patience)
     if known:
         log(f"step {trained.step:,} is already in {path} under this protocol: not evaluated again")
         return known
     values = evaluator(functools.partial(draw, run, evaluator, trained))
-    line = {"images": trained.step * run.experiment.batch_size, "metrics": values, **facts}
+    line = {"images": trained.step * run.experiment.batch_size, "metrics": values, **facts, "protocol": protocol}
     return evaluations.append(path, line) if hosts.is_primary() else line
 
 
@@ -134,11 +143,14 @@ def main() -> int:
         parse_choice(_CHOOSE.value)
     with launch.launched() as watchdog, contextlib.ExitStack() as stack:
         mesh = runtime.make_mesh()
-        run = Run(_WORKDIR.value, mesh=mesh, log=log)
+        moved = {} if _DATA_DIR.value is None else {"data_dir": _DATA_DIR.value}
+        run = Run(_WORKDIR.value, mesh=mesh, log=log, values=moved)
         stack.callback(run.close)
         stack.enter_context(jax.set_mesh(mesh))
         steps = hosts.decide("checkpoints", lambda: chosen_steps(run), watchdog.patience)
         cache = pathlib.Path(_CACHE.value) if _CACHE.value else environment.cache_directory()
+        if moved:
+            run.check_data()
         reference = run.experiment.comparison
         evaluator = Evaluator(
             _METRICS.value, reference, mesh, cache / "evaluation",
@@ -155,16 +167,17 @@ def main() -> int:
         }
         path = run.workdir / "eval.jsonl"
         for step in steps:
-            watchdog.beat(f"evaluating the checkpoint of step {step:,}")
+            watchdog.beat("restoring")
             trained = run.restore(step)
+            watchdog.beat(f"evaluating the checkpoint of step {trained.step:,}")
             line = evaluate(run, evaluator, trained, protocol, path, watchdog)
             shown = "  ".join(f"{name} {value:.5g}" for name, value in line["metrics"].items())
-            log(f"step {step:,}  images {line['images']:,}  {shown}")
+            log(f"step {trained.step:,}  images {line['images']:,}  {shown}")
         if _NEIGHBOURS.value:
             samples = first_samples(draw(run, evaluator, trained, "sample"), _NEIGHBOURS.value)
             picture = neighbours(samples, run.experiment, evaluator)
             if hosts.is_primary():
-                where = run.workdir / f"neighbours_{steps[-1]:08d}.png"
+                where = run.workdir / f"neighbours_{trained.step:08d}.png"
                 picture.save(where)
                 log(f"the first samples beside their nearest images of {reference.name}: {where}")
         if hosts.is_primary():

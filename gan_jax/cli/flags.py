@@ -12,7 +12,7 @@ from ml_collections import config_flags
 from gan_jax.cli import help as pages
 from gan_jax.distributed import hosts
 from gan_jax.runs import Config, find, load_module, merged_config
-from gan_jax.runs.workdir import SAVED, SWEEP_SAVED, has_begun, read_json
+from gan_jax.runs.workdir import SAVED, SWEEP_SAVED, has_begun, read_record
 from gan_jax.runtime.workdir import EXPERIMENT_FILE
 from gan_jax.types import InvalidInputError
 
@@ -78,7 +78,7 @@ def _take_config(argv: list[str]) -> list[str]:
     kept = None if name is not None else _kept(rest)
     path = find(_DEFAULT if name is None else name) if kept is None else kept / EXPERIMENT_FILE
     module = load_module(path)
-    values = {} if kept is None else read_json(kept / "config.json")["config"]
+    values = {} if kept is None else read_record(kept)["config"]
     where = f"the config kept in {kept}" if kept is not None else f"--config={name or _DEFAULT}"
     _chosen.update(name=where, path=path, module=module, config=merged_config(module, values))
     config_flags.DEFINE_config_dict("config", _chosen["config"], sys_argv=rest)

@@ -36,7 +36,7 @@ from gan_jax import runs, runtime, sweep
 from gan_jax.cli import flags as commands
 from gan_jax.cli import launch
 from gan_jax.distributed import hosts, signals
-from gan_jax.host import write_json
+from gan_jax.host import read_json, write_json
 from gan_jax.runs import workdir as workdirs
 from gan_jax.runs.workdir import SWEEP_SAVED
 from gan_jax.runtime.loop import STOPPED
@@ -189,10 +189,10 @@ def claim(job: Job, wanted: Sequence[spaces.Point], chosen: sweep.Halving | swee
     now |= dataclasses.asdict(chosen) | {"by": by} if chosen else {}
     now |= {"trials": list(wanted)}
     now = json.loads(json.dumps(now))  # as it will be read back: tuples become lists
-    if record.exists() and workdirs.has_begun(job.workdir, SWEEP_SAVED):
-        flat = [
-            x | {f"trial {i}": point for i, point in enumerate(x["trials"])} for x in (workdirs.read_json(record), now)
-        ]
+    if workdirs.has_begun(job.workdir, SWEEP_SAVED):
+        remedy = "restore it from a copy of this workdir, or start again in another one"
+        before = read_json(record, trials.SweepRecord, remedy=remedy)
+        flat = [x | {f"trial {i}": point for i, point in enumerate(x["trials"])} for x in (before, now)]
         changed = [
             f"{key}: {flat[0].get(key, 'absent')!r} there, {flat[1].get(key, 'absent')!r} now"
             for key in flat[0] | flat[1]
@@ -250,7 +250,7 @@ def study(job: Job) -> int:
             job.workdir, space, facts=worker.facts(job.path, config, space) | pruned, num_trials=_NUM_TRIALS.value,
             mode=settings.best(), storage=_STORAGE.value, sampler=_SAMPLER.value, pruner=_PRUNER.value,
             first_rung=first, last=settings.steps * settings.batch_size, eta=_ETA.value,
-            grid_size=_GRID_SIZE.value, seed=_SWEEP_SEED.value,
+            grid_size=_GRID_SIZE.value, seed=_SWEEP_SEED.value, log=log,
         )  # fmt: skip
     ended = worker.Worker(job, shared, settings, _POPULATION.value).run()
     return commands.STOPPED if ended == STOPPED else commands.DONE
@@ -263,7 +263,7 @@ def local(job: Job, wanted: Sequence[spaces.Point]) -> int:
     for index, point in enumerate(wanted):
         directory = trials.directory(job.workdir, index)
         result = directory / "result.json"
-        if not result.exists() or json.loads(result.read_text())["status"] == "stopped":
+        if not result.exists() or trials.read_result(directory)["status"] == "stopped":
             words = trials.command(job.path, overridden() | point, directory) + launch.passed_on()
             left = f", ETA {runtime.duration((time.monotonic() - began) / ran * (len(wanted) - index))}" if ran else ""
             log(f"trial {index} of {len(wanted)}: {dict(point)}; {failed} failed{left}")
@@ -272,7 +272,7 @@ def local(job: Job, wanted: Sequence[spaces.Point]) -> int:
                 return commands.STOPPED
             failed, ran = failed + (code not in (commands.DONE, commands.DIVERGED)), ran + 1
         if result.exists():
-            found = json.loads(result.read_text())
+            found: Any = trials.read_result(directory)
             metrics = {name: value for name, value in found["metrics"].items() if name not in ("step", "images")}
             rows.append({"trial": index, **point, **{x: found[x] for x in ("status", "step", "images")}, **metrics})
         else:

@@ -24,6 +24,15 @@ FREE = (*(name for name, about in settings().items() if about["free"]), "remat")
 """Keys that do not change what an iteration computes. A run may be continued with other values of these."""
 
 
+def is_free(key: str) -> bool:
+    """Whether a run may be continued with another value of a key.
+
+    These are the keys of `FREE`, and `data_dir` and keys that end in `_data_dir`: the place of the data may change,
+    since the data themselves are compared, by their fingerprint.
+    """
+    return key in FREE or key == "data_dir" or key.endswith("_data_dir")
+
+
 def network(module: Any, config: Config) -> Network:
     """Converts a Linen module to a network, with the config's `microbatches` and `remat`; see `nets.microbatched`."""
     made = nets.microbatched(nets.from_linen(module), config.microbatches)
@@ -59,11 +68,26 @@ def merged_config(module: Any, values: Mapping[str, Any]) -> Config:
 
     Returns:
       The config. Keys that are missing in `values` keep their defaults, as with values saved by an older version.
+
+    Raises:
+      InvalidInputError: for a value of another kind than that of the experiment file, such as a text for a number.
     """
     config = module.get_config()
+    for key, value in values.items():
+        if key in config and None not in (config[key], value) and _kind(config[key]) != _kind(value):
+            raise InvalidInputError(
+                f"config.json has {key}={value!r}, and the experiment file {config[key]!r}: restore config.json from a "
+                "copy, or fix the value"
+            )
     with config.unlocked(), config.ignore_type():  # saved keys and types may be those of another version
         config.update(values)
     return config
+
+
+def _kind(value: Any) -> str:
+    """Returns the kind of a value, by which saved values and those of an experiment file are compared."""
+    kinds = {"truth value": bool, "number": int | float, "text": str, "list": list | tuple}
+    return next((name for name, kind in kinds.items() if isinstance(value, kind)), "object")
 
 
 def with_values(config: Config, values: Mapping[str, Any]) -> Config:

@@ -2,9 +2,10 @@
 
 from gan_jax.distributed.mesh import make_mesh
 from gan_jax.distributed.watchdog import Watchdog
-from gan_jax.runtime.checkpoint import Checkpointer, state_sha256
+from gan_jax.runtime.arrays import state_sha256
+from gan_jax.runtime.checkpoint import Checkpointer
 from gan_jax.runtime.conditions import Conditions
-from gan_jax.runtime.evaluation import Evaluator, directions, first_samples
+from gan_jax.runtime.evaluation import Evaluator, directions, first_samples, same_protocol
 from gan_jax.runtime.experiment import Experiment, settings
 from gan_jax.runtime.finetune import init_from
 from gan_jax.runtime.frozen import Frozen, trained_player
@@ -45,6 +46,7 @@ __all__ = [
     "init_from",
     "make_mesh",
     "parse_choice",
+    "same_protocol",
     "sample_grid",
     "scatter",
     "settings",

@@ -8,6 +8,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -51,6 +52,16 @@ def record() -> dict[str, Any]:
         "devices": [device.device_kind for device in jax.devices()],
         "command": sys.argv,
     }
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Describes, in one line, the versions and the platform that differ between two records; empty if none does."""
+    old, new = (dict(x.get("versions", {})) | {"platform": x.get("platform", "unknown")} for x in (before, now))
+    return ", ".join(
+        f"{name} {old.get(name, 'unknown')} -> {new.get(name, 'unknown')}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    )
 
 
 def cache_directory() -> pathlib.Path:

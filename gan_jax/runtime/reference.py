@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pathlib
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -151,9 +152,8 @@ class Reference:
         count = len(self.source)
         path = self.cache / f"reference-{_key(self.record(extractor))}.npz"
         if _everywhere(path.exists()):
-            with np.load(path, allow_pickle=False) as kept:
-                self.seen[name] = str(kept["images_sha256"])
-                return Outputs(kept["features"], kept.get("logits"))
+            self.seen[name], outputs = _kept(path, count)
+            return outputs
         digest = hashlib.sha256()
         self.log(f"features of {self.source.name}, {count:,} examples, by {name}")
 
@@ -182,6 +182,18 @@ class Reference:
         """Returns the protocol of a comparison with a network's outputs. Call it after `outputs`."""
         record = self.record(extractor)
         return record | {"reference_key": _key(record), "reference_images_sha256": self.seen[name]}
+
+
+def _kept(path: pathlib.Path, count: int) -> tuple[str, Outputs]:
+    """Reads the outputs of a network for all images of a reference, and the hash of the images, from the cache."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
+            outputs = Outputs(kept["features"], kept.get("logits"))
+            if len(outputs.features) < count:
+                raise ValueError(f"{len(outputs.features):,} rows for {count:,} images")
+            return str(kept["images_sha256"]), outputs
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
+        raise InvalidInputError(f"{path} is damaged ({error}): delete it, and it is computed again") from error
 
 
 def _key(record: dict[str, Any]) -> str:

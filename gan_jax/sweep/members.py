@@ -24,7 +24,7 @@ from gan_jax.core.sharding import TRIAL_AXIS
 from gan_jax.data import Source
 from gan_jax.host import put
 from gan_jax.runtime import Experiment
-from gan_jax.runtime.checkpoint import path_name
+from gan_jax.runtime.arrays import path_name
 from gan_jax.runtime.health import all_finite
 from gan_jax.runtime.program import Start, init_state, start_accumulator
 from gan_jax.types import InvalidInputError

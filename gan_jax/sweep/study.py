@@ -16,14 +16,14 @@ import math
 import pathlib
 import secrets
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import optuna
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
-from gan_jax.host import write_json
+from gan_jax.host import misfit, read_json, trim, write_json
 from gan_jax.sweep.logs import DIVERGED, DONE, PRUNED, RUNNING
 from gan_jax.sweep.space import Choice, Distribution, LogUniform, Point, Space, grid
 from gan_jax.types import InvalidInputError
@@ -32,6 +32,10 @@ FAILED = "failed"
 SAMPLERS, PRUNERS = ("tpe", "random", "grid", "qmc"), ("none", "median", "asha", "hyperband")
 _TOGETHER, _PRUNED_AT = "population", "pruned at"  # names of user attributes of trials in Optuna
 _ATTEMPTS = 3  # at a trial without progress; after these it counts as failed
+
+
+class _StudyName(TypedDict):
+    study_name: str
 
 
 class Taken(NamedTuple):
@@ -69,6 +73,7 @@ class Study:
         eta: int = 3,
         grid_size: int = 3,
         seed: int = 0,
+        log: Callable[[str], None] = print,
     ) -> None:
         """Opens a study, or creates it.
 
@@ -86,6 +91,7 @@ class Study:
           eta: for `asha` and `hyperband`, the reduction factor: one trial in `eta` passes a rung.
           grid_size: number of values of every distribution in a grid; a `Choice` has all its values.
           seed: seed of the sampler. With one worker, trials are a function of it.
+          log: receives a message where the journal is repaired.
 
         Raises:
           InvalidInputError: if the storage cannot be opened, or the study has another space or other facts.
@@ -94,8 +100,8 @@ class Study:
         self._workdir, self._num_trials = workdir, num_trials
         self._sampler, self._seed, self._worst = sampler, seed, math.inf if mode == "min" else -math.inf
         (workdir / "claims").mkdir(parents=True, exist_ok=True)
-        kept: Any = storage or JournalStorage(JournalFileBackend(str(workdir / "study.journal")))
         try:
+            kept: Any = storage or _journal(workdir / "study.journal", log)
             self._study = optuna.create_study(
                 storage=kept,
                 study_name=self._name() if storage else "sweep",
@@ -104,11 +110,20 @@ class Study:
                 load_if_exists=True,
             )
         except Exception as error:  # whatever the database's driver raises
-            raise InvalidInputError(f"storage {storage!r} cannot be opened: {type(error).__name__}: {error}") from error
+            what = f"storage {storage!r}" if storage else f"the study's journal {workdir / 'study.journal'}"
+            raise InvalidInputError(
+                f"{what} cannot be opened: {type(error).__name__}: {error}; fix it or restore it from a copy, or start "
+                "another study in another workdir"
+            ) from error
         self._distributions = {name: _distribution(x, grid_size, sampler == "grid") for name, x in space.items()}
         told = json.loads(json.dumps(facts | {"space": {name: repr(x) for name, x in self._distributions.items()}}))
         with self.alone():
             before = self._study.user_attrs.get("facts", told)
+            if fault := misfit(before, dict[str, Any], "facts"):
+                raise InvalidInputError(
+                    f"the study in {str(workdir)!r} has damaged settings: {fault}; restore it from a copy, or start "
+                    "another one in another workdir"
+                )
             changed = [f"{x}: {before.get(x)} there, {told.get(x)} now" for x in told if before.get(x) != told.get(x)]
             if changed:
                 raise InvalidInputError(
@@ -128,7 +143,8 @@ class Study:
         with self.alone():
             if not path.exists():
                 write_json(path, {"study_name": f"{self._workdir.name}-{secrets.token_hex(4)}"})
-            return str(json.loads(path.read_text())["study_name"])
+            remedy = "it names the study in the database: restore it from a copy, or use another workdir"
+            return read_json(path, _StudyName, remedy=remedy)["study_name"]
 
     def take(self, together: int = 0, saved: Callable[[int, bool], int] = lambda first, together: 0) -> Taken | None:
         """Claims the next trials: abandoned ones first, then new ones; None if there are none.
@@ -329,6 +345,29 @@ class Study:
 
     def _release(self, number: int) -> None:
         self._claims.pop(number).close()
+
+
+class _JournalLock(JournalFileSymlinkLock):
+    """Optuna's lock of writers. Whoever takes it removes the incomplete last line that a killed writer has left.
+
+    Without that the next line would be appended to the incomplete one, and no worker could read the journal any more.
+    """
+
+    def __init__(self, path: pathlib.Path, log: Callable[[str], None]) -> None:
+        super().__init__(str(path))
+        self._path, self._log = path, log
+
+    def acquire(self) -> bool:
+        taken = super().acquire()
+        with self._path.open("r+b") as file:
+            removed = trim(file)
+        if removed:
+            self._log(f"{self._path}: removed an incomplete last line of {removed} bytes, left by a killed worker")
+        return taken
+
+
+def _journal(path: pathlib.Path, log: Callable[[str], None]) -> JournalStorage:
+    return JournalStorage(JournalFileBackend(str(path), _JournalLock(path, log)))
 
 
 def _distribution(x: Distribution, size: int, in_grid: bool) -> optuna.distributions.BaseDistribution:

@@ -7,7 +7,7 @@ import pathlib
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from gan_jax import core, runtime, sweep
 from gan_jax.data import Source
 from gan_jax.distributed import signals
+from gan_jax.host import read_json
 from gan_jax.runs import Config, with_values
 from gan_jax.runtime.program import abstract_batches, init_state
 from gan_jax.runtime.progress import log
@@ -23,6 +24,29 @@ from gan_jax.types import InvalidInputError
 
 Point = Mapping[str, Any]
 _ADDRESS = re.compile(r"0x[0-9a-f]+")  # addresses of Python objects, which differ between two traces of one step
+
+
+class SweepRecord(TypedDict):
+    """The content of `sweep.json`: the points of all trials, and the search with its settings."""
+
+    trials: list[dict[str, Any]]
+
+
+class _Result(TypedDict):
+    status: str
+    step: int
+    images: int
+    metrics: dict[str, float]
+
+
+def read_result(directory: pathlib.Path) -> Any:
+    """Reads `result.json`: how the trial of a directory ended.
+
+    Raises:
+      InvalidInputError: if it is missing or damaged.
+    """
+    remedy = "remove it, and the trial is continued from its last checkpoint"
+    return read_json(directory / "result.json", _Result, remedy=remedy)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import collections
 import json
+import re
 
 import optuna
 import pytest
@@ -120,6 +121,34 @@ def test_of_a_population_all_claims_are_had_or_none(tmp_path, study):
     one.take(together=3)
     one._release(0)  # an ending process releases its claims one by one
     assert two.take().numbers == [3] and not two.holds(0)
+
+
+def test_a_torn_line_of_the_journal_is_removed_by_the_next_who_writes(tmp_path, study):
+    """When a study is opened, and while others are at it."""
+    said, journal = [], tmp_path / "study.journal"
+    one = study(tmp_path, log=said.append)
+    for torn in ("{", '{"op_code": 5, "worker_id": "a"'):
+        one.report(one.take().numbers[0], 1, 2.0)
+        with journal.open("a") as file:
+            file.write(torn)  # what a worker leaves that is killed while it writes
+        two = study(tmp_path, log=said.append)
+        two.tell(two.take().numbers[0], "done", 1.0)
+        assert [len(torn)] == [int(line.split(" of ")[1].split()[0]) for line in said] and str(journal) in said.pop()
+    assert [row["status"] for row in one.rows("m")] == ["running", "done"] * 2
+    [json.loads(line) for line in journal.read_text().splitlines()]
+
+
+def test_a_journal_that_is_damaged_is_named(tmp_path, study):
+    study(tmp_path)
+    journal = tmp_path / "study.journal"
+    whole = journal.read_text()
+    for damaged in ("{\n" + whole, "[]\n" + whole, whole.replace("op_code", "code")):
+        journal.write_text(damaged)
+        with pytest.raises(InvalidInputError, match=r"study\.journal cannot be opened"):
+            study(tmp_path)
+    journal.write_text(re.sub(r'"facts":\{.*?\}\}', '"facts":[]', whole))
+    with pytest.raises(InvalidInputError, match=r"study in .* has damaged settings"):
+        study(tmp_path)
 
 
 def test_grids_are_taken_whole_and_pruners_are_asked(tmp_path, study):
