@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import tempfile
 import uuid
 from collections.abc import Iterator
 from typing import IO, Any
@@ -43,6 +44,55 @@ def put(x: Any, sharding: Sharding) -> Array:
         return jax.random.wrap_key_data(put(np.asarray(jax.random.key_data(x)), sharding), impl=jax.random.key_impl(x))
     host = np.asarray(x)
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+
+_LONGEST_NAME = 255  # bytes of the name of a file or directory, on the usual file systems
+
+
+def user_path(path: str | os.PathLike[str], name: str) -> pathlib.Path:
+    """Resolves a path given by the user: `~` is the home directory, as the shell leaves it in `--workdir=~/x`.
+
+    Args:
+      path: path as given.
+      name: name of the argument, for the message.
+
+    Returns:
+      The path.
+
+    Raises:
+      InvalidInputError: for an empty path, which would mean the current directory (a variable of the shell that is not
+        set gives one), or the home directory of a user that does not exist.
+    """
+    text = os.fspath(path)
+    if not text.strip() or "\0" in text:
+        raise InvalidInputError(f"{name} is {text!r}: expected a path; `.` is the current directory")
+    if max(len(os.fsencode(part)) for part in text.split("/")) > _LONGEST_NAME:
+        raise InvalidInputError(f"{name} is {text[:60]!r}...: expected names of at most {_LONGEST_NAME} bytes")
+    try:
+        return pathlib.Path(text).expanduser()
+    except RuntimeError as error:
+        raise InvalidInputError(f"{name} is {text!r}: {error}; write the whole path") from error
+
+
+def check_writable(directory: pathlib.Path, what: str) -> None:
+    """Creates a directory if it is missing, and checks that files can be created there: before work, not after it.
+
+    Args:
+      directory: the directory.
+      what: argument that names it, with its value, for the message.
+
+    Raises:
+      InvalidInputError: if the directory cannot be created or written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise InvalidInputError(
+            f"{what}: files cannot be created in {str(directory)!r} ({error}): name another directory, or change its "
+            "permissions"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -5,10 +5,12 @@ import pathlib
 from collections.abc import Callable
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from gan_jax import runtime
 from gan_jax.deprecated import arguments
+from gan_jax.host import user_path
 from gan_jax.runs.experiment_file import load_module
 from gan_jax.runs.settings import merged_config
 from gan_jax.runs.workdir import read_json
@@ -35,7 +37,7 @@ class Run:
         Raises:
           InvalidInputError: if the workdir has no run.
         """
-        self.workdir, self.log = pathlib.Path(workdir), log
+        self.workdir, self.log = user_path(workdir, "workdir"), log
         self.experiment = _experiment(self.workdir)
         known = read_json(self.workdir / "data.json")
         shapes, self.class_names = known["spec"], tuple(known.get("class_names", ()))
@@ -50,6 +52,13 @@ class Run:
             best_mode=self.experiment.best(),
             read_only=True,
         )
+
+    def check_truncation(self, truncation: float) -> None:
+        """Raises `InvalidInputError` for a truncation that the game cannot sample with; samples nothing."""
+        state, key = self._abstract["state"], jax.random.key(0)
+        whole = state.replace(frozen=self.experiment.frozen_networks.shapes())
+        options = {} if self.experiment.game.num_classes is None else {"label": np.zeros(1, np.int32)}
+        jax.eval_shape(lambda: self.experiment.game.sample(whole, key, n=1, truncation=truncation, **options))
 
     @property
     def averages(self) -> bool:

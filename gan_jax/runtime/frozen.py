@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 from gan_jax.distributed import mesh as meshes
-from gan_jax.host import put
+from gan_jax.host import put, user_path
 from gan_jax.runtime.checkpoint import Checkpointer, state_sha256
 from gan_jax.types import InvalidInputError
 
@@ -47,7 +47,7 @@ def trained_player(workdir: str | pathlib.Path, name: str = "ema.generator", *, 
     Raises:
       InvalidInputError: if the workdir has no such checkpoint, or the checkpoint no such player.
     """
-    home = pathlib.Path(workdir) / "checkpoints"
+    home = user_path(workdir, "workdir") / "checkpoints"
     if not home.is_dir():
         raise InvalidInputError(f"{home} is not there: expected the workdir of a run with checkpoints")
     with Checkpointer(home, keep_last=1, read_only=True) as saved:
