@@ -14,6 +14,7 @@ import fcntl
 import json
 import math
 import pathlib
+import re
 import secrets
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -23,12 +24,12 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from gan_jax.host import write_json
+from gan_jax.host import user_path, write_json
 from gan_jax.sweep.logs import DIVERGED, DONE, PRUNED, RUNNING
 from gan_jax.sweep.space import Choice, Distribution, LogUniform, Point, Space, grid
 from gan_jax.types import InvalidInputError
 
-FAILED = "failed"
+FAILED, WAITING = "failed", "waiting"
 SAMPLERS, PRUNERS = ("tpe", "random", "grid", "qmc"), ("none", "median", "asha", "hyperband")
 _TOGETHER, _PRUNED_AT = "population", "pruned at"  # names of user attributes of trials in Optuna
 _ATTEMPTS = 3  # at a trial without progress; after these it counts as failed
@@ -94,15 +95,18 @@ class Study:
         self._workdir, self._num_trials = workdir, num_trials
         self._sampler, self._seed, self._worst = sampler, seed, math.inf if mode == "min" else -math.inf
         (workdir / "claims").mkdir(parents=True, exist_ok=True)
-        kept: Any = storage or JournalStorage(JournalFileBackend(str(workdir / "study.journal")))
+        url = re.sub(r"(?<=^sqlite:///)~[^?]*", lambda found: str(user_path(found[0], "storage")), storage)
+        kept: Any = url or JournalStorage(JournalFileBackend(str(workdir / "study.journal")))
+        name = self._name() if storage else "sweep"
         try:
-            self._study = optuna.create_study(
-                storage=kept,
-                study_name=self._name() if storage else "sweep",
-                direction="minimize" if mode == "min" else "maximize",
-                pruner=_pruner(pruner, first_rung, last, eta),
-                load_if_exists=True,
-            )
+            with self.alone():  # workers that start together would all create the tables of a new database
+                self._study = optuna.create_study(
+                    storage=kept,
+                    study_name=name,
+                    direction="minimize" if mode == "min" else "maximize",
+                    pruner=_pruner(pruner, first_rung, last, eta),
+                    load_if_exists=True,
+                )
         except Exception as error:  # whatever the database's driver raises
             raise InvalidInputError(f"storage {storage!r} cannot be opened: {type(error).__name__}: {error}") from error
         self._distributions = {name: _distribution(x, grid_size, sampler == "grid") for name, x in space.items()}
@@ -246,16 +250,18 @@ class Study:
         return number in self._claims
 
     def rows(self, metric: str) -> list[dict[str, Any]]:
-        """Returns a row for each trial; a trial without a recorded result is `running`."""
+        """Returns a row for each trial; one without a recorded result is `running`, or `waiting` if none has begun it."""
         found = []
         for trial in self._study.get_trials():
             reported = trial.intermediate_values
             last = reported[max(reported)] if reported else None
             value = last if trial.value is None else trial.value
+            without = WAITING if trial.state == TrialState.WAITING else RUNNING
             row: dict[str, Any] = {
                 "trial": trial.number,
+                **trial.system_attrs.get("fixed_params", {}),  # of a grid, known before the trial begins
                 **trial.params,
-                "status": trial.user_attrs.get("status", RUNNING),
+                "status": trial.user_attrs.get("status", without),
             }
             if _TOGETHER in trial.user_attrs:
                 row[_TOGETHER] = trial.user_attrs[_TOGETHER]
