@@ -1,6 +1,8 @@
 """Values of flags: each is right, or refused with exit code 2 and a message that names it; before any work is done."""
 
 import functools
+import pathlib
+import signal
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from gan_jax import eval as evals
 from gan_jax.host import user_path
 from gan_jax.types import InvalidInputError
 from tests.experiments.flag_values import EXAMPLES
-from tests.processes import CONFORMANCE, ROOT, run, start_module
+from tests.processes import CONFORMANCE, ROOT, finish, run, start, start_module, when
 
 SMALL = (f"--config={CONFORMANCE}", "--config.steps=20")
 
@@ -52,6 +54,31 @@ def test_a_home_that_starts_a_path(tmp_path):
     assert "done: step 20" in run("train", "--workdir", "~/x", HOME=str(tmp_path))
     assert "--workdir=: the value is ''" in refused("train", "--workdir=", *SMALL)
     assert "--init_from=" in refused("train", f"--workdir={tmp_path / 'y'}", "--init_from=", *SMALL)
+
+
+@pytest.mark.slow
+def test_text_in_a_locale_without_umlauts(tmp_path):
+    """The experiment file is read again when the run continues; the name of the data is in its summary."""
+    text = pathlib.Path(CONFORMANCE).read_text(encoding="utf-8")
+    named = text.replace("source=lambda: source", "source=lambda: dataclasses.replace(source, name='Größe')")
+    mine, ascii_only = tmp_path / "mine.py", {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    mine.write_text("import dataclasses\n" + named, encoding="utf-8")
+    for steps in (50, 100):
+        flags = (f"--config={mine}", f"--workdir={tmp_path / 'run'}", f"--config.steps={steps}")
+        output = run("train", *flags, **ascii_only)
+        assert "Gr\\xf6\\xdfe: " in output and f"done: step {steps}" in output
+    assert "continuing from the checkpoint of step 50" in output
+    assert "the locale cannot read its letters" in refused("train", "--workdir=ü", *SMALL, **ascii_only)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["jaxlib.version", "optax", "gan_jax.runtime.train"])
+def test_an_interrupt_while_importing(module, tmp_path):
+    process = start("train", f"--workdir={tmp_path / 'run'}", *SMALL, before=("-X", "importtime"))
+    when(process, lambda line: line.split("|")[-1].strip() == module)
+    process.send_signal(signal.SIGINT)
+    code, output = finish(process)
+    assert code == 130 and "interrupted" in output and "Traceback" not in output
 
 
 def test_a_cache_that_can_not_be_written(tmp_path):
