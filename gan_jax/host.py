@@ -66,6 +66,10 @@ def user_path(path: str | os.PathLike[str], name: str) -> pathlib.Path:
     text = os.fspath(path)
     if not text.strip() or "\0" in text:
         raise InvalidInputError(f"{name} is {text!r}: expected a path; `.` is the current directory")
+    if any("\ud800" <= letter <= "\udfff" for letter in text):  # bytes that Python could not decode
+        raise InvalidInputError(
+            f"{name} is {text!a}: the locale cannot read its letters; set PYTHONUTF8=1, or a locale of UTF-8"
+        )
     if max(len(os.fsencode(part)) for part in text.split("/")) > _LONGEST_NAME:
         raise InvalidInputError(f"{name} is {text[:60]!r}...: expected names of at most {_LONGEST_NAME} bytes")
     try:
@@ -103,7 +107,7 @@ def replacing(path: pathlib.Path, mode: str = "w", *, shared: bool = False, **op
 
     Args:
       path: path of the file to create or replace.
-      mode: mode of the file, `w` or `wb`.
+      mode: mode of the file, `w` for text in UTF-8 or `wb`.
       shared: whether other processes may write the same file at the same time; each then gets a temporary file of its
         own.
       **options: more arguments of `open`.
@@ -112,7 +116,7 @@ def replacing(path: pathlib.Path, mode: str = "w", *, shared: bool = False, **op
       The temporary file, in the same directory. It is renamed at the end unless an exception is raised.
     """
     temporary = path.with_name(f"{path.name}{f'.{uuid.uuid4().hex}' if shared else ''}.tmp")
-    with open(temporary, mode, **options) as file:
+    with open(temporary, mode, **({} if "b" in mode else {"encoding": "utf-8"}) | options) as file:
         yield file
     os.replace(temporary, path)
 

@@ -288,7 +288,7 @@ def local(job: Job, wanted: Sequence[spaces.Point]) -> int:
     for index, point in enumerate(wanted):
         directory = trials.directory(job.workdir, index)
         result = directory / "result.json"
-        if not result.exists() or json.loads(result.read_text())["status"] == "stopped":
+        if not result.exists() or json.loads(result.read_text(encoding="utf-8"))["status"] == "stopped":
             words = trials.command(job.path, overridden() | point, directory) + launch.passed_on()
             left = f", ETA {runtime.duration((time.monotonic() - began) / ran * (len(wanted) - index))}" if ran else ""
             log(f"trial {index} of {len(wanted)}: {dict(point)}; {failed} failed{left}")
@@ -297,7 +297,7 @@ def local(job: Job, wanted: Sequence[spaces.Point]) -> int:
                 return commands.STOPPED
             failed, ran = failed + (code not in (commands.DONE, commands.DIVERGED)), ran + 1
         if result.exists():
-            found = json.loads(result.read_text())
+            found = json.loads(result.read_text(encoding="utf-8"))
             metrics = {name: value for name, value in found["metrics"].items() if name not in ("step", "images")}
             rows.append({"trial": index, **point, **{x: found[x] for x in ("status", "step", "images")}, **metrics})
         else:

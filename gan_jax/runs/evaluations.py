@@ -11,7 +11,7 @@ from gan_jax.types import InvalidInputError
 def read(path: pathlib.Path) -> list[dict[str, Any]]:
     """Reads the lines of `eval.jsonl`; returns none if the file does not exist."""
     try:
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
     except json.JSONDecodeError as error:
         raise InvalidInputError(f"{path} is damaged ({error}): fix or remove the line") from error
 
@@ -38,6 +38,6 @@ def of_protocol(path: pathlib.Path, protocol: dict[str, Any]) -> list[dict[str, 
 def append(path: pathlib.Path, line: dict[str, Any]) -> dict[str, Any]:
     """Adds the current versions of the packages to a line, appends it to the file, and returns it."""
     line = line | {"versions": environment.versions()}
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
     return line

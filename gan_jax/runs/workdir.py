@@ -76,7 +76,7 @@ def claim(
         kept = workdir / EXPERIMENT_FILE
         if not kept.is_file():
             changed.append(f"{kept}, the copy of its experiment file, is missing")
-        elif not same_experiment(kept.read_text(), module_path.read_text()):
+        elif not same_experiment(kept.read_text(encoding="utf-8"), module_path.read_text(encoding="utf-8")):
             changed.append(f"the experiment file: {module_path} is not the one kept as {kept} (diff them)")
         if changed:
             raise InvalidInputError(
@@ -100,7 +100,7 @@ def claim(
 def read_json(path: pathlib.Path) -> Any:
     """Reads a JSON file of a workdir; the error for one that cannot be read asks whether this is a workdir."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
         raise InvalidInputError(f"{path} cannot be read ({error}): is {path.parent} the workdir of a run?") from error
 

@@ -258,7 +258,7 @@ class Checkpointer:
         wanted, stored = flatten(abstract), self._stored(step)
         tops = {name.partition(".")[0] for name in wanted}
         looked_at = {name: x for name, x in stored.items() if not self._read_only or name.partition(".")[0] in tops}
-        about = json.loads((self.directory / str(step) / _MANIFEST).read_text())["about"]
+        about = json.loads((self.directory / str(step) / _MANIFEST).read_text(encoding="utf-8"))["about"]
         differences = [] if self._about is None else _compare(about or {}, self._about)
         differences += _differences(wanted, looked_at)
         if differences:
@@ -328,7 +328,7 @@ class Checkpointer:
           OSError: if the checkpoint is damaged.
         """
         self._check_whole(step)
-        return json.loads((self.directory / str(step) / _MANIFEST).read_text())["sha256"]
+        return json.loads((self.directory / str(step) / _MANIFEST).read_text(encoding="utf-8"))["sha256"]
 
     def names(self, step: int) -> list[str]:
         """Returns the names of the arrays in a checkpoint."""
@@ -348,7 +348,7 @@ class Checkpointer:
         """Describes what is wrong with the files of a checkpoint; empty if they are intact."""
         directory = self.directory / str(step)
         try:
-            manifest = json.loads((directory / _MANIFEST).read_text())
+            manifest = json.loads((directory / _MANIFEST).read_text(encoding="utf-8"))
             files = _files(directory)
             own = manifest.pop("sha256")
         except (OSError, ValueError, AttributeError, KeyError) as error:

@@ -70,7 +70,7 @@ def processor() -> str:
     It names the compilation cache, because programs compiled for another instruction set crash.
     """
     try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+        lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = [platform.machine(), platform.processor()]
     known = sorted({line for line in lines if line.startswith(("flags", "Features"))}) or lines[:2]

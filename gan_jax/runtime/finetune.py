@@ -55,7 +55,7 @@ def init_from(
     """
 
     def choose(source: Checkpointer) -> dict[str, Any]:
-        kept = json.loads(record.read_text()) if record is not None and record.exists() else None
+        kept = json.loads(record.read_text(encoding="utf-8")) if record is not None and record.exists() else None
         if kept and (kept["checkpoints"] != str(checkpoints.absolute()) or step not in (None, kept["step"])):
             kept = None  # the user chose another checkpoint, which is fine: `begin` is called only if nothing was saved
         chosen = kept["step"] if kept else source.newest(log) if step is None else step

@@ -52,7 +52,7 @@ def trained_player(workdir: str | pathlib.Path, name: str = "ema.generator", *, 
         raise InvalidInputError(f"{home} is not there: expected the workdir of a run with checkpoints")
     with Checkpointer(home, keep_last=1, read_only=True) as saved:
         result = home.parent / "result.json"
-        best = json.loads(result.read_text())["best_checkpoint"] if result.exists() else None
+        best = json.loads(result.read_text(encoding="utf-8"))["best_checkpoint"] if result.exists() else None
         found = {"newest": max(saved.steps(), default=None), "best": best}.get(str(step), step)
         if found not in saved.steps():
             raise InvalidInputError(f"{home} has no checkpoint {step!r}: it has {saved.steps()}")

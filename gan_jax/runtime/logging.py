@@ -68,7 +68,7 @@ class Logger(Silent):
         self._samples = workdir / "samples"
         self._samples.mkdir(exist_ok=True)
         self.last = self._keep_until(step)
-        self._file = self._path.open("a")
+        self._file = self._path.open("a", encoding="utf-8")
         self._board = _open_board(workdir / "tensorboard", step)
         self._wandb = _start_wandb(workdir, wandb_project, config) if wandb_project else None
 
@@ -76,7 +76,7 @@ class Logger(Silent):
         """Removes the lines after `step`, and an incomplete last one; returns the last line that is left."""
         if not self._path.exists():
             return {}
-        lines = self._path.read_text().splitlines(keepends=True)
+        lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
         try:
             whole = [json.loads(line) for line in lines if line.endswith("\n")]
         except json.JSONDecodeError as error:
@@ -141,8 +141,10 @@ def _start_wandb(workdir: pathlib.Path, project: str, config: Any) -> Any:
         ) from error
     identity = workdir / "wandb_id"
     if not identity.exists():
-        identity.write_text(secrets.token_hex(4))
-    run = wandb.init(project=project, id=identity.read_text(), resume="allow", dir=str(workdir), config=config)
+        identity.write_text(secrets.token_hex(4), encoding="utf-8")
+    run = wandb.init(
+        project=project, id=identity.read_text(encoding="utf-8"), resume="allow", dir=str(workdir), config=config
+    )
     run.define_metric("*", step_metric="step")  # wandb's own step counter cannot go back to a checkpoint
     return run
 

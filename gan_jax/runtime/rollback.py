@@ -56,7 +56,7 @@ class Rollbacks:
             log(f"max_rollbacks={self.allowed} rollbacks were made already")
             return None
         if hosts.is_primary():
-            made = json.loads(self.record.read_text()) if self.record.exists() else []
+            made = json.loads(self.record.read_text(encoding="utf-8")) if self.record.exists() else []
             # A rollback that a continued run repeats replaces its own entry.
             entry = {"number": number, "diverged_at": diverged[0], "not_finite": diverged[1], "back_to": step}
             write_json(self.record, [*(earlier for earlier in made if earlier["number"] != number), entry])

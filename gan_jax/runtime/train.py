@@ -227,7 +227,7 @@ def _note_protocol(records: dict[str, Any], workdir: pathlib.Path, resuming: boo
 
     def note() -> dict[str, list[Any]]:
         path = workdir / "evaluation.json"
-        before = json.loads(path.read_text()) if resuming and path.exists() else {}
+        before = json.loads(path.read_text(encoding="utf-8")) if resuming and path.exists() else {}
         now = json.loads(json.dumps(records))
         changed = {name: [before[name], now[name]] for name in before.keys() & now.keys() if before[name] != now[name]}
         if not changed:
@@ -298,7 +298,7 @@ def note_data(source: Source, workdir: pathlib.Path, resuming: bool) -> None:
         "class_names": list(source.class_names),
     }
     if resuming and record.exists():
-        before = json.loads(record.read_text())
+        before = json.loads(record.read_text(encoding="utf-8"))
         if before["fingerprint"] != facts["fingerprint"]:
             raise InvalidInputError(
                 f"the data are not those that {workdir} was trained on.\nThere: {before['summary']}\nNow: "

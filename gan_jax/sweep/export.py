@@ -50,7 +50,7 @@ def export(
         raise InvalidInputError(f"members {early} diverged in their first iterations: there is nothing to export")
     for generation in sorted({outcome.generation for outcome in outcomes}):
         home = generation_directory(workdir, generation)
-        slots = json.loads((home / "slots.json").read_text())
+        slots = json.loads((home / "slots.json").read_text(encoding="utf-8"))
         mesh = programs.make_trial_mesh(1, slots=len(slots))  # one device; several processes take all of theirs
         start = programs.build_start(experiment, source, members, slots, mesh)
         with runtime.Checkpointer(home, keep_last=1, about=about(experiment), read_only=True) as checkpointer:

@@ -60,7 +60,7 @@ class Logs:
         paths = [self.directory(member) / "result.json" for member in self.last]
         if not all(path.exists() for path in paths):
             return None
-        found = [Outcome(**json.loads(path.read_text())) for path in paths]
+        found = [Outcome(**json.loads(path.read_text(encoding="utf-8"))) for path in paths]
         ended = all(one.status in (PRUNED, DIVERGED) or (one.status, one.step) == (DONE, steps) for one in found)
         return found if ended else None
 
@@ -108,7 +108,7 @@ class Logs:
     def _append(self, path: pathlib.Path, record: dict[str, Any]) -> None:
         if self._writes:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("a") as file:
+            with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
@@ -118,18 +118,20 @@ def read_lines(path: pathlib.Path) -> list[dict[str, Any]]:
     """Reads a JSON-lines file without an incomplete last line; returns no lines if the file does not exist."""
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    return [
+        json.loads(line) for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")
+    ]
 
 
 def _read_outcome(path: pathlib.Path) -> Outcome | None:
     try:
-        return Outcome(**json.loads(path.read_text()))
+        return Outcome(**json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:  # absent, or just deleted by process 0, which may be ahead in `recall`
         return None
 
 
 def _rewrite(path: pathlib.Path, lines: list[dict[str, Any]], kept: list[dict[str, Any]]) -> None:
     """Replaces a file atomically by the kept lines, if lines are to be dropped or the last one is incomplete."""
-    if path.exists() and (len(kept) < len(lines) or not path.read_text().endswith("\n")):
+    if path.exists() and (len(kept) < len(lines) or not path.read_text(encoding="utf-8").endswith("\n")):
         with replacing(path) as file:
             file.writelines(json.dumps(line) + "\n" for line in kept)

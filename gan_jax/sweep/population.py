@@ -168,7 +168,7 @@ def _note_members(members: Sequence[Member], workdir: pathlib.Path, watchdog: Wa
 
     def note() -> bool:
         if path.exists():
-            return json.loads(path.read_text()) == now
+            return json.loads(path.read_text(encoding="utf-8")) == now
         workdir.mkdir(parents=True, exist_ok=True)
         write_json(path, now)
         return True
@@ -239,7 +239,9 @@ class _Trainer:
                 step = hosts.decide("checkpoint", functools.partial(checkpointer.newest, self.log), patience)
             if step is not None:
                 self.log(f"continuing from the checkpoint of step {step:,}")
-                slots = json.loads((generation_directory(self.workdir, number) / "slots.json").read_text())
+                slots = json.loads(
+                    (generation_directory(self.workdir, number) / "slots.json").read_text(encoding="utf-8")
+                )
                 return number, slots, step
         slots = self._filled(list(range(len(self.members))))
         self._note_slots(0, slots)

@@ -132,7 +132,7 @@ class Study:
         with self.alone():
             if not path.exists():
                 write_json(path, {"study_name": f"{self._workdir.name}-{secrets.token_hex(4)}"})
-            return str(json.loads(path.read_text())["study_name"])
+            return str(json.loads(path.read_text(encoding="utf-8"))["study_name"])
 
     def take(self, together: int = 0, saved: Callable[[int, bool], int] = lambda first, together: 0) -> Taken | None:
         """Claims the next trials: abandoned ones first, then new ones; None if there are none.
@@ -250,7 +250,7 @@ class Study:
         return number in self._claims
 
     def rows(self, metric: str) -> list[dict[str, Any]]:
-        """Returns a row for each trial; one without a recorded result is `running`, or `waiting` if none has begun it."""
+        """Returns a row per trial; one without a recorded result is `running`, or `waiting` if nobody has begun it."""
         found = []
         for trial in self._study.get_trials():
             reported = trial.intermediate_values
@@ -314,12 +314,12 @@ class Study:
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """Holds a lock of the whole study: one worker at a time claims trials, and writes the files that all write."""
-        with (self._workdir / "claims" / "study.lock").open("a") as file:
+        with (self._workdir / "claims" / "study.lock").open("a", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def _claim(self, number: int) -> bool:
-        file = (self._workdir / "claims" / f"{number:05d}.lock").open("a")
+        file = (self._workdir / "claims" / f"{number:05d}.lock").open("a", encoding="utf-8")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -128,7 +128,7 @@ class Worker:
         record = directory / "result.json"
         release(directory)
         if status == "pruned" and self.study is not None:
-            write_json(record, json.loads(record.read_text()) | {"status": status})
+            write_json(record, json.loads(record.read_text(encoding="utf-8")) | {"status": status})
         return status, values[-1] if values else result.metrics.get(self.settings.best_metric)
 
     def population(
