@@ -1,5 +1,6 @@
 """The entry point `gan-jax COMMAND`."""
 
+import codecs
 import importlib
 import io
 import os
@@ -26,7 +27,7 @@ def main(before: Sequence[str] = ()) -> None:
     """
     # From here on: an import may turn an interrupt into another error, or lose it. Training replaces it by its own.
     signal.signal(signal.SIGINT, _interrupted)
-    if isinstance(sys.stdout, io.TextIOWrapper):
+    if isinstance(sys.stdout, io.TextIOWrapper) and codecs.lookup(sys.stdout.encoding).name != "utf-8":
         sys.stdout.reconfigure(errors="backslashreplace")  # a locale may lack the letters of a message
     words = [*before, *sys.argv[1:]]
     if not words or words[0] in ("-h", "--help", "help"):
