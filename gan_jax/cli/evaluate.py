@@ -20,6 +20,9 @@ of the game: reconstruct:fid is the FID of what `reconstruct` returns.
 Each evaluation of a checkpoint is appended as one line to eval.jsonl in the
 workdir, and eval.png plots the metrics against the images seen in training. A
 checkpoint that is in eval.jsonl under the same protocol is not evaluated again.
+
+This runs the experiment file in the workdir: use only workdirs of people whose
+code you would run.
 """
 
 import contextlib

@@ -4,6 +4,9 @@
 
 --interpolate=K shows interpolations between pairs of latents, K images in each
 row. --label=C samples one class of a conditional game, by number or name.
+
+This runs the experiment file in the workdir: use only workdirs of people whose
+code you would run.
 """
 
 import pathlib

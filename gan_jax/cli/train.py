@@ -6,9 +6,13 @@
 --config.KEY=VALUE overrides its keys. The same command continues a run, and so
 does --workdir alone.
 
+A workdir has a copy of its experiment file, which continuing runs: use only
+workdirs of people whose code you would run.
+
 Exit codes: 0 done; 1 a bug; 2 bad flag, config, data or storage; 3 diverged;
-69 another process is missing, or a step did not end; 75 stopped by a signal,
-after saving. After 69 and 75 the same command continues the run.
+69 another process is missing, or a step did not end (134 if JAX ends this one
+first); 75 stopped by a signal, after saving; 130 interrupted before there was
+anything to save. After 69, 75, 130 and 134 the same command continues the run.
 """
 
 import pathlib

@@ -29,6 +29,8 @@ class Run:
     ) -> None:
         """Reads the experiment of a run and the shapes of its data; loads no data and no checkpoint.
 
+        This runs the code in the workdir, `experiment.py` or `experiment.pickle`: read only what you would run.
+
         Args:
           workdir: workdir of the run.
           mesh: devices on which states are placed; the first local device by default.
@@ -120,6 +122,8 @@ def _experiment(workdir: pathlib.Path) -> Experiment:
 @arguments(say="log")
 def load(workdir: str | pathlib.Path, step: int | str | None = None, *, log: Callable[[str], None] = print) -> Trained:
     """Loads a trained game from the workdir of its run.
+
+    This runs the code in the workdir, `experiment.py` or `experiment.pickle`: load only what you would run.
 
     Args:
       workdir: workdir of the run.
