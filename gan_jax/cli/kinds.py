@@ -33,7 +33,9 @@ class _Step(flags.ArgumentParser[str]):
         # `isdecimal` is what `int` reads; `isdigit` is also true of such as a superscript two.
         if argument in self.words or (argument.isdecimal() and len(argument) < 19):
             return argument if argument in self.words else str(int(argument))
-        raise ValueError(f"expected a number, {' or '.join(self.words)}")
+        raise ValueError(
+            f"expected a number, {', '.join(self.words[:-1])}{' ' * (len(self.words) > 1)}or {self.words[-1]}"
+        )
 
 
 class _Number(flags.FloatParser):

@@ -1,6 +1,7 @@
 """Trained runs on disk: `load(workdir).sample(64)`."""
 
 import contextlib
+import functools
 import pathlib
 from collections.abc import Callable
 
@@ -60,7 +61,8 @@ class Run:
         state, key = self._abstract["state"], jax.random.key(0)
         whole = state.replace(frozen=self.experiment.frozen_networks.shapes())
         options = {} if self.experiment.game.num_classes is None else {"label": np.zeros(1, np.int32)}
-        jax.eval_shape(lambda: self.experiment.game.sample(whole, key, n=1, truncation=truncation, **options))
+        draw = functools.partial(self.experiment.game.sample, n=1, truncation=truncation)
+        jax.eval_shape(draw, whole, key, **options)
 
     @property
     def averages(self) -> bool:
