@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import tempfile
 import types
 import typing
 import uuid
@@ -48,6 +49,59 @@ def put(x: Any, sharding: Sharding) -> Array:
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
+_LONGEST_NAME = 255  # bytes of the name of a file or directory, on the usual file systems
+
+
+def user_path(path: str | os.PathLike[str], name: str) -> pathlib.Path:
+    """Resolves a path given by the user: `~` is the home directory, as the shell leaves it in `--workdir=~/x`.
+
+    Args:
+      path: path as given.
+      name: name of the argument, for the message.
+
+    Returns:
+      The path.
+
+    Raises:
+      InvalidInputError: for an empty path, which would mean the current directory (a variable of the shell that is not
+        set gives one), or the home directory of a user that does not exist.
+    """
+    text = os.fspath(path)
+    if not text.strip() or "\0" in text:
+        raise InvalidInputError(f"{name} is {text!r}: expected a path; `.` is the current directory")
+    if any("\ud800" <= letter <= "\udfff" for letter in text):  # bytes that Python could not decode
+        raise InvalidInputError(
+            f"{name} is {text!a}: the locale cannot read its letters; set PYTHONUTF8=1, or a locale of UTF-8"
+        )
+    if max(len(os.fsencode(part)) for part in text.split("/")) > _LONGEST_NAME:
+        raise InvalidInputError(f"{name} is {text[:60]!r}...: expected names of at most {_LONGEST_NAME} bytes")
+    try:
+        return pathlib.Path(text).expanduser()
+    except RuntimeError as error:
+        raise InvalidInputError(f"{name} is {text!r}: {error}; write the whole path") from error
+
+
+def check_writable(directory: pathlib.Path, what: str) -> None:
+    """Creates a directory if it is missing, and checks that files can be created there: before work, not after it.
+
+    Args:
+      directory: the directory.
+      what: argument that names it, with its value, for the message.
+
+    Raises:
+      InvalidInputError: if the directory cannot be created or written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise InvalidInputError(
+            f"{what}: files cannot be created in {str(directory)!r} ({error}): name another directory, or change its "
+            "permissions"
+        ) from error
+
+
 @contextlib.contextmanager
 def replacing(path: pathlib.Path, mode: str = "w", *, shared: bool = False, **options: Any) -> Iterator[IO[Any]]:
     """Opens a temporary file that atomically replaces `path` when it is closed.
@@ -57,7 +111,7 @@ def replacing(path: pathlib.Path, mode: str = "w", *, shared: bool = False, **op
 
     Args:
       path: path of the file to create or replace.
-      mode: mode of the file, `w` or `wb`.
+      mode: mode of the file, `w` for text in UTF-8 or `wb`.
       shared: whether other processes may write the same file at the same time; each then gets a temporary file of its
         own.
       **options: more arguments of `open`.

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from gan_jax.data.sources import Arrays, Reader, Records
+from gan_jax.host import user_path
 from gan_jax.types import InvalidInputError
 
 RESIDENT_BYTES = 2**30
@@ -18,7 +19,7 @@ def directory(path: str, what: str) -> pathlib.Path:
     """Resolves a directory given by the user. An empty path is an error: it would mean the current directory."""
     if not path:
         raise InvalidInputError(f"data_dir is missing: {what}, such as --config.data_dir=DIR")
-    root = pathlib.Path(path).expanduser()
+    root = user_path(path, "data_dir")
     if not root.is_dir():
         raise InvalidInputError(f"data_dir={path!r} does not exist: expected {what}")
     return root

@@ -9,7 +9,7 @@ the data, and `feed(...)`, which defines how batches get into the compiled step.
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol, cast
 
 import jax
@@ -129,6 +129,7 @@ class Arrays:
     by_index = True
 
     def __post_init__(self) -> None:
+        check_arrays(self.name, self.arrays)
         sizes = {name: len(values) for name, values in self.arrays.items()}
         if len(set(sizes.values())) != 1 or 0 in sizes.values():
             raise InvalidInputError(f"{self.name}: arrays of lengths {sizes}; expected one length above zero")
@@ -370,10 +371,31 @@ def fingerprint(arrays: dict[str, np.ndarray], count: int) -> str:
     return digest.hexdigest()
 
 
+def check_arrays(name: str, arrays: Any) -> None:
+    """Raises unless `arrays` is a mapping of names to arrays `[n, ...]`."""
+    if not isinstance(arrays, Mapping):
+        raise InvalidInputError(
+            f"{name}: arrays is {type(arrays).__name__}: expected arrays by name, such as {{'real': images}}"
+        )
+    for key, values in arrays.items():
+        if not isinstance(key, str) or not getattr(values, "ndim", 0):
+            raise InvalidInputError(
+                f"{name}: {key!r} is {type(values).__name__}: expected a name, and an array [n, ...], as "
+                "np.stack(examples) makes it"
+            )
+
+
 def check_labels(name: str, labels: np.ndarray | None, num_classes: int | None) -> None:
     """Raises unless labels and `num_classes` are given together and every label is from 0 to `num_classes` - 1."""
-    if (labels is None) != (num_classes is None):
-        raise InvalidInputError(f"{name}: num_classes={num_classes}, with{'out' if labels is None else ''} labels")
+    if labels is None and num_classes is not None:
+        raise InvalidInputError(
+            f"{name}: num_classes={num_classes} without labels: give an array 'label', or leave it out"
+        )
+    if labels is not None and not isinstance(num_classes, int | np.integer):
+        raise InvalidInputError(
+            f"{name}: there are labels, and num_classes={num_classes!r}: give the number of classes, such as "
+            f"num_classes={np.max(labels, initial=0) + 1}"
+        )
     if labels is not None and (labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer)):
         raise InvalidInputError(f"{name}: labels {labels.dtype} {labels.shape}; expected one integer per example")
     if labels is not None and num_classes is not None and (labels.min() < 0 or labels.max() >= num_classes):

@@ -1,6 +1,7 @@
 """Experiment files: finding them by name or path, loading them, comparing them, and describing their keys."""
 
 import ast
+import functools
 import importlib.machinery
 import importlib.util
 import inspect
@@ -8,9 +9,11 @@ import io
 import pathlib
 import re
 import tokenize
+from collections.abc import Callable
 from typing import Any
 
-from gan_jax.runs.settings import MEMORY_HELP, with_values
+from gan_jax.host import user_path
+from gan_jax.runs.settings import MEMORY_HELP, Config, with_values
 from gan_jax.runtime import Experiment, settings
 from gan_jax.types import InvalidInputError
 
@@ -37,7 +40,8 @@ def load_module(path: str | pathlib.Path) -> Any:
       The module, with `get_config()` and `build(config)`.
 
     Raises:
-      InvalidInputError: if the file does not exist, or lacks one of these two functions.
+      InvalidInputError: if the file does not exist, lacks one of these two functions, or, once they are called, if one
+        returns something else than a config or an `Experiment`.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -49,12 +53,29 @@ def load_module(path: str | pathlib.Path) -> Any:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    for name in ("get_config", "build"):
+    for name, kind, made in (("get_config", Config, "run_config"), ("build", Experiment, "runtime.Experiment")):
         if not hasattr(module, name):
             raise InvalidInputError(
                 f"{path} has no function {name}: an experiment file has get_config() and build(config)"
             )
+        setattr(module, name, _returning(kind, f"{made}(...)", getattr(module, name), path))
     return module
+
+
+def _returning(kind: type, made: str, function: Callable[..., Any], path: pathlib.Path) -> Callable[..., Any]:
+    """Wraps a function of an experiment file with a check of the type that it returns."""
+
+    @functools.wraps(function)
+    def checked(*arguments: Any) -> Any:
+        found = function(*arguments)
+        if not isinstance(found, kind):
+            raise InvalidInputError(
+                f"{function.__name__} of {path} returns {'nothing' if found is None else type(found).__name__}: "
+                f"expected `return {made}`"
+            )
+        return found
+
+    return checked
 
 
 def shipped() -> dict[str, pathlib.Path]:
@@ -73,9 +94,10 @@ def find(name: str) -> pathlib.Path:
     known = shipped()
     if name in known:
         return known[name]
-    if not pathlib.Path(name).is_file():
+    path = user_path(name, "--config")
+    if not path.is_file():
         raise InvalidInputError(f"--config={name}: expected a file, or one of the shipped configs: {', '.join(known)}")
-    return pathlib.Path(name)
+    return path
 
 
 def build(name: str, **values: Any) -> Experiment:

@@ -1,17 +1,20 @@
 """Trained runs on disk: `load(workdir).sample(64)`."""
 
 import contextlib
+import functools
 import pathlib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 from gan_jax import runtime
 from gan_jax.deprecated import arguments
+from gan_jax.host import user_path
 from gan_jax.runs.experiment_file import load_module
 from gan_jax.runs.settings import merged_config, with_values
 from gan_jax.runs.workdir import read_record
@@ -36,6 +39,8 @@ class Run:
     ) -> None:
         """Reads the experiment of a run and the shapes of its data; loads no data and no checkpoint.
 
+        This runs the code in the workdir, `experiment.py` or `experiment.pickle`: read only what you would run.
+
         Args:
           workdir: workdir of the run.
           mesh: devices on which states are placed; the first local device by default.
@@ -45,7 +50,7 @@ class Run:
         Raises:
           InvalidInputError: if the workdir has no run, or the run's config no such key.
         """
-        self.workdir, self.log = pathlib.Path(workdir), log
+        self.workdir, self.log = user_path(workdir, "workdir"), log
         self.experiment = _experiment(self.workdir, values)
         self.class_names = tuple(read_data(self.workdir).get("class_names", ()))
         spec = data_spec(self.workdir)
@@ -73,6 +78,14 @@ class Run:
                 f"the data are not those that {self.workdir} was trained on.\nThere: {before['summary']}\nNow: "
                 f"{source.summary()}\nGive the directory in which the data of the run are now"
             )
+
+    def check_truncation(self, truncation: float) -> None:
+        """Raises `InvalidInputError` for a truncation that the game cannot sample with; samples nothing."""
+        state, key = self._abstract["state"], jax.random.key(0)
+        whole = state.replace(frozen=self.experiment.frozen_networks.shapes())
+        options = {} if self.experiment.game.num_classes is None else {"label": np.zeros(1, np.int32)}
+        draw = functools.partial(self.experiment.game.sample, n=1, truncation=truncation)
+        jax.eval_shape(draw, whole, key, **options)
 
     @property
     def averages(self) -> bool:
@@ -139,6 +152,8 @@ def _experiment(workdir: pathlib.Path, values: Mapping[str, Any]) -> Experiment:
 @arguments(say="log")
 def load(workdir: str | pathlib.Path, step: int | str | None = None, *, log: Callable[[str], None] = print) -> Trained:
     """Loads a trained game from the workdir of its run.
+
+    This runs the code in the workdir, `experiment.py` or `experiment.pickle`: load only what you would run.
 
     Args:
       workdir: workdir of the run.

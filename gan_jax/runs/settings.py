@@ -20,6 +20,8 @@ MEMORY_HELP = {
     "remat": "recompute activations, to save memory",
 }
 
+_LARGEST = 3.4028235e38  # of float32
+
 FREE = (*(name for name, about in settings().items() if about["free"]), "remat")
 """Keys that do not change what an iteration computes. A run may be continued with other values of these."""
 
@@ -90,6 +92,22 @@ def _kind(value: Any) -> str:
     return next((name for name, kind in kinds.items() if isinstance(value, kind)), "object")
 
 
+def check_finite(key: str, value: Any, default: Any) -> None:
+    """Checks that a value of a config is a finite number of float32, in which everything is computed.
+
+    Args:
+      key: key of the config.
+      value: new value; anything but a float passes.
+      default: value in the config. Where it is not finite itself, such as for no limit, any value is allowed.
+
+    Raises:
+      InvalidInputError: for a value that is not finite, or beyond the range of float32.
+    """
+    usual = not isinstance(default, float) or abs(default) <= _LARGEST
+    if usual and isinstance(value, float) and not abs(value) <= _LARGEST:
+        raise InvalidInputError(f"{key}={value}: expected a finite number, of at most {_LARGEST:.3g}")
+
+
 def with_values(config: Config, values: Mapping[str, Any]) -> Config:
     """Returns a copy of a config with other values.
 
@@ -107,6 +125,7 @@ def with_values(config: Config, values: Mapping[str, Any]) -> Config:
     for key, value in values.items():
         if key not in made:
             raise InvalidInputError(f"{key}={value!r}: the config has no such key; it has {', '.join(sorted(made))}")
+        check_finite(key, value, made[key])
         try:
             made[key] = float(value) if isinstance(made[key], float) and type(value) is int else value
         except TypeError as error:

@@ -12,10 +12,10 @@ from gan_jax.runtime.frozen import Frozen, trained_player
 from gan_jax.runtime.health import all_finite, diversity
 from gan_jax.runtime.logging import Logger
 from gan_jax.runtime.preview import grid_columns, image_grid, scatter, side_by_side
-from gan_jax.runtime.program import Program, Start, build_program, build_start
+from gan_jax.runtime.program import Program, Start, build_program, build_start, logged_names
 from gan_jax.runtime.progress import duration
 from gan_jax.runtime.reference import Reference
-from gan_jax.runtime.rejection_sampling import choose_samples, parse_choice
+from gan_jax.runtime.rejection_sampling import check_choice, choose_samples, parse_choice
 from gan_jax.runtime.sampling import sample_grid, stream_samples
 from gan_jax.runtime.train import Result, train
 from gan_jax.runtime.trained import Trained
@@ -36,6 +36,7 @@ __all__ = [
     "all_finite",
     "build_program",
     "build_start",
+    "check_choice",
     "choose_samples",
     "directions",
     "diversity",
@@ -44,6 +45,7 @@ __all__ = [
     "grid_columns",
     "image_grid",
     "init_from",
+    "logged_names",
     "make_mesh",
     "parse_choice",
     "same_protocol",

@@ -13,6 +13,9 @@ from typing import Any
 
 import jax
 
+from gan_jax.host import user_path
+from gan_jax.types import InvalidInputError
+
 _PACKAGES = ("gan_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 
 
@@ -65,8 +68,11 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def cache_directory() -> pathlib.Path:
-    """Returns the user's cache directory, for files that can be regenerated."""
-    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "gan_jax"
+    """Returns the user's cache directory, for files that can be regenerated. It may be one that cannot be written."""
+    try:
+        return user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "$XDG_CACHE_HOME") / "gan_jax"
+    except InvalidInputError:  # a user without a home, as containers may have
+        return pathlib.Path(os.devnull) / "gan_jax"
 
 
 def processor() -> str:
@@ -75,7 +81,7 @@ def processor() -> str:
     It names the compilation cache, because programs compiled for another instruction set crash.
     """
     try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+        lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = [platform.machine(), platform.processor()]
     known = sorted({line for line in lines if line.startswith(("flags", "Features"))}) or lines[:2]

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 from gan_jax.distributed import mesh as meshes
-from gan_jax.host import put, read_json
+from gan_jax.host import put, read_json, user_path
 from gan_jax.runtime import identity as identities
 from gan_jax.runtime.arrays import state_sha256
 from gan_jax.runtime.checkpoint import Checkpointer
@@ -52,10 +52,10 @@ def trained_player(workdir: str | pathlib.Path, name: str = "ema.generator", *, 
     Raises:
       InvalidInputError: if the workdir has no such checkpoint, or the checkpoint no such player.
     """
-    home = pathlib.Path(workdir) / "checkpoints"
+    home = user_path(workdir, "workdir") / "checkpoints"
     if not home.is_dir():
         raise InvalidInputError(f"{home} is not there: expected the workdir of a run with checkpoints")
-    identity = identities.read(pathlib.Path(workdir))
+    identity = identities.read(home.parent)
     with Checkpointer(home, keep_last=1, identity=identity, read_only=True) as saved:
         result = home.parent / "result.json"
         remedy = "restore it from a copy of the workdir, or give the number of the step"

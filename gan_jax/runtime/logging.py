@@ -150,8 +150,10 @@ def _start_wandb(workdir: pathlib.Path, project: str, config: Any) -> Any:
         ) from error
     identity = workdir / "wandb_id"
     if not identity.exists():
-        identity.write_text(secrets.token_hex(4))
-    run = wandb.init(project=project, id=identity.read_text(), resume="allow", dir=str(workdir), config=config)
+        identity.write_text(secrets.token_hex(4), encoding="utf-8")
+    run = wandb.init(
+        project=project, id=identity.read_text(encoding="utf-8"), resume="allow", dir=str(workdir), config=config
+    )
     run.define_metric("*", step_metric="step")  # wandb's own step counter cannot go back to a checkpoint
     return run
 

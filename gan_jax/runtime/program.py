@@ -2,8 +2,9 @@
 
 import dataclasses
 import functools
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -21,7 +22,7 @@ from gan_jax.core import (
 )
 from gan_jax.data import Feed, Source
 from gan_jax.distributed import mesh as meshes
-from gan_jax.runtime import summary
+from gan_jax.runtime import memory, summary
 from gan_jax.runtime.experiment import Experiment
 from gan_jax.types import Batch, Spec
 
@@ -84,6 +85,15 @@ def start_accumulator(experiment: Experiment, state: GANState, spec: Spec) -> Me
     return empty_accumulator(experiment.step, whole, abstract_batches(experiment, spec))
 
 
+def logged_names(experiment: Experiment, spec: Spec) -> list[str]:
+    """Returns the names of the metrics that the experiment's step reports, without compiling anything."""
+
+    def window(key: jax.Array) -> MetricAccumulator:
+        return start_accumulator(experiment, init_state(experiment, spec, key), spec)
+
+    return list(jax.eval_shape(window, jax.random.key(0)))
+
+
 def build_start(experiment: Experiment, spec: Spec, mesh: Mesh) -> Start:
     """Prepares the start of an experiment. Call it with `jax.set_mesh(mesh)` in force.
 
@@ -102,7 +112,22 @@ def build_start(experiment: Experiment, spec: Spec, mesh: Mesh) -> Start:
         accumulator = start_accumulator(experiment, state, spec)
         return {"state": state, "window": accumulator, "rollbacks": jnp.int32(0)}
 
-    return _start(init, experiment.seed, mesh)
+    start = _start(init, experiment.seed, mesh)
+    batches = memory.tree_bytes(abstract_batches(experiment, spec)) // mesh.size
+    check_memory(experiment, start, {"state": memory.tree_bytes(start.abstract["state"]), "batches": batches}, mesh)
+    return start
+
+
+def check_memory(experiment: Experiment, start: Start, parts: Mapping[str, int], mesh: Mesh) -> None:
+    """Raises `InvalidInputError` if parts of the program, in bytes per device, do not fit into a device's memory."""
+    players = [player.params for player in start.abstract["state"].players.values()]
+    sizes = f"{sum(math.prod(x.shape) for x in jax.tree.leaves(players)):,} parameters"
+    memory.check(
+        parts,
+        mesh.local_devices[0],
+        f"batch_size={experiment.batch_size} and networks of {sizes}",
+        "lower batch_size or the sizes of the networks; fsdp, microbatches and remat save memory too",
+    )
 
 
 def abstract_state(experiment: Experiment, spec: Spec, mesh: Mesh) -> GANState:
@@ -187,4 +212,6 @@ def compile_program(
         log(f"  fewer than steps_per_dispatch={experiment.steps_per_dispatch}, since")
         log(experiment.boundaries(step))
     log(summary.memory_line(start.abstract["state"], program.memory))
+    if program.memory is not None:
+        check_memory(experiment, start, summary.program_bytes(start.abstract["state"], program.memory), mesh)
     return program

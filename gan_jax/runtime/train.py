@@ -18,13 +18,13 @@ from gan_jax.distributed import hosts
 from gan_jax.distributed import mesh as meshes
 from gan_jax.distributed.signals import StopRequest, stop_signals
 from gan_jax.distributed.watchdog import Watchdog
-from gan_jax.host import read_json, write_json
+from gan_jax.host import read_json, user_path, write_json
 from gan_jax.runtime import identity as identities
 from gan_jax.runtime import workdir as workdirs
 from gan_jax.runtime.arrays import state_sha256
 from gan_jax.runtime.checkpoint import Checkpointer
 from gan_jax.runtime.evaluation import Evaluator, same_protocol
-from gan_jax.runtime.experiment import EVALUATED, Experiment
+from gan_jax.runtime.experiment import Experiment
 from gan_jax.runtime.logging import Logger, Silent, Watch
 from gan_jax.runtime.loop import DIVERGED, DONE, Loop
 from gan_jax.runtime.program import Carried, Start, build_start, compile_program
@@ -112,7 +112,7 @@ def train(
       InvalidInputError: for a batch size that the devices do not divide, data or checkpoints of another run, or storage
         that fails.
     """
-    watchdog, workdir = watchdog or Watchdog(), pathlib.Path(workdir)
+    watchdog, workdir = watchdog or Watchdog(), user_path(workdir, "workdir")
     with watchdog, _telling(workdir), contextlib.ExitStack() as stack:
         stop = stop or stack.enter_context(stop_signals())
         keep = stack.enter_context(_held(experiment, workdir, log))
@@ -125,12 +125,11 @@ def train(
         hosts.decide("data", lambda: note_data(source, workdir, bool(checkpointer.steps())), watchdog.patience)
         hosts.agree("data", {"fingerprint": source.fingerprint()}, watchdog.patience)
         start = build_start(experiment, source.spec, mesh)
+        experiment.check_metric({*start.abstract["window"], "samples/diversity"})
         watchdog.beat("preparing metrics of samples")
         evaluator = make_evaluator(experiment, mesh, evaluation_cache or workdir / "evaluation", log, watchdog)
         if evaluator:
             _note_protocol(evaluator.records, workdir, bool(checkpointer.steps()), watchdog)
-        evaluated = {f"{EVALUATED}{name}" for name in evaluator.values} if evaluator else set[str]()
-        experiment.check_metric({*start.abstract["window"], "samples/diversity"} | evaluated)
 
         def last_good(every: int = 1) -> tuple[int, Carried]:
             # Rollbacks go back to scheduled checkpoints only, so that one that a signal saved does not change them.

@@ -39,7 +39,7 @@ def lock(workdir: pathlib.Path) -> bool:
         return False
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        file = (workdir / "lock").open("a+")
+        file = (workdir / "lock").open("a+", encoding="utf-8")
     except OSError as error:
         raise InvalidInputError(f"workdir {str(workdir)!r} cannot be written: {error}") from error
     try:

@@ -23,7 +23,7 @@ from gan_jax import core
 from gan_jax.core.sharding import TRIAL_AXIS
 from gan_jax.data import Source
 from gan_jax.host import put
-from gan_jax.runtime import Experiment
+from gan_jax.runtime import Experiment, memory
 from gan_jax.runtime.arrays import path_name
 from gan_jax.runtime.health import all_finite
 from gan_jax.runtime.program import Start, init_state, start_accumulator
@@ -202,6 +202,12 @@ def build_start(
     axes = _per_member(shapes)
     shardings = jax.tree.map(lambda axis: NamedSharding(mesh, _spec(axis)), axes, is_leaf=_is_none)
     abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
+    memory.check(
+        {"states": memory.tree_bytes(abstract)},
+        mesh.local_devices[0],
+        f"{len(slots)} trials in one program",
+        "sweep over fewer trials, or with --engine=local",
+    )
     made = jax.jit(init, out_shardings=shardings)
     return Start(lambda: made(keys, values), abstract)
 

@@ -150,6 +150,7 @@ def train_population(
             raise InvalidInputError(
                 "best_metric is empty: a search compares members by it; set it, such as best_metric=eval/..."
             )
+        experiment.check_metric(runtime.logged_names(experiment, source.spec))
         identity = identities.begin(workdir, watchdog.patience, SAVED)
         note_members(members, workdir, watchdog.patience)
         logs = Logs(workdir, len(members), writes=hosts.is_primary())
@@ -254,8 +255,6 @@ class _Trainer:
         start = programs.build_start(self.experiment, self.source, self.members, slots, mesh)
         made = programs.build_population(self.experiment, self.source, self.members, slots, mesh, start, step)
         self.log(f"compiled in {made.compile_seconds:.1f} s; {made.length} iterations in one dispatch")
-        measured = self.evaluator.values if self.evaluator else []
-        self.experiment.check_metric({*start.abstract["window"], *(f"{EVALUATED}{name}" for name in measured)})
         return start, made
 
     def _packed(self, carried: Carried, slots: list[int], start: Start, mesh: Mesh) -> Carried:

@@ -14,6 +14,7 @@ import fcntl
 import json
 import math
 import pathlib
+import re
 import secrets
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypedDict
@@ -23,12 +24,12 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
-from gan_jax.host import misfit, read_json, trim, write_json
+from gan_jax.host import misfit, read_json, trim, user_path, write_json
 from gan_jax.sweep.logs import DIVERGED, DONE, PRUNED, RUNNING
 from gan_jax.sweep.space import Choice, Distribution, LogUniform, Point, Space, grid
 from gan_jax.types import InvalidInputError
 
-FAILED = "failed"
+FAILED, WAITING = "failed", "waiting"
 SAMPLERS, PRUNERS = ("tpe", "random", "grid", "qmc"), ("none", "median", "asha", "hyperband")
 _TOGETHER, _PRUNED_AT = "population", "pruned at"  # names of user attributes of trials in Optuna
 _ATTEMPTS = 3  # at a trial without progress; after these it counts as failed
@@ -100,21 +101,8 @@ class Study:
         self._workdir, self._num_trials = workdir, num_trials
         self._sampler, self._seed, self._worst = sampler, seed, math.inf if mode == "min" else -math.inf
         (workdir / "claims").mkdir(parents=True, exist_ok=True)
-        try:
-            kept: Any = storage or _journal(workdir / "study.journal", log)
-            self._study = optuna.create_study(
-                storage=kept,
-                study_name=self._name() if storage else "sweep",
-                direction="minimize" if mode == "min" else "maximize",
-                pruner=_pruner(pruner, first_rung, last, eta),
-                load_if_exists=True,
-            )
-        except Exception as error:  # whatever the database's driver raises
-            what = f"storage {storage!r}" if storage else f"the study's journal {workdir / 'study.journal'}"
-            raise InvalidInputError(
-                f"{what} cannot be opened: {type(error).__name__}: {error}; fix it or restore it from a copy, or start "
-                "another study in another workdir"
-            ) from error
+        pruning = _pruner(pruner, first_rung, last, eta)
+        self._study = self._opened(storage, "minimize" if mode == "min" else "maximize", pruning, log)
         self._distributions = {name: _distribution(x, grid_size, sampler == "grid") for name, x in space.items()}
         told = json.loads(json.dumps(facts | {"space": {name: repr(x) for name, x in self._distributions.items()}}))
         with self.alone():
@@ -136,6 +124,26 @@ class Study:
                 for point in grid(space, grid_size)[len(self._study.get_trials(deepcopy=False)) :]:
                     self._study.enqueue_trial(point)
         self._claims: dict[int, Any] = {}
+
+    def _opened(
+        self, storage: str, direction: str, pruner: optuna.pruners.BasePruner, log: Callable[[str], None]
+    ) -> optuna.Study:
+        """Opens the study in its journal or database, or creates it there."""
+        journal = self._workdir / "study.journal"
+        url = re.sub(r"(?<=^sqlite:///)~[^?]*", lambda found: str(user_path(found[0], "storage")), storage)
+        name = self._name() if storage else "sweep"
+        try:
+            with self.alone():  # workers that start together would all create the tables of a new database
+                kept: Any = url or _journal(journal, log)
+                return optuna.create_study(
+                    storage=kept, study_name=name, direction=direction, pruner=pruner, load_if_exists=True
+                )
+        except Exception as error:  # whatever the database's driver raises
+            what = f"storage {storage!r}" if storage else f"the study's journal {journal}"
+            raise InvalidInputError(
+                f"{what} cannot be opened: {type(error).__name__}: {error}; fix it or restore it from a copy, or start "
+                "another study in another workdir"
+            ) from error
 
     def _name(self) -> str:
         """Returns a name that is unique in the database: drawn once for each workdir, and kept there."""
@@ -262,16 +270,18 @@ class Study:
         return number in self._claims
 
     def rows(self, metric: str) -> list[dict[str, Any]]:
-        """Returns a row for each trial; a trial without a recorded result is `running`."""
+        """Returns a row per trial; one without a recorded result is `running`, or `waiting` if nobody has begun it."""
         found = []
         for trial in self._study.get_trials():
             reported = trial.intermediate_values
             last = reported[max(reported)] if reported else None
             value = last if trial.value is None else trial.value
+            without = WAITING if trial.state == TrialState.WAITING else RUNNING
             row: dict[str, Any] = {
                 "trial": trial.number,
+                **trial.system_attrs.get("fixed_params", {}),  # of a grid, known before the trial begins
                 **trial.params,
-                "status": trial.user_attrs.get("status", RUNNING),
+                "status": trial.user_attrs.get("status", without),
             }
             if _TOGETHER in trial.user_attrs:
                 row[_TOGETHER] = trial.user_attrs[_TOGETHER]
@@ -324,12 +334,12 @@ class Study:
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """Holds a lock of the whole study: one worker at a time claims trials, and writes the files that all write."""
-        with (self._workdir / "claims" / "study.lock").open("a") as file:
+        with (self._workdir / "claims" / "study.lock").open("a", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def _claim(self, number: int) -> bool:
-        file = (self._workdir / "claims" / f"{number:05d}.lock").open("a")
+        file = (self._workdir / "claims" / f"{number:05d}.lock").open("a", encoding="utf-8")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -1,6 +1,7 @@
 """Studies: workers that share trials, one of which is killed; pruning; the storage."""
 
 import collections
+import concurrent.futures
 import json
 import re
 
@@ -173,12 +174,34 @@ def test_another_study_is_refused(tmp_path, study):
         study(tmp_path / "other", storage="nothing://here")
 
 
-def test_a_database_will_do(tmp_path, study):
+def test_a_database_will_do(tmp_path, study, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert study(tmp_path / "home", storage="sqlite:///~/home.db") and (tmp_path / "home.db").exists()
     url = f"sqlite:///{tmp_path / 'study.db'}"
     one, two = study(tmp_path / "a", storage=url), study(tmp_path / "a", storage=url)
     assert [one.take().numbers, two.take().numbers] == [[0], [1]]
     (tmp_path / "other").mkdir()
     assert study(tmp_path / "other" / "a", storage=url).take().numbers == [0], "another sweep of the same name"
+
+
+def test_workers_that_open_a_new_database_together(tmp_path):
+    """Eight at once: the lock lets one create the tables."""
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        options = {"facts": {}, "num_trials": 8, "mode": "min", "storage": f"sqlite:///{tmp_path / 'new.db'}"}
+        opened = list(pool.map(lambda _: Study(tmp_path, SPACE, **options), range(8)))
+    assert len({one._study._study_id for one in opened}) == 1
+    for one in opened:
+        one.close()
+
+
+def test_a_grid_says_what_waits(tmp_path, study):
+    one = study(tmp_path, sampler="grid", grid_size=1)
+    assert [row["status"] for row in one.rows("m")] == ["waiting"] * 2
+    [number] = one.take().numbers
+    assert sorted(row["status"] for row in one.rows("m")) == ["running", "waiting"]
+    one.tell(number, "done", 1.0)
+    rows = one.rows("m")
+    assert [row["status"] for row in rows] == ["done", "waiting"] and all(row["kind"] in "ab" for row in rows)
 
 
 def test_a_population_is_taken_and_taken_up_again_together(tmp_path, study):
