@@ -50,15 +50,13 @@ def interpolated(run: Trained, num: int, between: int) -> np.ndarray:
 
 
 def class_number(run: Trained, label: str) -> int:
-    """Returns the number of a class that is given by number, or by its name in the data set."""
+    """Returns the number of a class that is given by its name in the data, or by number where none is so named."""
+    if label in run.class_names:
+        return run.class_names.index(label)
     if label.isdigit():
         return int(label)
-    if label not in run.class_names:
-        known = (
-            f"a number, or one of {', '.join(run.class_names)}" if run.class_names else "a number: no class has a name"
-        )
-        raise InvalidInputError(f"--label={label}: expected {known}")
-    return run.class_names.index(label)
+    known = f"a number, or one of {', '.join(run.class_names)}" if run.class_names else "a number: no class has a name"
+    raise InvalidInputError(f"--label={label}: expected {known}")
 
 
 def main() -> int:

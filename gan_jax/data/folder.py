@@ -77,11 +77,11 @@ def image_folder(
     numbers = {name: index for index, name in enumerate(classes)}
     targets = [numbers[p.relative_to(root).parts[0]] for p in files] if labels else None
     reader = _Files(files, targets, image_size, decoder)
-    kinds = _looked_at(reader, f"folder {root.name}")
+    kinds = _looked_at(reader, f"folder {root.absolute().name}")
     notes = [*([_listed("passed over", passed)] if passed else []), *([_listed("images", kinds)] if kinds else [])]
     names = classes if labels else []
     return images.hold_or_stream(
-        f"folder {root.name}", reader, len(names) if labels else None, resident_bytes, names, notes, check
+        f"folder {root.absolute().name}", reader, len(names) if labels else None, resident_bytes, names, notes, check
     )
 
 
@@ -92,7 +92,7 @@ def _natural(name: str) -> tuple[Sequence[str | int], str]:
 
 
 def _listed(what: str, counts: collections.Counter[str]) -> str:
-    return f"{what}: " + ", ".join(f"{count:,} {kind}" for kind, count in sorted(counts.items()))
+    return f"{what}: " + "; ".join(f"{count:,} {kind}" for kind, count in sorted(counts.items()))
 
 
 def _files_below(root: pathlib.Path) -> tuple[list[pathlib.Path], collections.Counter[str]]:
@@ -118,10 +118,10 @@ def _scanned(
         elif entry.is_dir():
             real = path.resolve()
             if real in above:
-                passed["links to a folder that contains them"] += 1
+                passed["link(s) to a folder that contains them"] += 1
                 continue
             inside = list(_scanned(path, above | {real}, endings, passed))
-            passed["folders without an image"] += not inside
+            passed["folder(s) without an image"] += not inside
             yield from inside
         elif path.suffix.lower() not in endings:
             passed[path.suffix.lower() or "without an ending"] += 1

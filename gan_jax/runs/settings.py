@@ -20,7 +20,7 @@ MEMORY_HELP = {
     "remat": "recompute activations, to save memory",
 }
 
-FREE = (*(name for name, about in settings().items() if about["free"]), "remat")
+FREE = (*(name for name, about in settings().items() if about["free"]), "check_images", "remat")
 """Keys that do not change what an iteration computes. A run may be continued with other values of these."""
 
 

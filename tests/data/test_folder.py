@@ -6,6 +6,7 @@ import itertools
 import os
 import pathlib
 import tempfile
+import types
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gan_jax import data
+from gan_jax.cli import sample
 from gan_jax.types import InvalidInputError
 
 PNG = io.BytesIO()
@@ -80,7 +82,7 @@ def test_links_are_followed(tmp_path):
     (root / "cat" / "back").symlink_to(root)  # without end
     source = read(root, labels=True)
     assert source.class_names == ("cat", "dog") and source.arrays["label"].tolist() == [0, 0, 1]
-    assert "1 links to a folder that contains them" in source.summary()
+    assert "1 link(s) to a folder that contains them" in source.summary()
     assert read(root / "dog").size == 1
 
 
@@ -117,9 +119,9 @@ def test_folders_without_an_image_are_counted(tmp_path):
     (tmp_path / "notes" / "read me.txt").touch()
     source = read(tmp_path, labels=True)
     assert source.class_names == ("cat", "dog")
-    assert "passed over: 1 .txt, 2 folders without an image" in source.summary()
+    assert "passed over: 1 .txt; 2 folder(s) without an image" in source.summary()
     (tmp_path / "cat" / "0.png").unlink()
-    with pytest.raises(InvalidInputError, match=r"found 1 sub-folders.*; passed over: 1 \.txt, 3 folders without"):
+    with pytest.raises(InvalidInputError, match=r"found 1 sub-folders.*; passed over: 1 \.txt; 3 folder\(s\) without"):
         read(tmp_path, labels=True)
 
 
@@ -173,3 +175,10 @@ def test_progress_is_shown(tmp_path, capsys, monkeypatch):
     read(tmp_path, resident_bytes=0)
     said = capsys.readouterr().err
     assert "opening folder" in said and "checking folder" in said and ": 64 of 70, ETA " in said
+
+
+def test_a_class_is_meant_by_its_name_and_by_number_where_none_has_it():
+    run = types.SimpleNamespace(class_names=("1", "2", "10"))
+    assert [sample.class_number(run, label) for label in ("1", "2", "10", "0")] == [0, 1, 2, 0]
+    with pytest.raises(InvalidInputError, match="--label=cat: expected a number, or one of 1, 2, 10"):
+        sample.class_number(run, "cat")
