@@ -57,14 +57,12 @@ def build(config: Config) -> Experiment:
     )
     size = 4 * 2 ** (len(preset.widths) - 1)  # pixels: the coarsest stage is 4x4, and each further one doubles it
 
-    def images() -> data.Source:
-        return data.image_folder(
-            config.data_dir, image_size=size, labels=classes is not None, check=config.check_images
-        )
+    def images(check: bool = False) -> data.Source:
+        return data.image_folder(config.data_dir, image_size=size, labels=classes is not None, check=check)
 
     return Experiment(
         game=game,
-        source=lambda: data.transformed(images(), data.flip()),
+        source=lambda: data.transformed(images(config.check_images), data.flip()),
         reference=images,
         preview=image_grid,
         **run_settings(config),

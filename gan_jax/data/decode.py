@@ -114,7 +114,9 @@ class Decoder:
                 f"background={self.background!r}: expected the name of a colour, such as 'white', or '#rrggbb'"
             ) from error
         ends = self.value_range
-        if ends is not None and (len(ends) != 2 or not np.isfinite(ends).all() or ends[0] == ends[1]):
+        given = np.asarray(ends)
+        numbers = np.issubdtype(given.dtype, np.number) and given.shape == (2,)
+        if ends is not None and not (numbers and np.isfinite(given).all() and given[0] != given[1]):
             raise InvalidInputError(f"value_range={ends}: expected two different numbers, those of black and of white")
 
     def pixels(self, picture: Image.Image, name: str) -> np.ndarray:
@@ -152,7 +154,8 @@ class Decoder:
         if not picture.has_transparency_data:
             return picture.convert("RGB")
         clear = picture.convert("LA" if picture.mode == "La" else "RGBA").convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", clear.size, self.background), clear).convert("RGB")
+        ground = Image.new("RGB", clear.size, self.background).convert("RGBA")
+        return Image.alpha_composite(ground, clear).convert("RGB")
 
 
 def _no_range(mode: str, low: float, high: float) -> str:

@@ -83,12 +83,12 @@ def decoded(file, name="x.png", **options):
     [{"format": "PNG"}, {"format": "WEBP", "lossless": True, "exact": True}, {"format": "TIFF"}, {"format": "TGA"}],
     ids=lambda options: options["format"],
 )
-@pytest.mark.parametrize("background", ["white", "#00ff00"])
+@pytest.mark.parametrize("background", ["white", "#00ff0000"])
 def test_hidden_colours_are_not_seen(options, background):
     picture = Image.new("RGBA", (4, 4), (255, 0, 0, 0))  # red, and wholly transparent
     picture.paste((0, 0, 255, 255), (0, 0, 2, 4))
     image = decoded(saved(picture, **options), f"x.{options['format'].lower()}", background=background)
-    ground = {"white": (255, 255, 255), "#00ff00": (0, 255, 0)}[background]
+    ground = {"white": (255, 255, 255), "#00ff0000": (0, 255, 0)}[background]
     assert (image[:, :2] == (0, 0, 255)).all() and (image[:, 2:] == ground).all()
 
 
@@ -141,6 +141,9 @@ def test_depths():
         ({"background": 255}, "background=255"),
         ({"value_range": (1, 1)}, r"value_range=\(1, 1\): expected two different numbers"),
         ({"value_range": (0, float("inf"))}, "value_range="),
+        ({"value_range": 255}, "value_range=255: expected two"),
+        ({"value_range": ("0", "1")}, "value_range="),
+        ({"value_range": (0, 1, 2)}, "value_range="),
         ({"channels": 4}, "channels=4"),
     ],
 )
