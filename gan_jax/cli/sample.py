@@ -59,18 +59,6 @@ def interpolated(run: Trained, num: int, between: int) -> np.ndarray:
     return np.asarray(prior.interpolate(start, end, jnp.tile(jnp.linspace(0.0, 1.0, between), num // between)))
 
 
-def class_number(run: Trained, label: str) -> int:
-    """Returns the number of a class that is given by number, or by its name in the data set."""
-    if label.isdecimal() and len(label) < 10:
-        return int(label)
-    if label not in run.class_names:
-        known = (
-            f"a number, or one of {', '.join(run.class_names)}" if run.class_names else "a number: no class has a name"
-        )
-        raise InvalidInputError(f"--label={label}: expected {known}")
-    return run.class_names.index(label)
-
-
 def check() -> pathlib.Path:
     """Returns the output file; refuses what would fail once the samples are there."""
     out, num, between = pathlib.Path(_OUT.value), _NUM.value, _INTERPOLATE.value
@@ -105,7 +93,7 @@ def main() -> int:
     out, step = check(), _STEP.value
     run = load(_WORKDIR.value, step if step in (None, "best") else int(step))
     game, num = run.experiment.game, _NUM.value
-    label = None if _LABEL.value is None else class_number(run, _LABEL.value)
+    label = None if _LABEL.value is None else run.class_number(_LABEL.value)
     inputs = interpolated(run, num, _INTERPOLATE.value) if _INTERPOLATE.value else None
     labels: int | np.ndarray | None = label
     if inputs is not None and label is None and game.num_classes is not None:

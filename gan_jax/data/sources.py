@@ -119,12 +119,14 @@ class Arrays:
         `[n, h, w, c]`, uint8 or floats in [-1, 1].
       num_classes: number of classes of `'label'`; None without labels.
       class_names: names of the labels, for display.
+      notes: further lines of the summary, such as what was passed over.
     """
 
     name: str
     arrays: dict[str, np.ndarray]
     num_classes: int | None = None
     class_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     by_index = True
 
@@ -154,7 +156,7 @@ class Arrays:
 
     def summary(self) -> str:
         return f"{self.name}: {self.size:,} examples, on the device\n" + describe(
-            self.arrays, self.num_classes, self.class_names
+            self.arrays, self.num_classes, self.class_names, self.notes
         )
 
     def fingerprint(self) -> str:
@@ -192,6 +194,7 @@ class Records:
       prefetch: number of batches to read ahead.
       change: `(example, rng) -> example`, applied to each example on the host, for instance to crop a large image;
         `rng` is a function of the seed and of the example's position in the sequence.
+      notes: further lines of the summary, such as what was passed over.
     """
 
     name: str
@@ -201,6 +204,7 @@ class Records:
     num_threads: int = 8
     prefetch: int = 16
     change: Change | None = None
+    notes: tuple[str, ...] = ()
 
     by_index = True
 
@@ -231,7 +235,7 @@ class Records:
         count = len(next(iter(self.shown.values())))
         head = f"{self.name}: {len(self.reader):,} examples, streamed (below: {count} of them)\n"
         seen = changed(self.shown, self.change, 0, np.arange(count))
-        return head + describe(seen, self.num_classes, self.class_names)
+        return head + describe(seen, self.num_classes, self.class_names, self.notes)
 
     def fingerprint(self) -> str:
         """Returns a hash of the number of examples and of the examples in `shown`; reading all would take too long."""
@@ -449,18 +453,25 @@ def check_values(what: str, values: np.ndarray) -> None:
         )
 
 
-def describe(arrays: dict[str, np.ndarray], num_classes: int | None, class_names: tuple[str, ...] = ()) -> str:
-    """Describes arrays for the log: shape, dtype and range of each, and a histogram of the labels."""
+def describe(
+    arrays: dict[str, np.ndarray],
+    num_classes: int | None,
+    class_names: tuple[str, ...] = (),
+    notes: tuple[str, ...] = (),
+) -> str:
+    """Describes arrays for the log: shape, dtype and range of each, a histogram of the labels, and notes."""
     lines = [
         f"  {name}: {values.shape[1:]} {values.dtype}, from {values.min():g} to {values.max():g}, "
         f"mean {values.mean():.4g}"
         for name, values in arrays.items()
         if name != "label"
     ]
+    said = [f"  {note}" for note in notes]
     if num_classes is None:
-        return "\n".join([*lines, "  no labels"])
+        return "\n".join([*lines, "  no labels", *said])
     counts = np.bincount(arrays["label"], minlength=num_classes)
     named = [f"{label} {name}" if class_names else f"{label}" for label, name in enumerate(class_names or counts)]
     between = ", " if class_names else " "
     shown = between.join(f"{name}:{count:,}" for name, count in zip(named[:20], counts, strict=False))
-    return "\n".join([*lines, f"  labels, {num_classes} classes: {shown}{' ...' if num_classes > 20 else ''}"])
+    labels = f"  labels, {num_classes} classes: {shown}{' ...' if num_classes > 20 else ''}"
+    return "\n".join([*lines, labels, *said])

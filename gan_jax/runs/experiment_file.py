@@ -59,6 +59,7 @@ def load_module(path: str | pathlib.Path) -> Any:
                 f"{path} has no function {name}: an experiment file has get_config() and build(config)"
             )
         setattr(module, name, _returning(kind, f"{made}(...)", getattr(module, name), path))
+    module.build = _naming_keys(module.build, module.get_config)
     return module
 
 
@@ -76,6 +77,27 @@ def _returning(kind: type, made: str, function: Callable[..., Any], path: pathli
         return found
 
     return checked
+
+
+def _naming_keys(
+    build: Callable[[Config], Experiment], get_config: Callable[[], Config]
+) -> Callable[[Config], Experiment]:
+    """Wraps `build`: an error that names an argument of the game, such as `gamma`, also names the config's key."""
+
+    @functools.wraps(build)
+    def named(config: Config) -> Experiment:
+        try:
+            return build(config)
+        except InvalidInputError as error:
+            text, usual = str(error), get_config()
+            changed = {key: value for key, value in config.items() if usual.get(key, object) != value}
+            if not changed or any(key in text for key in changed):
+                raise
+            same = [key for key, value in changed.items() if re.search(rf"={re.escape(str(value))}(?![\w.])", text)]
+            keys = ", ".join(f"config.{key}={changed[key]}" for key in same or changed)
+            raise InvalidInputError(f"{text} (with {keys})") from error
+
+    return named
 
 
 def shipped() -> dict[str, pathlib.Path]:

@@ -22,7 +22,7 @@ MEMORY_HELP = {
 
 _LARGEST = 3.4028235e38  # of float32
 
-FREE = (*(name for name, about in settings().items() if about["free"]), "remat")
+FREE = (*(name for name, about in settings().items() if about["free"]), "check_images", "remat")
 """Keys that do not change what an iteration computes. A run may be continued with other values of these."""
 
 

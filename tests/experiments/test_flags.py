@@ -31,6 +31,13 @@ def test_values_from_a_grammar_are_right_or_refused(command):
     assert sum(EXAMPLES.values()) >= 500
 
 
+def test_an_error_about_an_argument_of_the_game_names_the_key_of_the_config():
+    with pytest.raises(InvalidInputError, match=r"^gamma=-1.0: expected .* \(with config.r1_gamma=-1.0\)$"):
+        runs.build("digits", steps=1, r1_gamma=-1.0)
+    with pytest.raises(InvalidInputError, match=r"^steps=0: expected [^()]*$"):
+        runs.build("digits", steps=0)
+
+
 def test_paths_of_the_user(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert user_path("~/x", "workdir") == tmp_path / "x" and str(user_path("x", "workdir")) == "x"
