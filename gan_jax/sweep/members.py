@@ -109,13 +109,14 @@ def check_members(experiment: Experiment, source: Source, members: Sequence[Memb
 
     Raises:
       InvalidInputError: if there are no members, `fsdp` is not 1, a hyperparameter is unknown or not set by all
-        members, only one of a scheduled hyperparameter and its start is set, or a value is not finite.
+        members, only one of a scheduled hyperparameter and its start is set, a value is not finite, or two calls of
+        the game's `init` make states of different tree structures.
     """
     if not members:
         raise InvalidInputError("a population needs one member or more")
     if experiment.fsdp != 1:
         raise InvalidInputError(f"fsdp={experiment.fsdp}: members of a population are not split; expected 1")
-    known = jax.eval_shape(lambda: core.get_hparams(init_state(experiment, source.spec, jax.random.key(0))))
+    known = _hparam_names(experiment, source)
     names = set(members[0].hparams)
     for index, member in enumerate(members):
         if set(member.hparams) != names:
@@ -138,6 +139,23 @@ def check_members(experiment: Experiment, source: Source, members: Sequence[Memb
                 )
             if not np.isfinite(value):
                 raise InvalidInputError(f"member {index}: {name}={value}: expected a number")
+
+
+def _hparam_names(experiment: Experiment, source: Source) -> set[str]:
+    """Returns the names of the runtime hyperparameters; refuses a game whose states differ from call to call."""
+
+    def init() -> tuple[core.GANState, dict[str, jax.Array]]:
+        state = init_state(experiment, source.spec, jax.random.key(0))
+        return state, core.get_hparams(state)
+
+    (one, names), (other, _) = (jax.eval_shape(lambda: init()) for _ in range(2))  # each lambda is traced
+    if jax.tree.structure(one) != jax.tree.structure(other):
+        raise InvalidInputError(
+            "game: two calls of its init make states of different tree structures, so members cannot move from one "
+            "program to another. Two builds of one optimiser are unequal: make optimisers once, where the game is "
+            "made, and not in its init"
+        )
+    return set(names)
 
 
 def _per_member(tree: PyTree) -> PyTree:

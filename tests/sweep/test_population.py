@@ -170,6 +170,30 @@ def test_games_of_all_kinds_train_as_members(name):
     assert len(hashes) == 2
 
 
+@pytest.mark.parametrize("name", GAMES)
+def test_every_game_makes_the_same_tree_in_every_program(name):
+    make, source = GAMES[name]
+    programs.check_members(experiment(make(), source, batch_size=8, **PLAIN), source, [sweep.Member(0)])
+
+
+def test_a_game_that_makes_its_optimisers_in_init_is_refused():
+    def init(key, batch):
+        return ring_game().init(key, batch)
+
+    with pytest.raises(InvalidInputError, match=r"two calls of its init .* make optimisers once"):
+        programs.check_members(experiment(GAME._replace(init=init), **PLAIN), RING, rates(0.1))
+
+
+@pytest.mark.slow
+def test_cyclegan_is_packed(tmp_path):
+    make, source = GAMES["cyclegan"]
+    options = {"batch_size": 8, "steps": 4, "steps_per_dispatch": 1, "report_every": 2, "checkpoint_every": 2}
+    run = experiment(make(), source, **options, **PLAIN | {"best_metric": "generator/loss", "best_mode": "min"})
+    outcomes, said = train(run, rates(1e-4, 2e-4, 4e-4, 8e-4), tmp_path, search=sweep.Halving(2, 2))
+    assert any("packing" in message for message in said)
+    assert sorted((x.status, x.step) for x in outcomes) == [("done", 4)] * 2 + [("pruned", 2)] * 2
+
+
 @pytest.mark.slow
 def test_a_diverging_member_is_frozen_and_the_others_do_not_notice(tmp_path):
     """Bit for bit what they are without it, though the program has a member less."""
