@@ -225,7 +225,8 @@ class Game(NamedTuple):
     """An adversarial (or any one- or two-player) game.
 
     Attributes:
-      init: `(key, batch) -> GANState`, the state at step 0.
+      init: `(key, batch) -> GANState`, the state at step 0. It may use the shapes and dtypes of the batch, not its
+        values: the state of a run does not depend on data at step 0, and training refuses an `init` that reads them.
       phases: updates of one iteration, in order.
       after: hooks `(state) -> state` that run once at the end of each iteration.
       functions: functions of a trained state, by name. The library uses these names:

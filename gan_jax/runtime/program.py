@@ -21,7 +21,7 @@ from gan_jax.core import (
 )
 from gan_jax.data import Feed, Source
 from gan_jax.distributed import mesh as meshes
-from gan_jax.runtime import summary
+from gan_jax.runtime import batches, summary
 from gan_jax.runtime.experiment import Experiment
 from gan_jax.types import Batch, Spec
 
@@ -69,7 +69,8 @@ class Program:
 def init_state(experiment: Experiment, spec: Spec, key: jax.Array) -> GANState:
     """Initialises the game's state at step 0, for data with this spec; it has no frozen networks."""
     size = experiment.batch_size
-    return experiment.game.init(key, {name: jnp.zeros((size, *x.shape), x.dtype) for name, x in spec.items()})
+    batch = {name: jnp.zeros((size, *x.shape), x.dtype) for name, x in spec.items()}
+    return batches.init(experiment.game.init, key, batch)
 
 
 def abstract_batches(experiment: Experiment, spec: Spec) -> dict[str, jax.ShapeDtypeStruct]:
@@ -80,8 +81,17 @@ def abstract_batches(experiment: Experiment, spec: Spec) -> dict[str, jax.ShapeD
 
 def start_accumulator(experiment: Experiment, state: GANState, spec: Spec) -> MetricAccumulator:
     """Creates an empty accumulator for the metrics that the experiment's step reports."""
+    trace_step(experiment, state, spec)
     whole = state.replace(frozen=experiment.frozen_networks.shapes())
     return empty_accumulator(experiment.step, whole, abstract_batches(experiment, spec))
+
+
+def trace_step(experiment: Experiment, state: GANState, spec: Spec) -> jax.stages.Traced:
+    """Traces one iteration from a state of `init_state`; refuses data of which the game lacks or ignores an array."""
+    whole = state.replace(frozen=experiment.frozen_networks.shapes())
+    # Zeros, not shapes: they belong to the current mesh, and the programs of the run then share the trace.
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), abstract_batches(experiment, spec))
+    return batches.trace_step(experiment.step, whole, zeros)
 
 
 def build_start(experiment: Experiment, spec: Spec, mesh: Mesh) -> Start:

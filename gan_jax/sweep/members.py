@@ -11,7 +11,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -149,7 +149,8 @@ def _hparam_names(experiment: Experiment, source: Source) -> set[str]:
         return state, core.get_hparams(state)
 
     (one, names), (other, _) = (jax.eval_shape(lambda: init()) for _ in range(2))  # each lambda is traced
-    if jax.tree.structure(one) != jax.tree.structure(other):
+    first, second = cast(Any, jax.tree.structure(one)), jax.tree.structure(other)
+    if first != second:
         raise InvalidInputError(
             "game: two calls of its init make states of different tree structures, so members cannot move from one "
             "program to another. Two builds of one optimiser are unequal: make optimisers once, where the game is "
