@@ -40,6 +40,37 @@ def check_same_shape(**arrays: Array) -> None:
         raise InvalidInputError(f"shapes differ: {described}; expected one shape (reshape one of them)")
 
 
+def axes_of(shape: tuple[int, ...]) -> str:
+    """Says how the axes of an example, meant as an image, differ from `[h, w, c]`; empty if they seem right.
+
+    Args:
+      shape: shape of one example, without the batch axis.
+
+    Returns:
+      What the example looks like and how to fix it, for a message.
+    """
+    if len(shape) == 3:
+        channels, height, width = shape
+        if channels <= 4 < width and channels < height:
+            return "channels first: move them last in the data source, with images.transpose(0, 2, 3, 1)"
+        return ""
+    known = {
+        4: "a video [t, h, w, c]: take single frames, or a network and a preview for videos",
+        2: "an image without an axis of channels: add one, with images[..., None]",
+        1: "a vector: use a network and a preview for vectors",
+    }
+    return known.get(len(shape), f"an array of {len(shape)} axes")
+
+
+def check_images(**arrays: Array) -> None:
+    """Refuses arrays that are no images `[b, h, w, c]`, such as videos and images with their channels first."""
+    for name, array in arrays.items():
+        if found := axes_of(jnp.shape(array)[1:]):
+            raise InvalidInputError(
+                f"{name} {jnp.shape(array)}: expected images [b, h, w, c], but it looks like {found}"
+            )
+
+
 class Network(NamedTuple):
     """A neural network as two pure functions, independent of the framework that it was written in.
 

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from gan_jax import ops
 from gan_jax.nets import layers
-from gan_jax.types import InvalidInputError
+from gan_jax.types import InvalidInputError, check_images
 
 
 def halvings(image_size: int) -> int:
@@ -113,6 +113,7 @@ class DCGANDiscriminator(nn.Module):
     def __call__(
         self, x: Float[Array, "b h w c"], label: Int[Array, " b"] | None = None, *, train: bool
     ) -> Float[Array, " b"]:
+        check_images(x=x)
         layers.check_settings(self.dtype, width=self.width)
         x = x.astype(self.dtype)
         for level in range(halvings(x.shape[1])):

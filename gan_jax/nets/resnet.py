@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Int
 
 from gan_jax import ops
 from gan_jax.nets import layers
-from gan_jax.types import InvalidInputError
+from gan_jax.types import InvalidInputError, check_images
 
 Op = Callable[..., Array]
 _SIZES = (8, 16, 32, 64)
@@ -204,6 +204,7 @@ class ResNetDiscriminator(nn.Module):
         self, x: Float[Array, "b h w c"], label: Int[Array, " b"] | None = None, *, train: bool
     ) -> Float[Array, " b"]:
         classes = 1 if self.num_classes is None else self.num_classes
+        check_images(x=x)
         layers.check_settings(self.dtype, width=self.width, num_classes=classes)
         if self.norm not in ("spectral", "layer", "none"):
             raise InvalidInputError(f"norm={self.norm!r}: a ResNetDiscriminator takes 'spectral', 'layer' or 'none'")
