@@ -62,7 +62,7 @@ def axes_of(shape: tuple[int, ...]) -> str:
     return known.get(len(shape), f"an array of {len(shape)} axes")
 
 
-def check_images(**arrays: Array) -> None:
+def check_images(**arrays: Any) -> None:
     """Refuses arrays that are no images `[b, h, w, c]`, such as videos and images with their channels first."""
     for name, array in arrays.items():
         if found := axes_of(jnp.shape(array)[1:]):
