@@ -323,8 +323,7 @@ def _feature_maps(fmap_base: int, fmap_max: int, image_size: int) -> dict[int, i
     layers.check_settings("float32", fmap_max=fmap_max)
     if fmap_base < image_size:
         raise InvalidInputError(
-            f"fmap_base={fmap_base}: leaves no feature maps at image_size={image_size}; "
-            "expected a multiple of image_size"
+            f"fmap_base={fmap_base}: leaves no feature maps at image_size={image_size}; expected at least {image_size}"
         )
     return {size: min(fmap_base // size, fmap_max) for size in (4 << level for level in range(levels(image_size) + 1))}
 
