@@ -162,8 +162,7 @@ class ResNetGenerator(nn.Module):
     ) -> Float[Array, "b h w c"]:
         classes = 1 if self.num_classes is None else self.num_classes
         layers.check_settings(self.dtype, width=self.width, channels=self.channels, num_classes=classes)
-        if self.norm not in ("batch", "layer", "none"):
-            raise InvalidInputError(f"norm={self.norm!r}: a ResNetGenerator takes 'batch', 'layer' or 'none'")
+        layers.check_norm(self, self.norm, "batch", "layer", "none")
         x = nn.Dense(16 * self.width, dtype=self.dtype, kernel_init=_xavier(), name="input")(z.astype(self.dtype))
         x = x.reshape(-1, 4, 4, self.width)
         for index in range(doublings(self.image_size)):
@@ -206,8 +205,7 @@ class ResNetDiscriminator(nn.Module):
         classes = 1 if self.num_classes is None else self.num_classes
         check_images(x=x)
         layers.check_settings(self.dtype, width=self.width, num_classes=classes)
-        if self.norm not in ("spectral", "layer", "none"):
-            raise InvalidInputError(f"norm={self.norm!r}: a ResNetDiscriminator takes 'spectral', 'layer' or 'none'")
+        layers.check_norm(self, self.norm, "spectral", "layer", "none")
         if x.shape[1] != x.shape[2]:
             raise InvalidInputError(f"x {x.shape}: these networks take square images; crop them in the data source")
         halvings = max(1, doublings(x.shape[1]) - 1)
