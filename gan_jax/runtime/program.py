@@ -67,10 +67,15 @@ class Program:
 
 
 def init_state(experiment: Experiment, spec: Spec, key: jax.Array) -> GANState:
-    """Initialises the game's state at step 0, for data with this spec; it has no frozen networks."""
-    size = experiment.batch_size
-    batch = {name: jnp.zeros((size, *x.shape), x.dtype) for name, x in spec.items()}
-    return batches.init(experiment.game.init, key, batch)
+    """Initialises the game's state at step 0, for data with this spec; it has no frozen networks.
+
+    Refuses a game whose `init` reads values of the batch, or an array that the data lacks; see `batches.init`.
+    """
+    return batches.init(experiment.game.init, key, _zeros(experiment, spec))
+
+
+def _zeros(experiment: Experiment, spec: Spec) -> Batch:
+    return {name: jnp.zeros((experiment.batch_size, *x.shape), x.dtype) for name, x in spec.items()}
 
 
 def abstract_batches(experiment: Experiment, spec: Spec) -> dict[str, jax.ShapeDtypeStruct]:
@@ -117,7 +122,12 @@ def build_start(experiment: Experiment, spec: Spec, mesh: Mesh) -> Start:
 
 def abstract_state(experiment: Experiment, spec: Spec, mesh: Mesh) -> GANState:
     """Returns shapes, dtypes and shardings of a game's state, without tracing a step or reading frozen networks."""
-    return _start(lambda key: {"state": init_state(experiment, spec, key)}, experiment.seed, mesh).abstract["state"]
+
+    # Unchecked: a run that began before `init_state` checked its game can still be loaded.
+    def init(key: jax.Array) -> Carried:
+        return {"state": experiment.game.init(key, _zeros(experiment, spec))}
+
+    return _start(init, experiment.seed, mesh).abstract["state"]
 
 
 def _start(init: Callable[[jax.Array], Carried], seed: int, mesh: Mesh) -> Start:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gan_jax import core, data, runtime
 from gan_jax.runtime.batches import init
+from gan_jax.runtime.program import abstract_state
 from gan_jax.types import Game, InvalidInputError, LossOutput, Phase
 from tests.conformance.games import BATCH, GAMES
 
@@ -104,6 +105,19 @@ def test_an_init_that_looks_at_the_data_is_refused(function, in_aux):
 
     with pytest.raises(InvalidInputError, match=r"values of batch\['real'\].*shapes and dtypes.*source\.read"):
         start(reading(["real"])._replace(init=begin), source_of(["real"]))
+
+
+def test_a_run_of_such_an_init_can_still_be_loaded():
+    def begin(key, batch):
+        return reading(["real"]).init(key, batch).replace(aux={"scale": jnp.mean(batch["real"])})
+
+    source, mesh = source_of(["real"]), runtime.make_mesh(jax.devices()[:1])
+    run = runtime.Experiment(
+        game=reading(["real"])._replace(init=begin), source=lambda: source, preview=runtime.image_grid,
+        seed=0, batch_size=BATCH, steps=4, sample_every=0,
+    )  # fmt: skip
+    with jax.set_mesh(mesh):
+        assert abstract_state(run, source.spec, mesh).aux["scale"].shape == ()
 
 
 def test_an_init_gets_shapes_and_dtypes():
