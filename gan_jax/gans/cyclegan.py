@@ -70,6 +70,9 @@ def cyclegan(
     """
     if pool_size < 1:
         raise InvalidInputError(f"pool_size={pool_size}: expected at least 1")
+    # Made once, not by `init`: two optimisers compare unequal, and so would the states of two calls.
+    generator_optimizer = generator_optimizer or core.adam(learning_rate, 0.5)
+    discriminator_optimizer = discriminator_optimizer or core.adam(learning_rate, 0.5)
 
     def translate(params: PyTree, state: GANState, images: Array, to: str, key: PRNGKey) -> tuple[Array, PyTree]:
         model_state = state.players["generator"].model_state[to]
@@ -115,13 +118,13 @@ def cyclegan(
             metrics |= {f"{name}_{domain}": value for name, value in logits.items()}
         return total, LossOutput(metrics, model_state, pools)
 
-    def player(network: Network, key: PRNGKey, images: Batch, optimizer: optax.GradientTransformation | None):
+    def player(network: Network, key: PRNGKey, images: Batch, optimizer: optax.GradientTransformation):
         made = {
             domain: network.init(domain_key, images[domain])
             for domain, domain_key in zip(("a", "b"), jax.random.split(key), strict=True)
         }
         params, model_state = ({domain: made[domain][i] for domain in made} for i in (0, 1))
-        return core.create_player(params, model_state, optimizer or core.adam(learning_rate, 0.5))
+        return core.create_player(params, model_state, optimizer)
 
     def init(key: PRNGKey, batch: Batch) -> GANState:
         if set(batch) != {"a", "b"} or batch["a"].shape != batch["b"].shape:

@@ -55,6 +55,13 @@ def check_settings(dtype: DType, **sizes: int) -> None:
             raise InvalidInputError(f"{name}={size}: expected at least 1")
 
 
+def check_norm(network: nn.Module, norm: str, *known: str) -> None:
+    """Raises InvalidInputError for a norm that the network does not have, such as spectral norm in a generator."""
+    if norm not in known:
+        names = ", ".join(map(repr, known[:-1]))
+        raise InvalidInputError(f"norm={norm!r}: a {type(network).__name__} takes {names} or {known[-1]!r}")
+
+
 def normalize(x: Array, norm: str, *, train: bool, dtype: DType, name: str, affine: bool = True) -> Array:
     """Normalises activations by `norm`: 'batch', 'layer' (over all axes of one example) or 'none'.
 

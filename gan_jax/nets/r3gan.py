@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int
 
 from gan_jax import ops
 from gan_jax.nets import layers
-from gan_jax.types import InvalidInputError
+from gan_jax.types import InvalidInputError, check_images
 
 _EXPANSION = 2
 _GAIN = math.sqrt(2.0 / 1.04)
@@ -189,6 +189,7 @@ class R3GANDiscriminator(nn.Module):
         self, x: Float[Array, "b h w c"], label: Int[Array, " b"] | None = None, *, train: bool
     ) -> Float[Array, " b"]:
         blocks = _checked(self.widths, self.groups, self.blocks)
+        check_images(x=x)
         layers.check_settings(self.dtype)
         stages = len(self.widths)
         if x.shape[1:3] != (4 * 2 ** (stages - 1),) * 2:

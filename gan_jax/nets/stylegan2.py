@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from gan_jax import ops
 from gan_jax.nets import layers
-from gan_jax.types import InvalidInputError
+from gan_jax.types import InvalidInputError, check_images
 
 _TAPS = (0.125, 0.375, 0.375, 0.125)  # the filter (1, 3, 3, 1), scaled to sum 1
 
@@ -323,8 +323,7 @@ def _feature_maps(fmap_base: int, fmap_max: int, image_size: int) -> dict[int, i
     layers.check_settings("float32", fmap_max=fmap_max)
     if fmap_base < image_size:
         raise InvalidInputError(
-            f"fmap_base={fmap_base}: leaves no feature maps at image_size={image_size}; "
-            "expected a multiple of image_size"
+            f"fmap_base={fmap_base}: leaves no feature maps at image_size={image_size}; expected at least {image_size}"
         )
     return {size: min(fmap_base // size, fmap_max) for size in (4 << level for level in range(levels(image_size) + 1))}
 
@@ -413,6 +412,7 @@ class StyleGAN2Discriminator(nn.Module):
         self, x: Float[Array, "b h w c"], label: Int[Array, " b"] | None = None, *, train: bool
     ) -> Float[Array, " b"]:
         del train
+        check_images(x=x)
         layers.check_settings(self.dtype, group_size=self.group_size, mapping_layers=self.mapping_layers)
         image_size = x.shape[1]
         features = _feature_maps(self.fmap_base, self.fmap_max, image_size)

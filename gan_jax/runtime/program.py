@@ -22,7 +22,7 @@ from gan_jax.core import (
 )
 from gan_jax.data import Feed, Source
 from gan_jax.distributed import mesh as meshes
-from gan_jax.runtime import memory, summary
+from gan_jax.runtime import batches, memory, summary
 from gan_jax.runtime.experiment import Experiment
 from gan_jax.types import Batch, Spec
 
@@ -68,9 +68,15 @@ class Program:
 
 
 def init_state(experiment: Experiment, spec: Spec, key: jax.Array) -> GANState:
-    """Initialises the game's state at step 0, for data with this spec; it has no frozen networks."""
-    size = experiment.batch_size
-    return experiment.game.init(key, {name: jnp.zeros((size, *x.shape), x.dtype) for name, x in spec.items()})
+    """Initialises the game's state at step 0, for data with this spec; it has no frozen networks.
+
+    Refuses a game whose `init` reads values of the batch, or an array that the data lacks; see `batches.init`.
+    """
+    return batches.init(experiment.game.init, key, _zeros(experiment, spec))
+
+
+def _zeros(experiment: Experiment, spec: Spec) -> Batch:
+    return {name: jnp.zeros((experiment.batch_size, *x.shape), x.dtype) for name, x in spec.items()}
 
 
 def abstract_batches(experiment: Experiment, spec: Spec) -> dict[str, jax.ShapeDtypeStruct]:
@@ -80,9 +86,20 @@ def abstract_batches(experiment: Experiment, spec: Spec) -> dict[str, jax.ShapeD
 
 
 def start_accumulator(experiment: Experiment, state: GANState, spec: Spec) -> MetricAccumulator:
-    """Creates an empty accumulator for the metrics that the experiment's step reports."""
+    """Creates an empty accumulator for the metrics that the experiment's step reports. Call it in a traced function.
+
+    Refuses data of which the game lacks or ignores an array.
+    """
+    whole, shapes = state.replace(frozen=experiment.frozen_networks.shapes()), abstract_batches(experiment, spec)
+    # Zeros, not shapes: they belong to the current mesh, and the programs of the run then share the trace.
+    batches.trace_step(experiment.step, whole, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))
+    return empty_accumulator(experiment.step, whole, shapes)
+
+
+def trace_step(experiment: Experiment, state: GANState, spec: Spec) -> jax.stages.Traced:
+    """Traces one iteration from a state of `init_state`; refuses data of which the game lacks or ignores an array."""
     whole = state.replace(frozen=experiment.frozen_networks.shapes())
-    return empty_accumulator(experiment.step, whole, abstract_batches(experiment, spec))
+    return batches.trace_step(experiment.step, whole, abstract_batches(experiment, spec))
 
 
 def logged_names(experiment: Experiment, spec: Spec) -> list[str]:
@@ -113,8 +130,11 @@ def build_start(experiment: Experiment, spec: Spec, mesh: Mesh) -> Start:
         return {"state": state, "window": accumulator, "rollbacks": jnp.int32(0)}
 
     start = _start(init, experiment.seed, mesh)
-    batches = memory.tree_bytes(abstract_batches(experiment, spec)) // mesh.size
-    check_memory(experiment, start, {"state": memory.tree_bytes(start.abstract["state"]), "batches": batches}, mesh)
+    parts = {
+        "state": memory.tree_bytes(start.abstract["state"]),
+        "batches": memory.tree_bytes(abstract_batches(experiment, spec)) // mesh.size,
+    }
+    check_memory(experiment, start, parts, mesh)
     return start
 
 
@@ -132,7 +152,12 @@ def check_memory(experiment: Experiment, start: Start, parts: Mapping[str, int],
 
 def abstract_state(experiment: Experiment, spec: Spec, mesh: Mesh) -> GANState:
     """Returns shapes, dtypes and shardings of a game's state, without tracing a step or reading frozen networks."""
-    return _start(lambda key: {"state": init_state(experiment, spec, key)}, experiment.seed, mesh).abstract["state"]
+
+    # Unchecked: a run that began before `init_state` checked its game can still be loaded.
+    def init(key: jax.Array) -> Carried:
+        return {"state": experiment.game.init(key, _zeros(experiment, spec))}
+
+    return _start(init, experiment.seed, mesh).abstract["state"]
 
 
 def _start(init: Callable[[jax.Array], Carried], seed: int, mesh: Mesh) -> Start:

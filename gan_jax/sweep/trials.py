@@ -17,7 +17,7 @@ from gan_jax.data import Source
 from gan_jax.distributed import signals
 from gan_jax.host import read_json
 from gan_jax.runs import Config, with_values
-from gan_jax.runtime.program import abstract_batches, init_state
+from gan_jax.runtime.program import init_state, trace_step
 from gan_jax.runtime.progress import log
 from gan_jax.sweep.space import Space, extremes
 from gan_jax.types import InvalidInputError
@@ -196,9 +196,7 @@ class _Trial:
     @functools.cached_property
     def traced(self) -> str:
         """The traced step as text, which includes the shapes of the state."""
-        batches = abstract_batches(self.experiment, self.source.spec)
-        state = jax.eval_shape(self._start).replace(frozen=self.experiment.frozen_networks.shapes())
-        traced = jax.make_jaxpr(self.experiment.step)(state, batches)
+        traced = trace_step(self.experiment, jax.eval_shape(self._start), self.source.spec).jaxpr
         # The text does not show the values of array constants, so a sum over each one is compared too.
         constants = [float(jnp.sum(jnp.abs(x))) for x in traced.consts if jnp.issubdtype(x.dtype, jnp.floating)]
         return f"{_ADDRESS.sub('', str(traced))}\n{constants}"

@@ -111,6 +111,42 @@ def test_every_stream_of_an_nnx_module_gets_the_key():
     assert not np.array_equal(first[0], first[1])
 
 
+NORMED = {
+    "DCGANGenerator": {"image_size": 8, "channels": 1, "width": 4},
+    "DCGANDiscriminator": {"width": 4},
+    "MLPGenerator": {"shape": (8, 8, 1), "features": (4,)},
+    "MLPDiscriminator": {"features": (4,)},
+    "ResNetGenerator": {"image_size": 8, "channels": 1, "width": 4},
+    "ResNetDiscriminator": {"width": 4},
+}
+
+
+def test_every_network_with_a_norm_is_in_the_list():
+    fields = {name: getattr(getattr(nets, name), "__dataclass_fields__", {}) for name in nets.__all__}
+    assert {name for name, found in fields.items() if "norm" in found} == set(NORMED)
+
+
+@pytest.mark.parametrize("norm", ["batch", "layer", "spectral", "none", "instance", ""])
+@pytest.mark.parametrize("name", NORMED)
+def test_a_norm_does_what_its_docstring_says_or_is_refused(name, norm):
+    module = getattr(nets, name)(**NORMED[name], norm=norm)
+    inputs = jnp.ones((2, 8, 8, 1) if name.endswith("Discriminator") else (2, 4))
+
+    def make():
+        return jax.eval_shape(lambda: nets.from_linen(module).init(KEY, inputs))
+
+    listed = module.__doc__.split("norm: ")[1].split("num_classes:")[0].split("dtype:")[0]
+    if f"'{norm}'" not in listed.replace("'batch' is an error", ""):
+        with pytest.raises(InvalidInputError, match=f"norm='{norm}': a {name} takes"):
+            make()
+        return
+    params, state = make()
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path((params, state))]
+    found = {"batch": "batch_stats", "layer": "norm_", "spectral": "sigma"}.get(norm, "kernel")
+    assert any(found in path for path in paths), paths
+    assert norm != "none" or not any("norm" in path or "sigma" in path for path in paths)
+
+
 @pytest.mark.parametrize("classes", [None, 3])
 @pytest.mark.parametrize("make", [nets.DCGANDiscriminator, nets.MLPDiscriminator])
 def test_spectral_norm_divides_every_kernel_by_its_largest_singular_value(make, classes):
