@@ -83,7 +83,7 @@ def cyclegan(
         critics = state.players["discriminator"].params
         metrics: dict[str, Array] = {}
         model_state = {}
-        total = jnp.zeros(())
+        total = jnp.zeros((), jnp.float32)
         for domain, other, domain_key in zip("ab", "ba", jax.random.split(key), strict=True):
             keys = jax.random.split(domain_key, 5)
             fake, model_state[domain] = translate(params, state, batch[other], domain, keys[0])
@@ -103,7 +103,7 @@ def cyclegan(
         generators = state.players["generator"].params
         metrics: dict[str, Array] = {}
         model_state, pools = {}, {}
-        total = jnp.zeros(())
+        total = jnp.zeros((), jnp.float32)
         for domain, other, domain_key in zip("ab", "ba", jax.random.split(key), strict=True):
             keys = jax.random.split(domain_key, 4)
             made, _ = translate(generators, state, batch[other], domain, keys[0])

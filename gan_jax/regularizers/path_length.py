@@ -54,4 +54,4 @@ def path_length(
     squared = jnp.sum(gradient**2, axis=-1).reshape(gradient.shape[0], -1)
     length = jnp.sqrt(jnp.mean(squared, axis=1) + 1e-12)
     mean = mean + decay * (jnp.mean(jax.lax.stop_gradient(length)).astype(mean.dtype) - mean)
-    return (length - mean) ** 2, mean
+    return (length - mean.astype(length.dtype)) ** 2, mean
