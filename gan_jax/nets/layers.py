@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import dtypes
 from jaxtyping import Array, Float
 
 from gan_jax import ops
@@ -46,10 +47,16 @@ class Conv(nn.Module):
 
 
 def check_settings(dtype: DType, **sizes: int) -> None:
-    """Raises InvalidInputError for a dtype that is not a float type, or a size below one, which is named."""
+    """Raises InvalidInputError for a dtype that JAX would not compute in, or a size below one, which is named."""
     names = ("float32", "bfloat16", "float16", "float64")
-    if str(jnp.dtype(dtype) if not isinstance(dtype, str) else dtype) not in names:
+    name = str(jnp.dtype(dtype) if not isinstance(dtype, str) else dtype)
+    if name not in names:
         raise InvalidInputError(f"dtype={dtype!r}: expected one of {', '.join(names)}")
+    if dtypes.canonicalize_dtype(name) != name:
+        raise InvalidInputError(
+            f"dtype={name}: JAX would compute in {dtypes.canonicalize_dtype(name)}; set the environment variable "
+            'JAX_ENABLE_X64=1, or call jax.config.update("jax_enable_x64", True) first, or use float32'
+        )
     for name, size in sizes.items():
         if size < 1:
             raise InvalidInputError(f"{name}={size}: expected at least 1")
