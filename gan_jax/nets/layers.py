@@ -111,9 +111,14 @@ def spectral(layer: nn.Module, x: Array, *, norm: str, train: bool) -> Array:
     by its singular value. That would change the training: the norm of a kernel decides how far a step of the optimiser
     turns it.
 
+    At evaluation the kernel is divided by the singular value that the last training pass stored. That is the value
+    before the optimiser's last step, so it is slightly stale. For logits of the final kernels, first pass a batch
+    through `apply(..., train=True)` and use the model state that it returns.
+
     References:
       Miyato et al., "Spectral Normalization for Generative Adversarial Networks", arXiv:1802.05957, 2018. Public code
       differs in epsilon (1e-12 to 1e-6), in keeping the left or the right vector, and in how the kernel is flattened.
+      PyTorch's evaluates with the stored vectors and the kernel of the moment, so without the stale value.
     """
     if norm != "spectral":
         return layer(x)  # type: ignore[operator]

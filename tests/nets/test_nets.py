@@ -88,7 +88,7 @@ def test_running_statistics_of_batch_norm_move_by_a_tenth():
 def test_float64_is_refused_unless_jax_computes_in_it():
     """And where it does, statistics of a batch keep the dtype of the state."""
     network, z = nets.from_linen(nets.MLPGenerator((2,), (3,), norm="batch", dtype="float64")), jnp.ones((4, 3))
-    with pytest.raises(InvalidInputError, match="dtype=float64: JAX would compute in float32; .*JAX_ENABLE_X64=1"):
+    with pytest.raises(InvalidInputError, match=r"dtype=float64: JAX would compute in float32; .*JAX_ENABLE_X64=1"):
         network.init(KEY, z)
     with jax.enable_x64(True):
         params, state = network.init(KEY, z)
