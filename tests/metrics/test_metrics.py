@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jax.sharding import NamedSharding, PartitionSpec
 
 from gan_jax import data, metrics
-from gan_jax.metrics import blocks
+from gan_jax.metrics import blocks, exact
 from gan_jax.types import InvalidInputError
 
 
@@ -373,3 +373,13 @@ def test_directions_by_blocks():
             metrics.sliced_wasserstein((real @ direction)[:, None], (fake @ direction)[:, None], projections=1) ** 2
         )
     assert metrics.sliced_wasserstein(real, fake, projections=100) == pytest.approx((total / 100) ** 0.5, rel=1e-6)
+
+
+def test_ordinary_features_are_decided_on_the_devices(monkeypatch):
+    """Few of their rows take float64, which would be slow for 50,000."""
+    rows, centered = [], exact._centered
+    monkeypatch.setattr(exact, "_centered", lambda x, y: rows.append(len(x)) or centered(x, y))
+    features = [np.maximum(normal(seed, 400, 512) + normal(9, 1, 512), 0) for seed in (0, 1)]
+    metrics.precision_recall(*features)
+    metrics.cmmd(*(x / np.linalg.norm(x, axis=1, keepdims=True) for x in features))
+    assert sum(rows) < 0.05 * 400 * 7  # of two searches of neighbours, two counts and three means
