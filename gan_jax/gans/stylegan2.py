@@ -169,7 +169,7 @@ def path_lengths(
 
     if weight is None:
         return ()
-    memory, hparams = {"path_length_mean": jnp.zeros(())}, {"path_length_decay": 0.01}
+    memory, hparams = {"path_length_mean": jnp.zeros((), jnp.float32)}, {"path_length_decay": 0.01}
     return (Term("path_length", "generator", weight, value, memory, hparams, every),)
 
 

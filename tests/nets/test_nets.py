@@ -85,6 +85,17 @@ def test_running_statistics_of_batch_norm_move_by_a_tenth():
     np.testing.assert_allclose(moved["var"], 0.9 + 0.1 * z.var(0), rtol=1e-5)
 
 
+def test_float64_is_refused_unless_jax_computes_in_it():
+    """And where it does, statistics of a batch keep the dtype of the state."""
+    network, z = nets.from_linen(nets.MLPGenerator((2,), (3,), norm="batch", dtype="float64")), jnp.ones((4, 3))
+    with pytest.raises(InvalidInputError, match=r"dtype=float64: JAX would compute in float32; .*JAX_ENABLE_X64=1"):
+        network.init(KEY, z)
+    with jax.enable_x64(True):
+        params, state = network.init(KEY, z)
+        _, after = network.apply(params, state, z, train=True)
+        assert {x.dtype.name for x in jax.tree.leaves((params, state, after))} == {"float32"}
+
+
 @pytest.mark.parametrize("dropout", [-0.1, 1.0, float("nan")])
 def test_dropout_is_a_share(dropout):
     with pytest.raises(InvalidInputError, match="dropout"):
