@@ -51,7 +51,7 @@ def load_module(path: str | pathlib.Path) -> Any:
     name = f"experiment_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path, loader=_Loader(name, str(path)))
     assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module: Any = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     for name, kind, made in (("get_config", Config, "run_config"), ("build", Experiment, "runtime.Experiment")):
         if not hasattr(module, name):

@@ -105,17 +105,33 @@ class Checkpointer:
         for step in steps_in(self.directory):
             manifests.check_orbax(self.directory / str(step))
         policy = checkpoint_managers.LatestN() if read_only else _Policy(keep_last, every, keep_every, self._to_keep)
-        self._manager = _Manager(
-            self.directory,
-            item_handlers=ocp.StandardCheckpointHandler(),  # without it a new process cannot read metadata
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=policy,
-                cleanup_tmp_directories=not read_only,
-                read_only=read_only,
-                save_interval_steps=0 if read_only else 1,
-                create=not read_only,
-                async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifest),
-            ),
+        self._manager = self._opened(policy)
+
+    def _opened(self, policy: Any) -> _Manager:
+        """Opens Orbax's manager, again if a run that writes here deletes a checkpoint while the manager lists it."""
+        for _ in range(_ATTEMPTS):
+            try:
+                return _Manager(
+                    self.directory,
+                    item_handlers=ocp.StandardCheckpointHandler(),  # without it a new process cannot read metadata
+                    options=ocp.CheckpointManagerOptions(
+                        preservation_policy=policy,
+                        cleanup_tmp_directories=not self._read_only,
+                        read_only=self._read_only,
+                        save_interval_steps=0 if self._read_only else 1,
+                        create=not self._read_only,
+                        async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifest),
+                    ),
+                )
+            except FileNotFoundError:
+                if not (self._read_only and self.directory.is_dir()):
+                    raise
+        raise self._too_fast()
+
+    def _too_fast(self) -> InvalidInputError:
+        return InvalidInputError(
+            f"the checkpoints in {self.directory} are deleted faster than they can be read, {_ATTEMPTS} times: let the "
+            "run that writes them keep more (keep_last) or save less often (checkpoint_every)"
         )
 
     def steps(self) -> list[int]:
@@ -418,10 +434,7 @@ class Checkpointer:
             found = self._restore_unless_gone(step, abstract)
             if not hosts.any_of("checkpoint deleted", found is None, timeout):
                 return step, found
-        raise InvalidInputError(
-            f"the checkpoints in {self.directory} are deleted faster than they can be read, {_ATTEMPTS} times: let the "
-            "run that writes them keep more (keep_last) or save less often (checkpoint_every)"
-        )
+        raise self._too_fast()
 
     def _restore_unless_gone(self, step: int, abstract: PyTree) -> PyTree | None:
         """Restores a checkpoint; None if its files are deleted meanwhile."""

@@ -5,7 +5,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -99,7 +99,8 @@ def start_accumulator(experiment: Experiment, state: GANState, spec: Spec) -> Me
 def trace_step(experiment: Experiment, state: GANState, spec: Spec) -> jax.stages.Traced:
     """Traces one iteration from a state of `init_state`; refuses data of which the game lacks or ignores an array."""
     whole = state.replace(frozen=experiment.frozen_networks.shapes())
-    return batches.trace_step(experiment.step, whole, abstract_batches(experiment, spec))
+    shapes = cast(Batch, abstract_batches(experiment, spec))  # which a trace takes like arrays
+    return batches.trace_step(experiment.step, whole, shapes)
 
 
 def logged_names(experiment: Experiment, spec: Spec) -> list[str]:

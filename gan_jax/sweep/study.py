@@ -102,7 +102,7 @@ class Study:
         self._sampler, self._seed, self._worst = sampler, seed, math.inf if mode == "min" else -math.inf
         (workdir / "claims").mkdir(parents=True, exist_ok=True)
         pruning = _pruner(pruner, first_rung, last, eta)
-        self._study = self._opened(storage, "minimize" if mode == "min" else "maximize", pruning, log)
+        self._study = self._opened(storage, mode, pruning, log)
         self._distributions = {name: _distribution(x, grid_size, sampler == "grid") for name, x in space.items()}
         told = json.loads(json.dumps(facts | {"space": {name: repr(x) for name, x in self._distributions.items()}}))
         with self.alone():
@@ -126,7 +126,7 @@ class Study:
         self._claims: dict[int, Any] = {}
 
     def _opened(
-        self, storage: str, direction: str, pruner: optuna.pruners.BasePruner, log: Callable[[str], None]
+        self, storage: str, mode: str, pruner: optuna.pruners.BasePruner, log: Callable[[str], None]
     ) -> optuna.Study:
         """Opens the study in its journal or database, or creates it there."""
         journal = self._workdir / "study.journal"
@@ -136,7 +136,11 @@ class Study:
             with self.alone():  # workers that start together would all create the tables of a new database
                 kept: Any = url or _journal(journal, log)
                 return optuna.create_study(
-                    storage=kept, study_name=name, direction=direction, pruner=pruner, load_if_exists=True
+                    storage=kept,
+                    study_name=name,
+                    direction="minimize" if mode == "min" else "maximize",
+                    pruner=pruner,
+                    load_if_exists=True,
                 )
         except Exception as error:  # whatever the database's driver raises
             what = f"storage {storage!r}" if storage else f"the study's journal {journal}"

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from gan_jax import runtime
-from gan_jax.runtime import identity, manifest
+from gan_jax.runtime import checkpoint, identity, manifest
 from gan_jax.types import InvalidInputError
 from tests.runtime.test_runtime import abstract, saved, tree
 
@@ -167,6 +167,25 @@ def test_orbaxs_own_record_may_be_damaged(text, tmp_path):
         reader = reopened(tmp_path)
     assert value(reader.restore_latest(abstract())) == (2, 2.0)
     assert float(reader.restore(1, abstract())["a"]["w"][0, 0]) == 1.0
+
+
+def test_a_checkpoint_that_is_deleted_while_a_reader_opens_the_directory(tmp_path, monkeypatch):
+    of_run(tmp_path, (1,)).close()
+    left, listed = [2], checkpoint._Manager._load_checkpoint_infos
+
+    def gone(manager, *arguments, **options):
+        left[0] -= 1
+        if left[0] >= 0:
+            raise FileNotFoundError("checkpoints/0")
+        return listed(manager, *arguments, **options)
+
+    monkeypatch.setattr(checkpoint._Manager, "_load_checkpoint_infos", gone)
+    assert value(reopened(tmp_path, read_only=True).restore_latest(abstract())) == (1, 1.0)
+    left[0] = 10**6
+    with pytest.raises(InvalidInputError, match=r"deleted faster than they can be read.*keep_last"):
+        reopened(tmp_path, read_only=True)
+    with pytest.raises(FileNotFoundError):
+        reopened(tmp_path)  # to write there
 
 
 def test_a_reader_beside_a_writer_that_keeps_one_checkpoint(tmp_path):
