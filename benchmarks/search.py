@@ -37,10 +37,11 @@ from absl import app, flags
 
 from benchmarks.measure import RESULTS, put, record, recorded, spread, table
 from gan_jax import runtime
+from gan_jax.host import read_lines
 from gan_jax.runs import Run
 from gan_jax.runtime.environment import cache_directory
+from gan_jax.runtime.logging import REPAIR_LINE, LogLine
 from gan_jax.sweep import space as spaces
-from gan_jax.sweep.logs import read_lines
 
 _SEEDS = flags.DEFINE_integer("seeds", 5, "number of seeds of each sweep", lower_bound=1)
 _CASES = flags.DEFINE_list("cases", ["ring", "digits"], "names of the configs to sweep")
@@ -116,7 +117,8 @@ def run(name: str, method: str, seed: int) -> dict[str, Any]:
         command(name, room, *options, *case.sweep(method))
         with (pathlib.Path(room) / "results.csv").open() as file:
             rows = list(csv.DictReader(file))
-        logs = [read_lines(pathlib.Path(room) / f"members/{index:05d}/metrics.jsonl") for index in range(len(rows))]
+        paths = [pathlib.Path(room) / f"members/{index:05d}/metrics.jsonl" for index in range(len(rows))]
+        logs = [read_lines(path, LogLine, remedy=REPAIR_LINE) for path in paths]
         [home] = (pathlib.Path(room) / "trials").iterdir()
         again = evaluate(home, case)
     keys = spaces.parse(case.space)

@@ -1,9 +1,13 @@
-"""Arrays and files on the host: conversion of image ranges, placement on devices, and atomic replacement of files."""
+"""Arrays and files on the host: image ranges, placement on devices, atomic files, and JSON records that are checked."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
+import tempfile
+import types
+import typing
 import uuid
 from collections.abc import Iterator
 from typing import IO, Any
@@ -45,15 +49,69 @@ def put(x: Any, sharding: Sharding) -> Array:
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
+_LONGEST_NAME = 255  # bytes of the name of a file or directory, on the usual file systems
+
+
+def user_path(path: str | os.PathLike[str], name: str) -> pathlib.Path:
+    """Resolves a path given by the user: `~` is the home directory, as the shell leaves it in `--workdir=~/x`.
+
+    Args:
+      path: path as given.
+      name: name of the argument, for the message.
+
+    Returns:
+      The path.
+
+    Raises:
+      InvalidInputError: for an empty path, which would mean the current directory (a variable of the shell that is not
+        set gives one), or the home directory of a user that does not exist.
+    """
+    text = os.fspath(path)
+    if not text.strip() or "\0" in text:
+        raise InvalidInputError(f"{name} is {text!r}: expected a path; `.` is the current directory")
+    if any("\ud800" <= letter <= "\udfff" for letter in text):  # bytes that Python could not decode
+        raise InvalidInputError(
+            f"{name} is {text!a}: the locale cannot read its letters; set PYTHONUTF8=1, or a locale of UTF-8"
+        )
+    if max(len(os.fsencode(part)) for part in text.split("/")) > _LONGEST_NAME:
+        raise InvalidInputError(f"{name} is {text[:60]!r}...: expected names of at most {_LONGEST_NAME} bytes")
+    try:
+        return pathlib.Path(text).expanduser()
+    except RuntimeError as error:
+        raise InvalidInputError(f"{name} is {text!r}: {error}; write the whole path") from error
+
+
+def check_writable(directory: pathlib.Path, what: str) -> None:
+    """Creates a directory if it is missing, and checks that files can be created there: before work, not after it.
+
+    Args:
+      directory: the directory.
+      what: argument that names it, with its value, for the message.
+
+    Raises:
+      InvalidInputError: if the directory cannot be created or written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise InvalidInputError(
+            f"{what}: files cannot be created in {str(directory)!r} ({error}): name another directory, or change its "
+            "permissions"
+        ) from error
+
+
 @contextlib.contextmanager
 def replacing(path: pathlib.Path, mode: str = "w", *, shared: bool = False, **options: Any) -> Iterator[IO[Any]]:
     """Opens a temporary file that atomically replaces `path` when it is closed.
 
-    Readers never see a half-written file, and a kill never leaves one.
+    Readers never see a half-written file, and neither a kill nor a power failure leaves one: the content is on disk
+    before the name is.
 
     Args:
       path: path of the file to create or replace.
-      mode: mode of the file, `w` or `wb`.
+      mode: mode of the file, `w` for text in UTF-8 or `wb`.
       shared: whether other processes may write the same file at the same time; each then gets a temporary file of its
         own.
       **options: more arguments of `open`.
@@ -62,12 +120,156 @@ def replacing(path: pathlib.Path, mode: str = "w", *, shared: bool = False, **op
       The temporary file, in the same directory. It is renamed at the end unless an exception is raised.
     """
     temporary = path.with_name(f"{path.name}{f'.{uuid.uuid4().hex}' if shared else ''}.tmp")
+    options = options if "b" in mode else {"encoding": "utf-8"} | options
     with open(temporary, mode, **options) as file:
         yield file
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(temporary, path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes a JSON file atomically; see `replacing`."""
+    """Writes a JSON record atomically; it is on disk when this returns. See `replacing`."""
     with replacing(path) as file:
         file.write(json.dumps(value, indent=2) + "\n")
+
+
+def append_line(path: pathlib.Path, record: Any) -> None:
+    """Appends a line to a file of JSON lines; it is on disk when this returns.
+
+    An incomplete last line, which a kill in the middle of an earlier append has left, is removed first.
+    """
+    with path.open("a+b") as file:
+        trim(file)
+        file.write(f"{json.dumps(record)}\n".encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def trim(file: IO[bytes]) -> int:
+    """Removes an incomplete last line from a file that is open for reading and writing; returns its bytes."""
+    size = end = file.seek(0, os.SEEK_END)
+    while end:  # backwards, by parts, to the newest end of a line
+        low = max(0, end - 2**16)
+        file.seek(low)
+        last = file.read(end - low).rfind(b"\n")
+        end = low if last < 0 else low + last + 1
+        if last >= 0:
+            break
+    if end < size:
+        file.truncate(end)
+    return size - end
+
+
+def read_json(path: pathlib.Path, form: Any, *, remedy: str) -> Any:
+    """Reads a JSON record and checks its form. All JSON records of the package are read here or by `read_lines`.
+
+    Args:
+      path: path of the file.
+      form: expected type: `int`, `float` (which takes an integer too), `str`, `bool`, `None`, `Any`, `list[...]`,
+        `dict[str, ...]`, a union, a `TypedDict`, a dataclass, or a tuple of types that must all fit. Keys that a
+        `TypedDict` or a dataclass does not have are not checked.
+      remedy: what the user can do, for the message; it follows a colon.
+
+    Returns:
+      The record.
+
+    Raises:
+      InvalidInputError: if the file is missing, cannot be read, is not JSON, or has another form; the message names the
+        file, what is wrong, and the remedy.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(f"{path} cannot be read ({error}): {remedy}") from error
+    return _parsed(text, form, f"{path}", remedy)
+
+
+def read_lines(path: pathlib.Path, form: Any, *, remedy: str) -> list[Any]:
+    """Reads a file of JSON lines, without an incomplete last line; returns no lines if the file does not exist.
+
+    Args:
+      path: path of the file.
+      form: expected type of every line, as for `read_json`.
+      remedy: what the user can do, for the message.
+
+    Returns:
+      The lines.
+
+    Raises:
+      InvalidInputError: as for `read_json`; the message names the line too.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(f"{path} cannot be read ({error}): {remedy}") from error
+    return [_parsed(line, form, f"line {number} of {path}", remedy) for number, line in enumerate(lines, 1)]
+
+
+def _parsed(text: str, form: Any, what: str, remedy: str) -> Any:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(f"{what} is damaged ({error}): {remedy}") from error
+    if fault := misfit(value, form):
+        raise InvalidInputError(f"{what} is damaged: {fault}: {remedy}")
+    return value
+
+
+_MISSING = object()  # stands for the value of a key that is not there
+
+
+def misfit(value: Any, form: Any, where: str = "") -> str:
+    """Describes where a JSON value differs from its expected form; empty if it fits.
+
+    Args:
+      value: value to check.
+      form: expected type, as for `read_json`.
+      where: name of the value, for the description.
+    """
+    if value is _MISSING:
+        return f"{where} is missing"
+    if typing.get_origin(form) in (typing.Union, types.UnionType):
+        faults = [misfit(value, one, where) for one in typing.get_args(form)]
+        return "" if "" in faults else faults[0]
+    if isinstance(form, tuple):
+        return next(filter(None, (misfit(value, one, where) for one in form)), "")
+    return _wrong_kind(value, form, where) or next(
+        filter(None, (misfit(*part) for part in _parts(value, form, where))), ""
+    )
+
+
+def _kind(form: Any) -> Any:
+    return dict if typing.is_typeddict(form) or dataclasses.is_dataclass(form) else typing.get_origin(form) or form
+
+
+def _wrong_kind(value: Any, form: Any, where: str) -> str:
+    kind = _kind(form)
+    accepted = {Any: (object,), float: (float, int)}.get(kind, (kind,))
+    if isinstance(value, accepted) and (kind in (Any, bool) or not isinstance(value, bool)):
+        return ""
+    shown = json.dumps(value)
+    expected = {dict: "an object", list: "a list", types.NoneType: "null"}.get(kind, getattr(kind, "__name__", ""))
+    return f"{where or 'the record'} is {shown if len(shown) < 80 else shown[:77] + '...'}, expected {expected}"
+
+
+def _parts(value: Any, form: Any, where: str) -> list[tuple[Any, Any, str]]:
+    """Returns the values inside a list or an object that are to be checked, each with its form and its name."""
+    inner = typing.get_args(form)
+    if _kind(form) is list and inner:
+        return [(one, inner[0], f"{where}[{index}]") for index, one in enumerate(value)]
+    if _kind(form) is not dict:
+        return []
+    before = f"{where}." if where else ""
+    if inner:
+        return [(one, inner[1], f"{before}{key}") for key, one in value.items()]
+    fields = {} if form is dict else typing.get_type_hints(form)
+    wanted = fields.keys() - getattr(form, "__optional_keys__", frozenset()) | fields.keys() & value.keys()
+    return [(value.get(key, _MISSING), fields[key], f"{before}{key}") for key in fields if key in wanted]

@@ -40,6 +40,37 @@ def check_same_shape(**arrays: Array) -> None:
         raise InvalidInputError(f"shapes differ: {described}; expected one shape (reshape one of them)")
 
 
+def axes_of(shape: tuple[int, ...]) -> str:
+    """Says how the axes of an example, meant as an image, differ from `[h, w, c]`; empty if they seem right.
+
+    Args:
+      shape: shape of one example, without the batch axis.
+
+    Returns:
+      What the example looks like and how to fix it, for a message.
+    """
+    if len(shape) == 3:
+        channels, height, width = shape
+        if channels <= 4 < width and channels < height:
+            return "channels first: move them last in the data source, with images.transpose(0, 2, 3, 1)"
+        return ""
+    known = {
+        4: "a video [t, h, w, c]: take single frames, or a network and a preview for videos",
+        2: "an image without an axis of channels: add one, with images[..., None]",
+        1: "a vector: use a network and a preview for vectors",
+    }
+    return known.get(len(shape), f"an array of {len(shape)} axes")
+
+
+def check_images(**arrays: Any) -> None:
+    """Refuses arrays that are no images `[b, h, w, c]`, such as videos and images with their channels first."""
+    for name, array in arrays.items():
+        if found := axes_of(jnp.shape(array)[1:]):
+            raise InvalidInputError(
+                f"{name} {jnp.shape(array)}: expected images [b, h, w, c], but it looks like {found}"
+            )
+
+
 class Network(NamedTuple):
     """A neural network as two pure functions, independent of the framework that it was written in.
 
@@ -225,7 +256,8 @@ class Game(NamedTuple):
     """An adversarial (or any one- or two-player) game.
 
     Attributes:
-      init: `(key, batch) -> GANState`, the state at step 0.
+      init: `(key, batch) -> GANState`, the state at step 0. It may use the shapes and dtypes of the batch, not its
+        values: the state of a run does not depend on data at step 0, and training refuses an `init` that reads them.
       phases: updates of one iteration, in order.
       after: hooks `(state) -> state` that run once at the end of each iteration.
       functions: functions of a trained state, by name. The library uses these names:

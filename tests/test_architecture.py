@@ -98,6 +98,17 @@ def test_only_nets_uses_linen_only_cli_flags_and_nobody_tensorflow_or_experiment
             assert not within(name, {"flax.linen", "flax.nnx"}) or path.parent.name == "nets", f"{path}: {name}"
 
 
+def test_text_is_read_and_written_as_utf8():
+    """Whatever the locale: a workdir is read on other machines. `replacing` names it for what it writes."""
+    for path in LIBRARY.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            name = getattr(node.func, "attr", getattr(node.func, "id", "")) if isinstance(node, ast.Call) else ""
+            words = [x.value for x in node.args if isinstance(x, ast.Constant)] if name == "open" else []
+            text = name in ("read_text", "write_text") or any(word in ("r", "w", "a", "a+") for word in words)
+            named = any(keyword.arg == "encoding" for keyword in getattr(node, "keywords", []))
+            assert named or not text, f"{path}:{getattr(node, 'lineno', 0)}: name the encoding"
+
+
 STARTERS = {
     "affected.py",
     "echo.py",

@@ -18,6 +18,7 @@ def get_config() -> Config:
         image_size=64,  # height and width of the images after resizing
         channels=3,  # 3 for colour, 1 for grey
         num_classes=0,  # number of sub-folders as classes; 0: no labels
+        check_images=True,  # decode all images at the start, to find broken ones
         batch_size=64,
         steps=50_000,
         steps_per_dispatch=10,
@@ -67,7 +68,11 @@ def build(config: Config) -> Experiment:
     return Experiment(
         game=game,
         source=lambda: data.image_folder(
-            config.data_dir, image_size=config.image_size, labels=classes is not None, channels=config.channels
+            config.data_dir,
+            image_size=config.image_size,
+            labels=classes is not None,
+            channels=config.channels,
+            check=config.check_images,
         ),
         preview=image_grid,
         **run_settings(config),

@@ -22,6 +22,7 @@ def get_config() -> Config:
         data_dir="",  # directory of the images
         preset="ffhq64",  # networks of the paper: cifar10, ffhq64, ...
         num_classes=0,  # number of sub-folders as classes; 0: no labels
+        check_images=True,  # decode all images at the start, to find broken ones
         batch_size=256,
         steps=100_000,
         steps_per_dispatch=10,
@@ -56,12 +57,12 @@ def build(config: Config) -> Experiment:
     )
     size = 4 * 2 ** (len(preset.widths) - 1)  # pixels: the coarsest stage is 4x4, and each further one doubles it
 
-    def images() -> data.Source:
-        return data.image_folder(config.data_dir, image_size=size, labels=classes is not None)
+    def images(check: bool = False) -> data.Source:
+        return data.image_folder(config.data_dir, image_size=size, labels=classes is not None, check=check)
 
     return Experiment(
         game=game,
-        source=lambda: data.transformed(images(), data.flip()),
+        source=lambda: data.transformed(images(config.check_images), data.flip()),
         reference=images,
         preview=image_grid,
         **run_settings(config),

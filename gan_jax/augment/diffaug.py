@@ -115,7 +115,9 @@ def cutout(key: Key[Array, ""], images: Images, p: Probability, *, ratio: float 
 
     References:
       Zhao et al., arXiv:2006.10738, 2020 (ratio 1/2); also one of the operations of ADA, Karras et al.,
-      arXiv:2006.06676, 2020.
+      arXiv:2006.06676, 2020. As in ADA's code the centre is any real number, and pixels whose centres lie inside are
+      cut: of an odd size, such as 7, a rectangle of 3.5 pixels covers 3 or 4. DiffAugment's code cuts whole pixels,
+      half the size rounded up (4 of 7), at a whole offset.
 
     Example:
       >>> cut = cutout(jax.random.key(0), jnp.ones((1, 8, 8, 1)), 1.0)

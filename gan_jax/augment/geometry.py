@@ -1,8 +1,9 @@
 """The geometric half of ADA's pipeline: blits, which move whole pixels, and resampled transformations.
 
 Beyond its edges an image continues as its reflection, which does not repeat the edge. Resampling follows the paper:
-upsampling by two with the symlet-6 low-pass filter, bilinear interpolation, downsampling by two with the same filter.
-So neither aliases nor blur show the discriminator which images were transformed.
+the image, so continued, is upsampled by two with the symlet-6 low-pass filter, interpolated bilinearly, and downsampled
+by two with the same filter. So neither aliases nor blur show the discriminator which images were transformed. Blits
+and transformations of an image are one map (`move`), so that none of it is cropped in between.
 """
 
 import math
@@ -12,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from gan_jax.augment.diffaug import Images, Probability, chosen, exact_einsum, widen
 from gan_jax.types import InvalidInputError
@@ -79,35 +80,7 @@ def blit(key: Key[Array, ""], images: Images, p: Probability, *, operations: Ope
       [[0. 1. 2.]
        [2. 1. 0.]]
     """
-    check_operations(operations, BLIT)
-    n, h, w, c = images.shape
-    # every operation takes its keys, also one that is left out, so that the draws of the others stay the same
-    keys = iter(jax.random.split(key, 7))
-
-    def draw(name: str, low: int, high: int) -> Int[Array, "n 1 1"]:
-        """Draws an integer for each example; it is 0 where the operation does not take place."""
-        which, value = next(keys), next(keys)
-        take = chosen(which, share(operations, name, p), n) if name in operations else jnp.zeros(n, bool)
-        return jnp.where(take, jax.random.randint(value, (n,), low, high), 0)[:, None, None]
-
-    flip, turns = draw("x_flip", 0, 2), draw("rotate_90", 0, 4 if h == w else 2) * (1 if h == w else 2)
-    which, *translation_keys = (next(keys) for _ in range(3))
-    name = "integer_translation"
-    moved = chosen(which, share(operations, name, p), n) if name in operations else jnp.zeros(n, bool)
-    shift_h, shift_w = (
-        jnp.where(moved, jnp.round(jax.random.uniform(k, (n,), minval=-0.125, maxval=0.125) * size), 0).astype(int)
-        for k, size in zip(translation_keys, (h, w), strict=True)
-    )
-    row = reflect(jnp.arange(h)[:, None] - shift_h[:, None, None], h)
-    column = reflect(jnp.arange(w) - shift_w[:, None, None], w)
-    row, column = jnp.broadcast_arrays(row, column)
-    row, column = (
-        jnp.select([turns == 0, turns == 1, turns == 2], [row, column, h - 1 - row], h - 1 - column),
-        jnp.select([turns == 0, turns == 1, turns == 2], [column, w - 1 - row, w - 1 - column], row),
-    )
-    column = jnp.where(flip == 1, w - 1 - column, column)
-    index = (row * w + column).reshape(n, h * w, 1)
-    return jnp.take_along_axis(images.reshape(n, h * w, c), index, axis=1).reshape(images.shape)
+    return move(key, None, images, p, operations)
 
 
 def geometry(key: Key[Array, ""], images: Images, p: Probability, *, operations: Operations = GEOMETRY) -> Images:
@@ -130,17 +103,106 @@ def geometry(key: Key[Array, ""], images: Images, p: Probability, *, operations:
       InvalidInputError: for an unknown operation.
 
     References:
-      Karras et al., arXiv:2006.06676, 2020, appendix B. The authors' code pads by reflection before it transforms. Here
-      coordinates are reflected, which is the same up to the second reflection. The filter is not quite symmetric, and
-      in the authors' code it moves a turned image by a tenth of a pixel; here its centre of mass counts as its centre.
+      Karras et al., arXiv:2006.06676, 2020, appendix B. Reflections go on beyond the second one, where the authors'
+      padding ends and zeros begin. The filter is not quite symmetric, and in the authors' code it moves a turned image
+      by a tenth of a pixel; here its centre of mass counts as its centre. The authors' code resamples every image of a
+      batch, which leaves an image that is not transformed as it is but for rounding.
 
     Example:
       >>> image = jnp.ones((1, 8, 8, 1))
       >>> print(geometry(jax.random.key(0), image, 1.0).shape)
       (1, 8, 8, 1)
     """
-    check_operations(operations, GEOMETRY)
-    n = images.shape[0]
+    return move(None, key, images, p, operations)
+
+
+def move(
+    blit_key: Key[Array, ""] | None,
+    geometry_key: Key[Array, ""] | None,
+    images: Images,
+    p: Probability,
+    operations: Operations,
+) -> Images:
+    """Applies blits, then transformations, to the same image in one resampling.
+
+    Args:
+      blit_key: random key of the blits; None for none of them.
+      geometry_key: random key of the transformations; None for none of them.
+      images: `[b, h, w, c]`.
+      p: probability of each operation.
+      operations: some of `BLIT` for the one, of `GEOMETRY` for the other.
+
+    Returns:
+      Images of the same shape and dtype. An example for which no transformation takes place has the pixels of the
+      image.
+    """
+    check_operations(
+        operations, (*(BLIT if blit_key is not None else ()), *(GEOMETRY if geometry_key is not None else ()))
+    )
+    n, h, w, _ = images.shape
+    turn, shift = jnp.broadcast_to(jnp.eye(2), (n, 2, 2)), jnp.zeros((n, 2))
+    pixels = images
+    if blit_key is not None:
+        turn, shift = _draw_blit(blit_key, (n, h, w), p, operations)
+        pixels = _take_pixels(images, turn, shift)
+    if geometry_key is None:
+        return pixels
+    active, inverse, origin = _draw_geometry(geometry_key, (n, h, w), p, operations)
+    # a point of the result lies in the blitted image at inverse @ x + origin, and that at turn @ (.. - shift)
+    source = exact_einsum("nij,njk->nik", turn, inverse), exact_einsum("nij,nj->ni", turn, origin - shift)
+    resampled = resample(widen(images), *source).astype(images.dtype)
+    return jnp.where(active[:, None, None, None], resampled, pixels)
+
+
+def _draw_blit(
+    key: Key[Array, ""], shape: tuple[int, int, int], p: Probability, operations: Operations
+) -> tuple[Float[Array, "n 2 2"], Float[Array, "n 2"]]:
+    """Draws matrices of signs and swaps, and shifts by whole pixels: point x shows the image at turn @ (x - shift)."""
+    n, h, w = shape
+    # every operation takes its keys, also one that is left out, so that the draws of the others stay the same
+    keys = iter(jax.random.split(key, 7))
+
+    def draw(name: str, low: int, high: int) -> Int[Array, " n"]:
+        """Draws an integer for each example; it is 0 where the operation does not take place."""
+        which, value = next(keys), next(keys)
+        take = chosen(which, share(operations, name, p), n) if name in operations else jnp.zeros(n, bool)
+        return jnp.where(take, jax.random.randint(value, (n,), low, high), 0)
+
+    flip, turns = draw("x_flip", 0, 2), draw("rotate_90", 0, 4 if h == w else 2) * (1 if h == w else 2)
+    which, *translation_keys = (next(keys) for _ in range(3))
+    name = "integer_translation"
+    moved = chosen(which, share(operations, name, p), n) if name in operations else jnp.zeros(n, bool)
+    shift = jnp.stack(
+        [
+            jnp.where(moved, jnp.round(jax.random.uniform(k, (n,), minval=-0.125, maxval=0.125) * size), 0)
+            for k, size in zip(translation_keys, (h, w), strict=True)
+        ],
+        -1,
+    )
+    quarter_turns = jnp.array([[[1, 0], [0, 1]], [[0, 1], [-1, 0]], [[-1, 0], [0, -1]], [[0, -1], [1, 0]]], jnp.float32)
+    signs = jnp.stack([jnp.ones(n), 1.0 - 2.0 * flip], -1)
+    return signs[:, :, None] * quarter_turns[turns], shift
+
+
+def _take_pixels(images: Images, turn: Float[Array, "n 2 2"], shift: Float[Array, "n 2"]) -> Images:
+    """Returns images whose point x is the pixel at turn @ (x - shift), from the centre."""
+    n, h, w, c = images.shape
+    # twice the coordinates are integers, also about a centre between pixels
+    grid = np.stack(np.meshgrid(*(2 * np.arange(size) - (size - 1) for size in (h, w)), indexing="ij"), -1)
+    moved = jnp.asarray(grid) - 2 * shift.astype(int)[:, None, None]
+    row, column = (
+        reflect((jnp.sum(turn[:, i].astype(int)[:, None, None] * moved, -1) + size - 1) // 2, size)
+        for i, size in enumerate((h, w))
+    )
+    index = (row * w + column).reshape(n, h * w, 1)
+    return jnp.take_along_axis(images.reshape(n, h * w, c), index, axis=1).reshape(images.shape)
+
+
+def _draw_geometry(
+    key: Key[Array, ""], shape: tuple[int, int, int], p: Probability, operations: Operations
+) -> tuple[Bool[Array, " n"], Float[Array, "n 2 2"], Float[Array, "n 2"]]:
+    """Draws which examples are transformed, and how: point x shows the image at inverse @ x + origin."""
+    n, *size = shape
     # every operation takes its keys, also one that is left out, so that the draws of the others stay the same
     keys = iter(jax.random.split(key, 10))
     active = jnp.zeros(n, bool)
@@ -163,13 +225,12 @@ def geometry(key: Key[Array, ""], images: Images, p: Probability, *, operations:
     before = draw("rotation", angle(), 0.0)
     stretch = draw("anisotropic_scaling", scale(), 1.0)
     after = draw("rotation", angle(), 0.0)
-    size = jnp.array(images.shape[1:3], jnp.float32)
-    move = draw("fractional_translation", 0.125 * size * jax.random.normal(next(keys), (n, 2)), 0.0)
+    sizes = jnp.array(size, jnp.float32)
+    translation = draw("fractional_translation", 0.125 * sizes * jax.random.normal(next(keys), (n, 2)), 0.0)
     # maps a point of the result to one of the image: the inverse of scaling, turning, stretching, turning and moving
     stretched = jnp.stack([1.0 / stretch, stretch], axis=-1)[:, :, None] * _rotation(-after)
     inverse = exact_einsum("nij,njk->nik", _rotation(-before), stretched) / isotropic[:, None, None]
-    resampled = resample(widen(images), inverse, move).astype(images.dtype)
-    return jnp.where(active[:, None, None, None], resampled, images)
+    return active, inverse, -exact_einsum("nij,nj->ni", inverse, translation)
 
 
 def _rotation(angle: Float[Array, " n"]) -> Float[Array, "n 2 2"]:
@@ -177,36 +238,36 @@ def _rotation(angle: Float[Array, " n"]) -> Float[Array, "n 2 2"]:
     return jnp.stack([jnp.stack([cos, -sin], -1), jnp.stack([sin, cos], -1)], -2)
 
 
-def resample(images: Images, inverse: Float[Array, "b 2 2"], move: Float[Array, "b 2"]) -> Images:
-    """Resamples images: point x of the result takes the value of the image at inverse @ (x - move).
+def resample(images: Images, inverse: Float[Array, "b 2 2"], origin: Float[Array, "b 2"]) -> Images:
+    """Resamples images: point x of the result takes the value of the image at inverse @ x + origin.
 
     Points are (row, column), measured from the centre of the image.
 
     Args:
       images: `[b, h, w, c]`, float32 or wider.
       inverse: inverse of each example's linear map.
-      move: translation of each example, in pixels.
+      origin: the point of the image that comes to the centre of the result.
 
     Returns:
       Images of the same shape.
     """
     n, h, w, c = images.shape
-    fine = exact_einsum("jw,biwc->bijc", _up(w), exact_einsum("ih,bhwc->biwc", _up(h), images)).reshape(n, 4 * h * w, c)
+    up_h, up_w = _up(h), _up(w)
+    fine = exact_einsum("jw,biwc->bijc", up_w, exact_einsum("ih,bhwc->biwc", up_h, images)).reshape(n, -1, c)
     center = jnp.array([(h - 1) / 2, (w - 1) / 2], jnp.float32)
     rows, columns = ((np.arange(2 * size + 2 * _MARGIN) - _DELAY) / 2 for size in (h, w))
     grid = jnp.asarray(np.stack(np.meshgrid(rows, columns, indexing="ij"), -1), jnp.float32) - center
-    source = exact_einsum("bxy,bijy->bijx", inverse, grid - move[:, None, None]) + center
+    source = exact_einsum("bxy,ijy->bijx", inverse, grid) + (origin + center)[:, None, None]
     total = jnp.zeros((n, grid.shape[0] * grid.shape[1], c), images.dtype)
     corners = []
-    for axis, size in ((0, h), (1, w)):
-        place = 2.0 * reflect(source[..., axis], size) + (
-            _DELAY - _MARGIN
-        )  # as an index of the samples at twice the resolution
-        low = jnp.clip(jnp.floor(place), 0, 2 * size - 2)
-        corners.append([(low.astype(int), low + 1.0 - place), (low.astype(int) + 1, place - low)])
+    for axis, period in enumerate((len(up_h), len(up_w))):
+        place = 2.0 * source[..., axis] + (_DELAY - _MARGIN)  # as an index of the samples at twice the resolution
+        low = jnp.floor(place)
+        index = low.astype(jnp.int32)
+        corners.append([(index % period, low + 1.0 - place), ((index + 1) % period, place - low)])
     for row, row_weight in corners[0]:
         for column, column_weight in corners[1]:
-            index = (row * 2 * w + column).reshape(n, -1, 1)
+            index = (row * len(up_w) + column).reshape(n, -1, 1)
             weight = (row_weight * column_weight).reshape(n, -1, 1)
             total += weight * jnp.take_along_axis(fine, index, axis=1)
     total = total.reshape(n, *grid.shape[:2], c)
@@ -222,15 +283,16 @@ def _down(size: int) -> Float[np.ndarray, "size fine"]:
 
 
 def _up(size: int) -> Float[np.ndarray, "fine size"]:
-    """Returns the matrix that doubles and filters, twice the transpose of `_down` but for the reflection at the edges.
+    """Returns the matrix that doubles and filters the image with its reflections, which repeat: one period of them.
 
     Fine sample q lies at (q + _MARGIN - _DELAY) / 2.
     """
-    matrix = np.zeros((2 * size, size), np.float32)
+    period = max(4 * (size - 1), 2)
+    matrix = np.zeros((period, size), np.float32)
     reach = len(SYM6)
-    for n in range(-reach, size + reach):
+    for n in range(-reach, period // 2 + reach):
         for k in range(reach):
             q = 2 * n + k - _MARGIN
-            if 0 <= q < 2 * size:
+            if 0 <= q < period:
                 matrix[q, reflect(n, size)] += 2 * SYM6[k] / SYM6.sum()
     return matrix

@@ -1,7 +1,7 @@
 """The other half of ADA's pipeline (colour, filters and corruption), and the whole pipeline."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from gan_jax.augment.diffaug import Augment, Images, Probability, chosen, cutout, exact_einsum, widen
-from gan_jax.augment.geometry import BLIT, GEOMETRY, Operations, blit, check_operations, geometry, reflect, share
+from gan_jax.augment.geometry import BLIT, GEOMETRY, Operations, check_operations, move, reflect, share
 from gan_jax.types import InvalidInputError
 
 COLOR = ("brightness", "contrast", "luma_flip", "hue_rotation", "saturation")
@@ -205,12 +205,15 @@ def corrupt(key: Key[Array, ""], images: Images, p: Probability, *, operations: 
     return cutout(cut_key, images, share(operations, "cutout", p)) if "cutout" in operations else images
 
 
-STAGES = ((blit, BLIT), (geometry, GEOMETRY), (transform_color, COLOR), (filter_bands, FILTER), (corrupt, CORRUPTION))
+STAGES = ((transform_color, COLOR), (filter_bands, FILTER), (corrupt, CORRUPTION))
 OPERATIONS = BLIT + GEOMETRY + COLOR + FILTER + CORRUPTION
 
 
 def ada_pipeline(operations: Operations = BLIT + GEOMETRY + COLOR) -> Augment:
     """Combines the operations of adaptive discriminator augmentation, in the paper's order, each with probability p.
+
+    Blits and geometry resample an image once, together: moving it by whole pixels crops nothing that scaling it down
+    would show.
 
     Args:
       operations: some of the 18 in `OPERATIONS`. The default (blits, geometry and colour, "bgc") is what the paper
@@ -237,13 +240,17 @@ def ada_pipeline(operations: Operations = BLIT + GEOMETRY + COLOR) -> Augment:
         raise InvalidInputError("operations=(): expected at least one; pass no pipeline to train without augmentation")
     check_operations(operations, OPERATIONS)
 
+    def among(known: Sequence[str]) -> Operations:
+        found = [name for name in known if name in operations]
+        return {name: operations[name] for name in found} if isinstance(operations, Mapping) else found
+
     def augment(key: Key[Array, ""], images: Images, p: Probability) -> Images:
-        for (stage, known), stage_key in zip(STAGES, jax.random.split(key, len(STAGES)), strict=True):
-            mine: Operations = [name for name in known if name in operations]
-            if isinstance(operations, Mapping):
-                mine = {name: operations[name] for name in mine}
-            if mine:
-                images = stage(stage_key, images, p, operations=mine)
+        blit_key, geometry_key, *keys = jax.random.split(key, 2 + len(STAGES))
+        blits, moves = (k if among(known) else None for k, known in ((blit_key, BLIT), (geometry_key, GEOMETRY)))
+        images = move(blits, moves, images, p, among(BLIT + GEOMETRY))
+        for (stage, known), stage_key in zip(STAGES, keys, strict=True):
+            if among(known):
+                images = stage(stage_key, images, p, operations=among(known))
         return images
 
     return augment

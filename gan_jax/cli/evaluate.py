@@ -20,10 +20,14 @@ of the game: reconstruct:fid is the FID of what `reconstruct` returns.
 Each evaluation of a checkpoint is appended as one line to eval.jsonl in the
 workdir, and eval.png plots the metrics against the images seen in training. A
 checkpoint that is in eval.jsonl under the same protocol is not evaluated again.
+
+This runs the experiment file in the workdir: use only workdirs of people whose
+code you would run.
 """
 
 import contextlib
 import functools
+import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -32,17 +36,20 @@ import jax
 import numpy as np
 from absl import flags
 
+from gan_jax import eval as evals
 from gan_jax import runtime
 from gan_jax.cli import flags as commands
-from gan_jax.cli import launch
+from gan_jax.cli import kinds, launch
 from gan_jax.distributed import hosts
-from gan_jax.host import from_uint8
+from gan_jax.eval import PAIRS
+from gan_jax.host import check_writable, from_uint8
 from gan_jax.runs import Run, evaluations
 from gan_jax.runs.pictures import curves, neighbours
 from gan_jax.runtime import (
     Evaluator,
     Trained,
     Watchdog,
+    check_choice,
     choose_samples,
     environment,
     first_samples,
@@ -52,12 +59,12 @@ from gan_jax.runtime import (
 from gan_jax.runtime.progress import log
 from gan_jax.types import InvalidInputError
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "directory of the run", required=True)
+_WORKDIR = kinds.path("workdir", None, "directory of the run", required=True)
 _METRICS = flags.DEFINE_list("metrics", None, "names of metrics, separated by commas; see above", required=True)
-_STEP = flags.DEFINE_string("step", "newest", "step of the checkpoint: a number, newest, best or all")
+_STEP = kinds.step("step", "newest", "step of the checkpoint: a number, newest, best or all", "newest", "best", "all")
 _SEED = flags.DEFINE_integer("seed", 0, "seed of latents and random subsets", lower_bound=0, upper_bound=2**31 - 1)
 _RAW = flags.DEFINE_bool("raw", False, "use the generator itself instead of its average")
-_TRUNCATION = flags.DEFINE_float("truncation", None, "see gan-jax sample --help")
+_TRUNCATION = kinds.number("truncation", "see gan-jax sample --help")
 _CHOOSE = flags.DEFINE_string(
     "choose",
     "",
@@ -65,38 +72,38 @@ _CHOOSE = flags.DEFINE_string(
 )
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", 64, "images per batch of the feature networks (on CPUs Inception takes some 70 MB per image)",
-    lower_bound=1,
+    lower_bound=1, upper_bound=2**16,
 )  # fmt: skip
-_WEIGHTS = flags.DEFINE_string(
+_WEIGHTS = kinds.path(
     "feature_weights", None, "directory of the published networks' weights; default: $GAN_JAX_WEIGHTS"
 )
-_CACHE = flags.DEFINE_string(
-    "cache", None, "directory of classifiers and of features of data; default: ~/.cache/gan_jax"
-)
+_CACHE = kinds.path("cache", None, "directory of classifiers and of features of data; default: ~/.cache/gan_jax")
+_DATA_DIR = kinds.path("data_dir", None, "directory of the run's data, if it is another one now than in training")
 _NEIGHBOURS = flags.DEFINE_integer(
-    "neighbours", 0, "samples to show beside their nearest images; 0 for none", lower_bound=0
+    "neighbours", 0, "samples to show beside their nearest images; 0 for none", lower_bound=0, upper_bound=1000
 )
 
 
-def chosen_steps(run: Run) -> list[int]:
-    """Returns the steps of the checkpoints that --step selects."""
+def chosen_steps(run: Run) -> list[int | str | None]:
+    """Returns the checkpoints that --step selects, each as `Run.restore` takes it."""
     steps, step = run.steps(), _STEP.value
     if not steps:
         raise InvalidInputError(f"{run.workdir} has no checkpoint yet")
     if step == "all":
-        return steps
+        return [*steps]
     if step == "newest":
-        return [max(steps)]
-    if step != "best" and not step.isdigit():
-        raise InvalidInputError(f"--step={step}: expected a number, newest, best or all")
-    return [run.restore("best" if step == "best" else int(step)).step]
+        return [None]
+    if step == "best":
+        run.restore(step)  # refused here, before anything is computed, if there is none
+        return [step]
+    if int(step) not in steps:
+        raise InvalidInputError(f"{run.workdir} has no checkpoint of step {step}: it has {steps}")
+    return [int(step)]
 
 
 def draw(run: Run, evaluator: Evaluator, trained: Trained, function: str) -> Iterator[np.ndarray]:
     """Streams the outputs of a function of the game: samples, selected by --choose, or the images of its inputs."""
     state = trained.state.replace(ema={}) if _RAW.value else trained.state
-    if _CHOOSE.value and (function != "sample" or run.experiment.game.prior is None):
-        raise InvalidInputError(f"--choose={_CHOOSE.value}: metrics of {function} look at every output")
     if _CHOOSE.value:
         count = len(evaluator.reference)
         # The calibration reals are evenly spaced over the data set, so that data sorted by class are covered.
@@ -104,6 +111,46 @@ def draw(run: Run, evaluator: Evaluator, trained: Trained, function: str) -> Ite
         reals = from_uint8(evaluator.images(spread))
         return choose_samples(run.experiment, state, _SEED.value, _CHOOSE.value, reals, truncation=_TRUNCATION.value)
     return stream_samples(run.experiment, state, _SEED.value, function, truncation=_TRUNCATION.value)
+
+
+def show(line: dict[str, Any]) -> None:
+    """Logs a line of eval.jsonl."""
+    shown = "  ".join(f"{name} {value:.5g}" for name, value in line["metrics"].items())
+    log(f"step {line['step']:,}  images {line['images']:,}  {shown}")
+
+
+def check() -> None:
+    """Refuses flags that no run could be evaluated with."""
+    if not _METRICS.value:
+        raise InvalidInputError("--metrics is empty: expected names of metrics, such as --metrics=fcd2k")
+    try:
+        if _CHOOSE.value:
+            parse_choice(_CHOOSE.value)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"--choose: {error}") from error
+
+
+def check_run(run: Run, path: pathlib.Path, cache: pathlib.Path) -> None:
+    """Refuses what this run cannot be evaluated with, before any network is read, trained or applied."""
+    experiment = run.experiment
+    requests = evals.metric_specs(_METRICS.value, experiment.own_metrics)
+    mapping = {name for x in requests for name, inputs in [experiment.outputs(x.function, x.metric.takes)] if inputs}
+    if _CHOOSE.value and mapping:
+        raise InvalidInputError(f"--choose={_CHOOSE.value}: metrics of {', '.join(mapping)} look at every output")
+    if _CHOOSE.value:
+        check_choice(experiment, _CHOOSE.value)
+    if _NEIGHBOURS.value and not any(x.network and x.metric.compares and x.metric.takes != PAIRS for x in requests):
+        raise InvalidInputError(
+            "--neighbours: none of the --metrics compares features with those of the data; add one, such as fcd2k"
+        )
+    if experiment.game.prior is not None and _TRUNCATION.value is not None:
+        run.check_truncation(_TRUNCATION.value)
+    if hosts.is_primary():
+        check_writable(path.parent, f"--workdir={run.workdir}")
+        if path.exists() and not os.access(path, os.W_OK):
+            raise InvalidInputError(f"{path} cannot be written: change its permissions, or copy the workdir")
+    if _CACHE.value is not None:
+        check_writable(cache, f"--cache={_CACHE.value}")
 
 
 def evaluate(
@@ -118,28 +165,34 @@ def evaluate(
 
     Process 0 looks for the line and all processes follow it, so that either all of them evaluate or none.
     """
-    facts = {"step": trained.step, "state_sha256": runtime.state_sha256(trained.state), "protocol": protocol}
-    known = hosts.decide(f"line of step {trained.step}", lambda: evaluations.find(path, facts), watchdog.patience)
+    facts = {"step": trained.step, "state_sha256": runtime.state_sha256(trained.state)}
+    topic = f"line of step {trained.step}"
+    known = hosts.decide(topic, lambda: evaluations.find(path, facts, protocol), watchdog.patience)
     if known:
         log(f"step {trained.step:,} is already in {path} under this protocol: not evaluated again")
+        show(known)
         return known
     values = evaluator(functools.partial(draw, run, evaluator, trained))
-    line = {"images": trained.step * run.experiment.batch_size, "metrics": values, **facts}
+    line = {"images": trained.step * run.experiment.batch_size, "metrics": values, **facts, "protocol": protocol}
+    show(line)  # before the file is written, which may fail
     return evaluations.append(path, line) if hosts.is_primary() else line
 
 
 def main() -> int:
     """Runs the command."""
-    if _CHOOSE.value:
-        parse_choice(_CHOOSE.value)
+    check()
     with launch.launched() as watchdog, contextlib.ExitStack() as stack:
         mesh = runtime.make_mesh()
-        run = Run(_WORKDIR.value, mesh=mesh, log=log)
+        moved = {} if _DATA_DIR.value is None else {"data_dir": _DATA_DIR.value}
+        run = Run(_WORKDIR.value, mesh=mesh, log=log, values=moved)
         stack.callback(run.close)
         stack.enter_context(jax.set_mesh(mesh))
         steps = hosts.decide("checkpoints", lambda: chosen_steps(run), watchdog.patience)
         cache = pathlib.Path(_CACHE.value) if _CACHE.value else environment.cache_directory()
-        reference = run.experiment.comparison
+        if moved:
+            run.check_data()
+        path, reference = run.workdir / "eval.jsonl", run.experiment.comparison
+        check_run(run, path, cache)
         evaluator = Evaluator(
             _METRICS.value, reference, mesh, cache / "evaluation",
             functions=run.experiment.outputs, own=run.experiment.own_metrics,
@@ -153,18 +206,16 @@ def main() -> int:
             "truncation": _TRUNCATION.value,
             "choose": _CHOOSE.value,
         }
-        path = run.workdir / "eval.jsonl"
         for step in steps:
-            watchdog.beat(f"evaluating the checkpoint of step {step:,}")
+            watchdog.beat("restoring")
             trained = run.restore(step)
-            line = evaluate(run, evaluator, trained, protocol, path, watchdog)
-            shown = "  ".join(f"{name} {value:.5g}" for name, value in line["metrics"].items())
-            log(f"step {step:,}  images {line['images']:,}  {shown}")
+            watchdog.beat(f"evaluating the checkpoint of step {trained.step:,}")
+            evaluate(run, evaluator, trained, protocol, path, watchdog)
         if _NEIGHBOURS.value:
             samples = first_samples(draw(run, evaluator, trained, "sample"), _NEIGHBOURS.value)
             picture = neighbours(samples, run.experiment, evaluator)
             if hosts.is_primary():
-                where = run.workdir / f"neighbours_{steps[-1]:08d}.png"
+                where = run.workdir / f"neighbours_{trained.step:08d}.png"
                 picture.save(where)
                 log(f"the first samples beside their nearest images of {reference.name}: {where}")
         if hosts.is_primary():

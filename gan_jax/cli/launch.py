@@ -2,16 +2,20 @@
 
 import contextlib
 import os
-import pathlib
 from collections.abc import Iterator
 
 import jax
 from absl import flags
 
 from gan_jax import runtime
+from gan_jax.cli import kinds
 from gan_jax.distributed import hosts
+from gan_jax.host import check_writable, user_path
 from gan_jax.runtime import environment
 from gan_jax.types import InvalidInputError
+
+_LONG = 10**7  # seconds, some months
+_MOST_PROCESSES = 2**20
 
 _MULTIHOST = flags.DEFINE_enum(
     "multihost", "auto", ["auto", "on", "off"],
@@ -20,21 +24,31 @@ _MULTIHOST = flags.DEFINE_enum(
 )  # fmt: skip
 _COORDINATOR = flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0; needed if no cluster is found")
 _NUM_PROCESSES = flags.DEFINE_integer(
-    "num_processes", None, "number of processes; needed if no cluster is found", lower_bound=1
+    "num_processes",
+    None,
+    "number of processes; needed if no cluster is found",
+    lower_bound=1,
+    upper_bound=_MOST_PROCESSES,
 )
-_PROCESS_ID = flags.DEFINE_integer("process_id", None, "index of this process, from 0", lower_bound=0)
+_PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "index of this process, from 0", lower_bound=0, upper_bound=_MOST_PROCESSES
+)
 _CONNECT_TIMEOUT = flags.DEFINE_integer(
-    "connect_timeout", 300, "seconds to wait until all processes have joined", lower_bound=1
+    "connect_timeout", 300, "seconds to wait until all processes have joined", lower_bound=1, upper_bound=_LONG
 )
 _HEARTBEAT_TIMEOUT = flags.DEFINE_integer(
-    "heartbeat_timeout", 100, "seconds without a heartbeat after which JAX ends all processes", lower_bound=1
+    "heartbeat_timeout",
+    100,
+    "seconds without a heartbeat after which JAX ends all processes",
+    lower_bound=1,
+    upper_bound=_LONG,
 )
-_STEP_TIMEOUT = flags.DEFINE_float(
+_STEP_TIMEOUT = kinds.number(
     "step_timeout",
-    None,
     "seconds within which a dispatch, compilation or restore must finish, else the process dumps its stacks and exits; "
     "0 waits for ever. Default: 600 with several processes, else 0",
     lower_bound=0,
+    upper_bound=_LONG,
 )
 _REQUIRE_PLATFORM = flags.DEFINE_enum(
     "require_platform",
@@ -45,11 +59,12 @@ _REQUIRE_PLATFORM = flags.DEFINE_enum(
 _DETERMINISTIC = flags.DEFINE_bool(
     "deterministic", False, "on GPUs, use only operations that give the same bits in every run; slower"
 )
-_COMPILATION_CACHE = flags.DEFINE_string(
+_COMPILATION_CACHE = kinds.path(
     "compilation_cache",
     None,
     "directory that keeps compiled programs, so that later starts do not compile them again; default: "
     "$JAX_COMPILATION_CACHE_DIR, else ~/.cache/gan_jax; empty for none",
+    empty=True,
 )
 
 
@@ -96,21 +111,22 @@ def launched() -> Iterator[runtime.Watchdog]:
 
 def _cache_programs() -> None:
     """Sets up the compilation cache, by default one per instruction set: programs compiled for another one crash."""
-    directory = _COMPILATION_CACHE.value
-    if directory is None:
-        directory = os.environ.get("JAX_COMPILATION_CACHE_DIR") or None
-    if directory is None:
-        directory = str(environment.cache_directory() / environment.processor())
-    if not directory:
+    asked, named = _COMPILATION_CACHE.value, os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    default = environment.cache_directory() / environment.processor()
+    directory = user_path(asked or named or default, "--compilation_cache, or $JAX_COMPILATION_CACHE_DIR")
+    usable = asked != ""
+    try:
+        if usable:
+            check_writable(directory, f"--compilation_cache={directory}")
+    except InvalidInputError as error:
+        if asked:
+            raise InvalidInputError(f"{error}, or switch the cache off by --compilation_cache=") from error
+        usable = False
+        reason = str(error.__cause__)
+        print(f"compiled programs are not kept: {directory} cannot be written ({reason})", flush=True)
+    if not usable:
         jax.config.update("jax_enable_compilation_cache", False)
         return
-    try:
-        pathlib.Path(directory).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InvalidInputError(
-            f"--compilation_cache={directory} cannot be created ({error}): name another directory, or switch the cache "
-            "off by --compilation_cache="
-        ) from error
-    jax.config.update("jax_compilation_cache_dir", directory)
+    jax.config.update("jax_compilation_cache_dir", str(directory))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -1,8 +1,13 @@
 """The entry point `gan-jax COMMAND`."""
 
+import codecs
 import importlib
+import io
+import os
+import signal
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 _COMMANDS = {
     "train": "trains a GAN, or continues where it stopped",
@@ -10,6 +15,7 @@ _COMMANDS = {
     "evaluate": "computes metrics of a trained run",
     "sweep": "trains many trials, in one program or many processes",
 }
+INTERRUPTED = 130  # exit code
 _WITH_CONFIG = ("train", "sweep")
 
 
@@ -19,6 +25,10 @@ def main(before: Sequence[str] = ()) -> None:
     Args:
       before: arguments placed before those of the command line, such as `['train']`.
     """
+    # From here on: an import may turn an interrupt into another error, or lose it. Training replaces it by its own.
+    signal.signal(signal.SIGINT, _interrupted)
+    if isinstance(sys.stdout, io.TextIOWrapper) and codecs.lookup(sys.stdout.encoding).name != "utf-8":
+        sys.stdout.reconfigure(errors="backslashreplace")  # a locale may lack the letters of a message
     words = [*before, *sys.argv[1:]]
     if not words or words[0] in ("-h", "--help", "help"):
         print(_usage())
@@ -34,6 +44,13 @@ def main(before: Sequence[str] = ()) -> None:
     # Only this command is imported: commands define flags of the same names, and importing one imports JAX.
     command = importlib.import_module(f"gan_jax.cli.{verb}")
     importlib.import_module("gan_jax.cli.flags").run(command, config=verb in _WITH_CONFIG)
+
+
+def _interrupted(number: int, frame: Any) -> None:
+    """Ends the process at once, with the exit code that a shell gives to Ctrl-C. Nothing is left half-written."""
+    del number, frame
+    os.write(2, b"interrupted\n")
+    os._exit(INTERRUPTED)
 
 
 def _usage() -> str:

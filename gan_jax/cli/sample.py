@@ -4,9 +4,13 @@
 
 --interpolate=K shows interpolations between pairs of latents, K images in each
 row. --label=C samples one class of a conditional game, by number or name.
+
+This runs the experiment file in the workdir: use only workdirs of people whose
+code you would run.
 """
 
 import pathlib
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -15,18 +19,19 @@ from absl import flags
 from PIL import Image
 
 from gan_jax.cli import flags as commands
+from gan_jax.cli import kinds
+from gan_jax.host import check_writable, replacing
 from gan_jax.runs import load
 from gan_jax.runtime import Trained, grid_columns
 from gan_jax.types import InvalidInputError
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "directory of the run", required=True)
-_NUM = flags.DEFINE_integer("num", 64, "number of samples", lower_bound=1)
-_OUT = flags.DEFINE_string("out", "grid.png", "output file: a picture, or .npy for the samples as an array")
+_WORKDIR = kinds.path("workdir", None, "directory of the run", required=True)
+_NUM = flags.DEFINE_integer("num", 64, "number of samples", lower_bound=1, upper_bound=10**9)
+_OUT = kinds.path("out", "grid.png", "output file: a picture, or .npy for the samples as an array")
 _SEED = flags.DEFINE_integer("seed", 0, "seed of the latents", lower_bound=0, upper_bound=2**63 - 1)
-_STEP = flags.DEFINE_string("step", None, "step of the checkpoint, or best; the newest by default")
-_TRUNCATION = flags.DEFINE_float(
+_STEP = kinds.step("step", None, "step of the checkpoint, or best; the newest by default", "best")
+_TRUNCATION = kinds.number(
     "truncation",
-    None,
     "threshold of the latents: in standard deviations if normal, in (0, 1] if uniform; for StyleGAN2 psi, from 0 to 1",
 )
 _INTERPOLATE = flags.DEFINE_integer(
@@ -37,51 +42,64 @@ _LABEL = flags.DEFINE_string(
 )
 
 
+_MOST_SHOWN = 2**16  # samples in a picture
+_PICTURES = {  # those of the formats that hold grey and colour in all sizes that are usual
+    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP", ".gif": "GIF", ".tif": "TIFF",
+    ".tiff": "TIFF", ".pdf": "PDF",
+}  # fmt: skip
+
+
 def interpolated(run: Trained, num: int, between: int) -> np.ndarray:
     """Returns `num` latents: rows of `between` each, which lead from one draw of the prior to another."""
     prior = run.experiment.game.prior
     if prior is None:
         raise InvalidInputError("--interpolate: this game has no latents to interpolate between")
-    if between < 2 or num % between:
-        raise InvalidInputError(f"--interpolate={between}: expected at least 2, and a divisor of --num={num}")
     ends = prior.sample(jax.random.key(_SEED.value), 2 * (num // between), _TRUNCATION.value)
     start, end = (jnp.repeat(x, between, axis=0) for x in jnp.split(ends, 2))
     return np.asarray(prior.interpolate(start, end, jnp.tile(jnp.linspace(0.0, 1.0, between), num // between)))
 
 
-def class_number(run: Trained, label: str) -> int:
-    """Returns the number of a class that is given by number, or by its name in the data set."""
-    if label.isdigit():
-        return int(label)
-    if label not in run.class_names:
-        known = (
-            f"a number, or one of {', '.join(run.class_names)}" if run.class_names else "a number: no class has a name"
-        )
-        raise InvalidInputError(f"--label={label}: expected {known}")
-    return run.class_names.index(label)
+def check() -> pathlib.Path:
+    """Returns the output file; refuses what would fail once the samples are there."""
+    out, num, between = pathlib.Path(_OUT.value), _NUM.value, _INTERPOLATE.value
+    if out.suffix.lower() not in (".npy", *_PICTURES):
+        raise InvalidInputError(f"--out={out}: expected a name that ends in .npy, {', '.join(_PICTURES)}")
+    if out.is_dir():
+        raise InvalidInputError(f"--out={out} is a directory: expected the name of a file")
+    if out.suffix.lower() != ".npy" and num > _MOST_SHOWN:
+        raise InvalidInputError(f"--num={num}: expected at most {_MOST_SHOWN:,} in a picture; --out=NAME.npy has more")
+    if between and (between < 2 or num % between):
+        raise InvalidInputError(f"--interpolate={between}: expected at least 2, and a divisor of --num={num}")
+    check_writable(out.parent, f"--out={out}")
+    return out
+
+
+def write(out: pathlib.Path, samples: np.ndarray, picture: Callable[[], Image.Image]) -> None:
+    """Writes the samples as an array, or the picture of them, as the name of the file says."""
+    try:
+        with replacing(out, "wb") as file:
+            if out.suffix.lower() == ".npy":
+                np.save(file, samples)
+            else:
+                picture().save(file, format=_PICTURES[out.suffix.lower()])
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(
+            f"--out={out} cannot be written ({error}): .png holds pictures of every kind and size"
+        ) from error
 
 
 def main() -> int:
     """Runs the command."""
-    out = pathlib.Path(_OUT.value)
-    if out.suffix != ".npy" and Image.registered_extensions().get(out.suffix.lower()) not in Image.SAVE:
-        raise InvalidInputError(f"--out={out}: expected a name ending in .npy or as a picture does, such as .png")
-    step = _STEP.value
-    if step is not None and step != "best" and not step.isdigit():
-        raise InvalidInputError(f"--step={step}: expected a number, or best")
-    run = load(_WORKDIR.value, int(step) if step and step.isdigit() else step)
+    out, step = check(), _STEP.value
+    run = load(_WORKDIR.value, step if step in (None, "best") else int(step))
     game, num = run.experiment.game, _NUM.value
-    label = None if _LABEL.value is None else class_number(run, _LABEL.value)
+    label = None if _LABEL.value is None else run.class_number(_LABEL.value)
     inputs = interpolated(run, num, _INTERPOLATE.value) if _INTERPOLATE.value else None
     labels: int | np.ndarray | None = label
     if inputs is not None and label is None and game.num_classes is not None:
         labels = np.repeat(np.arange(num // _INTERPOLATE.value) % game.num_classes, _INTERPOLATE.value)
     samples = run.sample(num, seed=_SEED.value, label=labels, truncation=_TRUNCATION.value, inputs=inputs)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if out.suffix == ".npy":
-        np.save(out, samples)
-    else:
-        columns = _INTERPOLATE.value or grid_columns(num, game.num_classes if label is None else None)
-        run.experiment.preview(samples, columns).save(out)
+    columns = _INTERPOLATE.value or grid_columns(num, game.num_classes if label is None else None)
+    write(out, samples, lambda: run.experiment.preview(samples, columns))
     print(f"{len(samples)} samples of step {run.step:,} in {out}")
     return commands.DONE

@@ -34,9 +34,9 @@ from absl import flags
 
 from gan_jax import runs, runtime, sweep
 from gan_jax.cli import flags as commands
-from gan_jax.cli import launch
+from gan_jax.cli import kinds, launch
 from gan_jax.distributed import hosts, signals
-from gan_jax.host import write_json
+from gan_jax.host import read_json, write_json
 from gan_jax.runs import workdir as workdirs
 from gan_jax.runs.workdir import SWEEP_SAVED
 from gan_jax.runtime.loop import STOPPED
@@ -46,38 +46,47 @@ from gan_jax.sweep import space as spaces
 from gan_jax.sweep.trials import Job
 from gan_jax.types import InvalidInputError
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "directory of the sweep")
+_WORKDIR = kinds.path("workdir", None, "directory of the sweep")
 _ENGINE = flags.DEFINE_enum("engine", "population", ["population", "study", "local"], "what runs the trials")
-_STORAGE = flags.DEFINE_string(
-    "storage", "", "study: URL of a database; by default a journal file in the workdir is used"
-)
+_STORAGE = kinds.given("storage", "study: URL of a database; by default a journal file in the workdir is used")
 _SAMPLER = flags.DEFINE_enum("sampler", "tpe", ["tpe", "random", "grid", "qmc"], "study: picks the next trial")
 _PRUNER = flags.DEFINE_enum(
     "pruner", "none", ["none", "median", "asha", "hyperband"], "study: rule that ends trials early"
 )
 _POPULATION = flags.DEFINE_integer(
-    "population", 0, "study: trials that a worker takes at a time, as one program; 0 takes one alone", lower_bound=0
+    "population",
+    0,
+    "study: trials that a worker takes at a time, as one program; 0 takes one alone",
+    lower_bound=0,
+    upper_bound=spaces.MOST_POINTS,
 )
-_SPACE = flags.DEFINE_string("space", "", "what varies, instead of the config's sweep()")
+_SPACE = kinds.given("space", "what varies, instead of the config's sweep()")
 _POINTS = flags.DEFINE_enum(
     "points", "grid", ["grid", "random", "qmc"], "trials: all combinations, random or quasi-random points"
 )
-_GRID_SIZE = flags.DEFINE_integer("grid_size", 3, "values per distribution in a grid", lower_bound=1)
-_NUM_TRIALS = flags.DEFINE_integer(
-    "num_trials", 16, "number of random or qmc points, or of study trials", lower_bound=1
+_GRID_SIZE = flags.DEFINE_integer(
+    "grid_size", 3, "values per distribution in a grid", lower_bound=1, upper_bound=spaces.MOST_POINTS
 )
-_SWEEP_SEED = flags.DEFINE_integer("sweep_seed", 0, "seed of drawn points, of a study's sampler, of pbt", lower_bound=0)
+_NUM_TRIALS = flags.DEFINE_integer(
+    "num_trials", 16, "number of random or qmc points, or of study trials", lower_bound=1, upper_bound=10**9
+)
+_SWEEP_SEED = flags.DEFINE_integer(
+    "sweep_seed", 0, "seed of drawn points, of a study's sampler, of pbt", lower_bound=0, upper_bound=2**63 - 1
+)
 _SEARCH = flags.DEFINE_enum("search", "none", ["none", "halving", "pbt"], "how a population searches")
 _FIRST_RUNG = flags.DEFINE_integer(
     "first_rung",
     0,
     "halving, asha, hyperband: images of a trial up to the first rung; 0: 1/27 of its run",
     lower_bound=0,
+    upper_bound=2**62,
 )
 _ETA = flags.DEFINE_integer(
-    "eta", 3, "halving, asha, hyperband: one trial in ETA continues past each rung", lower_bound=2
+    "eta", 3, "halving, asha, hyperband: one trial in ETA continues past each rung", lower_bound=2, upper_bound=2**20
 )
-_PBT_IMAGES = flags.DEFINE_integer("pbt_images", 0, "pbt: images between decisions; 0: 1/10 of the run", lower_bound=0)
+_PBT_IMAGES = flags.DEFINE_integer(
+    "pbt_images", 0, "pbt: images between decisions; 0: 1/10 of the run", lower_bound=0, upper_bound=2**62
+)
 _EXPORT = flags.DEFINE_string(
     "export", "best", "trials to export as ordinary runs: best, all, none, or ids such as 3,7"
 )
@@ -94,6 +103,16 @@ _ONLY = {  # flags that only some engines use
     ("population", "local"): (_POINTS,),
     ("population", "study"): (_FIRST_RUNG, _ETA, _EXPORT),
 }
+
+
+def check() -> list[spaces.Point]:
+    """Returns the trials, none for a study; refuses flags and spaces that no sweep of this config can have."""
+    _, module, config = commands.experiment_file()
+    check_flags()
+    if _WORKDIR.value is None:
+        raise InvalidInputError("--workdir is missing: a directory for the sweep, such as --workdir=runs/sweep")
+    space = space_of(module, config)
+    return points(space) if _PRINT.value or _ENGINE.value != "study" else []
 
 
 def check_flags() -> None:
@@ -121,18 +140,21 @@ def check_flags() -> None:
         raise InvalidInputError("--first_rung and --eta are for --search=halving, --pruner=asha and --pruner=hyperband")
 
 
-def space_of(module: Any) -> spaces.Space:
-    """Returns the sweep's space, from --space or the config's `sweep()`."""
-    if _SPACE.value:
-        return spaces.parse(_SPACE.value)
-    if hasattr(module, "sweep"):
-        return module.sweep()
-    raise InvalidInputError("this config has no sweep(): say what varies by --space='learning_rate=log(1e-4,1e-2)'")
+def space_of(module: Any, config: runs.Config) -> spaces.Space:
+    """Returns the sweep's space, from --space or the config's `sweep()`; refuses values that the config cannot take."""
+    if not _SPACE.value and not hasattr(module, "sweep"):
+        raise InvalidInputError("this config has no sweep(): say what varies by --space='learning_rate=log(1e-4,1e-2)'")
+    space = spaces.parse(_SPACE.value) if _SPACE.value else spaces.checked(module.sweep())
+    try:
+        for point in spaces.extremes(space):
+            runs.with_values(config, point)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{'--space' if _SPACE.value else 'sweep() of this config'}: {error}") from error
+    return space
 
 
-def points(module: Any) -> list[spaces.Point]:
+def points(space: spaces.Space) -> list[spaces.Point]:
     """Returns the trials of a sweep without a study, as points of the space."""
-    space = space_of(module)
     if _POINTS.value == "grid":
         return spaces.grid(space, _GRID_SIZE.value)
     draw = spaces.random if _POINTS.value == "random" else spaces.qmc
@@ -188,16 +210,16 @@ def _named(path: pathlib.Path) -> str:
 
 def claim(job: Job, wanted: Sequence[spaces.Point], chosen: sweep.Halving | sweep.PopulationBased | None) -> None:
     """Claims the workdir and writes `sweep.json`; refuses a workdir in which another sweep has saved something."""
-    record, settings = job.workdir / "sweep.json", runs.build_experiment(job.module, job.config)
+    record, settings = job.workdir / "sweep.json", job.module.build(job.config)
     by = [settings.best_metric, settings.best(), settings.evaluate_every or settings.report_every]
     now: dict[str, Any] = {"search": type(chosen).__name__ if chosen else "none"}
     now |= dataclasses.asdict(chosen) | {"by": by} if chosen else {}
     now |= {"trials": list(wanted)}
     now = json.loads(json.dumps(now))  # as it will be read back: tuples become lists
-    if record.exists() and workdirs.has_begun(job.workdir, SWEEP_SAVED):
-        flat = [
-            x | {f"trial {i}": point for i, point in enumerate(x["trials"])} for x in (workdirs.read_json(record), now)
-        ]
+    if workdirs.has_begun(job.workdir, SWEEP_SAVED):
+        remedy = "restore it from a copy of this workdir, or start again in another one"
+        before = read_json(record, trials.SweepRecord, remedy=remedy)
+        flat = [x | {f"trial {i}": point for i, point in enumerate(x["trials"])} for x in (before, now)]
         changed = [
             f"{key}: {flat[0].get(key, 'absent')!r} there, {flat[1].get(key, 'absent')!r} now"
             for key in flat[0] | flat[1]
@@ -218,7 +240,9 @@ def population(job: Job, wanted: Sequence[spaces.Point]) -> int:
     driver.wished(job.wish, range(len(wanted)))  # an unknown --export is refused before anything runs
     chosen = search(made.experiment)
     if isinstance(chosen, sweep.PopulationBased):
-        chosen = dataclasses.replace(chosen, bounds=trials.bounds(job.module, job.config, space_of(job.module)))
+        chosen = dataclasses.replace(
+            chosen, bounds=trials.bounds(job.module, job.config, space_of(job.module, job.config))
+        )
     runs.claim_together(job.workdir, lambda: claim(job, wanted, chosen), job.watchdog.patience)
     outcomes = driver.train(job, made, wanted, chosen)
     statuses = {outcome.status for outcome in outcomes}
@@ -230,8 +254,8 @@ def population(job: Job, wanted: Sequence[spaces.Point]) -> int:
 
 def study(job: Job) -> int:
     """Works on a study shared with other workers until no trials are left; returns the exit code."""
-    config, space = job.config, space_of(job.module)
-    settings = runs.build_experiment(job.module, config)
+    config, space = job.config, space_of(job.module, job.config)
+    settings = job.module.build(config)
     if not settings.best_metric:
         raise InvalidInputError(
             "config.best_metric is empty: a study optimises it; give one, such as --config.best_metric=eval/fcd2k"
@@ -240,6 +264,8 @@ def study(job: Job) -> int:
         raise InvalidInputError(f"--export={job.wish}: expected best, all or none for the populations of a study")
     if _POPULATION.value:
         trials.as_members(job.module, config, spaces.extremes(space))  # refuses a key that cannot vary before any run
+    names = runtime.logged_names(settings, settings.open_source().spec)
+    settings.check_metric([*names, "samples/diversity"])  # else every trial would be refused, one after another
     shared = None
     if hosts.is_primary():
         try:
@@ -253,9 +279,9 @@ def study(job: Job) -> int:
         pruned |= {"first_rung": first, "eta": _ETA.value} if rungs else {}
         shared = Study(
             job.workdir, space, facts=worker.facts(job.path, config, space) | pruned, num_trials=_NUM_TRIALS.value,
-            mode=settings.best(), storage=_STORAGE.value, sampler=_SAMPLER.value, pruner=_PRUNER.value,
+            mode=settings.best(), storage=_STORAGE.value or "", sampler=_SAMPLER.value, pruner=_PRUNER.value,
             first_rung=first, last=settings.steps * settings.batch_size, eta=_ETA.value,
-            grid_size=_GRID_SIZE.value, seed=_SWEEP_SEED.value,
+            grid_size=_GRID_SIZE.value, seed=_SWEEP_SEED.value, log=log,
         )  # fmt: skip
     ended = worker.Worker(job, shared, settings, _POPULATION.value).run()
     return commands.STOPPED if ended == STOPPED else commands.DONE
@@ -268,7 +294,7 @@ def local(job: Job, wanted: Sequence[spaces.Point]) -> int:
     for index, point in enumerate(wanted):
         directory = trials.directory(job.workdir, index)
         result = directory / "result.json"
-        if not result.exists() or json.loads(result.read_text())["status"] == "stopped":
+        if not result.exists() or trials.read_result(directory)["status"] == "stopped":
             words = trials.command(_named(job.path), overridden() | point, directory) + launch.passed_on()
             left = f", ETA {runtime.duration((time.monotonic() - began) / ran * (len(wanted) - index))}" if ran else ""
             log(f"trial {index} of {len(wanted)}: {dict(point)}; {failed} failed{left}")
@@ -277,13 +303,13 @@ def local(job: Job, wanted: Sequence[spaces.Point]) -> int:
                 return commands.STOPPED
             failed, ran = failed + (code not in (commands.DONE, commands.DIVERGED)), ran + 1
         if result.exists():
-            found = json.loads(result.read_text())
+            found: Any = trials.read_result(directory)
             metrics = {name: value for name, value in found["metrics"].items() if name not in ("step", "images")}
             rows.append({"trial": index, **point, **{x: found[x] for x in ("status", "step", "images")}, **metrics})
         else:
             rows.append({"trial": index, **point, "status": "failed", "step": 0, "images": 0})
         sweep.write_table(job.workdir, rows)
-    settings = runs.build_experiment(job.module, job.config)
+    settings = job.module.build(job.config)
     trials.show(job.workdir, rows, list(wanted[0]), settings.best_metric, settings.best())
     best = sweep.best(rows, settings.best_metric, settings.best()) if settings.best_metric else None
     row = {} if best is None else rows[best]
@@ -310,11 +336,7 @@ def _run(words: Sequence[str], stop: signals.StopRequest) -> int:
 def main() -> int:
     """Runs the command."""
     path, module, config = commands.experiment_file()
-    check_flags()
-    if _WORKDIR.value is None:
-        raise InvalidInputError("--workdir is missing: a directory for the sweep, such as --workdir=runs/sweep")
-    workdir = pathlib.Path(_WORKDIR.value)
-    wanted = points(module) if _PRINT.value or _ENGINE.value != "study" else []
+    wanted, workdir = check(), pathlib.Path(_WORKDIR.value)
     if _PRINT.value:
         for index, point in enumerate(wanted):
             words = trials.command(_named(path), overridden() | point, trials.directory(workdir, index))

@@ -6,10 +6,14 @@
 --config.KEY=VALUE overrides its keys. The same command continues a run, and so
 does --workdir alone.
 
+A workdir has a copy of its experiment file, which continuing runs: use only
+workdirs of people whose code you would run.
+
 Exit codes: 0 done; 1 a bug; 2 bad flag, config, data or storage; 3 diverged;
-69 another process is missing, or a step did not end; 75 stopped by a signal,
-after saving; 141 the reader of its output has gone, as after `| head`. After
-69, 75 and 141 the same command continues the run.
+69 another process is missing, or a step did not end (134 if JAX ends this one
+first); 75 stopped by a signal, after saving; 130 interrupted before there was
+anything to save; 141 the reader of its output has gone, as after `| head`.
+After 69, 75, 130, 134 and 141 the same command continues the run.
 """
 
 import pathlib
@@ -20,7 +24,7 @@ from absl import flags
 
 from gan_jax import runs, runtime
 from gan_jax.cli import flags as commands
-from gan_jax.cli import launch
+from gan_jax.cli import kinds, launch
 from gan_jax.distributed import signals
 from gan_jax.runs.workdir import agree, has_begun
 from gan_jax.runtime import environment
@@ -29,13 +33,19 @@ from gan_jax.runtime.program import build_start, compile_program
 from gan_jax.runtime.progress import log
 from gan_jax.types import InvalidInputError
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "directory of the run: checkpoints, logs, samples")
+_WORKDIR = kinds.path("workdir", None, "directory of the run: checkpoints, logs, samples")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "print data, parameters and memory, compile the program, train nothing")
 _WANDB = flags.DEFINE_string("wandb_project", "", "log to this Weights & Biases project too")
-_INIT_FROM = flags.DEFINE_string(
-    "init_from", "", "fine-tune: workdir of the run whose networks this run starts with, at step 0"
+_INIT_FROM = kinds.path(
+    "init_from", None, "fine-tune: workdir of the run whose networks this run starts with, at step 0"
 )
-_INIT_STEP = flags.DEFINE_integer("init_step", None, "step of the checkpoint of --init_from; the newest by default")
+_INIT_STEP = flags.DEFINE_integer(
+    "init_step",
+    None,
+    "step of the checkpoint of --init_from; the newest by default",
+    lower_bound=0,
+    upper_bound=2**63 - 1,
+)
 _INIT_PLAYERS = flags.DEFINE_list(
     "init_players",
     [],
@@ -71,6 +81,8 @@ def _fill() -> dict[str, str]:
 def _begun_from() -> dict[str, Any] | None:
     """Returns what config.json records about --init_from; None without it."""
     fill = _fill()
+    if _INIT_STEP.value is not None and not _INIT_FROM.value:
+        raise InvalidInputError(f"--init_step={_INIT_STEP.value} needs --init_from=WORKDIR, the run of that checkpoint")
     source = {"workdir": _INIT_FROM.value, "step": _INIT_STEP.value} | ({"players": fill} if fill else {})
     return source if _INIT_FROM.value else None
 
@@ -93,20 +105,26 @@ def train(
     return _EXIT[result.status]
 
 
+def check() -> None:
+    """Refuses flags that contradict each other, before anything is read."""
+    _begun_from()
+    if _WORKDIR.value is None and not _DRY_RUN.value:
+        raise InvalidInputError(
+            "--workdir is missing: a directory for checkpoints and logs, such as --workdir=runs/digits"
+        )
+
+
 def main() -> int:
     """Runs the command."""
     path, module, config = commands.experiment_file()
+    check()
     with launch.launched() as watchdog, signals.stop_signals() as stop:
         others = {flag.name: flag.value for flag in (_DRY_RUN, _INIT_FROM, _INIT_STEP, _INIT_PLAYERS)}
         agree(config, path, others, watchdog.patience)
-        experiment = runs.build_experiment(module, config)
+        experiment = module.build(config)
         if _DRY_RUN.value:
             dry_run(experiment)
             return commands.DONE
-        if _WORKDIR.value is None:
-            raise InvalidInputError(
-                "--workdir is missing: a directory for checkpoints and logs, such as --workdir=runs/digits"
-            )
         workdir, begun = pathlib.Path(_WORKDIR.value), _begun_from()
         if not has_begun(workdir):
             log(f"new run of {commands.chosen()} in {workdir}")

@@ -118,7 +118,7 @@ def schedule(values: Mapping[str, Schedule | Callable[[Float[Array, ""]], Float[
         parameters = {
             f"{name}_{key}": value for name, each in schedules.items() for key, value in each.parameters.items()
         }
-        return moved(with_hparams(with_batch_size(state, batch_size), parameters), jnp.zeros(()))
+        return moved(with_hparams(with_batch_size(state, batch_size), parameters), jnp.zeros((), jnp.float32))
 
     def run(state: GANState) -> GANState:
         # Hooks run before the step counter is incremented: + 1 gives the images seen before the next iteration.

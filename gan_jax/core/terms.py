@@ -27,7 +27,7 @@ def sum_of_terms(terms: Sequence[Term], see: See) -> LossFn:
 
     def loss(params: PyTree, state: GANState, batch: Batch, key: PRNGKey) -> tuple[Scalar, LossOutput]:
         view, keys, model_state = see(params, state, batch, key)
-        total, metrics, aux = jnp.zeros(()), Metrics(), dict[str, PyTree]()
+        total, metrics, aux = jnp.zeros((), jnp.float32), Metrics(), dict[str, PyTree]()
         for term, term_key in zip(terms, keys, strict=True):
             found = term.value(view, term_key)
             value = jnp.mean(found.loss)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -65,6 +66,8 @@ class Combined:
             name: source.feed(seed if self.paired else _own_seed(seed, name), draws, batch_size, local_indices)
             for name, source in self.sources.items()
         }
+        if self.paired:  # one seed gives one order; the keys of transforms still differ
+            feeds = {name: feed._replace(data=_own_keys(feed.data, name)) for name, feed in feeds.items()}
 
         def stream(start: int, length: int) -> Iterator[dict[str, Any]]:
             streams = {name: feed.stream(start, length) for name, feed in feeds.items()}
@@ -88,6 +91,17 @@ class Combined:
         return self._named({name: source.read(indices % len(source)) for name, source in self.sources.items()})
 
 
+def _own_keys(data: Any, name: str) -> Any:
+    """Folds a name into all random keys of a feed's data."""
+    number = zlib.crc32(name.encode())
+
+    def fold(x: Any) -> Any:
+        is_key = isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return jax.random.fold_in(x, number) if is_key else x
+
+    return jax.tree.map(fold, data)
+
+
 def _own_seed(seed: int, name: str) -> int:
     # 56 bits: `Stacked` stores the channel in the bits above.
     return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:7])
@@ -104,6 +118,10 @@ def _check(sources: Mapping[str, Source]) -> None:
 
 def zip_sources(**sources: Source) -> Combined:
     """Pairs sources: example i of each belongs to example i of the others, and they stay together when shuffled.
+
+    Random transforms of a single source draw for it alone. For transforms that are alike for both of a pair, such as
+    crops, transform the pair: `transformed(zip_sources(...), crop(64))`. On the host there is no pair to change, so
+    `Records(change=)` of all sources gets the same random numbers for examples of one pair.
 
     Args:
       **sources: sources of the same length, whose examples are read by index; `zip_sources(a=photos, b=drawings)`

@@ -1,16 +1,21 @@
 """A folder of images, with one sub-folder per class where there are labels."""
 
+import collections
 import dataclasses
+import os
 import pathlib
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
 
-from gan_jax.data import images
+from gan_jax.data import decode, images
 from gan_jax.data.sources import Arrays, Records
 from gan_jax.types import InvalidInputError
 
-_ENDINGS = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+_OF_SYSTEMS = ("@eaDir", "__MACOSX", "$RECYCLE.BIN", "#recycle", "lost+found")  # thumbnails, copies, deleted files
+_LOOKED_AT = 256  # deep images whose values show whether the range of their type is meant
 
 
 def image_folder(
@@ -19,53 +24,111 @@ def image_folder(
     image_size: int,
     labels: bool,
     channels: int = 3,
+    background: str = "white",
+    value_range: tuple[float, float] | None = None,
+    check: bool = True,
     resident_bytes: int = images.RESIDENT_BYTES,
 ) -> Arrays | Records:
     """Reads all images below a folder, cropped to the largest central square and resized, as `'real'`.
 
+    Links are followed. Hidden files and folders, those that systems make for themselves, and files without the ending
+    of an image are passed over. The summary counts what was passed over, and images that were changed: transparent,
+    not square, smaller than `image_size`, with several frames, with more than 8 bits.
+
     Args:
-      path: the folder; files without the extension of an image are ignored.
+      path: the folder.
       image_size: height and width in pixels.
-      labels: whether to use the names of the sub-folders, sorted, as classes 0, 1, ..., delivered as `'label'`.
+      labels: whether to use the names of the sub-folders as classes 0, 1, ..., delivered as `'label'`. Numbers in names
+        are ordered by value: 1, 2, 10.
       channels: 1 for grey, 3 for colour.
+      background: colour that shows through where images are transparent, a name or `#rrggbb`.
+      value_range: values of grey images with more than 8 bits that become black and white, such as `(0, 4095)` for 12
+        bits in files of 16, or `(0.0, 1.0)`; values beyond become black or white too. None: the range of the type.
+      check: whether to decode all images of a streamed folder once at the start, to find broken ones before they
+        interrupt the training. Images held in memory are all decoded anyway.
       resident_bytes: a data set of at most this many decoded bytes is held on the device; a larger one is streamed.
 
     Returns:
       The source.
 
     Raises:
-      InvalidInputError: if the folder is missing or has no images, if an image cannot be opened, or if labels are
-        requested and images lie outside the class sub-folders or there are fewer than two of them.
+      InvalidInputError: if the folder is missing, cannot be read or has no images; if images cannot be decoded; if
+        images with more than 8 bits need `value_range`; or if labels are requested and images lie outside the class
+        sub-folders or there are fewer than two of them.
     """
     root = images.directory(path, "the folder of images")
-    images.check_format(image_size, channels)
-    files = sorted(p for p in root.rglob("*") if p.suffix.lower() in _ENDINGS and p.is_file())
+    images.check_size(image_size)
+    decoder = decode.Decoder(channels, background, value_range)
+    files, passed = _files_below(root)
+    more = f"; {_listed('passed over', passed)}" if passed else ""
     if not files:
-        raise InvalidInputError(f"image folder {path!r} has no image: expected files ending in {sorted(_ENDINGS)}")
-    classes = sorted({p.relative_to(root).parts[0] for p in files if p.parent != root})
+        raise InvalidInputError(
+            f"image folder {path!r} has no image: expected files ending in {', '.join(sorted(decode.endings()))}" + more
+        )
+    classes = sorted({p.relative_to(root).parts[0] for p in files if p.parent != root}, key=_natural)
     if labels:
         stray = [p for p in files if p.parent == root]
         if stray or len(classes) < 2:
             raise InvalidInputError(
                 f"labels=True needs every image in one of two or more class sub-folders of {path!r}: found "
-                f"{len(classes)} sub-folders and {len(stray)} images outside of them; or set labels=False"
+                f"{len(classes)} sub-folders and {len(stray)} images outside of them{more}; or "
+                "set labels=False"
             )
-    for file in files:
-        _open(file).close()
     numbers = {name: index for index, name in enumerate(classes)}
     targets = [numbers[p.relative_to(root).parts[0]] for p in files] if labels else None
-    reader = _Files(files, targets, image_size, channels)
+    reader = _Files(files, targets, image_size, decoder)
+    kinds = _looked_at(reader, f"folder {root.absolute().name}")
+    notes = [*([_listed("passed over", passed)] if passed else []), *([_listed("images", kinds)] if kinds else [])]
     names = classes if labels else []
     return images.hold_or_stream(
-        f"folder {root.name}", reader, len(names) if labels else None, resident_bytes, class_names=names
+        f"folder {root.absolute().name}", reader, len(names) if labels else None, resident_bytes, names, notes, check
     )
 
 
-def _open(file: pathlib.Path) -> Image.Image:
+def _natural(name: str) -> tuple[Sequence[str | int], str]:
+    """Returns the key of natural order, in which `2` is before `10`."""
+    parts = re.split(r"(\d+)", name)
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)], name
+
+
+def _listed(what: str, counts: collections.Counter[str]) -> str:
+    return f"{what}: " + "; ".join(f"{count:,} {kind}" for kind, count in sorted(counts.items()))
+
+
+def _files_below(root: pathlib.Path) -> tuple[list[pathlib.Path], collections.Counter[str]]:
+    """Returns the files with the ending of an image, sorted, and the number of others that are passed over by kind."""
+    passed: collections.Counter[str] = collections.Counter()
     try:
-        return Image.open(file)
-    except Exception as error:  # decoders raise exceptions of many types
-        raise InvalidInputError(f"{file} is not an image that can be opened ({error}): fix or remove it") from error
+        files = sorted(_scanned(root, frozenset([root.resolve()]), frozenset(decode.endings()), passed))
+    except OSError as error:
+        raise InvalidInputError(f"{error.filename} cannot be read ({error.strerror}): fix or remove it") from error
+    return files, +passed
+
+
+def _scanned(
+    folder: pathlib.Path, above: frozenset[pathlib.Path], endings: frozenset[str], passed: collections.Counter[str]
+) -> Iterator[pathlib.Path]:
+    """Yields the images below a folder; `above` are the folders that contain it, without links."""
+    with os.scandir(folder) as scanned:
+        entries = list(scanned)
+    for entry in entries:
+        path = pathlib.Path(entry.path)
+        if entry.name.startswith(".") or entry.name in _OF_SYSTEMS:
+            passed["hidden"] += 1
+        elif entry.is_dir():
+            real = path.resolve()
+            if real in above:
+                passed["link(s) to a folder that contains them"] += 1
+                continue
+            inside = list(_scanned(path, above | {real}, endings, passed))
+            passed["folder(s) without an image"] += not inside
+            yield from inside
+        elif path.suffix.lower() not in endings:
+            passed[path.suffix.lower() or "without an ending"] += 1
+        elif entry.is_file():
+            yield path
+        else:
+            raise InvalidInputError(f"{path} is no file (a link to nothing, or a pipe): fix or remove it")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,24 +136,69 @@ class _Files:
     files: list[pathlib.Path]
     labels: list[int] | None
     image_size: int
-    channels: int
+    decoder: decode.Decoder
 
     def __len__(self) -> int:
         return len(self.files)
 
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        return images.stack([self._example(int(index)) for index in indices], "image folder")
+        examples, broken = [], []
+        for index in indices:
+            try:
+                examples.append(self._example(int(index)))
+            except InvalidInputError as error:
+                broken.append(str(error))
+        if broken:
+            raise images.BrokenImagesError("\n".join(broken))
+        return images.stack(examples, "image folder")
 
     def _example(self, index: int) -> dict[str, np.ndarray]:
-        with _open(self.files[index]) as picture:
-            try:
-                upright = ImageOps.exif_transpose(picture)
-                if upright.mode.startswith("I;16"):  # `convert` would clip 16-bit values to 255, not scale them
-                    upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-                image = np.asarray(upright.convert("L" if self.channels == 1 else "RGB"))
-            except Exception as error:  # decoders raise exceptions of many types
-                raise InvalidInputError(f"{self.files[index]} is corrupt ({error}): fix or remove it") from error
-        example = {"real": images.resize(image if image.ndim == 3 else image[..., None], self.image_size, None)}
+        file = self.files[index]
+        with decode.open_picture(file, str(file)) as picture:
+            image = self.decoder.pixels(picture, str(file))
+        example = {"real": images.resize(image, self.image_size)}
         if self.labels is not None:
             example["label"] = np.asarray(self.labels[index], np.int32)
         return example
+
+
+class _Header(NamedTuple):
+    """The kinds that an image is counted under, and whether its values have more than 8 bits."""
+
+    kinds: tuple[str, ...]
+    deep: bool
+
+
+def _header(reader: _Files, file: pathlib.Path) -> _Header | str:
+    try:
+        with decode.open_picture(file, str(file)) as picture, decode.reading(str(file), "is corrupt"):
+            deep = decode.is_deep(picture)
+            kinds = {
+                f"transparent, blended on {reader.decoder.background}": picture.has_transparency_data,
+                "not square, cropped to the central square": picture.width != picture.height,
+                f"smaller than {reader.image_size} pixels, enlarged": min(picture.size) < reader.image_size,
+                "with further frames, of which the first is read": getattr(picture, "is_animated", False),
+                "of more than 8 bits, scaled to 8": deep,
+            }
+    except InvalidInputError as error:
+        return str(error)
+    return _Header(tuple(kind for kind, applies in kinds.items() if applies), deep)
+
+
+def _looked_at(reader: _Files, name: str) -> collections.Counter[str]:
+    """Opens all images without decoding them, and counts them by kind.
+
+    Raises:
+      InvalidInputError: if some cannot be opened, or if deep ones have values that their type's range does not fit.
+    """
+
+    def headers(indices: np.ndarray) -> list[_Header | str]:
+        return [_header(reader, reader.files[index]) for index in indices]
+
+    found = [one for many in images.in_threads(headers, len(reader), f"opening {name}") for one in many]
+    images.refuse_broken([one for one in found if isinstance(one, str)])
+    opened = [one for one in found if isinstance(one, _Header)]
+    deep = [file for file, one in zip(reader.files, opened, strict=True) if one.deep]
+    if deep and reader.decoder.value_range is None:
+        decode.check_depths(deep[:: -(-len(deep) // _LOOKED_AT)])
+    return collections.Counter(kind for one in opened for kind in one.kinds)

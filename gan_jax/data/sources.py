@@ -9,7 +9,7 @@ the data, and `feed(...)`, which defines how batches get into the compiled step.
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol, cast
 
 import jax
@@ -119,16 +119,19 @@ class Arrays:
         `[n, h, w, c]`, uint8 or floats in [-1, 1].
       num_classes: number of classes of `'label'`; None without labels.
       class_names: names of the labels, for display.
+      notes: further lines of the summary, such as what was passed over.
     """
 
     name: str
     arrays: dict[str, np.ndarray]
     num_classes: int | None = None
     class_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     by_index = True
 
     def __post_init__(self) -> None:
+        check_arrays(self.name, self.arrays)
         sizes = {name: len(values) for name, values in self.arrays.items()}
         if len(set(sizes.values())) != 1 or 0 in sizes.values():
             raise InvalidInputError(f"{self.name}: arrays of lengths {sizes}; expected one length above zero")
@@ -153,7 +156,7 @@ class Arrays:
 
     def summary(self) -> str:
         return f"{self.name}: {self.size:,} examples, on the device\n" + describe(
-            self.arrays, self.num_classes, self.class_names
+            self.arrays, self.num_classes, self.class_names, self.notes
         )
 
     def fingerprint(self) -> str:
@@ -191,6 +194,7 @@ class Records:
       prefetch: number of batches to read ahead.
       change: `(example, rng) -> example`, applied to each example on the host, for instance to crop a large image;
         `rng` is a function of the seed and of the example's position in the sequence.
+      notes: further lines of the summary, such as what was passed over.
     """
 
     name: str
@@ -200,6 +204,7 @@ class Records:
     num_threads: int = 8
     prefetch: int = 16
     change: Change | None = None
+    notes: tuple[str, ...] = ()
 
     by_index = True
 
@@ -230,7 +235,7 @@ class Records:
         count = len(next(iter(self.shown.values())))
         head = f"{self.name}: {len(self.reader):,} examples, streamed (below: {count} of them)\n"
         seen = changed(self.shown, self.change, 0, np.arange(count))
-        return head + describe(seen, self.num_classes, self.class_names)
+        return head + describe(seen, self.num_classes, self.class_names, self.notes)
 
     def fingerprint(self) -> str:
         """Returns a hash of the number of examples and of the examples in `shown`; reading all would take too long."""
@@ -370,10 +375,31 @@ def fingerprint(arrays: dict[str, np.ndarray], count: int) -> str:
     return digest.hexdigest()
 
 
+def check_arrays(name: str, arrays: Any) -> None:
+    """Raises unless `arrays` is a mapping of names to arrays `[n, ...]`."""
+    if not isinstance(arrays, Mapping):
+        raise InvalidInputError(
+            f"{name}: arrays is {type(arrays).__name__}: expected arrays by name, such as {{'real': images}}"
+        )
+    for key, values in arrays.items():
+        if not isinstance(key, str) or not getattr(values, "ndim", 0):
+            raise InvalidInputError(
+                f"{name}: {key!r} is {type(values).__name__}: expected a name, and an array [n, ...], as "
+                "np.stack(examples) makes it"
+            )
+
+
 def check_labels(name: str, labels: np.ndarray | None, num_classes: int | None) -> None:
     """Raises unless labels and `num_classes` are given together and every label is from 0 to `num_classes` - 1."""
-    if (labels is None) != (num_classes is None):
-        raise InvalidInputError(f"{name}: num_classes={num_classes}, with{'out' if labels is None else ''} labels")
+    if labels is None and num_classes is not None:
+        raise InvalidInputError(
+            f"{name}: num_classes={num_classes} without labels: give an array 'label', or leave it out"
+        )
+    if labels is not None and not isinstance(num_classes, int | np.integer):
+        raise InvalidInputError(
+            f"{name}: there are labels, and num_classes={num_classes!r}: give the number of classes, such as "
+            f"num_classes={np.max(labels, initial=0) + 1}"
+        )
     if labels is not None and (labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer)):
         raise InvalidInputError(f"{name}: labels {labels.dtype} {labels.shape}; expected one integer per example")
     if labels is not None and num_classes is not None and (labels.min() < 0 or labels.max() >= num_classes):
@@ -427,18 +453,25 @@ def check_values(what: str, values: np.ndarray) -> None:
         )
 
 
-def describe(arrays: dict[str, np.ndarray], num_classes: int | None, class_names: tuple[str, ...] = ()) -> str:
-    """Describes arrays for the log: shape, dtype and range of each, and a histogram of the labels."""
+def describe(
+    arrays: dict[str, np.ndarray],
+    num_classes: int | None,
+    class_names: tuple[str, ...] = (),
+    notes: tuple[str, ...] = (),
+) -> str:
+    """Describes arrays for the log: shape, dtype and range of each, a histogram of the labels, and notes."""
     lines = [
         f"  {name}: {values.shape[1:]} {values.dtype}, from {values.min():g} to {values.max():g}, "
         f"mean {values.mean():.4g}"
         for name, values in arrays.items()
         if name != "label"
     ]
+    said = [f"  {note}" for note in notes]
     if num_classes is None:
-        return "\n".join([*lines, "  no labels"])
+        return "\n".join([*lines, "  no labels", *said])
     counts = np.bincount(arrays["label"], minlength=num_classes)
     named = [f"{label} {name}" if class_names else f"{label}" for label, name in enumerate(class_names or counts)]
     between = ", " if class_names else " "
     shown = between.join(f"{name}:{count:,}" for name, count in zip(named[:20], counts, strict=False))
-    return "\n".join([*lines, f"  labels, {num_classes} classes: {shown}{' ...' if num_classes > 20 else ''}"])
+    labels = f"  labels, {num_classes} classes: {shown}{' ...' if num_classes > 20 else ''}"
+    return "\n".join([*lines, labels, *said])

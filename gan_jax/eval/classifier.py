@@ -98,14 +98,14 @@ def load_classifier(path: pathlib.Path) -> Extractor:
       InvalidInputError: if the file is damaged, or of another version.
     """
     try:
-        with np.load(path, allow_pickle=False) as kept:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             arrays = {name: kept[name] for name in kept.files}
         record = json.loads(str(arrays.pop("record")))
         network = nets.from_linen(nets.Classifier(record["num_classes"], record["width"], record["dim"]))
         shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, *record["image"])))
         leaves = [arrays.pop(jax.tree_util.keystr(where)) for where, _ in jax.tree_util.tree_leaves_with_path(shapes)]
         made = classifier(jax.tree.unflatten(jax.tree.structure(shapes), leaves), record)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
         raise InvalidInputError(f"{path} is no classifier file ({error}): delete it and train again") from error
     # `classifier` has recorded the current version and the hash of these weights, so a difference is found here.
     if made.record != record or arrays:

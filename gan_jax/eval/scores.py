@@ -17,6 +17,7 @@ from gan_jax.types import InvalidInputError
 
 _LEAST: Mapping[str, str] = {"": "min"}
 STANDARD = 50_000  # default number of samples of most metrics
+_LONGEST = 4  # digits of a number of samples in thousands
 _DIGITS = 10  # classes of one channel of Stacked-MNIST
 
 
@@ -259,7 +260,12 @@ def metric_specs(names: Sequence[str], own: Mapping[str, Metric] = MappingProxyT
 def _request(name: str, known: Mapping[str, Metric]) -> MetricSpec:
     function, _, rest = name.rpartition(":")
     for base, metric in known.items():
-        match = re.fullmatch(re.escape(base) + r"(?:([1-9]\d*)k)?", rest)
+        match = re.fullmatch(re.escape(base) + r"(?:([1-9][0-9]*)k)?", rest)
+        if match and len(match[1] or "") > _LONGEST:
+            raise InvalidInputError(
+                f"metric {name!r}: expected at most {10**_LONGEST - 1}k samples, whose features are held in "
+                "memory together"
+            )
         if match:
             return MetricSpec(name, base, metric, int(match[1]) * 1000 if match[1] else None, function)
     raise InvalidInputError(

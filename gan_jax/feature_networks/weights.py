@@ -13,6 +13,7 @@ import numpy as np
 
 from gan_jax.feature_networks.archive import Archive, open_archive
 from gan_jax.feature_networks.pickles import RefusedError
+from gan_jax.host import user_path
 from gan_jax.types import InvalidInputError
 
 VARIABLE = "GAN_JAX_WEIGHTS"
@@ -84,7 +85,7 @@ class WeightsFile(NamedTuple):
         given = directory if directory is not None else os.environ.get(VARIABLE, "")
         if not os.fspath(given):
             raise InvalidInputError(f"no directory with the weights of feature networks is given; {self.wanted()}")
-        root = pathlib.Path(given).expanduser()
+        root = user_path(given, f"the directory of weights (the argument, or ${VARIABLE})")
         for name in (self.name, *self.other_names):
             if (root / name).is_file():
                 return root / name

@@ -54,7 +54,7 @@ class Augmentation(NamedTuple):
         def value(view: View, key: PRNGKey) -> Value:
             found = [jnp.ravel(x) for x in jax.tree.leaves(logits(view.real_out))]
             ada = observe(view.state.aux["ada"], found[0] if len(found) == 1 else jnp.concatenate(found))
-            return Value(jnp.zeros(()), {"augment_probability": self.current(view.state)}, {"ada": ada})
+            return Value(jnp.zeros((), jnp.float32), {"augment_probability": self.current(view.state)}, {"ada": ada})
 
         return Term("augmentation", DISCRIMINATOR, None, value)
 

@@ -23,8 +23,8 @@ def cyclegan(
     discriminator: Network,
     *,
     loss: GANLoss = least_squares,
-    cycle_weight: float = 10.0,
-    identity_weight: float = 5.0,
+    cycle_weight: float = 5.0,
+    identity_weight: float = 2.5,
     pool_size: int = 50,
     learning_rate: float = 2e-4,
     generator_optimizer: optax.GradientTransformation | None = None,
@@ -47,7 +47,8 @@ def cyclegan(
       discriminator: discriminator network, `images -> logits` of any shape, used twice: with the parameters `'a'` and
         `'b'` (of images of that domain).
       loss: adversarial loss L, any pair of `gan_jax.losses`.
-      cycle_weight: weight of the cycle-consistency term.
+      cycle_weight: weight of the cycle-consistency term. The paper's 10 is 5 here, because `least_squares` contains a
+        factor 1/2 that the paper's adversarial term of the generators lacks.
       identity_weight: weight of the identity term; the paper's code uses half the cycle weight.
       pool_size: number of earlier fakes kept for each discriminator, rounded up to a multiple of the batch size.
       learning_rate: learning rate of both players' Adam, betas 0.5 and 0.999.
@@ -65,11 +66,14 @@ def cyclegan(
     References:
       Zhu et al., "Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks", arXiv:1703.10593,
       2017. The authors' code halves the discriminator's loss. `losses.least_squares` contains the factor 1/2, for the
-      generator too. Their pool is one list. Here each position in the batch has its own share of the pool, so that
-      devices do not exchange images.
+      generator too: all of the generators' loss is half of theirs, which Adam does not notice. Their pool is one list.
+      Here each position in the batch has its own share of the pool, so that devices do not exchange images.
     """
     if pool_size < 1:
         raise InvalidInputError(f"pool_size={pool_size}: expected at least 1")
+    # Made once, not by `init`: two optimisers compare unequal, and so would the states of two calls.
+    generator_optimizer = generator_optimizer or core.adam(learning_rate, 0.5)
+    discriminator_optimizer = discriminator_optimizer or core.adam(learning_rate, 0.5)
 
     def translate(params: PyTree, state: GANState, images: Array, to: str, key: PRNGKey) -> tuple[Array, PyTree]:
         model_state = state.players["generator"].model_state[to]
@@ -83,7 +87,7 @@ def cyclegan(
         critics = state.players["discriminator"].params
         metrics: dict[str, Array] = {}
         model_state = {}
-        total = jnp.zeros(())
+        total = jnp.zeros((), jnp.float32)
         for domain, other, domain_key in zip("ab", "ba", jax.random.split(key), strict=True):
             keys = jax.random.split(domain_key, 5)
             fake, model_state[domain] = translate(params, state, batch[other], domain, keys[0])
@@ -103,7 +107,7 @@ def cyclegan(
         generators = state.players["generator"].params
         metrics: dict[str, Array] = {}
         model_state, pools = {}, {}
-        total = jnp.zeros(())
+        total = jnp.zeros((), jnp.float32)
         for domain, other, domain_key in zip("ab", "ba", jax.random.split(key), strict=True):
             keys = jax.random.split(domain_key, 4)
             made, _ = translate(generators, state, batch[other], domain, keys[0])
@@ -115,13 +119,13 @@ def cyclegan(
             metrics |= {f"{name}_{domain}": value for name, value in logits.items()}
         return total, LossOutput(metrics, model_state, pools)
 
-    def player(network: Network, key: PRNGKey, images: Batch, optimizer: optax.GradientTransformation | None):
+    def player(network: Network, key: PRNGKey, images: Batch, optimizer: optax.GradientTransformation):
         made = {
             domain: network.init(domain_key, images[domain])
             for domain, domain_key in zip(("a", "b"), jax.random.split(key), strict=True)
         }
         params, model_state = ({domain: made[domain][i] for domain in made} for i in (0, 1))
-        return core.create_player(params, model_state, optimizer or core.adam(learning_rate, 0.5))
+        return core.create_player(params, model_state, optimizer)
 
     def init(key: PRNGKey, batch: Batch) -> GANState:
         if set(batch) != {"a", "b"} or batch["a"].shape != batch["b"].shape:

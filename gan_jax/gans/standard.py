@@ -21,6 +21,7 @@ from gan_jax.types import (
     PRNGKey,
     Term,
     View,
+    axes_of,
 )
 
 GENERATOR, DISCRIMINATOR = "generator", "discriminator"
@@ -253,7 +254,8 @@ def _check_shapes(
     shapes, wanted = (jax.tree.map(jnp.shape, tree) for tree in (made, real))
     if shapes != wanted:
         found, expected = (jax.tree.map(lambda x: x.shape[1:], tree) for tree in (made, real))
-        raise InvalidInputError(
-            f"the generator makes samples of shape {found}, but the data has {expected}: "
-            "change the generator's output shape or resize the data in its source"
-        )
+        looks, other = ([axes_of(x.shape[1:]) for x in jax.tree.leaves(tree)] for tree in (real, made))
+        advice = "change the generator's output shape or resize the data in its source"
+        if looks != other and any(looks):
+            advice = f"an example of the data looks like {next(filter(None, looks))}"
+        raise InvalidInputError(f"the generator makes samples of shape {found}, but the data has {expected}: {advice}")

@@ -169,7 +169,7 @@ def path_lengths(
 
     if weight is None:
         return ()
-    memory, hparams = {"path_length_mean": jnp.zeros(())}, {"path_length_decay": 0.01}
+    memory, hparams = {"path_length_mean": jnp.zeros((), jnp.float32)}, {"path_length_decay": 0.01}
     return (Term("path_length", "generator", weight, value, memory, hparams, every),)
 
 
@@ -309,7 +309,8 @@ def truncate(w: Styles, average: Float[Array, "layers d"], psi: float) -> Styles
       The truncated styles, `[b, layers, d]`.
 
     Raises:
-      InvalidInputError: for a negative psi.
+      InvalidInputError: for a psi outside 0 to 1. A larger one is mostly a threshold in standard deviations, which is
+        the truncation of other games.
 
     References:
       Karras et al., arXiv:1812.04948, 2019, appendix B.
@@ -318,6 +319,6 @@ def truncate(w: Styles, average: Float[Array, "layers d"], psi: float) -> Styles
       >>> print(truncate(jnp.full((1, 2, 1), 4.0), jnp.full((2, 1), 2.0), 0.5).ravel())
       [3. 3.]
     """
-    if not psi >= 0:
+    if not 0 <= psi <= 1:
         raise InvalidInputError(f"truncation={psi}: expected psi from 0 (the average) to 1 (no truncation), or None")
     return average + psi * (w - average)

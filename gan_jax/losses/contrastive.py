@@ -87,7 +87,10 @@ def data_to_data_cross_entropy(
 
     References:
       Kang, Shim, Cho and Park, "Rebooting ACGAN: Auxiliary Classifier GANs with Stable Training", arXiv:2111.01118,
-      2021, equation 6. The authors' code ties the margins by m_n = 1 - m_p, as the defaults here do.
+      2021, equation 6. The authors' code ties the margins by m_n = 1 - m_p, as the defaults here do. For stability it
+      (StudioGAN) subtracts the largest (f_i f_j - m_n) / t, of any label, from the negatives alone and not from p_i. So
+      its value is lower than the equation's where that number is above 0, and its negatives weigh less; here the value
+      is the equation's.
 
     Example:
       >>> same = jnp.ones((2, 3))

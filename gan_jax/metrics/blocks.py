@@ -8,15 +8,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, PyTree
 
 _PAIRS = 2**26  # pairs in a block: 256 MiB of float32
-
-
-def squared_distances(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
-    """Returns all ||x_i - y_j||^2, at least 0. The products run in full precision, because the terms cancel."""
-    products = jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)
-    return jnp.maximum(jnp.sum(x**2, -1)[:, None] + jnp.sum(y**2, -1) - 2.0 * products, 0.0)
 
 
 def in_blocks(
@@ -53,4 +47,4 @@ def in_blocks(
         first = index * size
         return combine(carried, block, first + jnp.arange(size) < count, first), None
 
-    return jax.lax.scan(step, start, (jax.tree.map(split, references), jnp.arange(blocks)))[0]
+    return jax.lax.scan(step, start, (jax.tree.map(split, references), jnp.arange(blocks, dtype=jnp.int32)))[0]

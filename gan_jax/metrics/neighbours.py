@@ -1,16 +1,14 @@
-"""Metrics based on exact nearest neighbours: precision and recall, density and coverage."""
+"""Metrics based on exact nearest neighbours: precision and recall, density and coverage.
 
-import functools
+Their values are those of the definition in float64, whatever the features' dtype, offset and outliers (`exact`).
+"""
+
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import dtypes
-from jaxtyping import Array, Float, Int
 
+from gan_jax.metrics import exact
 from gan_jax.metrics.arrays import Features, OtherFeatures, check_features
-from gan_jax.metrics.blocks import in_blocks, squared_distances
 from gan_jax.types import InvalidInputError
 
 
@@ -59,16 +57,16 @@ def precision_recall(real: Features, fake: OtherFeatures, *, k: int = 3) -> Prec
     References:
       Kynkaanniemi et al., "Improved Precision and Recall Metric for Assessing Generative Models", arXiv:1904.06991,
       2019. A point on the surface of a ball is inside, as in the authors' code; in `prdc` it is outside. StyleGAN's
-      code computes distances of half-precision features; here the features are float32.
+      code computes distances of half-precision features; here all comparisons are those of float64.
 
     Example:
       >>> x = np.arange(8.0, dtype=np.float32)[:, None]
       >>> precision_recall(x, x[:4] + 0.5, k=1)
       PrecisionRecall(precision=1.0, recall=0.625)
     """
-    real, fake = _prepared(real, fake, k)
-    inside_real = np.asarray(_count(fake, real, _radii(real, k))) > 0
-    inside_fake = np.asarray(_count(real, fake, _radii(fake, k))) > 0
+    reals, fakes = _prepared(real, fake, k)
+    inside_real = exact.count_inside(fakes, reals, _radii(reals, k)) > 0
+    inside_fake = exact.count_inside(reals, fakes, _radii(fakes, k)) > 0
     return PrecisionRecall(float(np.mean(inside_real)), float(np.mean(inside_fake)))
 
 
@@ -98,10 +96,10 @@ def density_coverage(real: Features, fake: OtherFeatures, *, k: int = 5) -> Dens
       >>> density_coverage(x, x[:4] + 0.5, k=1)
       DensityCoverage(density=2.0, coverage=0.625)
     """
-    real, fake = _prepared(real, fake, k)
-    radii = _radii(real, k)
-    held = np.asarray(_count(fake, real, radii), np.int64)
-    reached = np.asarray(_nearest(real, fake, 1, False)[0][:, 0] <= radii)
+    reals, fakes = _prepared(real, fake, k)
+    radii = _radii(reals, k)
+    held = exact.count_inside(fakes, reals, radii)
+    reached = exact.nearest(reals, fakes, 1)[0][:, 0] <= radii
     return DensityCoverage(float(held.sum() / (k * len(held))), float(np.mean(reached)))
 
 
@@ -114,7 +112,7 @@ def nearest(queries: Features, references: OtherFeatures, k: int = 1) -> tuple[n
       k: number of references to find for each query, at most m.
 
     Returns:
-      Euclidean distances `[n, k]`, in increasing order, and indices `[n, k]` of the references.
+      Euclidean distances `[n, k]`, float64, in increasing order, and indices `[n, k]` of the references.
 
     Raises:
       InvalidInputError: if there are fewer references than k.
@@ -126,63 +124,17 @@ def nearest(queries: Features, references: OtherFeatures, k: int = 1) -> tuple[n
     check_features(1, queries=queries, references=references)
     if not 1 <= k <= len(references):
         raise InvalidInputError(f"k={k} of {len(references)} references: expected 1 to {len(references)}")
-    near, far = _centered(queries, references)
-    squared, index = _nearest(near, far, k, False)
-    return np.sqrt(np.asarray(squared)), np.asarray(index)
+    squared, index = exact.nearest(*exact.prepare(queries, references), k)
+    return np.sqrt(squared), index
 
 
-def _prepared(real: Features, fake: OtherFeatures, k: int) -> tuple[Array, Array]:
+def _prepared(real: Features, fake: OtherFeatures, k: int) -> tuple[exact.Points, exact.Points]:
     if k < 1:
         raise InvalidInputError(f"k={k}: expected 1 or more")
     check_features(k + 1, real=real, fake=fake)
-    return _centered(real, fake)
+    return exact.prepare(real, fake)
 
 
-def _centered(a: Features, b: OtherFeatures) -> tuple[Array, Array]:
-    """Returns both sets in float32 or wider, shifted by the mean of b.
-
-    Squared distances lose less to rounding near the origin.
-    """
-    a, b = (jnp.asarray(x, dtypes.canonicalize_dtype(jnp.promote_types(x.dtype, jnp.float32))) for x in (a, b))
-    center = jnp.mean(b, axis=0)
-    return a - center, b - center
-
-
-def _radii(x: Array, k: int) -> Array:
-    """Returns the squared distance of each sample to its k-th nearest other sample."""
-    return _nearest(x, x, k, True)[0][:, -1]
-
-
-@functools.partial(jax.jit, static_argnames=("k", "others"))
-def _nearest(
-    queries: Float[Array, "n d"], references: Float[Array, "m d"], k: int, others: bool
-) -> tuple[Float[Array, "n k"], Int[Array, "n k"]]:
-    """Returns the squared distances and indices of the k nearest references of each query.
-
-    With `others` both sets are the same, and a sample is not its own neighbour.
-    """
-    n = queries.shape[0]
-
-    def keep(best: tuple[Array, Array], block: Array, valid: Array, first: Array) -> tuple[Array, Array]:
-        index = first + jnp.arange(block.shape[0])
-        allowed = valid & (index != jnp.arange(n)[:, None]) if others else valid
-        squared = jnp.where(allowed, squared_distances(queries, block), jnp.inf)
-        # A place below k is one of the best of earlier blocks; the others count the references of this block.
-        found, place = jax.lax.top_k(-jnp.concatenate([best[0], squared], axis=1), k)
-        before = jnp.take_along_axis(best[1], jnp.minimum(place, k - 1), axis=1)
-        return -found, jnp.where(place < k, before, first + place - k)
-
-    start = jnp.full((n, k), jnp.inf, queries.dtype), jnp.zeros((n, k), jnp.int32)
-    return in_blocks(keep, start, references, n)
-
-
-@jax.jit
-def _count(queries: Float[Array, "n d"], centers: Float[Array, "m d"], radii: Float[Array, " m"]) -> Int[Array, " n"]:
-    """Returns, for each query, the number of balls with these squared radii that it lies in."""
-
-    def add(total: Array, block: tuple[Array, Array], valid: Array, first: Array) -> Array:
-        del first
-        inside = (squared_distances(queries, block[0]) <= block[1]) & valid
-        return total + jnp.sum(inside, axis=1, dtype=jnp.int32)
-
-    return in_blocks(add, jnp.zeros(queries.shape[0], jnp.int32), (centers, radii), queries.shape[0])
+def _radii(points: exact.Points, k: int) -> np.ndarray:
+    """Returns the squared distance of each point to its k-th nearest other point."""
+    return exact.nearest(points, points, k, others=True)[0][:, -1]

@@ -107,10 +107,13 @@ def ssim(output: Images, target: Images, *, data_range: float = 2.0, lowest: flo
         rows, columns = (jnp.asarray(_window(size), x.dtype) for size in x.shape[-3:-1])
         return jnp.einsum("...hwc,Hh,Ww->...HWc", x, rows, columns, precision="highest")
 
-    output, target = output - lowest, target - lowest
+    # Variances are of the values about each image's own mean, where their squares are small and lose less to rounding.
+    grounds = [jnp.mean(x, axis=tuple(range(1, x.ndim)), keepdims=True) for x in (output, target)]
+    output, target = output - grounds[0], target - grounds[1]
     mean_x, mean_y = blur(output), blur(target)
     variances = blur(output**2) - mean_x**2 + blur(target**2) - mean_y**2
     covariance = blur(output * target) - mean_x * mean_y
+    mean_x, mean_y = (mean + (ground - lowest) for mean, ground in zip((mean_x, mean_y), grounds, strict=True))
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
     return _mean(luminance * (2 * covariance + c2) / (variances + c2))

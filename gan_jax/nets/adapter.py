@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 from flax import nnx
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from gan_jax.types import Network, PRNGKey
 
@@ -35,9 +35,15 @@ def from_linen(module: nn.Module) -> Network:
         mutable = list(model_state) if train else []
         variables = {"params": params, **model_state}
         outputs, changed = module.apply(variables, *inputs, train=train, mutable=mutable, rngs=_streams(key))
-        return outputs, {**model_state, **changed}
+        # statistics of float64 activations would come back wider than they went in
+        kept = jax.tree.map(_as, {name: model_state[name] for name in changed}, dict(changed))
+        return outputs, {**model_state, **kept}
 
     return Network(init, apply)
+
+
+def _as(old: Array, new: Array) -> Array:
+    return new if new.dtype == old.dtype else new.astype(old.dtype)
 
 
 def _streams(key: PRNGKey | None) -> dict[str, PRNGKey]:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gan_jax.nets import layers
-from gan_jax.types import InvalidInputError
+from gan_jax.types import InvalidInputError, check_images
 
 
 class Classifier(nn.Module):
@@ -30,6 +30,7 @@ class Classifier(nn.Module):
     def __call__(
         self, x: Float[Array, "b h w c"], *, train: bool
     ) -> tuple[Float[Array, "b features"], Float[Array, "b classes"]]:
+        check_images(x=x)
         layers.check_settings(jnp.float32, num_classes=self.num_classes, width=self.width, features=self.features)
         if min(x.shape[1:3]) < 8:
             raise InvalidInputError(f"images of {x.shape[1]}x{x.shape[2]}: the classifier takes 8x8 or more")

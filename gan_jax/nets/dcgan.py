@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from gan_jax import ops
 from gan_jax.nets import layers
-from gan_jax.types import InvalidInputError
+from gan_jax.types import InvalidInputError, check_images
 
 
 def halvings(image_size: int) -> int:
@@ -67,6 +67,7 @@ class DCGANGenerator(nn.Module):
         self, z: Float[Array, "b d"], label: Int[Array, " b"] | None = None, *, train: bool
     ) -> Float[Array, "b h w c"]:
         layers.check_settings(self.dtype, width=self.width, channels=self.channels)
+        layers.check_norm(self, self.norm, "batch", "layer", "none")
         count = halvings(self.image_size)
         size = self.image_size >> count
         features = self.width << (count - 1)
@@ -113,7 +114,9 @@ class DCGANDiscriminator(nn.Module):
     def __call__(
         self, x: Float[Array, "b h w c"], label: Int[Array, " b"] | None = None, *, train: bool
     ) -> Float[Array, " b"]:
+        check_images(x=x)
         layers.check_settings(self.dtype, width=self.width)
+        layers.check_norm(self, self.norm, "batch", "layer", "spectral", "none")
         x = x.astype(self.dtype)
         for level in range(halvings(x.shape[1])):
             # as in the paper, the input layer's activations are not normalised; spectral norm is for every kernel

@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import dtypes
 from jaxtyping import Array, Float
 
 from gan_jax import ops
@@ -36,23 +37,36 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b hout wout features"]:
         shape = (self.kernel_size, self.kernel_size, x.shape[-1] // self.groups, self.features)
-        kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32).astype(self.dtype)
         options = {} if self.stride is None else {"stride": self.stride}
         options |= {} if self.groups == 1 else {"groups": self.groups}
         y = self.op(x.astype(self.dtype), kernel, padding=self.padding, **options)
         if self.use_bias:
-            y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+            y = y + self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32).astype(self.dtype)
         return y
 
 
 def check_settings(dtype: DType, **sizes: int) -> None:
-    """Raises InvalidInputError for a dtype that is not a float type, or a size below one, which is named."""
+    """Raises InvalidInputError for a dtype that JAX would not compute in, or a size below one, which is named."""
     names = ("float32", "bfloat16", "float16", "float64")
-    if str(jnp.dtype(dtype) if not isinstance(dtype, str) else dtype) not in names:
+    name = str(jnp.dtype(dtype) if not isinstance(dtype, str) else dtype)
+    if name not in names:
         raise InvalidInputError(f"dtype={dtype!r}: expected one of {', '.join(names)}")
+    if dtypes.canonicalize_dtype(name) != name:
+        raise InvalidInputError(
+            f"dtype={name}: JAX would compute in {dtypes.canonicalize_dtype(name)}; set the environment variable "
+            'JAX_ENABLE_X64=1, or call jax.config.update("jax_enable_x64", True) first, or use float32'
+        )
     for name, size in sizes.items():
         if size < 1:
             raise InvalidInputError(f"{name}={size}: expected at least 1")
+
+
+def check_norm(network: nn.Module, norm: str, *known: str) -> None:
+    """Raises InvalidInputError for a norm that the network does not have, such as spectral norm in a generator."""
+    if norm not in known:
+        names = ", ".join(map(repr, known[:-1]))
+        raise InvalidInputError(f"norm={norm!r}: a {type(network).__name__} takes {names} or {known[-1]!r}")
 
 
 def normalize(x: Array, norm: str, *, train: bool, dtype: DType, name: str, affine: bool = True) -> Array:
@@ -104,9 +118,14 @@ def spectral(layer: nn.Module, x: Array, *, norm: str, train: bool) -> Array:
     by its singular value. That would change the training: the norm of a kernel decides how far a step of the optimiser
     turns it.
 
+    At evaluation the kernel is divided by the singular value that the last training pass stored. That is the value
+    before the optimiser's last step, so it is slightly stale. For logits of the final kernels, first pass a batch
+    through `apply(..., train=True)` and use the model state that it returns.
+
     References:
       Miyato et al., "Spectral Normalization for Generative Adversarial Networks", arXiv:1802.05957, 2018. Public code
       differs in epsilon (1e-12 to 1e-6), in keeping the left or the right vector, and in how the kernel is flattened.
+      PyTorch's evaluates with the stored vectors and the kernel of the moment, so without the stale value.
     """
     if norm != "spectral":
         return layer(x)  # type: ignore[operator]

@@ -35,6 +35,7 @@ class MLPGenerator(nn.Module):
         self, z: Float[Array, "b d"], label: Int[Array, " b"] | None = None, *, train: bool
     ) -> Float[Array, "b ..."]:
         layers.check_settings(self.dtype, features=min(self.features, default=1))
+        layers.check_norm(self, self.norm, "batch", "layer", "none")
         x = layers.append_label(z.astype(self.dtype), label, self.num_classes, 32)
         for index, features in enumerate(self.features):
             x = layers.leaky_relu(nn.Dense(features, dtype=self.dtype, name=f"dense_{index}")(x))
@@ -51,7 +52,8 @@ class MLPDiscriminator(nn.Module):
       dropout: fraction of the hidden units dropped in training.
       num_classes: number of classes of a projection discriminator; None for an unconditional one.
       dtype: dtype of the computation; parameters and logits are float32.
-      norm: normalisation: 'layer' (after each hidden activation), 'spectral' (spectral norm of the kernels) or 'none'.
+      norm: normalisation: 'batch' or 'layer' (after each hidden activation), 'spectral' (spectral norm of the kernels)
+        or 'none'. A gradient penalty needs one that treats examples independently: any but 'batch'.
     """
 
     features: tuple[int, ...] = (512, 256)
@@ -65,6 +67,7 @@ class MLPDiscriminator(nn.Module):
         self, x: Float[Array, "b ..."], label: Int[Array, " b"] | None = None, *, train: bool
     ) -> Float[Array, " b"]:
         layers.check_settings(self.dtype, features=min(self.features, default=1))
+        layers.check_norm(self, self.norm, "batch", "layer", "spectral", "none")
         if not 0 <= self.dropout < 1:
             raise InvalidInputError(f"dropout={self.dropout}: expected a fraction from 0 to below 1")
         x = x.reshape(x.shape[0], -1).astype(self.dtype)

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int
 
 from gan_jax import ops
 from gan_jax.nets import layers
-from gan_jax.types import InvalidInputError
+from gan_jax.types import InvalidInputError, check_images
 
 _EXPANSION = 2
 _GAIN = math.sqrt(2.0 / 1.04)
@@ -97,7 +97,7 @@ class _Block(nn.Module):
             )(x)  # fmt: skip
 
         def activated(x: Array, index: int) -> Array:
-            bias = self.param(f"bias_{index}", nn.initializers.zeros, (wide,))
+            bias = self.param(f"bias_{index}", nn.initializers.zeros, (wide,), jnp.float32)
             return layers.leaky_relu(x + bias.astype(self.dtype))
 
         y = activated(conv(x, wide, 1, begin, 0), 0)
@@ -152,7 +152,7 @@ class R3GANGenerator(nn.Module):
             init = _normal(fan_in=self.num_classes)
             embed = nn.Embed(self.num_classes, self.embedding, embedding_init=init, name="label")
             z = jnp.concatenate([z, embed(layers.given(label))], axis=-1)
-        basis = self.param("basis", nn.initializers.normal(1.0), (4, 4, self.widths[0]))
+        basis = self.param("basis", nn.initializers.normal(1.0), (4, 4, self.widths[0]), jnp.float32)
         factors = nn.Dense(self.widths[0], use_bias=False, kernel_init=_normal(), name="factors")(z)
         x = basis * factors[:, None, None, :]
         for stage, (width, groups) in enumerate(zip(self.widths, self.groups, strict=True)):
@@ -189,6 +189,7 @@ class R3GANDiscriminator(nn.Module):
         self, x: Float[Array, "b h w c"], label: Int[Array, " b"] | None = None, *, train: bool
     ) -> Float[Array, " b"]:
         blocks = _checked(self.widths, self.groups, self.blocks)
+        check_images(x=x)
         layers.check_settings(self.dtype)
         stages = len(self.widths)
         if x.shape[1:3] != (4 * 2 ** (stages - 1),) * 2:
@@ -203,7 +204,7 @@ class R3GANDiscriminator(nn.Module):
                 x = _Block(self.groups[stage], sum(blocks), dtypes[stage], name=f"stage_{stage}_block_{block}")(x)
             if stage:
                 x = _mix(ops.blur_pool(x), self.widths[stage - 1], dtypes[stage], f"mix_{stage}")
-        basis = self.param("basis", _normal(fan_in=16), (4, 4, self.widths[0]))
+        basis = self.param("basis", _normal(fan_in=16), (4, 4, self.widths[0]), jnp.float32)
         features = jnp.sum(x.astype(jnp.float32) * basis, axis=(1, 2))
         if self.num_classes is None:
             return nn.Dense(1, use_bias=False, kernel_init=_normal(), name="logit")(features)[:, 0]

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Int
 
 from gan_jax import ops
 from gan_jax.nets import layers
-from gan_jax.types import InvalidInputError
+from gan_jax.types import InvalidInputError, check_images
 
 Op = Callable[..., Array]
 _SIZES = (8, 16, 32, 64)
@@ -162,8 +162,7 @@ class ResNetGenerator(nn.Module):
     ) -> Float[Array, "b h w c"]:
         classes = 1 if self.num_classes is None else self.num_classes
         layers.check_settings(self.dtype, width=self.width, channels=self.channels, num_classes=classes)
-        if self.norm not in ("batch", "layer", "none"):
-            raise InvalidInputError(f"norm={self.norm!r}: a ResNetGenerator takes 'batch', 'layer' or 'none'")
+        layers.check_norm(self, self.norm, "batch", "layer", "none")
         x = nn.Dense(16 * self.width, dtype=self.dtype, kernel_init=_xavier(), name="input")(z.astype(self.dtype))
         x = x.reshape(-1, 4, 4, self.width)
         for index in range(doublings(self.image_size)):
@@ -204,9 +203,9 @@ class ResNetDiscriminator(nn.Module):
         self, x: Float[Array, "b h w c"], label: Int[Array, " b"] | None = None, *, train: bool
     ) -> Float[Array, " b"]:
         classes = 1 if self.num_classes is None else self.num_classes
+        check_images(x=x)
         layers.check_settings(self.dtype, width=self.width, num_classes=classes)
-        if self.norm not in ("spectral", "layer", "none"):
-            raise InvalidInputError(f"norm={self.norm!r}: a ResNetDiscriminator takes 'spectral', 'layer' or 'none'")
+        layers.check_norm(self, self.norm, "spectral", "layer", "none")
         if x.shape[1] != x.shape[2]:
             raise InvalidInputError(f"x {x.shape}: these networks take square images; crop them in the data source")
         halvings = max(1, doublings(x.shape[1]) - 1)

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from gan_jax import ops
 from gan_jax.nets import layers
-from gan_jax.types import InvalidInputError
+from gan_jax.types import InvalidInputError, check_images
 
 _TAPS = (0.125, 0.375, 0.375, 0.125)  # the filter (1, 3, 3, 1), scaled to sum 1
 
@@ -141,8 +141,10 @@ class EqualDense(nn.Module):
     def __call__(self, x: Float[Array, "b d"]) -> Float[Array, "b features"]:
         # stored 1 / lr_multiplier times as large: a step of Adam, whose size stays the same, then changes them less
         normal = nn.initializers.normal(1.0 / self.lr_multiplier)
-        kernel = self.param("kernel", normal, (x.shape[-1], self.features))
-        bias = self.param("bias", nn.initializers.constant(self.bias / self.lr_multiplier), (self.features,))
+        kernel = self.param("kernel", normal, (x.shape[-1], self.features), jnp.float32)
+        bias = self.param(
+            "bias", nn.initializers.constant(self.bias / self.lr_multiplier), (self.features,), jnp.float32
+        )
         kernel = (kernel * (self.lr_multiplier / math.sqrt(x.shape[-1]))).astype(self.dtype)
         return x.astype(self.dtype) @ kernel + (bias * self.lr_multiplier).astype(self.dtype)
 
@@ -171,11 +173,11 @@ class EqualConv(nn.Module):
 
 
 def _equal_kernel(module: nn.Module, shape: tuple[int, ...]) -> Array:
-    return module.param("kernel", nn.initializers.normal(1.0), shape) / math.sqrt(math.prod(shape[:-1]))
+    return module.param("kernel", nn.initializers.normal(1.0), shape, jnp.float32) / math.sqrt(math.prod(shape[:-1]))
 
 
 def _add_bias(module: nn.Module, x: Array) -> Array:
-    return x + module.param("bias", nn.initializers.zeros, (x.shape[-1],)).astype(x.dtype)
+    return x + module.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32).astype(x.dtype)
 
 
 class StyledConv(nn.Module):
@@ -194,7 +196,7 @@ class StyledConv(nn.Module):
         style = EqualDense(x.shape[-1], bias=1.0, name="style")(w)
         kernel = _equal_kernel(self, (3, 3, x.shape[-1], self.features))
         x = modulated_conv(x, kernel, style, up=self.up)
-        strength = self.param("noise_strength", nn.initializers.zeros, ())
+        strength = self.param("noise_strength", nn.initializers.zeros, (), jnp.float32)
         if self.has_rng("noise"):
             noise = strength * jax.random.normal(self.make_rng("noise"), (*x.shape[:3], 1))
             x = x + noise.astype(x.dtype)
@@ -306,7 +308,7 @@ class StyleGAN2Synthesis(nn.Module):
                 f"w {w.shape}: expected [b, {style_layers(self.image_size)}, d], a style for every layer"
             )
         features = _feature_maps(self.fmap_base, self.fmap_max, self.image_size)
-        constant = self.param("constant", nn.initializers.normal(1.0), (4, 4, features[4]))
+        constant = self.param("constant", nn.initializers.normal(1.0), (4, 4, features[4]), jnp.float32)
         x = jnp.broadcast_to(constant.astype(self.dtype), (w.shape[0], *constant.shape))
         x = StyledConv(features[4], dtype=self.dtype, name="conv_4")(x, w[:, 0])
         image = ToImage(self.channels, name="image_4")(x, w[:, 1])
@@ -323,8 +325,7 @@ def _feature_maps(fmap_base: int, fmap_max: int, image_size: int) -> dict[int, i
     layers.check_settings("float32", fmap_max=fmap_max)
     if fmap_base < image_size:
         raise InvalidInputError(
-            f"fmap_base={fmap_base}: leaves no feature maps at image_size={image_size}; "
-            "expected a multiple of image_size"
+            f"fmap_base={fmap_base}: leaves no feature maps at image_size={image_size}; expected at least {image_size}"
         )
     return {size: min(fmap_base // size, fmap_max) for size in (4 << level for level in range(levels(image_size) + 1))}
 
@@ -413,6 +414,7 @@ class StyleGAN2Discriminator(nn.Module):
         self, x: Float[Array, "b h w c"], label: Int[Array, " b"] | None = None, *, train: bool
     ) -> Float[Array, " b"]:
         del train
+        check_images(x=x)
         layers.check_settings(self.dtype, group_size=self.group_size, mapping_layers=self.mapping_layers)
         image_size = x.shape[1]
         features = _feature_maps(self.fmap_base, self.fmap_max, image_size)

@@ -35,7 +35,7 @@ def init_lecam() -> LeCamState:
       >>> print(init_lecam().weight)
       0.0
     """
-    return LeCamState(jnp.zeros(()), jnp.zeros(()), jnp.zeros(()))
+    return LeCamState(*(jnp.zeros((), jnp.float32) for _ in LeCamState._fields))
 
 
 def lecam(

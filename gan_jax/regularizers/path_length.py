@@ -37,8 +37,9 @@ def path_length(
 
     References:
       Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", arXiv:1912.04958, 2020, equation 4. The
-      authors' code runs it every 4 iterations on half the batch. Ports that take one norm over layers and d together,
-      or that lose a when they resume, have another target.
+      authors' code runs it every 4 iterations on half the batch. There the gradient flows through the new a as well,
+      which takes decay times the mean of (||J^T y|| - a) from each (||J^T y|| - a) in the gradient. Ports that take one
+      norm over layers and d together, or that lose a when they resume, have another target.
 
     Example:
       >>> w = jnp.ones((2, 3))
@@ -54,4 +55,4 @@ def path_length(
     squared = jnp.sum(gradient**2, axis=-1).reshape(gradient.shape[0], -1)
     length = jnp.sqrt(jnp.mean(squared, axis=1) + 1e-12)
     mean = mean + decay * (jnp.mean(jax.lax.stop_gradient(length)).astype(mean.dtype) - mean)
-    return (length - mean) ** 2, mean
+    return (length - mean.astype(length.dtype)) ** 2, mean

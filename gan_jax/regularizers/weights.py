@@ -40,4 +40,4 @@ def orthogonal(kernels: PyTree, *, off_diagonal: bool = True) -> Float[Array, ""
         return jnp.sum((gram * (1.0 - identity) if off_diagonal else gram - identity) ** 2)
 
     leaves = [leaf for leaf in jax.tree.leaves(kernels) if leaf.ndim > 1]
-    return functools.reduce(jnp.add, map(penalty, leaves), jnp.zeros(()))
+    return functools.reduce(jnp.add, map(penalty, leaves), jnp.zeros((), jnp.float32))

@@ -1,7 +1,7 @@
 """Runs on disk: experiment files and their settings, workdirs, and trained runs to load."""
 
 from gan_jax.runs.build import build
-from gan_jax.runs.experiment_file import build_experiment, find, load_module, shipped
+from gan_jax.runs.experiment_file import find, load_module, shipped
 from gan_jax.runs.load import Run, load
 from gan_jax.runs.settings import FREE, MEMORY, Config, merged_config, network, run_config, run_settings, with_values
 from gan_jax.runs.workdir import claim, claim_together
@@ -12,7 +12,6 @@ __all__ = [
     "Config",
     "Run",
     "build",
-    "build_experiment",
     "claim",
     "claim_together",
     "find",

@@ -5,7 +5,7 @@ import functools
 import pathlib
 from typing import Any
 
-from gan_jax.runs.experiment_file import build_experiment, find, load_module
+from gan_jax.runs.experiment_file import find, load_module
 from gan_jax.runs.settings import FREE, Config, with_values
 from gan_jax.runs.workdir import claim
 from gan_jax.runtime import Experiment, settings
@@ -30,7 +30,7 @@ def build(name: str, **values: Any) -> Experiment:
     path = find(name)
     module = load_module(path)
     config = with_values(module.get_config(), values)
-    experiment = build_experiment(module, config)
+    experiment = module.build(config)
     return dataclasses.replace(experiment, claim=functools.partial(_claim, path, config, experiment))
 
 

@@ -1,6 +1,7 @@
 """Experiment files: finding them by name or path, loading them, comparing them, and describing their keys."""
 
 import ast
+import functools
 import importlib.machinery
 import importlib.util
 import inspect
@@ -9,8 +10,10 @@ import pathlib
 import re
 import tokenize
 import traceback
+from collections.abc import Callable
 from typing import Any
 
+from gan_jax.host import user_path
 from gan_jax.runs.settings import MEMORY_HELP, Config
 from gan_jax.runtime import Experiment, settings
 from gan_jax.types import InvalidInputError
@@ -47,7 +50,8 @@ def load_module(path: str | pathlib.Path) -> Any:
       The module, with `get_config()` and `build(config)`.
 
     Raises:
-      InvalidInputError: if the file does not exist, or lacks one of these two functions.
+      InvalidInputError: if the file does not exist, lacks one of these two functions, or, once they are called, if one
+        returns something else than a config or an `Experiment`.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -57,16 +61,18 @@ def load_module(path: str | pathlib.Path) -> Any:
     name = f"experiment_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path, loader=_Loader(name, str(path)))
     assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module: Any = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # the file is the user's, and may raise anything
         raise InvalidInputError(f"{place(path, error)}: {type(error).__name__}: {error}") from error
-    for name in ("get_config", "build"):
+    for name, kind, made in (("get_config", Config, "run_config"), ("build", Experiment, "runtime.Experiment")):
         if not hasattr(module, name):
             raise InvalidInputError(
                 f"{path} has no function {name}: an experiment file has get_config() and build(config)"
             )
+        setattr(module, name, _returning(kind, f"{made}(...)", getattr(module, name), path))
+    module.build = _naming_keys(module.build, module.get_config)
     return module
 
 
@@ -77,6 +83,43 @@ def place(path: pathlib.Path, error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     lines = [str(frame.lineno) for frame in frames if frame.filename == str(path)]
     return f"{path}, line {lines[-1]}" if lines else str(path)
+
+
+def _returning(kind: type, made: str, function: Callable[..., Any], path: pathlib.Path) -> Callable[..., Any]:
+    """Wraps a function of an experiment file with a check of the type that it returns."""
+
+    @functools.wraps(function)
+    def checked(*arguments: Any) -> Any:
+        found = function(*arguments)
+        if not isinstance(found, kind):
+            raise InvalidInputError(
+                f"{function.__name__} of {path} returns {'nothing' if found is None else type(found).__name__}: "
+                f"expected `return {made}`"
+            )
+        return found
+
+    return checked
+
+
+def _naming_keys(
+    build: Callable[[Config], Experiment], get_config: Callable[[], Config]
+) -> Callable[[Config], Experiment]:
+    """Wraps `build`: an error that names an argument of the game, such as `gamma`, also names the config's key."""
+
+    @functools.wraps(build)
+    def named(config: Config) -> Experiment:
+        try:
+            return build(config)
+        except InvalidInputError as error:
+            text, usual = str(error), get_config()
+            changed = {key: value for key, value in config.items() if usual.get(key, object) != value}
+            if not changed or any(key in text for key in changed):
+                raise
+            same = [key for key, value in changed.items() if re.search(rf"={re.escape(str(value))}(?![\w.])", text)]
+            keys = ", ".join(f"config.{key}={changed[key]}" for key in same or changed)
+            raise InvalidInputError(f"{text} (with {keys})") from error
+
+    return named
 
 
 def shipped() -> dict[str, pathlib.Path]:
@@ -95,31 +138,10 @@ def find(name: str) -> pathlib.Path:
     known = shipped()
     if name in known:
         return known[name]
-    if not pathlib.Path(name).is_file():
+    path = user_path(name, "--config")
+    if not path.is_file():
         raise InvalidInputError(f"config {name!r}: expected a file, or one of the shipped configs: {', '.join(known)}")
-    return pathlib.Path(name)
-
-
-def build_experiment(module: Any, config: Config) -> Experiment:
-    """Builds the experiment of an experiment file.
-
-    Args:
-      module: experiment file, from `load_module`.
-      config: config of the file, with the values to use.
-
-    Returns:
-      The experiment.
-
-    Raises:
-      InvalidInputError: if the file's `build` returns something else.
-    """
-    experiment = module.build(config)
-    if not isinstance(experiment, Experiment):
-        raise InvalidInputError(
-            f"{module.__file__}: build(config) returned {type(experiment).__name__}, expected a runtime.Experiment: "
-            "does it end without `return`?"
-        )
-    return experiment
+    return path
 
 
 def same_experiment(one: str, other: str) -> bool:

@@ -20,8 +20,19 @@ MEMORY_HELP = {
     "remat": "recompute activations, to save memory",
 }
 
-FREE = (*(name for name, about in settings().items() if about["free"]), "remat")
+_LARGEST = 3.4028235e38  # of float32
+
+FREE = (*(name for name, about in settings().items() if about["free"]), "check_images", "remat")
 """Keys that do not change what an iteration computes. A run may be continued with other values of these."""
+
+
+def is_free(key: str) -> bool:
+    """Whether a run may be continued with another value of a key.
+
+    These are the keys of `FREE`, and `data_dir` and keys that end in `_data_dir`: the place of the data may change,
+    since the data themselves are compared, by their fingerprint.
+    """
+    return key in FREE or key == "data_dir" or key.endswith("_data_dir")
 
 
 def network(module: Any, config: Config) -> Network:
@@ -59,11 +70,42 @@ def merged_config(module: Any, values: Mapping[str, Any]) -> Config:
 
     Returns:
       The config. Keys that are missing in `values` keep their defaults, as with values saved by an older version.
+
+    Raises:
+      InvalidInputError: for a value of another kind than that of the experiment file, such as a text for a number.
     """
     config = module.get_config()
+    for key, value in values.items():
+        if key in config and None not in (config[key], value) and _kind(config[key]) != _kind(value):
+            raise InvalidInputError(
+                f"config.json has {key}={value!r}, and the experiment file {config[key]!r}: restore config.json from a "
+                "copy, or fix the value"
+            )
     with config.unlocked(), config.ignore_type():  # saved keys and types may be those of another version
         config.update(values)
     return config
+
+
+def _kind(value: Any) -> str:
+    """Returns the kind of a value, by which saved values and those of an experiment file are compared."""
+    kinds = {"truth value": bool, "number": int | float, "text": str, "list": list | tuple}
+    return next((name for name, kind in kinds.items() if isinstance(value, kind)), "object")
+
+
+def check_finite(key: str, value: Any, default: Any) -> None:
+    """Checks that a value of a config is a finite number of float32, in which everything is computed.
+
+    Args:
+      key: key of the config.
+      value: new value; anything but a float passes.
+      default: value in the config. Where it is not finite itself, such as for no limit, any value is allowed.
+
+    Raises:
+      InvalidInputError: for a value that is not finite, or beyond the range of float32.
+    """
+    usual = not isinstance(default, float) or abs(default) <= _LARGEST
+    if usual and isinstance(value, float) and not abs(value) <= _LARGEST:
+        raise InvalidInputError(f"{key}={value}: expected a finite number, of at most {_LARGEST:.3g}")
 
 
 def with_values(config: Config, values: Mapping[str, Any]) -> Config:
@@ -83,6 +125,7 @@ def with_values(config: Config, values: Mapping[str, Any]) -> Config:
     for key, value in values.items():
         if key not in made:
             raise InvalidInputError(f"{key}={value!r}: the config has no such key; it has {', '.join(sorted(made))}")
+        check_finite(key, value, made[key])
         try:
             made[key] = float(value) if isinstance(made[key], float) and type(value) is int else value
         except TypeError as error:

@@ -11,18 +11,19 @@ from typing import Any
 from gan_jax.distributed import hosts
 from gan_jax.host import write_json
 from gan_jax.runs.experiment_file import same_experiment
-from gan_jax.runs.settings import FREE, Config
+from gan_jax.runs.settings import Config, is_free
 from gan_jax.runtime import environment
-from gan_jax.runtime.workdir import EXPERIMENT_FILE, PICKLED, lock
+from gan_jax.runtime.identity import SAVED, SWEEP_SAVED, check_not_lost, saved_steps
+from gan_jax.runtime.progress import log
+from gan_jax.runtime.workdir import EXPERIMENT_FILE, PICKLED, history, lock, note_environment, read_record
 from gan_jax.types import InvalidInputError
 
-SAVED = ("checkpoints/*",)  # patterns of a run's checkpoints
-SWEEP_SAVED = ("population/*/*", "trials/*/checkpoints/*")  # patterns of a sweep's checkpoints
+__all__ = ["SAVED", "SWEEP_SAVED", "agree", "claim", "claim_together", "has_begun", "read_record"]
 
 
 def has_begun(workdir: pathlib.Path, saved: Sequence[str] = SAVED) -> bool:
     """Whether the workdir has a checkpoint. Until it has one, the same workdir may be used with other flags."""
-    return any(path.name.isdigit() for pattern in saved for path in workdir.glob(pattern))
+    return bool(saved_steps(workdir, saved))
 
 
 def claim(
@@ -56,12 +57,11 @@ def claim(
             "bucket does not support: use NFS, such as Filestore, and copy the run to a bucket when it has ended"
         )
     lock(workdir)
+    check_not_lost(workdir, saved)
     resolved = json.loads(config.to_json_best_effort())
-    record = workdir / "config.json"
-    started, name = has_begun(workdir, saved), module_path.name
-    if record.exists() and started:
-        begun = read_json(record)
-        earlier = begun["config"]
+    facts = dict[str, Any](config=resolved, config_file=module_path.name, init_from=init_from) | environment.record()
+    begun = read_record(workdir) if has_begun(workdir, saved) else None
+    if begun is not None:
         if begun["config_file"] == PICKLED:
             raise InvalidInputError(
                 f"workdir {str(workdir)!r} was trained from Python, with an experiment that is in no file: continue it "
@@ -72,43 +72,38 @@ def claim(
                 f"workdir {str(workdir)!r} has checkpoints already, and did not begin from {init_from}: leave "
                 "--init_from out to continue it, or choose another --workdir to start a new run"
             )
-        init_from, name = begun.get("init_from"), begun["config_file"]
-        changed = [
-            f"config.{key}: {earlier.get(key, 'absent')!r} there, {resolved.get(key, 'absent')!r} now"
-            for key in sorted(earlier.keys() | resolved.keys())
-            if key not in FREE and earlier.get(key, object) != resolved.get(key, object)
-        ]
-        kept = workdir / EXPERIMENT_FILE
-        if not kept.is_file():
-            changed.append(f"{kept}, the copy of its experiment file, is missing")
-        elif not same_experiment(kept.read_text(), module_path.read_text()):
-            changed.append(f"the experiment file: {module_path} is not the one kept as {kept} (diff them)")
-        if changed:
-            raise InvalidInputError(
-                f"workdir {str(workdir)!r} was made by another config:\n  " + "\n  ".join(changed) + "\n"
-                "go back to that config, or choose another --workdir"
-            )
+        _check_same(workdir, module_path, begun["config"], resolved)
+        facts |= {"config_file": begun["config_file"], "init_from": begun.get("init_from")}
+        note_environment(begun, facts, log)
+        facts["history"] = history(begun, facts)
     try:
-        if not started:
+        if begun is None:
             shutil.copyfile(module_path, workdir / EXPERIMENT_FILE)
             (workdir / PICKLED).unlink(missing_ok=True)
-        facts: dict[str, Any] = {"config": resolved, "config_file": name, "init_from": init_from}
-        facts |= environment.record()
-        if record.exists() and started:
-            before = read_json(record)
-            history = before.pop("history", [])
-            facts["history"] = history if before == facts else [*history, before]
-        write_json(record, facts)
+        write_json(workdir / "config.json", facts)
     except OSError as error:
         raise InvalidInputError(f"workdir {str(workdir)!r} cannot be written: {error}") from error
 
 
-def read_json(path: pathlib.Path) -> Any:
-    """Reads a JSON file of a workdir; the error for one that cannot be read asks whether this is a workdir."""
-    try:
-        return json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise InvalidInputError(f"{path} cannot be read ({error}): is {path.parent} the workdir of a run?") from error
+def _check_same(
+    workdir: pathlib.Path, module_path: pathlib.Path, earlier: dict[str, Any], resolved: dict[str, Any]
+) -> None:
+    """Raises if a config or an experiment file differs from the one that a run has begun with."""
+    changed = [
+        f"config.{key}: {earlier.get(key, 'absent')!r} there, {resolved.get(key, 'absent')!r} now"
+        for key in sorted(earlier.keys() | resolved.keys())
+        if not is_free(key) and earlier.get(key, object) != resolved.get(key, object)
+    ]
+    kept = workdir / EXPERIMENT_FILE
+    if not kept.is_file():
+        changed.append(f"{kept}, the copy of its experiment file, is missing")
+    elif not same_experiment(kept.read_text(encoding="utf-8"), module_path.read_text(encoding="utf-8")):
+        changed.append(f"the experiment file: {module_path} is not the one kept as {kept} (diff them)")
+    if changed:
+        raise InvalidInputError(
+            f"workdir {str(workdir)!r} was made by another config:\n  " + "\n  ".join(changed) + "\n"
+            "go back to that config, or choose another --workdir"
+        )
 
 
 def agree(config: Config, module: pathlib.Path, others: dict[str, Any], patience: float) -> None:

@@ -2,19 +2,20 @@
 
 from gan_jax.distributed.mesh import make_mesh
 from gan_jax.distributed.watchdog import Watchdog
-from gan_jax.runtime.checkpoint import Checkpointer, state_sha256
+from gan_jax.runtime.arrays import state_sha256
+from gan_jax.runtime.checkpoint import Checkpointer
 from gan_jax.runtime.conditions import Conditions
-from gan_jax.runtime.evaluation import Evaluator, directions, first_samples
+from gan_jax.runtime.evaluation import Evaluator, directions, first_samples, same_protocol
 from gan_jax.runtime.experiment import Experiment, settings
 from gan_jax.runtime.finetune import init_from
 from gan_jax.runtime.frozen import Frozen, trained_player
 from gan_jax.runtime.health import all_finite, diversity
 from gan_jax.runtime.logging import Logger
 from gan_jax.runtime.preview import grid_columns, image_grid, scatter, side_by_side
-from gan_jax.runtime.program import Program, Start, build_program, build_start
+from gan_jax.runtime.program import Program, Start, build_program, build_start, logged_names
 from gan_jax.runtime.progress import duration
 from gan_jax.runtime.reference import Reference
-from gan_jax.runtime.rejection_sampling import choose_samples, parse_choice
+from gan_jax.runtime.rejection_sampling import check_choice, choose_samples, parse_choice
 from gan_jax.runtime.sampling import sample_grid, stream_samples
 from gan_jax.runtime.train import Result, train
 from gan_jax.runtime.trained import Trained
@@ -35,6 +36,7 @@ __all__ = [
     "all_finite",
     "build_program",
     "build_start",
+    "check_choice",
     "choose_samples",
     "directions",
     "diversity",
@@ -43,8 +45,10 @@ __all__ = [
     "grid_columns",
     "image_grid",
     "init_from",
+    "logged_names",
     "make_mesh",
     "parse_choice",
+    "same_protocol",
     "sample_grid",
     "scatter",
     "settings",

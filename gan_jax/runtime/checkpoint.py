@@ -1,8 +1,6 @@
-"""Orbax checkpoints of the whole state, manifests that detect damage, and a hash to check that two states are equal."""
+"""Orbax checkpoints of the whole state: saved in the background, kept by a policy, restored where they are intact."""
 
 import contextlib
-import hashlib
-import json
 import logging
 import math
 import pathlib
@@ -11,106 +9,57 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 from orbax.checkpoint import checkpoint_managers
 
 from gan_jax.distributed import hosts
 from gan_jax.distributed import mesh as meshes
-from gan_jax.host import write_json
+from gan_jax.runtime import manifest as manifests
+from gan_jax.runtime.arrays import compare, differences, flatten, rebuild
+from gan_jax.runtime.identity import Identity, steps_in
 from gan_jax.types import InvalidInputError
 
-_MANIFEST = "gan_jax.json"  # in each checkpoint: its description, and the size and hash of every other file
-# Files that the manifest does not cover: itself, and those that Orbax writes later, while it commits the checkpoint.
-_UNSEALED = {_MANIFEST, "_CHECKPOINT_METADATA", "commit_success.txt"}
 # Orbax warns about a directory that it was asked to open for reading only.
 logging.getLogger("absl").addFilter(lambda record: "Given directory is read only" not in record.getMessage())
+_ATTEMPTS = 20  # at a checkpoint that another process deletes while it is read
 _TEMPORARY = ".orbax-checkpoint-tmp"  # in the name until Orbax renames the complete directory, manifest included
 
 
-def flatten(tree: PyTree) -> dict[str, Any]:
-    """Returns the arrays of a tree by name; a PRNG key array is replaced by its key data."""
-    return {path_name(path): _data(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+class _Policy:
+    """An Orbax policy: which checkpoints to keep.
 
-
-def path_name(path: Any) -> str:
-    """Returns the name of an array in a checkpoint, from its path in the tree."""
-    return jax.tree_util.keystr(path, simple=True, separator=".")
-
-
-def _is_key(x: Any) -> bool:
-    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-
-
-def _data(x: Any) -> Any:
-    if not _is_key(x):
-        return x
-    if not isinstance(x, jax.ShapeDtypeStruct):
-        return jax.random.key_data(x)
-    data = jax.eval_shape(jax.random.key_data, x)
-    return jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=x.sharding)
-
-
-def state_sha256(state: PyTree) -> str:
-    """Computes a hash of a state: name, dtype, shape and bytes of every array. All processes of a run must call it.
-
-    Args:
-      state: any tree of arrays.
-
-    Returns:
-      64 hexadecimal digits. Equal states have equal hashes, on any number of devices and processes.
-    """
-    digest = hashlib.sha256()
-    for name, leaf in sorted(flatten(state).items()):
-        local = not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated
-        # An allgather is a collective, so all processes must reach it, in the same (sorted) order.
-        array = np.asarray(leaf if local else multihost_utils.process_allgather(leaf, tiled=True))
-        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
-
-
-def _files(directory: pathlib.Path) -> dict[str, list[Any]]:
-    """Returns the size and hash of every file of a checkpoint that the manifest covers."""
-    found = {}
-    for path in sorted(directory.rglob("*")):
-        if path.is_file() and path.name not in _UNSEALED:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            found[str(path.relative_to(directory))] = [path.stat().st_size, digest]
-    return found
-
-
-def _hash(body: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-
-
-class _Scheduled:
-    """An Orbax policy: keeps the last `count` checkpoints on schedule, and the newest, which may be off schedule.
-
-    A signal saves a checkpoint off schedule.
+    These are the last ones on schedule, every k-th on schedule, the best, and the newest, which may be off schedule: a
+    signal saves one. A checkpoint off schedule is otherwise ignored, so that a run that was stopped and continued keeps
+    the same ones as a run that was not.
     """
 
-    def __init__(self, count: int, every: int) -> None:
-        self._count, self._every = count, every
+    def __init__(self, count: int, every: int, keep_every: int, best: Callable[[Sequence[int]], set[int]]) -> None:
+        self._count, self._every, self._keep_every, self._best = count, every, keep_every, best
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         del context
         steps = sorted(info.step for info in checkpoints)
-        kept = {*[step for step in steps if step % self._every == 0][-self._count :], *steps[-1:]}
+        scheduled = [step for step in steps if step % self._every == 0]
+        for_good = [step for step in scheduled if self._keep_every and step % self._keep_every == 0]
+        kept = {*scheduled[-self._count :], *for_good, *steps[-1:], *self._best(steps)}
         return [info.step in kept for info in checkpoints]
 
 
 class _Manager(ocp.CheckpointManager):
-    """Orbax's manager without its preemption check, whose step numbers would interfere with `hosts.preempted`."""
+    """Orbax's manager without its preemption check, whose step numbers would interfere with `hosts.preempted`.
+
+    It does not read metrics either: those of the manifest count.
+    """
 
     def reached_preemption(self, step: int) -> bool:
         del step
         return False
+
+    def metrics(self, step: int) -> None:
+        del step
 
 
 class Checkpointer:
@@ -129,6 +78,7 @@ class Checkpointer:
         best_metric: str = "",
         best_mode: str = "max",
         about: dict[str, Any] | None = None,
+        identity: Identity | None = None,
         read_only: bool = False,
     ) -> None:
         """Opens a directory of checkpoints.
@@ -142,46 +92,91 @@ class Checkpointer:
           best_mode: `min` or `max`, the direction in which the metric is better.
           about: description of the experiment, stored in each manifest. Checkpoints with another description are not
             restored; None restores any checkpoint.
+          identity: identity of the run. A checkpoint of another run counts as damaged; None accepts those of any run.
           read_only: whether to never write or delete.
+
+        Raises:
+          InvalidInputError: if Orbax's record of a checkpoint is damaged.
         """
         self.directory, self._read_only, self._about = directory.absolute(), read_only, about
-        self._best = best_metric
-        policies: list[Any] = [_Scheduled(keep_last, every)]
-        policies += [checkpoint_managers.EveryNSteps(keep_every)] if keep_every else []
-        worst = math.inf if best_mode == "min" else -math.inf
+        self._identity, self._best, self._sign = identity, best_metric, -1.0 if best_mode == "min" else 1.0
+        self._saving: tuple[int, dict[str, Any]] = (-1, {})  # step and metrics of the newest save
+        self._known: dict[int, float | None] = {}  # values of the metric, by step
+        for step in steps_in(self.directory):
+            manifests.check_orbax(self.directory / str(step))
+        policy = checkpoint_managers.LatestN() if read_only else _Policy(keep_last, every, keep_every, self._to_keep)
+        self._manager = self._opened(policy)
 
-        def value(metrics: dict[str, float]) -> float:
-            return metrics.get(best_metric, worst)
+    def _opened(self, policy: Any) -> _Manager:
+        """Opens Orbax's manager, again if a run that writes here deletes a checkpoint while the manager lists it."""
+        for _ in range(_ATTEMPTS):
+            try:
+                return _Manager(
+                    self.directory,
+                    item_handlers=ocp.StandardCheckpointHandler(),  # without it a new process cannot read metadata
+                    options=ocp.CheckpointManagerOptions(
+                        preservation_policy=policy,
+                        cleanup_tmp_directories=not self._read_only,
+                        read_only=self._read_only,
+                        save_interval_steps=0 if self._read_only else 1,
+                        create=not self._read_only,
+                        async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifest),
+                    ),
+                )
+            except FileNotFoundError:
+                if not (self._read_only and self.directory.is_dir()):
+                    raise
+        raise self._too_fast()
 
-        if best_metric:
-            best = checkpoint_managers.BestN(
-                get_metric_fn=value, reverse=best_mode == "min", n=1, keep_checkpoints_without_metrics=False
-            )
-            policies.append(best)
-        keep_all = checkpoint_managers.LatestN()
-        self._manager = _Manager(
-            self.directory,
-            item_handlers=ocp.StandardCheckpointHandler(),  # without it a new process cannot read metadata
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=keep_all if read_only else checkpoint_managers.AnyPreservationPolicy(policies),
-                best_fn=value if best_metric else None,
-                best_mode="min" if best_mode == "min" else "max",
-                cleanup_tmp_directories=not read_only,
-                read_only=read_only,
-                save_interval_steps=0 if read_only else 1,
-                create=not read_only,
-                async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifest),
-            ),
+    def _too_fast(self) -> InvalidInputError:
+        return InvalidInputError(
+            f"the checkpoints in {self.directory} are deleted faster than they can be read, {_ATTEMPTS} times: let the "
+            "run that writes them keep more (keep_last) or save less often (checkpoint_every)"
         )
 
     def steps(self) -> list[int]:
         """Returns the steps of the finished checkpoints, oldest first."""
-        self._manager.reload()
-        return sorted(self._manager.all_steps())
+        if not self._read_only:
+            self._manager.reload()
+        return steps_in(self.directory)
 
-    def best_step(self) -> int | None:
-        """Returns the step of the best checkpoint by the metric; None if there is none."""
-        return self._manager.best_step() if self._best else None
+    def best_step(self, log: Callable[[str], None] = print) -> int | None:
+        """Returns the step of the best checkpoint by the metric; None if there is none.
+
+        Args:
+          log: receives a message for each checkpoint whose metrics are damaged; it is not compared.
+        """
+        best, damaged = self._compared(self.steps(), {})
+        for step, fault in damaged.items():
+            log(f"checkpoint {step} is damaged: {fault}; it is not compared with the others")
+        return best
+
+    def _compared(self, steps: Sequence[int], known: dict[int, float | None]) -> tuple[int | None, dict[int, str]]:
+        """Compares checkpoints by the metric.
+
+        Args:
+          steps: steps of the checkpoints.
+          known: values that were read before, by step; None where the metric was not measured. New ones are added.
+
+        Returns:
+          The step of the best, which is the newest of equal ones, or None; and the faults of those that are damaged.
+        """
+        damaged = {}
+        for step in steps if self._best else ():
+            if step not in known:
+                try:
+                    known[step] = manifests.metrics(self.directory / str(step)).get(self._best)
+                except OSError as error:
+                    if (self.directory / str(step)).is_dir():  # else a run that keeps only newer ones has deleted it
+                        damaged[step] = str(error)
+        values = {step: value for step in steps if (value := known.get(step)) is not None}
+        signed = {step: -math.inf if math.isnan(value) else self._sign * value for step, value in values.items()}
+        return max(signed, key=lambda step: (signed[step], step), default=None), damaged
+
+    def _to_keep(self, steps: Sequence[int]) -> set[int]:
+        """Returns the best checkpoint, of those on disk and the one being saved, and those that cannot be compared."""
+        best, damaged = self._compared(steps, self._known)
+        return {*damaged, *([] if best is None else [best])}
 
     def save(self, step: int, tree: PyTree, metrics: dict[str, float] | None = None) -> None:
         """Saves a tree of arrays. Returns once the arrays are copied; files are written in the background.
@@ -198,25 +193,38 @@ class Checkpointer:
         """
         if step not in self._manager.all_steps():
             with _telling("the previous checkpoint"):
-                self._manager.save(step, args=ocp.args.StandardSave(flatten(tree)), metrics=metrics)
+                self._manager.wait_until_finished()
+                self._note_saved()
+                self._saving = step, metrics or {}
+                self._known[step] = self._saving[1].get(self._best)  # before there is a manifest to read it from
+                self._manager.save(step, args=ocp.args.StandardSave(flatten(tree)))
 
     def _write_manifest(self) -> None:
         """Writes the manifest, just before Orbax renames the checkpoint to its final name."""
-        # There is exactly one: saves do not overlap, and the manager deletes what a killed process left.
-        [temporary] = self.directory.glob(f"*{_TEMPORARY}*")
-        body = {"about": self._about, "files": _files(temporary)}
-        write_json(temporary / _MANIFEST, body | {"sha256": _hash(body)})
+        step, metrics = self._saving  # saves do not overlap
+        # Other files and directories may be named like a temporary one; Orbax has written to its own last.
+        named = [path for path in self.directory.glob(f"{step}{_TEMPORARY}*") if path.is_dir()]
+        temporary = max(named, key=lambda path: path.stat().st_mtime_ns)
+        run = None if self._identity is None else self._identity.run
+        manifests.write(temporary, step=step, run=run, about=self._about, metrics=metrics)
+
+    def _note_saved(self) -> None:
+        """Records in the run's identity that there is a checkpoint."""
+        if self._identity is not None and not self._identity.saved and steps_in(self.directory):
+            self._identity.note_saved()
 
     def check(self) -> None:
         """Raises the error of a background save, if one has failed."""
         with _telling("a checkpoint"):
             self._manager.check_for_errors()
+            self._note_saved()
 
     def wait(self) -> None:
         """Waits until every save is on disk; raises the error of a save that failed."""
         with _telling("a checkpoint"):
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
+            self._note_saved()
 
     def close(self) -> None:
         """Waits for a save in progress, and closes the directory."""
@@ -258,18 +266,16 @@ class Checkpointer:
         wanted, stored = flatten(abstract), self._stored(step)
         tops = {name.partition(".")[0] for name in wanted}
         looked_at = {name: x for name, x in stored.items() if not self._read_only or name.partition(".")[0] in tops}
-        about = json.loads((self.directory / str(step) / _MANIFEST).read_text())["about"]
-        differences = [] if self._about is None else _compare(about or {}, self._about)
-        differences += _differences(wanted, looked_at)
-        if differences:
-            shown = "\n  ".join(differences[:20]) + (
-                f"\n  and {len(differences) - 20} more" if differences[20:] else ""
-            )
+        about = manifests.read(self.directory / str(step))["about"]
+        changed = [] if self._about is None else compare(about or {}, self._about)
+        changed += differences(wanted, looked_at)
+        if changed:
+            shown = "\n  ".join(changed[:20]) + (f"\n  and {len(changed) - 20} more" if changed[20:] else "")
             raise InvalidInputError(
                 f"checkpoint {self.directory / str(step)} is of another game or configuration:\n  {shown}\n"
                 "resume with the configuration that made it, or use another workdir"
             )
-        return _rebuild(abstract, self._whole(step, wanted))
+        return rebuild(abstract, self._whole(step, wanted))
 
     def _whole(self, step: int, wanted: dict[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
         """Restores all arrays of a checkpoint, as Orbax cannot restore a subset; `wanted` ones as `wanted` says."""
@@ -297,11 +303,11 @@ class Checkpointer:
         """
         self._check_whole(step)
         stored = self._stored(step)
-        differences = _differences(wanted, {name: x for name, x in stored.items() if name in wanted})
-        if differences:
+        changed = differences(wanted, {name: x for name, x in stored.items() if name in wanted})
+        if changed:
             raise InvalidInputError(
                 f"checkpoint {self.directory / str(step)} does not have the networks of this game:\n  "
-                + "\n  ".join(differences[:20])
+                + "\n  ".join(changed[:20])
             )
         arrays = self._whole(step, wanted)
         return {name: arrays[name] for name in wanted}
@@ -328,7 +334,7 @@ class Checkpointer:
           OSError: if the checkpoint is damaged.
         """
         self._check_whole(step)
-        return json.loads((self.directory / str(step) / _MANIFEST).read_text())["sha256"]
+        return manifests.read(self.directory / str(step))["sha256"]
 
     def names(self, step: int) -> list[str]:
         """Returns the names of the arrays in a checkpoint."""
@@ -345,24 +351,8 @@ class Checkpointer:
             raise OSError(fault)
 
     def _fault(self, step: int) -> str:
-        """Describes what is wrong with the files of a checkpoint; empty if they are intact."""
-        directory = self.directory / str(step)
-        try:
-            manifest = json.loads((directory / _MANIFEST).read_text())
-            files = _files(directory)
-            own = manifest.pop("sha256")
-        except (OSError, ValueError, AttributeError, KeyError) as error:
-            return f"its manifest {_MANIFEST} is missing or damaged ({type(error).__name__}: {error})"
-        if own != _hash(manifest):
-            return f"its manifest {_MANIFEST} has changed"
-        for name in sorted(files.keys() | manifest["files"].keys()):
-            was, now = manifest["files"].get(name), files.get(name)
-            if was is None or now is None:
-                return f"{name} is {'missing' if now is None else 'not part of it'}"
-            if was != now:
-                changed = "content" if was[0] == now[0] else f"size ({was[0]} bytes when saved, {now[0]} now)"
-                return f"{name} has changed in {changed}"
-        return ""
+        """Describes what is wrong with the files of a checkpoint; empty if they are intact and of this run."""
+        return manifests.fault(self.directory / str(step), self._identity)
 
     def newest(self, log: Callable[[str], None], *, every: int = 1) -> int | None:
         """Finds the newest checkpoint with intact files. Newer, damaged ones are logged and moved to `damaged/`.
@@ -379,21 +369,26 @@ class Checkpointer:
         Raises:
           InvalidInputError: if there are checkpoints, but none is intact.
         """
-        steps, damaged = [step for step in self.steps() if step % every == 0], []
+        there = self.steps()
+        steps = [step for step in there if step % every == 0]
+        damaged: dict[int, str] = {}
         for step in reversed(steps):
-            if fault := self._fault(step):
-                log(f"checkpoint {step} is damaged: {fault}")
-                damaged.append(step)
-                continue
-            for step_aside in damaged if not self._read_only else ():
-                log(f"checkpoint {step_aside} is kept aside in {self._put_aside(step_aside)}")
-            return step
-        if steps:
+            fault = self._fault(step)
+            if fault and self.steps()[-1:] > there[-1:]:  # a run that writes here has deleted it, after saving another
+                return self.newest(log, every=every)
+            if not fault:
+                break
+            damaged[step] = fault
+        for step, fault in damaged.items():
+            log(f"checkpoint {step} is damaged: {fault}")
+        if steps and len(damaged) == len(steps):
             raise InvalidInputError(
                 f"none of the checkpoints {steps} in {self.directory} can be read; they are left as they are: repair "
                 "them, or start again in another workdir"
             )
-        return None
+        for step in damaged if not self._read_only else ():
+            log(f"checkpoint {step} is kept aside in {self._put_aside(step)}")
+        return steps[-1 - len(damaged)] if steps else None
 
     def restore_latest(
         self, abstract: PyTree, log: Callable[[str], None] = print, *, every: int = 1, timeout: float = 600.0
@@ -409,9 +404,48 @@ class Checkpointer:
         Returns:
           The step and the tree, or None if there is no checkpoint to consider.
         """
-        step = hosts.decide("checkpoint", lambda: self.newest(log, every=every), timeout)
-        self._manager.reload()  # process 0 may have moved damaged checkpoints
-        return None if step is None else (step, self._restore(step, abstract))
+        return self._restore_chosen(lambda: self.newest(log, every=every), abstract, timeout)
+
+    def restore_best(
+        self, abstract: PyTree, log: Callable[[str], None] = print, *, timeout: float = 600.0
+    ) -> tuple[int, PyTree] | None:
+        """Restores the best checkpoint, which process 0 chooses; see `best_step` and `restore`.
+
+        Args:
+          abstract: shapes, dtypes and shardings of the tree, as for `restore`.
+          log: receives the messages.
+          timeout: seconds to wait for process 0 to choose.
+
+        Returns:
+          The step and the tree, or None if there is no best checkpoint.
+        """
+        return self._restore_chosen(lambda: self.best_step(log), abstract, timeout)
+
+    def _restore_chosen(
+        self, choose: Callable[[], int | None], abstract: PyTree, timeout: float
+    ) -> tuple[int, PyTree] | None:
+        """Restores the checkpoint that `choose` names, and again if a run that writes here deletes it meanwhile."""
+        for _ in range(_ATTEMPTS):
+            step = hosts.decide("checkpoint", choose, timeout)
+            if not self._read_only:
+                self._manager.reload()  # process 0 may have moved damaged checkpoints
+            if step is None:
+                return None
+            found = self._restore_unless_gone(step, abstract)
+            if not hosts.any_of("checkpoint deleted", found is None, timeout):
+                return step, found
+        raise self._too_fast()
+
+    def _restore_unless_gone(self, step: int, abstract: PyTree) -> PyTree | None:
+        """Restores a checkpoint; None if its files are deleted meanwhile."""
+        directory = self.directory / str(step)
+        try:
+            found = self._restore(step, abstract)
+        except Exception:
+            if manifests.is_there(directory):
+                raise
+            return None
+        return found if manifests.is_there(directory) else None
 
     def _put_aside(self, step: int) -> pathlib.Path:
         """Moves a damaged checkpoint to `damaged/`, and returns its new path."""
@@ -440,34 +474,3 @@ def _telling(what: str) -> Iterator[None]:
 def _in_short(error: Exception) -> str:
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text if len(text) < 400 else text[:150] + ' ... ' + text[-200:]}"
-
-
-def _rebuild(abstract: PyTree, arrays: dict[str, jax.Array]) -> PyTree:
-    """Builds the tree that `abstract` describes from arrays by name; key data become PRNG keys again."""
-    leaves = [
-        jax.random.wrap_key_data(arrays[name], impl=jax.random.key_impl(jnp.empty((), leaf.dtype)))
-        if _is_key(leaf)
-        else arrays[name]
-        for name, leaf in zip(flatten(abstract), jax.tree.leaves(abstract), strict=True)
-    ]
-    return jax.tree.unflatten(jax.tree.structure(abstract), leaves)
-
-
-def _compare(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    return [
-        f"{name}: {stored.get(name)} in the checkpoint, {wanted.get(name)} here"
-        for name in sorted(stored.keys() | wanted.keys())
-        if stored.get(name) != wanted.get(name)
-    ]
-
-
-def _differences(wanted: dict[str, Any], stored: dict[str, Any]) -> list[str]:
-    missing = [f"missing from the checkpoint: {name}" for name in sorted(set(wanted) - set(stored))]
-    extra = [f"only in the checkpoint: {name}" for name in sorted(set(stored) - set(wanted))]
-    changed = [
-        f"{name}: {tuple(stored[name].shape)} {stored[name].dtype} in the checkpoint, "
-        f"{tuple(wanted[name].shape)} {wanted[name].dtype} in the game"
-        for name in sorted(set(wanted) & set(stored))
-        if (tuple(stored[name].shape), stored[name].dtype) != (tuple(wanted[name].shape), wanted[name].dtype)
-    ]
-    return missing + extra + changed

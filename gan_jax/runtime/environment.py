@@ -8,9 +8,13 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import jax
+
+from gan_jax.host import user_path
+from gan_jax.types import InvalidInputError
 
 _PACKAGES = ("gan_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 
@@ -53,9 +57,22 @@ def record() -> dict[str, Any]:
     }
 
 
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Describes, in one line, the versions and the platform that differ between two records; empty if none does."""
+    old, new = (dict(x.get("versions", {})) | {"platform": x.get("platform", "unknown")} for x in (before, now))
+    return ", ".join(
+        f"{name} {old.get(name, 'unknown')} -> {new.get(name, 'unknown')}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    )
+
+
 def cache_directory() -> pathlib.Path:
-    """Returns the user's cache directory, for files that can be regenerated."""
-    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "gan_jax"
+    """Returns the user's cache directory, for files that can be regenerated. It may be one that cannot be written."""
+    try:
+        return user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "$XDG_CACHE_HOME") / "gan_jax"
+    except InvalidInputError:  # a user without a home, as containers may have
+        return pathlib.Path(os.devnull) / "gan_jax"
 
 
 def processor() -> str:
@@ -64,7 +81,7 @@ def processor() -> str:
     It names the compilation cache, because programs compiled for another instruction set crash.
     """
     try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+        lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = [platform.machine(), platform.processor()]
     known = sorted({line for line in lines if line.startswith(("flags", "Features"))}) or lines[:2]

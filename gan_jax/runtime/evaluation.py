@@ -272,6 +272,33 @@ def directions(wanted: Sequence[str], own: Mapping[str, Metric] = MappingProxyTy
     }
 
 
+# Names of data in a protocol, which may be those of a directory, each with the entry that says what the data are.
+_CONTENT = {
+    "reference": "reference_images_sha256",
+    "reference_key": "reference_images_sha256",
+    "inputs": "inputs_fingerprint",
+    "data": "data_sha256",
+}
+
+
+def same_protocol(one: Any, other: Any) -> bool:
+    """Whether two protocols are equal, except for the names of data whose hash they have too.
+
+    So data may be moved. The names of distributions that are sampled must be equal: these have no content to hash.
+
+    Args:
+      one: the first protocol, or a part of it, as JSON.
+      other: the second.
+    """
+    return _without_names(one) == _without_names(other)
+
+
+def _without_names(part: Any) -> Any:
+    if not isinstance(part, Mapping):
+        return part
+    return {key: _without_names(value) for key, value in part.items() if _CONTENT.get(key) not in part}
+
+
 def first_samples(parts: Iterable[np.ndarray], count: int) -> np.ndarray:
     """Returns the first `count` samples of a stream, in one array.
 

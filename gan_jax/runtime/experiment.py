@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ def setting(
     default: Any = dataclasses.MISSING,
     *,
     least: int | None = None,
+    most: int = 2**31 - 1,
     among: tuple[str, ...] = (),
     free: bool = True,
     boundary: bool = False,
@@ -37,6 +38,7 @@ def setting(
     Args:
       default: default value; without one the field is required.
       least: smallest allowed value.
+      most: largest allowed value where there is a smallest; by default the largest step that the state can count.
       among: allowed values.
       free: whether a run may be continued with another value, because no iteration's result depends on it.
       boundary: whether a dispatch must end at every multiple of the value.
@@ -44,7 +46,7 @@ def setting(
     Returns:
       The field.
     """
-    about = {"least": least, "among": among, "free": free, "boundary": boundary}
+    about = {"least": least, "most": most, "among": among, "free": free, "boundary": boundary}
     return dataclasses.field(default=default, metadata=about)
 
 
@@ -95,7 +97,7 @@ class Experiment:
     game: Game
     source: Callable[[], Source]
     preview: Callable[[np.ndarray, int], Image.Image]
-    seed: int = setting(least=0, free=False)
+    seed: int = setting(least=0, most=2**63 - 1, free=False)
     batch_size: int = setting(least=1, free=False)
     steps: int = setting(least=1, boundary=True)
     steps_per_dispatch: int = setting(10, least=1)
@@ -104,7 +106,7 @@ class Experiment:
     checkpoint_every: int = setting(1000, least=1, boundary=True)
     keep_last: int = setting(3, least=1)
     keep_every: int = setting(0, least=0)
-    sample_count: int = setting(64, least=1)
+    sample_count: int = setting(64, least=1, most=2**16)
     fsdp: int = setting(1, least=1)
     metrics: str = setting("")
     evaluate_every: int = setting(0, least=0)
@@ -123,10 +125,11 @@ class Experiment:
     def __post_init__(self) -> None:
         for name, about in settings().items():
             value, least, among = getattr(self, name), about["least"], about["among"]
-            if least is not None and not least <= value < 2**63:
-                raise InvalidInputError(f"{name}={value}: expected at least {least}, and below 2**63")
+            if least is not None and not least <= value <= about["most"]:
+                raise InvalidInputError(f"{name}={value}: expected at least {least}, and at most {about['most']}")
             if among and value not in among:
                 raise InvalidInputError(f"{name}={value!r}: expected {' or '.join(filter(None, among))}")
+        self.best()
         if self.best_metric and self.checkpoint_every % self.report_every:
             raise InvalidInputError(
                 f"best_metric={self.best_metric!r}: checkpoint_every={self.checkpoint_every} must be a multiple of "
@@ -142,7 +145,6 @@ class Experiment:
                 f"best_metric={self.best_metric!r}: checkpoint_every={self.checkpoint_every} must be a multiple of "
                 f"evaluate_every={self.evaluate_every}, so that every checkpoint has its value"
             )
-        self.best()
         mapping = self.conditions is not None or RECONSTRUCT in self.game.functions
         if self.sample_every and not self.has_samples and not self.previews:
             raise InvalidInputError(
@@ -251,14 +253,19 @@ class Experiment:
         """Returns the number of rollbacks that the run may make."""
         return self.max_rollbacks if self.on_divergence == "rollback" else 0
 
-    def check_metric(self, known: set[str]) -> None:
-        """Raises `InvalidInputError` for a `best_metric` that is not among the `known` metrics of the log."""
+    def check_metric(self, logged: Iterable[str]) -> None:
+        """Raises `InvalidInputError` for a `best_metric` that the log will not have: before anything is compiled.
+
+        Args:
+          logged: names that the log has besides the metrics of samples.
+        """
+        known = {*logged, *(f"{EVALUATED}{name}" for name in directions(self.wanted_metrics(), self.own_metrics))}
         if self.best_metric and self.best_metric not in known:
             raise InvalidInputError(f"best_metric={self.best_metric!r}: expected one of {', '.join(sorted(known))}")
 
     def wanted_metrics(self) -> list[str]:
         """Returns the names of the metrics of samples to compute during training."""
-        return [name.strip() for name in self.metrics.split(",") if name.strip()]
+        return [name.strip() for name in self.metrics.split(",")] if self.metrics else []
 
     def open_source(self) -> Source:
         """Opens the data source, and checks that its classes are those of the game."""

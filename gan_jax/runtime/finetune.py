@@ -1,25 +1,37 @@
 """Fine-tuning: a new run that begins with the networks of another one. It is not a resume."""
 
-import json
 import pathlib
 import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
 
 from gan_jax.deprecated import arguments
 from gan_jax.distributed import hosts
-from gan_jax.host import write_json
-from gan_jax.runtime.checkpoint import Checkpointer, flatten, path_name
+from gan_jax.host import read_json, write_json
+from gan_jax.runtime import identity as identities
+from gan_jax.runtime.arrays import flatten, path_name
+from gan_jax.runtime.checkpoint import Checkpointer
 from gan_jax.runtime.program import Carried, Start
 from gan_jax.types import InvalidInputError
 
 # Names of arrays in a checkpoint: the player or average that an array belongs to, and the arrays of networks.
 _PART = re.compile(r"state\.((?:players|ema)\.[^.]+)\.")
 _NETWORKS = re.compile(r"state\.(players\.[^.]+\.(params|model_state)|ema)\.")
+
+
+class _Chosen(TypedDict):
+    checkpoints: str
+    step: int
+    sha256: str
+
+
+def read_chosen(record: pathlib.Path) -> Any:
+    """Reads which checkpoint a fine-tuned run has begun with; raises `InvalidInputError` if the record is damaged."""
+    return read_json(record, _Chosen, remedy="remove it to choose the checkpoint again")
 
 
 @arguments(say="log")
@@ -55,7 +67,7 @@ def init_from(
     """
 
     def choose(source: Checkpointer) -> dict[str, Any]:
-        kept = json.loads(record.read_text()) if record is not None and record.exists() else None
+        kept = read_chosen(record) if record is not None and record.exists() else None
         if kept and (kept["checkpoints"] != str(checkpoints.absolute()) or step not in (None, kept["step"])):
             kept = None  # the user chose another checkpoint, which is fine: `begin` is called only if nothing was saved
         chosen = kept["step"] if kept else source.newest(log) if step is None else step
@@ -69,7 +81,7 @@ def init_from(
         return found
 
     def begin(start: Start) -> Carried:
-        source = Checkpointer(checkpoints, keep_last=1, read_only=True)
+        source = Checkpointer(checkpoints, keep_last=1, identity=identities.read(checkpoints.parent), read_only=True)
         chosen = hosts.decide("init_from", lambda: choose(source), timeout)
         if chosen["sha256"] != _hash(source, chosen["step"]):
             raise InvalidInputError(f"{checkpoints} is not the directory that process 0 sees under this name")

@@ -1,9 +1,8 @@
 """Networks that a game uses but does not train: a teacher, a feature network, another run's generator."""
 
-import json
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import jax
 import numpy as np
@@ -11,8 +10,10 @@ from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 from gan_jax.distributed import mesh as meshes
-from gan_jax.host import put
-from gan_jax.runtime.checkpoint import Checkpointer, state_sha256
+from gan_jax.host import put, read_json, user_path
+from gan_jax.runtime import identity as identities
+from gan_jax.runtime.arrays import state_sha256
+from gan_jax.runtime.checkpoint import Checkpointer
 from gan_jax.types import InvalidInputError
 
 
@@ -32,6 +33,10 @@ class Frozen(NamedTuple):
         return state_sha256(self.params)
 
 
+class _Ended(TypedDict):
+    best_checkpoint: int | None
+
+
 def trained_player(workdir: str | pathlib.Path, name: str = "ema.generator", *, step: int | str = "newest") -> Frozen:
     """Loads a player from another run's checkpoint as a frozen network.
 
@@ -47,17 +52,22 @@ def trained_player(workdir: str | pathlib.Path, name: str = "ema.generator", *, 
     Raises:
       InvalidInputError: if the workdir has no such checkpoint, or the checkpoint no such player.
     """
-    home = pathlib.Path(workdir) / "checkpoints"
+    home = user_path(workdir, "workdir") / "checkpoints"
     if not home.is_dir():
         raise InvalidInputError(f"{home} is not there: expected the workdir of a run with checkpoints")
-    with Checkpointer(home, keep_last=1, read_only=True) as saved:
+    identity = identities.read(home.parent)
+    with Checkpointer(home, keep_last=1, identity=identity, read_only=True) as saved:
         result = home.parent / "result.json"
-        best = json.loads(result.read_text())["best_checkpoint"] if result.exists() else None
+        remedy = "restore it from a copy of the workdir, or give the number of the step"
+        best = read_json(result, _Ended, remedy=remedy)["best_checkpoint"] if result.exists() else None
         found = {"newest": max(saved.steps(), default=None), "best": best}.get(str(step), step)
         if found not in saved.steps():
             raise InvalidInputError(f"{home} has no checkpoint {step!r}: it has {saved.steps()}")
         part = f"state.{name if name.startswith('ema.') else f'players.{name}'}."
-        stored = saved.restore_part(int(found), (f"{part}params", f"{part}model_state"))
+        try:
+            stored = saved.restore_part(int(found), (f"{part}params", f"{part}model_state"))
+        except OSError as error:
+            raise InvalidInputError(f"{home / str(found)} cannot be read: {error}; choose another step") from error
     if not stored:
         raise InvalidInputError(f"{home / str(found)} has no {name!r}: expected a player, or an average as 'ema.NAME'")
     whole: dict[str, Any] = {"params": {}, "model_state": {}}

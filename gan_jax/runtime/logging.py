@@ -6,16 +6,43 @@ import pathlib
 import secrets
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from PIL import Image
 from tensorboardX import SummaryWriter
 
-from gan_jax.host import replacing
+from gan_jax.host import append_line, read_lines, replacing
 from gan_jax.types import InvalidInputError
 
 Watch = Callable[[dict[str, Any]], None]  # is called with each line of a log, once it is written
+
+
+class Step(TypedDict):
+    """What every line of a log has."""
+
+    step: int
+
+
+LogLine = (Step, dict[str, float])  # form of a line of `metrics.jsonl`, for `read_lines`
+REPAIR_LINE = "repair or remove the line"
+
+
+def keep_until(path: pathlib.Path, step: int, form: Any, *, writes: bool = True) -> list[Any]:
+    """Returns the lines of a log up to a step, and removes the others, and an incomplete last one, from the file.
+
+    Args:
+      path: path of a file of JSON lines, each with its `step`; it need not exist.
+      step: last step to keep.
+      form: form of a line.
+      writes: whether to change the file.
+    """
+    lines = read_lines(path, form, remedy=REPAIR_LINE)
+    kept = [line for line in lines if line["step"] <= step]
+    if writes and path.exists() and (len(kept) < len(lines) or not path.read_bytes().endswith(b"\n")):
+        with replacing(path) as file:
+            file.writelines(json.dumps(line) + "\n" for line in kept)
+    return kept
 
 
 class Silent:
@@ -67,31 +94,14 @@ class Logger(Silent):
         self._path = workdir / "metrics.jsonl"
         self._samples = workdir / "samples"
         self._samples.mkdir(exist_ok=True)
-        self.last = self._keep_until(step)
-        self._file = self._path.open("a")
+        kept = keep_until(self._path, step, LogLine)
+        self.last = kept[-1] if kept else {}
         self._board = _open_board(workdir / "tensorboard", step)
         self._wandb = _start_wandb(workdir, wandb_project, config) if wandb_project else None
 
-    def _keep_until(self, step: int) -> dict[str, Any]:
-        """Removes the lines after `step`, and an incomplete last one; returns the last line that is left."""
-        if not self._path.exists():
-            return {}
-        lines = self._path.read_text().splitlines(keepends=True)
-        try:
-            whole = [json.loads(line) for line in lines if line.endswith("\n")]
-        except json.JSONDecodeError as error:
-            raise InvalidInputError(f"{self._path} is damaged ({error}): repair or remove the line") from error
-        kept = [record for record in whole if record["step"] <= step]
-        if len(kept) < len(lines):
-            with replacing(self._path) as file:
-                file.writelines(json.dumps(record) + "\n" for record in kept)
-        return kept[-1] if kept else {}
-
     def report(self, record: dict[str, Any]) -> None:
         """Writes one line of the log. The line is on disk before `watch` is called."""
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        append_line(self._path, record)
         for name, value in record.items():
             if isinstance(value, int | float) and name != "step":
                 self._board.add_scalar(name, value, record["step"])
@@ -114,7 +124,6 @@ class Logger(Silent):
 
     def close(self) -> None:
         """Closes the logs, and writes what is pending."""
-        self._file.close()
         self._board.close()
         if self._wandb is not None:
             self._wandb.finish()
@@ -141,8 +150,10 @@ def _start_wandb(workdir: pathlib.Path, project: str, config: Any) -> Any:
         ) from error
     identity = workdir / "wandb_id"
     if not identity.exists():
-        identity.write_text(secrets.token_hex(4))
-    run = wandb.init(project=project, id=identity.read_text(), resume="allow", dir=str(workdir), config=config)
+        identity.write_text(secrets.token_hex(4), encoding="utf-8")
+    run = wandb.init(
+        project=project, id=identity.read_text(encoding="utf-8"), resume="allow", dir=str(workdir), config=config
+    )
     run.define_metric("*", step_metric="step")  # wandb's own step counter cannot go back to a checkpoint
     return run
 

@@ -87,7 +87,9 @@ class Loop:
                 if not self.diverged[1] and not all_finite(carried):
                     self.diverge(step, "a parameter, an optimiser's moment or a metric")
                 if not self.diverged[1]:
-                    self.checkpointer.save(step, carried, measured)
+                    # Where only a signal saves, nothing is compared: a run that is not stopped has no checkpoint there.
+                    scheduled = last or step % settings.checkpoint_every == 0
+                    self.checkpointer.save(step, carried, measured if scheduled else None)
             if self.diverged[1]:
                 return DIVERGED, self.diverged[0], carried
             if last:

@@ -10,7 +10,7 @@ from jaxtyping import Array
 from PIL import Image
 
 from gan_jax.host import to_uint8
-from gan_jax.types import Batch, Game, PRNGKey, State
+from gan_jax.types import Batch, Game, InvalidInputError, PRNGKey, State, check_images
 
 _GAP = 2  # grey pixels between images
 
@@ -26,7 +26,12 @@ def image_grid(samples: np.ndarray, columns: int, *, min_pixels: int = 40) -> Im
 
     Returns:
       The picture.
+
+    Raises:
+      InvalidInputError: for samples that are no images `[n, h, w, c]`: videos, points, or images with their channels
+        first.
     """
+    check_images(samples=samples)
     n, height, width, channels = samples.shape
     if channels != 1:
         samples = np.pad(samples[..., :3], ((0, 0),) * 3 + ((0, max(0, 3 - channels)),), constant_values=-1.0)
@@ -88,8 +93,15 @@ def scatter(samples: np.ndarray, columns: int, *, centers: np.ndarray | None = N
 
     Returns:
       The picture.
+
+    Raises:
+      InvalidInputError: for samples that are no points of the plane.
     """
     del columns
+    if samples.ndim != 2 or samples.shape[1] != 2:
+        raise InvalidInputError(
+            f"samples {samples.shape}: scatter draws points [n, 2]; use preview=image_grid for images"
+        )
     from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import, and image experiments never need it
 
     figure = Figure(figsize=(5, 5))

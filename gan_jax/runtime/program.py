@@ -2,9 +2,10 @@
 
 import dataclasses
 import functools
+import math
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ from gan_jax.core import (
 )
 from gan_jax.data import Feed, Source
 from gan_jax.distributed import mesh as meshes
-from gan_jax.runtime import summary
+from gan_jax.runtime import batches, memory, summary
 from gan_jax.runtime.experiment import Experiment
 from gan_jax.types import Batch, Spec
 
@@ -67,9 +68,15 @@ class Program:
 
 
 def init_state(experiment: Experiment, spec: Spec, key: jax.Array) -> GANState:
-    """Initialises the game's state at step 0, for data with this spec; it has no frozen networks."""
-    size = experiment.batch_size
-    return experiment.game.init(key, {name: jnp.zeros((size, *x.shape), x.dtype) for name, x in spec.items()})
+    """Initialises the game's state at step 0, for data with this spec; it has no frozen networks.
+
+    Refuses a game whose `init` reads values of the batch, or an array that the data lacks; see `batches.init`.
+    """
+    return batches.init(experiment.game.init, key, _zeros(experiment, spec))
+
+
+def _zeros(experiment: Experiment, spec: Spec) -> Batch:
+    return {name: jnp.zeros((experiment.batch_size, *x.shape), x.dtype) for name, x in spec.items()}
 
 
 def abstract_batches(experiment: Experiment, spec: Spec) -> dict[str, jax.ShapeDtypeStruct]:
@@ -79,9 +86,30 @@ def abstract_batches(experiment: Experiment, spec: Spec) -> dict[str, jax.ShapeD
 
 
 def start_accumulator(experiment: Experiment, state: GANState, spec: Spec) -> MetricAccumulator:
-    """Creates an empty accumulator for the metrics that the experiment's step reports."""
+    """Creates an empty accumulator for the metrics that the experiment's step reports. Call it in a traced function.
+
+    Refuses data of which the game lacks or ignores an array.
+    """
+    whole, shapes = state.replace(frozen=experiment.frozen_networks.shapes()), abstract_batches(experiment, spec)
+    # Zeros, not shapes: they belong to the current mesh, and the programs of the run then share the trace.
+    batches.trace_step(experiment.step, whole, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))
+    return empty_accumulator(experiment.step, whole, shapes)
+
+
+def trace_step(experiment: Experiment, state: GANState, spec: Spec) -> jax.stages.Traced:
+    """Traces one iteration from a state of `init_state`; refuses data of which the game lacks or ignores an array."""
     whole = state.replace(frozen=experiment.frozen_networks.shapes())
-    return empty_accumulator(experiment.step, whole, abstract_batches(experiment, spec))
+    shapes = cast(Batch, abstract_batches(experiment, spec))  # which a trace takes like arrays
+    return batches.trace_step(experiment.step, whole, shapes)
+
+
+def logged_names(experiment: Experiment, spec: Spec) -> list[str]:
+    """Returns the names of the metrics that the experiment's step reports, without compiling anything."""
+
+    def window(key: jax.Array) -> MetricAccumulator:
+        return start_accumulator(experiment, init_state(experiment, spec, key), spec)
+
+    return list(jax.eval_shape(window, jax.random.key(0)))
 
 
 def build_start(experiment: Experiment, spec: Spec, mesh: Mesh) -> Start:
@@ -102,12 +130,35 @@ def build_start(experiment: Experiment, spec: Spec, mesh: Mesh) -> Start:
         accumulator = start_accumulator(experiment, state, spec)
         return {"state": state, "window": accumulator, "rollbacks": jnp.int32(0)}
 
-    return _start(init, experiment.seed, mesh)
+    start = _start(init, experiment.seed, mesh)
+    parts = {
+        "state": memory.tree_bytes(start.abstract["state"]),
+        "batches": memory.tree_bytes(abstract_batches(experiment, spec)) // mesh.size,
+    }
+    check_memory(experiment, start, parts, mesh)
+    return start
+
+
+def check_memory(experiment: Experiment, start: Start, parts: Mapping[str, int], mesh: Mesh) -> None:
+    """Raises `InvalidInputError` if parts of the program, in bytes per device, do not fit into a device's memory."""
+    players = [player.params for player in start.abstract["state"].players.values()]
+    sizes = f"{sum(math.prod(x.shape) for x in jax.tree.leaves(players)):,} parameters"
+    memory.check(
+        parts,
+        mesh.local_devices[0],
+        f"batch_size={experiment.batch_size} and networks of {sizes}",
+        "lower batch_size or the sizes of the networks; fsdp, microbatches and remat save memory too",
+    )
 
 
 def abstract_state(experiment: Experiment, spec: Spec, mesh: Mesh) -> GANState:
     """Returns shapes, dtypes and shardings of a game's state, without tracing a step or reading frozen networks."""
-    return _start(lambda key: {"state": init_state(experiment, spec, key)}, experiment.seed, mesh).abstract["state"]
+
+    # Unchecked: a run that began before `init_state` checked its game can still be loaded.
+    def init(key: jax.Array) -> Carried:
+        return {"state": experiment.game.init(key, _zeros(experiment, spec))}
+
+    return _start(init, experiment.seed, mesh).abstract["state"]
 
 
 def _start(init: Callable[[jax.Array], Carried], seed: int, mesh: Mesh) -> Start:
@@ -187,4 +238,6 @@ def compile_program(
         log(f"  fewer than steps_per_dispatch={experiment.steps_per_dispatch}, since")
         log(experiment.boundaries(step))
     log(summary.memory_line(start.abstract["state"], program.memory))
+    if program.memory is not None:
+        check_memory(experiment, start, summary.program_bytes(start.abstract["state"], program.memory), mesh)
     return program

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import pathlib
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -109,7 +111,7 @@ class Reference:
         """
         key = {"classifier": evals.CLASSIFIER_VERSION, "data": self.source.fingerprint()}
         path = self.cache / f"classifier-{_key(key)}.npz"
-        if _everywhere(path.exists()):
+        if _everywhere(os.path.exists(path)):  # also where the directory cannot be read
             return evals.load_classifier(path)
         images, labels, classes = self._labelled()
         tested = np.arange(len(images)) % _HELD_OUT == 0
@@ -124,7 +126,7 @@ class Reference:
             weights, accuracy = multihost_utils.broadcast_one_to_all((made.params, np.float64(made.record["accuracy"])))
             made = evals.classifier(weights, made.record | {"accuracy": float(accuracy)})
         made = made._replace(record=made.record | {"data": self.source.name, "data_sha256": key["data"]})
-        evals.save_classifier(path, made)
+        self._keep(path, lambda: evals.save_classifier(path, made))
         return made
 
     def _labelled(self) -> tuple[np.ndarray, np.ndarray, int]:
@@ -150,10 +152,9 @@ class Reference:
         """
         count = len(self.source)
         path = self.cache / f"reference-{_key(self.record(extractor))}.npz"
-        if _everywhere(path.exists()):
-            with np.load(path, allow_pickle=False) as kept:
-                self.seen[name] = str(kept["images_sha256"])
-                return Outputs(kept["features"], kept.get("logits"))
+        if _everywhere(os.path.exists(path)):  # also where the directory cannot be read
+            self.seen[name], outputs = _kept(path, count)
+            return outputs
         digest = hashlib.sha256()
         self.log(f"features of {self.source.name}, {count:,} examples, by {name}")
 
@@ -166,8 +167,15 @@ class Reference:
         found = run(self.source.name, {name: extractor}, images(), count)[name]
         arrays = {key: value for key, value in found._asdict().items() if value is not None}
         self.seen[name] = digest.hexdigest()
-        evals.keep(path, arrays | {"images_sha256": np.array(self.seen[name])})
+        self._keep(path, lambda: evals.keep(path, arrays | {"images_sha256": np.array(self.seen[name])}))
         return found
+
+    def _keep(self, path: pathlib.Path, write: Callable[[], None]) -> None:
+        """Writes a file of the cache. A cache that cannot be written costs time only, so that is said and no error."""
+        try:
+            write()
+        except OSError as error:
+            self.log(f"{path} cannot be written ({error}): it is computed again the next time")
 
     def record(self, extractor: Extractor) -> dict[str, Any]:
         """Returns the protocol of a network's outputs for the reference."""
@@ -182,6 +190,18 @@ class Reference:
         """Returns the protocol of a comparison with a network's outputs. Call it after `outputs`."""
         record = self.record(extractor)
         return record | {"reference_key": _key(record), "reference_images_sha256": self.seen[name]}
+
+
+def _kept(path: pathlib.Path, count: int) -> tuple[str, Outputs]:
+    """Reads the outputs of a network for all images of a reference, and the hash of the images, from the cache."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
+            outputs = Outputs(kept["features"], kept.get("logits"))
+            if len(outputs.features) < count:
+                raise ValueError(f"{len(outputs.features):,} rows for {count:,} images")
+            return str(kept["images_sha256"]), outputs
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
+        raise InvalidInputError(f"{path} is damaged ({error}): delete it, and it is computed again") from error
 
 
 def _key(record: dict[str, Any]) -> str:

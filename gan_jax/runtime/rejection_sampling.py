@@ -27,15 +27,30 @@ def parse_choice(how: str) -> tuple[str, float]:
     name, _, number = how.partition(":")
     try:
         value = float(number) if number else _WAYS[name]
-        good = {"top": 0 < value <= 1, "reject": 0 <= value <= 100, "mh": value >= 1 and value == int(value)}[name]
+        good = {"top": 0 < value <= 1, "reject": 0 <= value <= 100, "mh": value in range(1, _POOL + 1)}[name]
     except (KeyError, ValueError):
         good = False
     if not good:
         raise InvalidInputError(
             f"choice {how!r}: expected top:SHARE (the best share, in (0, 1], of each {_POOL:,}), reject:PERCENTILE "
-            "(discriminator rejection sampling; the larger, the fewer are kept), or mh:PROPOSALS (Metropolis-Hastings)"
+            "(discriminator rejection sampling; the larger, the fewer are kept), or mh:PROPOSALS (Metropolis-Hastings, "
+            f"1 to {_POOL:,})"
         )
     return name, value
+
+
+def check_choice(experiment: Experiment, how: str) -> tuple[str, float]:
+    """Parses a choice, and checks that the game's discriminator can make it.
+
+    Raises:
+      InvalidInputError: as `parse_choice`, and for a conditional game, or one without logits.
+    """
+    game = experiment.game
+    if "logits" not in game.functions or game.num_classes is not None:
+        raise InvalidInputError(
+            f"choice {how!r}: expected an unconditional game whose function 'logits' scores single samples"
+        )
+    return parse_choice(how)
 
 
 def choose_samples(
@@ -65,13 +80,8 @@ def choose_samples(
       InvalidInputError: for a conditional game or one without logits, a discriminator that no calibration fits, or a
         percentile that rejects nearly all samples.
     """
-    name, value = parse_choice(how)
-    game = experiment.game
-    if "logits" not in game.functions or game.num_classes is not None:
-        raise InvalidInputError(
-            f"choice {how!r}: expected an unconditional game whose function 'logits' scores single samples"
-        )
-    judge = jax.jit(game.functions["logits"])
+    name, value = check_choice(experiment, how)
+    judge = jax.jit(experiment.game.functions["logits"])
 
     def logits(samples: np.ndarray) -> np.ndarray:
         parts = [samples[low : low + CHUNK] for low in range(0, len(samples), CHUNK)]

@@ -2,9 +2,9 @@
 
 import collections
 import dataclasses
-import json
 import pathlib
 from collections.abc import Callable
+from typing import TypedDict
 
 import jax
 import numpy as np
@@ -12,10 +12,14 @@ from jax.sharding import Mesh
 
 from gan_jax.distributed import hosts
 from gan_jax.distributed import mesh as meshes
-from gan_jax.host import write_json
+from gan_jax.host import read_json, write_json
 from gan_jax.runtime.program import Carried
 
 _KEY = 0xFFFF0000  # above every int32 step, and below the other constants that are folded into root keys
+
+
+class _Entry(TypedDict):
+    number: int
 
 
 @dataclasses.dataclass
@@ -56,7 +60,7 @@ class Rollbacks:
             log(f"max_rollbacks={self.allowed} rollbacks were made already")
             return None
         if hosts.is_primary():
-            made = json.loads(self.record.read_text()) if self.record.exists() else []
+            made = read_json(self.record, list[_Entry], remedy="remove it") if self.record.exists() else []
             # A rollback that a continued run repeats replaces its own entry.
             entry = {"number": number, "diverged_at": diverged[0], "not_finite": diverged[1], "back_to": step}
             write_json(self.record, [*(earlier for earlier in made if earlier["number"] != number), entry])

@@ -14,12 +14,13 @@ from jaxtyping import PyTree
 from gan_jax.core import GANState
 from gan_jax.core.sharding import constrain_batch, gather
 from gan_jax.eval import SAMPLES
-from gan_jax.runtime import frozen
+from gan_jax.runtime import frozen, memory
 from gan_jax.runtime.conditions import INPUTS, LABEL
 from gan_jax.runtime.experiment import Experiment, Preview
 from gan_jax.runtime.preview import grid_columns
 from gan_jax.types import Batch, InvalidInputError
 
+_MANY = 4096  # samples of one draw from which on their memory is checked first
 CHUNK = 256  # samples that `stream_samples` draws from one key
 
 
@@ -106,6 +107,8 @@ def begin_samples(
     if inputs is None and game.prior is None:
         examples = experiment.examples.read(0, n)
         inputs, label = examples[INPUTS], examples.get(LABEL, label) if label is None else label
+    if n > _MANY:
+        _check_memory(experiment, state, key, n, inputs, truncation)
     if label is None and game.num_classes is not None:
         label = np.arange(n) % game.num_classes
     if label is not None and game.num_classes is not None:
@@ -115,6 +118,24 @@ def begin_samples(
     options = {name: value for name, value in (("label", label), ("inputs", inputs)) if value is not None}
     sample = _sampling(game.sample, n, truncation, not jax.sharding.get_abstract_mesh().empty)
     return sample(experiment, state, key, options)
+
+
+def _check_memory(
+    experiment: Experiment, state: GANState, key: jax.Array, n: int, inputs: PyTree, truncation: float | None
+) -> None:
+    """Raises `InvalidInputError` if `n` samples would not fit into memory, before anything is allocated."""
+    options = {} if inputs is None else {"inputs": inputs}
+    if experiment.game.num_classes is not None:
+        options["label"] = jax.ShapeDtypeStruct((n,), np.int32)
+    whole = state.replace(frozen=experiment.frozen_networks.shapes())
+    draw = functools.partial(experiment.game.sample, n=n, truncation=truncation)
+    made = jax.eval_shape(draw, whole, key, **options)
+    memory.check(
+        {"samples": 2 * memory.tree_bytes(made)},  # on the device, and on the host
+        jax.local_devices()[0],
+        f"{n:,} samples",
+        "draw fewer at a time, with other seeds",
+    )
 
 
 def sample_grid(experiment: Experiment, state: GANState, key: jax.Array, n: int, **options: Any) -> np.ndarray:

@@ -6,6 +6,8 @@ from typing import Any
 import jax
 from jaxtyping import PyTree
 
+from gan_jax.runtime.memory import tree_bytes
+
 
 def parameter_table(players: dict[str, Any]) -> str:
     """Formats a table of every parameter array of every player, with its shape and size.
@@ -29,17 +31,20 @@ def parameter_table(players: dict[str, Any]) -> str:
     return "\n".join(f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}" for a, b, c in rows)
 
 
+def program_bytes(state: PyTree, analysis: Any) -> dict[str, int]:
+    """Returns the bytes per device of a compiled program by XLA's analysis: state, data, and temporary arrays."""
+    held = tree_bytes(state)
+    data, temporaries = analysis.argument_size_in_bytes - held, analysis.temp_size_in_bytes
+    return {"state": held, "data": data, "temporaries": temporaries}
+
+
 def memory_line(state: PyTree, analysis: Any) -> str:
     """Describes the memory per device: of the state and, where XLA's analysis is given, of the whole program."""
-    state_bytes = sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(state))
+    state_bytes = tree_bytes(state)
     if analysis is None:
         return f"memory per device: state {state_bytes / 2**20:,.1f} MiB"
-    peak = analysis.argument_size_in_bytes + analysis.temp_size_in_bytes + analysis.output_size_in_bytes
+    parts = program_bytes(state, analysis)
+    peak = sum(parts.values()) + analysis.output_size_in_bytes
     peak -= analysis.alias_size_in_bytes  # donated arguments share their memory with outputs
-    parts = {
-        "state": state_bytes,
-        "data": analysis.argument_size_in_bytes - state_bytes,
-        "temporaries": analysis.temp_size_in_bytes,
-    }
     shown = ", ".join(f"{name} {size / 2**20:,.1f}" for name, size in parts.items())
     return f"memory per device: about {peak / 2**20:,.1f} MiB ({shown})"

@@ -6,7 +6,7 @@ import errno
 import json
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import jax
 import numpy as np
@@ -18,18 +18,20 @@ from gan_jax.distributed import hosts
 from gan_jax.distributed import mesh as meshes
 from gan_jax.distributed.signals import StopRequest, stop_signals
 from gan_jax.distributed.watchdog import Watchdog
-from gan_jax.host import write_json
+from gan_jax.host import read_json, user_path, write_json
+from gan_jax.runtime import identity as identities
 from gan_jax.runtime import workdir as workdirs
-from gan_jax.runtime.checkpoint import Checkpointer, state_sha256
-from gan_jax.runtime.evaluation import Evaluator
-from gan_jax.runtime.experiment import EVALUATED, Experiment
+from gan_jax.runtime.arrays import state_sha256
+from gan_jax.runtime.checkpoint import Checkpointer
+from gan_jax.runtime.evaluation import Evaluator, same_protocol
+from gan_jax.runtime.experiment import Experiment
 from gan_jax.runtime.logging import Logger, Silent, Watch
 from gan_jax.runtime.loop import DIVERGED, DONE, Loop
 from gan_jax.runtime.program import Carried, Start, build_start, compile_program
 from gan_jax.runtime.progress import Progress, log
 from gan_jax.runtime.rollback import Rollbacks
 from gan_jax.runtime.trained import Trained
-from gan_jax.types import InvalidInputError
+from gan_jax.types import InvalidInputError, Spec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +112,7 @@ def train(
       InvalidInputError: for a batch size that the devices do not divide, data or checkpoints of another run, or storage
         that fails.
     """
-    watchdog, workdir = watchdog or Watchdog(), pathlib.Path(workdir)
+    watchdog, workdir = watchdog or Watchdog(), user_path(workdir, "workdir")
     with watchdog, _telling(workdir), contextlib.ExitStack() as stack:
         stop = stop or stack.enter_context(stop_signals())
         keep = stack.enter_context(_held(experiment, workdir, log))
@@ -118,17 +120,16 @@ def train(
         meshes.check_batch_size(experiment.batch_size, mesh)
         source = experiment.open_source()
         log(source.summary())
-        checkpointer = stack.enter_context(_checkpointer(experiment, workdir))
+        checkpointer = stack.enter_context(_checkpointer(experiment, workdir, watchdog.patience))
         stack.enter_context(jax.set_mesh(mesh))
         hosts.decide("data", lambda: note_data(source, workdir, bool(checkpointer.steps())), watchdog.patience)
         hosts.agree("data", {"fingerprint": source.fingerprint()}, watchdog.patience)
         start = build_start(experiment, source.spec, mesh)
+        experiment.check_metric({*start.abstract["window"], "samples/diversity"})
         watchdog.beat("preparing metrics of samples")
         evaluator = make_evaluator(experiment, mesh, evaluation_cache or workdir / "evaluation", log, watchdog)
         if evaluator:
             _note_protocol(evaluator.records, workdir, bool(checkpointer.steps()), watchdog)
-        evaluated = {f"{EVALUATED}{name}" for name in evaluator.values} if evaluator else set[str]()
-        experiment.check_metric({*start.abstract["window"], "samples/diversity"} | evaluated)
 
         def last_good(every: int = 1) -> tuple[int, Carried]:
             # Rollbacks go back to scheduled checkpoints only, so that one that a signal saved does not change them.
@@ -158,7 +159,7 @@ def train(
             with contextlib.closing(_logger(workdir, step, wandb_project, config, watch)) as logger:
                 if step < experiment.steps:
                     status, step, carried, diverged = advance(step, carried, logger)
-            result = _result(experiment, status, step, carried, logger, checkpointer)
+            result = _result(experiment, status, step, carried, logger, checkpointer, log)
             if status != DIVERGED or not rollbacks.allowed:
                 break
             carried = {}  # frees the memory for the restored state
@@ -213,7 +214,13 @@ def _summary(result: Result, experiment: Experiment, workdir: pathlib.Path) -> s
 
 
 def _result(
-    experiment: Experiment, status: str, step: int, carried: Carried, logger: Silent, checkpointer: Checkpointer
+    experiment: Experiment,
+    status: str,
+    step: int,
+    carried: Carried,
+    logger: Silent,
+    checkpointer: Checkpointer,
+    log: Callable[[str], None],
 ) -> Result:
     return Result(
         status,
@@ -222,7 +229,7 @@ def _result(
         "" if status == DIVERGED else state_sha256(carried["state"]),
         logger.last,
         max(checkpointer.steps(), default=None),
-        checkpointer.best_step(),
+        checkpointer.best_step(log),
         int(carried["rollbacks"]),
     )
 
@@ -249,9 +256,14 @@ def _note_protocol(records: dict[str, Any], workdir: pathlib.Path, resuming: boo
 
     def note() -> dict[str, list[Any]]:
         path = workdir / "evaluation.json"
-        before = json.loads(path.read_text()) if resuming and path.exists() else {}
-        now = json.loads(json.dumps(records))
-        changed = {name: [before[name], now[name]] for name in before.keys() & now.keys() if before[name] != now[name]}
+        remedy = "restore it from a copy, or remove it to accept the metrics' protocols as they are now"
+        before = read_json(path, dict[str, Any], remedy=remedy) if resuming and path.exists() else {}
+        now = json.loads(json.dumps(records))  # as it will be read back: tuples become lists
+        changed = {
+            name: [before[name], now[name]]
+            for name in before.keys() & now.keys()
+            if not same_protocol(before[name], now[name])
+        }
         if not changed:
             write_json(path, before | now)
         return changed
@@ -265,7 +277,7 @@ def _note_protocol(records: dict[str, Any], workdir: pathlib.Path, resuming: boo
         )
 
 
-def _checkpointer(experiment: Experiment, workdir: pathlib.Path) -> Checkpointer:
+def _checkpointer(experiment: Experiment, workdir: pathlib.Path, patience: float) -> Checkpointer:
     return Checkpointer(
         workdir / "checkpoints",
         keep_last=experiment.keep_last,
@@ -274,6 +286,7 @@ def _checkpointer(experiment: Experiment, workdir: pathlib.Path) -> Checkpointer
         best_metric=experiment.best_metric,
         best_mode=experiment.best(),
         about=experiment.about(),
+        identity=identities.begin(workdir, patience),
     )
 
 
@@ -301,6 +314,45 @@ def _telling(workdir: pathlib.Path) -> Iterator[None]:
         raise
 
 
+class Shape(TypedDict):
+    """Shape and dtype of one array, as JSON."""
+
+    shape: list[int]
+    dtype: str
+
+
+class DataRecord(TypedDict):
+    """The content of `data.json`: the data of a run. Version 0.1 wrote no names of classes."""
+
+    spec: dict[str, Shape]
+    fingerprint: str
+    summary: str
+    class_names: NotRequired[list[str]]
+
+
+def read_data(workdir: pathlib.Path) -> DataRecord:
+    """Reads what `note_data` has recorded about the data of a run.
+
+    Raises:
+      InvalidInputError: if the record is missing or damaged.
+    """
+    remedy = f"is {workdir} the workdir of a run? If so, restore the file from a copy: it says what the run has seen"
+    return read_json(workdir / "data.json", DataRecord, remedy=remedy)
+
+
+def data_spec(workdir: pathlib.Path) -> Spec:
+    """Returns shape and dtype of each array of one example of a run's data, from `data.json`."""
+    shapes = read_data(workdir)["spec"]
+    try:
+        if any(length < 0 for x in shapes.values() for length in x["shape"]):
+            raise ValueError("a negative length")
+        return {name: jax.ShapeDtypeStruct(x["shape"], x["dtype"]) for name, x in shapes.items()}
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(
+            f"{workdir / 'data.json'} is damaged: {shapes} are no arrays ({error}); restore it from a copy"
+        ) from error
+
+
 def note_data(source: Source, workdir: pathlib.Path, resuming: bool) -> None:
     """Records a description of the data in `data.json`, so that sampling needs no data.
 
@@ -310,7 +362,7 @@ def note_data(source: Source, workdir: pathlib.Path, resuming: bool) -> None:
       resuming: whether the run continues from a checkpoint; then its data must be the recorded ones.
 
     Raises:
-      InvalidInputError: if a run that is continued had other data.
+      InvalidInputError: if a run that is continued had other data, or its `data.json` is missing or damaged.
     """
     record = workdir / "data.json"
     facts = {
@@ -319,8 +371,8 @@ def note_data(source: Source, workdir: pathlib.Path, resuming: bool) -> None:
         "summary": source.summary(),
         "class_names": list(source.class_names),
     }
-    if resuming and record.exists():
-        before = json.loads(record.read_text())
+    if resuming:
+        before = read_data(workdir)
         if before["fingerprint"] != facts["fingerprint"]:
             raise InvalidInputError(
                 f"the data are not those that {workdir} was trained on.\nThere: {before['summary']}\nNow: "

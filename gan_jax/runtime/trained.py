@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from gan_jax.core import GANState
 from gan_jax.runtime.experiment import Experiment
 from gan_jax.runtime.sampling import sample_grid
+from gan_jax.types import InvalidInputError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,3 +59,16 @@ class Trained:
         labels = None if label is None else np.broadcast_to(np.asarray(label, np.int32), (n,))
         with jax.set_mesh(self.mesh):
             return sample_grid(self.experiment, self.state, key, n, label=labels, inputs=inputs, truncation=truncation)
+
+    def class_number(self, label: str) -> int:
+        """Returns the number of a class, given by its name in the data or, if no class has that name, by its number.
+
+        Raises:
+          InvalidInputError: for a text that is neither.
+        """
+        if label in self.class_names:
+            return self.class_names.index(label)
+        if label.isdecimal() and len(label) < 10:
+            return int(label)
+        known = f", or one of {', '.join(self.class_names)}" if self.class_names else ": no class has a name"
+        raise InvalidInputError(f"label={label}: expected a number{known}")

@@ -8,12 +8,12 @@ import pathlib
 import pickle
 import platform
 import socket
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NotRequired, TypedDict
 
 import cloudpickle
 
-from gan_jax.host import replacing, write_json
+from gan_jax.host import read_json, replacing, write_json
 from gan_jax.runtime import environment
 from gan_jax.runtime.experiment import Experiment, settings
 from gan_jax.types import InvalidInputError
@@ -39,7 +39,7 @@ def lock(workdir: pathlib.Path) -> bool:
         return False
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        file = (workdir / "lock").open("a+")
+        file = (workdir / "lock").open("a+", encoding="utf-8")
     except OSError as error:
         raise InvalidInputError(f"workdir {str(workdir)!r} cannot be written: {error}") from error
     try:
@@ -61,6 +61,39 @@ def release(workdir: pathlib.Path) -> None:
     """Releases the lock of a workdir, if this process holds it."""
     if workdir.absolute() in _locks:
         _locks.pop(workdir.absolute()).close()
+
+
+class RunRecord(TypedDict):
+    """The content of `config.json`."""
+
+    config: dict[str, Any]
+    config_file: str
+    versions: NotRequired[dict[str, str]]
+    platform: NotRequired[str]
+    init_from: NotRequired[dict[str, Any] | None]
+    history: NotRequired[list[dict[str, Any]]]
+
+
+def read_record(workdir: pathlib.Path) -> RunRecord:
+    """Reads `config.json`, which describes the run of a workdir.
+
+    Raises:
+      InvalidInputError: if it is missing or damaged.
+    """
+    remedy = f"is {workdir} the workdir of a run? If so, restore the file from a copy: the checkpoints need its config"
+    return read_json(workdir / "config.json", RunRecord, remedy=remedy)
+
+
+def history(before: RunRecord, now: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns the earlier records of a run: those of `before`, and `before` itself if `now` differs from it."""
+    stored = {name: value for name, value in before.items() if name != "history"}
+    return before.get("history", []) + ([] if stored == json.loads(json.dumps(now)) else [stored])
+
+
+def note_environment(before: Mapping[str, Any], now: Mapping[str, Any], log: Callable[[str], None]) -> None:
+    """Logs which versions, or which platform, a run is continued with that are not those of its record."""
+    if changed := environment.differences(before, now):
+        log(f"continuing under other versions than before, which may round differently: {changed}")
 
 
 def keep(experiment: Experiment, workdir: pathlib.Path, step: int, log: Callable[[str], None]) -> None:
@@ -97,13 +130,13 @@ def keep(experiment: Experiment, workdir: pathlib.Path, step: int, log: Callable
         log(f"{workdir / PICKLED} has {len(content):,} bytes: arrays that the experiment's functions use are in it")
     with replacing(workdir / PICKLED, "wb") as file:
         file.write(content)
-    record, config = workdir / "config.json", {name: fields[name] for name in settings()}
-    facts: dict[str, Any] = {"config": config, "config_file": PICKLED, **environment.record()}
-    if record.exists():
-        before = json.loads(record.read_text())
-        history = before.pop("history", [])
-        facts["history"] = history if before == facts else [*history, before]
-    write_json(record, facts)
+    facts: dict[str, Any] = {"config": {name: fields[name] for name in settings()}, "config_file": PICKLED}
+    facts |= environment.record()
+    if step and (workdir / "config.json").exists():
+        stored = read_record(workdir)
+        note_environment(stored, facts, log)
+        facts["history"] = history(stored, facts)
+    write_json(workdir / "config.json", facts)
 
 
 def kept(workdir: pathlib.Path) -> Experiment:
@@ -113,7 +146,7 @@ def kept(workdir: pathlib.Path) -> Experiment:
       InvalidInputError: if it cannot be read, for example with other versions of Python or of the packages.
     """
     path = workdir / PICKLED
-    stored = str(json.loads((workdir / "config.json").read_text())["versions"]["python"])
+    stored = read_record(workdir).get("versions", {}).get("python", "an unknown version")
     if stored.split(".")[:2] != platform.python_version().split(".")[:2]:  # its bytecode would crash another Python
         raise InvalidInputError(
             f"{path} is of Python {stored}, and this is {platform.python_version()}: open it with Python {stored}, or "

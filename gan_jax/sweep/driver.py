@@ -50,7 +50,9 @@ def train(job: Job, made: trials.Members, points: Sequence[Point], search: sweep
         for outcome in outcomes
         for name in varied
     )
-    keys = varied if changed else list(points[0])  # after a search has changed values, show the final ones
+    keys = (
+        list(map(_column, varied)) if changed else list(points[0])
+    )  # after a search has changed values, show the final ones
     if hosts.is_primary():
         trials.show(job.workdir, found, keys, settings.best_metric, settings.best())
     if best is not None:
@@ -67,11 +69,18 @@ def train(job: Job, made: trials.Members, points: Sequence[Point], search: sweep
 
 
 def _row(outcome: sweep.Outcome, point: Point, made: trials.Members) -> dict[str, Any]:
-    """Returns a trial's row of the table: its point, how it ended, its final hyperparameters and metrics."""
-    varied = {name: value for name, value in outcome.hparams.items() if name in made.members[0].hparams}
+    """Returns a trial's row of the table: its point, how it ended, its metrics and its final hyperparameters.
+
+    The latter are named as in logs, because a hyperparameter may have the name of a key of the config.
+    """
+    varied = {_column(name): outcome.hparams[name] for name in made.members[0].hparams}
     metrics = {name: value for name, value in outcome.metrics.items() if name not in ("step", "images")}
     facts = {"status": outcome.status, "step": outcome.step, "images": outcome.images}
-    return {"trial": outcome.member, **point, **facts, **varied, **metrics}
+    return {"trial": outcome.member, **point, **facts, **metrics, **varied}
+
+
+def _column(name: str) -> str:
+    return f"hparams/{name}"
 
 
 def wished(wish: str, members: Sequence[int]) -> list[int]:
@@ -130,7 +139,7 @@ def export(job: Job, made: trials.Members, outcomes: Sequence[sweep.Outcome], po
     sweep.export(
         made.experiment, made.experiment.open_source(), made.members, [outcomes[index] for index in chosen],
         job.workdir, lambda index: trials.directory(job.workdir, index),
-        lambda index: runs.build_experiment(job.module, configs[index]),
+        lambda index: job.module.build(configs[index]),
     )  # fmt: skip
     for index in chosen:
         release(trials.directory(job.workdir, index))

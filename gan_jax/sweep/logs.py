@@ -1,14 +1,25 @@
-"""Logs and results of the members of a population, one file of each per member."""
+"""Records of a population: its members and slots, and one log and one result per member."""
 
 import dataclasses
-import json
-import os
 import pathlib
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypedDict
 
-from gan_jax.host import replacing, write_json
+from gan_jax.distributed import hosts
+from gan_jax.host import append_line, read_json, write_json
+from gan_jax.runtime.identity import saved_steps
+from gan_jax.runtime.logging import LogLine, Step, keep_until
+from gan_jax.sweep.members import EMPTY, Member
+from gan_jax.types import InvalidInputError
 
 RUNNING, DONE, PRUNED, DIVERGED, STOPPED = "running", "done", "pruned", "diverged", "stopped"
+SAVED = ("population/*/*",)  # pattern of a population's checkpoints
+_RESTORE = "restore it from a copy of this workdir, or start again in another one"
+
+
+class _Member(TypedDict):
+    seed: int
+    hparams: dict[str, float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,10 +69,10 @@ class Logs:
     def finished(self, steps: int) -> list[Outcome] | None:
         """Returns all results if every member is pruned, diverged, or done after `steps` iterations; else None."""
         paths = [self.directory(member) / "result.json" for member in self.last]
-        if not all(path.exists() for path in paths):
-            return None
-        found = [Outcome(**json.loads(path.read_text())) for path in paths]
-        ended = all(one.status in (PRUNED, DIVERGED) or (one.status, one.step) == (DONE, steps) for one in found)
+        found = [outcome for path in paths if (outcome := _read_outcome(path)) is not None]
+        ended = len(found) == len(paths) and all(
+            one.status in (PRUNED, DIVERGED) or (one.status, one.step) == (DONE, steps) for one in found
+        )
         return found if ended else None
 
     def recall(self, step: int, generation: int) -> None:
@@ -73,21 +84,15 @@ class Logs:
             finds the members that ended in this one again, from the checkpoint.
         """
         for member in self.last:
-            lines = read_lines(self.directory(member) / "metrics.jsonl")
-            kept = [line for line in lines if line["step"] <= step]
+            kept = keep_until(self.directory(member) / "metrics.jsonl", step, LogLine, writes=self._writes)
             self.last[member] = kept[-1] if kept else {}
             result = self.directory(member) / "result.json"
             found = _read_outcome(result)
             if found is not None and found.status in (PRUNED, DIVERGED) and found.generation < generation:
                 self.outcomes[member] = found
-            if self._writes:
-                _rewrite(self.directory(member) / "metrics.jsonl", lines, kept)
-                if member not in self.outcomes:
-                    result.unlink(missing_ok=True)
-        decisions = self.workdir / "decisions.jsonl"
-        if self._writes:
-            lines = read_lines(decisions)
-            _rewrite(decisions, lines, [line for line in lines if line["step"] <= step])
+            if self._writes and member not in self.outcomes:
+                result.unlink(missing_ok=True)
+        keep_until(self.workdir / "decisions.jsonl", step, Step, writes=self._writes)
 
     def report(self, member: int, record: dict[str, Any]) -> None:
         """Appends a line to a member's log; it is on disk when this returns."""
@@ -108,28 +113,65 @@ class Logs:
     def _append(self, path: pathlib.Path, record: dict[str, Any]) -> None:
         if self._writes:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("a") as file:
-                file.write(json.dumps(record) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-
-
-def read_lines(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Reads a JSON-lines file without an incomplete last line; returns no lines if the file does not exist."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+            append_line(path, record)
 
 
 def _read_outcome(path: pathlib.Path) -> Outcome | None:
     try:
-        return Outcome(**json.loads(path.read_text()))
-    except FileNotFoundError:  # absent, or just deleted by process 0, which may be ahead in `recall`
-        return None
+        found = read_json(path, Outcome, remedy="remove it, and the member is trained again from the last checkpoint")
+    except InvalidInputError:
+        if path.exists():
+            raise
+        return None  # not written yet, or just deleted by process 0, which may be ahead in `recall`
+    return Outcome(**{field.name: found[field.name] for field in dataclasses.fields(Outcome)})
 
 
-def _rewrite(path: pathlib.Path, lines: list[dict[str, Any]], kept: list[dict[str, Any]]) -> None:
-    """Replaces a file atomically by the kept lines, if lines are to be dropped or the last one is incomplete."""
-    if path.exists() and (len(kept) < len(lines) or not path.read_text().endswith("\n")):
-        with replacing(path) as file:
-            file.writelines(json.dumps(line) + "\n" for line in kept)
+def generation_directory(workdir: pathlib.Path, number: int) -> pathlib.Path:
+    """Returns the directory of the checkpoints of a generation: the population after it was packed `number` times."""
+    return workdir / "population" / f"{number:03d}"
+
+
+def note_slots(workdir: pathlib.Path, generation: int, slots: list[int]) -> None:
+    """Records, on process 0, which member each slot of a generation holds."""
+    if hosts.is_primary():
+        home = generation_directory(workdir, generation)
+        home.mkdir(parents=True, exist_ok=True)
+        write_json(home / "slots.json", slots)
+
+
+def read_slots(workdir: pathlib.Path, generation: int, members: int) -> list[int]:
+    """Reads which member each slot of a generation holds.
+
+    Args:
+      workdir: workdir of the population.
+      generation: number of the generation.
+      members: number of members of the population.
+
+    Raises:
+      InvalidInputError: if the record is missing or damaged, or names a member that there is not.
+    """
+    path = generation_directory(workdir, generation) / "slots.json"
+    slots = read_json(path, list[int], remedy=_RESTORE)
+    if not slots or not all(EMPTY <= slot < members for slot in slots):
+        raise InvalidInputError(f"{path} is damaged: {slots} are not ids among {members} members: {_RESTORE}")
+    return slots
+
+
+def note_members(members: Sequence[Member], workdir: pathlib.Path, patience: float) -> None:
+    """Writes `members.json`; every process calls it.
+
+    Raises:
+      InvalidInputError: if the workdir was begun with other members, or has checkpoints and no `members.json`.
+    """
+    path = workdir / "members.json"
+    now = [{"seed": x.seed, "hparams": dict(x.hparams)} for x in members]
+
+    def note() -> bool:
+        if path.exists() or saved_steps(workdir, SAVED):
+            return read_json(path, list[_Member], remedy=_RESTORE) == now
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_json(path, now)
+        return True
+
+    if not hosts.decide("members", note, patience):
+        raise InvalidInputError(f"{path} has other members: continue with those, or choose another workdir")

@@ -11,7 +11,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +23,10 @@ from gan_jax import core
 from gan_jax.core.sharding import TRIAL_AXIS
 from gan_jax.data import Source
 from gan_jax.host import put
-from gan_jax.runtime import Experiment
-from gan_jax.runtime.checkpoint import path_name
+from gan_jax.runtime import Experiment, memory, summary
+from gan_jax.runtime.arrays import path_name
 from gan_jax.runtime.health import all_finite
-from gan_jax.runtime.program import Start, init_state, start_accumulator
+from gan_jax.runtime.program import Start, abstract_batches, init_state, start_accumulator
 from gan_jax.types import InvalidInputError
 
 Carried = dict[str, PyTree]  # state, window, member, alive, frozen_at, diverged: see `build_start`
@@ -109,13 +109,14 @@ def check_members(experiment: Experiment, source: Source, members: Sequence[Memb
 
     Raises:
       InvalidInputError: if there are no members, `fsdp` is not 1, a hyperparameter is unknown or not set by all
-        members, only one of a scheduled hyperparameter and its start is set, or a value is not finite.
+        members, only one of a scheduled hyperparameter and its start is set, a value is not finite, or two calls of
+        the game's `init` make states of different tree structures.
     """
     if not members:
         raise InvalidInputError("a population needs one member or more")
     if experiment.fsdp != 1:
         raise InvalidInputError(f"fsdp={experiment.fsdp}: members of a population are not split; expected 1")
-    known = jax.eval_shape(lambda: core.get_hparams(init_state(experiment, source.spec, jax.random.key(0))))
+    known = _hparam_names(experiment, source)
     names = set(members[0].hparams)
     for index, member in enumerate(members):
         if set(member.hparams) != names:
@@ -138,6 +139,24 @@ def check_members(experiment: Experiment, source: Source, members: Sequence[Memb
                 )
             if not np.isfinite(value):
                 raise InvalidInputError(f"member {index}: {name}={value}: expected a number")
+
+
+def _hparam_names(experiment: Experiment, source: Source) -> set[str]:
+    """Returns the names of the runtime hyperparameters; refuses a game whose states differ from call to call."""
+
+    def init() -> tuple[core.GANState, dict[str, jax.Array]]:
+        state = init_state(experiment, source.spec, jax.random.key(0))
+        return state, core.get_hparams(state)
+
+    (one, names), (other, _) = (jax.eval_shape(lambda: init()) for _ in range(2))  # each lambda is traced
+    first, second = cast(Any, jax.tree.structure(one)), jax.tree.structure(other)
+    if first != second:
+        raise InvalidInputError(
+            "game: two calls of its init make states of different tree structures, so members cannot move from one "
+            "program to another. Two builds of one optimiser are unequal: make optimisers once, where the game is "
+            "made, and not in its init"
+        )
+    return set(names)
 
 
 def _per_member(tree: PyTree) -> PyTree:
@@ -202,8 +221,20 @@ def build_start(
     axes = _per_member(shapes)
     shardings = jax.tree.map(lambda axis: NamedSharding(mesh, _spec(axis)), axes, is_leaf=_is_none)
     abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
+    batch = memory.tree_bytes(abstract_batches(experiment, source.spec))  # of one member, since they may take turns
+    _check_memory(experiment, slots, mesh, {"states": memory.tree_bytes(abstract), "batches": batch})
     made = jax.jit(init, out_shardings=shardings)
     return Start(lambda: made(keys, values), abstract)
+
+
+def _check_memory(experiment: Experiment, slots: Sequence[int], mesh: Mesh, parts: Mapping[str, int]) -> None:
+    """Raises InvalidInputError if parts of a population's program, in bytes per device, do not fit into its memory."""
+    memory.check(
+        parts,
+        mesh.local_devices[0],
+        f"{len(slots)} trials in one program, with batch_size={experiment.batch_size}",
+        "lower batch_size or the sizes of the networks, or sweep over fewer trials or with --engine=local",
+    )
 
 
 def build_population(
@@ -251,6 +282,9 @@ def build_population(
     began = time.monotonic()
     compiled = jax.jit(mapped).lower(start.abstract, data, inputs).compile()
     seconds = time.monotonic() - began
+    analysis = compiled.memory_analysis()
+    if analysis is not None:
+        _check_memory(experiment, slots, mesh, summary.program_bytes(start.abstract["state"], analysis))
 
     def stream(step: int) -> Iterator[PyTree]:
         streams = {slot: feeds[slot].stream(step, length) for slot in _local_slots(mesh, len(slots))}

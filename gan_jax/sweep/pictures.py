@@ -3,14 +3,25 @@
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
-from gan_jax.host import replacing
-from gan_jax.sweep.logs import DIVERGED, read_lines
+from gan_jax.host import read_lines, replacing
+from gan_jax.runtime.logging import REPAIR_LINE, LogLine
+from gan_jax.sweep.logs import DIVERGED
 
 Row = Mapping[str, Any]
+
+
+class _Seen(TypedDict):
+    images: int
+
+
+class _Decision(_Seen):
+    copies: dict[str, int]
+
+
 _MARKERS = {"done": "o", "pruned": "v", "diverged": "x", "failed": "x"}
 _LOST = ("pruned", "diverged", "failed")
 
@@ -40,7 +51,7 @@ def draw(workdir: pathlib.Path, rows: Sequence[Row], keys: Sequence[str], metric
         for index, key in enumerate(keys):
             _against(figure.add_subplot(grid[1, index]), rows, known, key, metric)
         made.append(_save(figure, workdir / "sweep.png"))
-    decisions = read_lines(workdir / "decisions.jsonl")
+    decisions = read_lines(workdir / "decisions.jsonl", _Decision, remedy=REPAIR_LINE)
     logs = {row["trial"]: _log(workdir, row) for row in rows}
     if any(metric in line for log in logs.values() for line in log):
         lost = sorted((row["images"], row["status"]) for row in rows if row["status"] in _LOST)
@@ -69,9 +80,10 @@ def _log(workdir: pathlib.Path, row: Row) -> list[dict[str, Any]]:
     """Reads the log of a trial: a member of a population (of this sweep or of a study), or a run of its own."""
     first, trial = row.get("population"), row["trial"]
     if first is not None:
-        return read_lines(workdir / f"populations/{first:05d}/members/{trial - first:05d}/metrics.jsonl")
+        path = workdir / f"populations/{first:05d}/members/{trial - first:05d}/metrics.jsonl"
+        return read_lines(path, (_Seen, *LogLine), remedy=REPAIR_LINE)
     member, own = (workdir / kind / f"{trial:05d}" / "metrics.jsonl" for kind in ("members", "trials"))
-    return read_lines(member if member.exists() else own)
+    return read_lines(member if member.exists() else own, (_Seen, *LogLine), remedy=REPAIR_LINE)
 
 
 def _is_log(values: Sequence[Any]) -> bool:

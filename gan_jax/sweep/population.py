@@ -9,7 +9,6 @@ generations. The last checkpoint of a generation is never deleted, so the state 
 import contextlib
 import dataclasses
 import functools
-import json
 import math
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -29,15 +28,30 @@ from gan_jax.distributed import hosts
 from gan_jax.distributed import mesh as meshes
 from gan_jax.distributed.signals import StopRequest, stop_signals
 from gan_jax.distributed.watchdog import Watchdog
-from gan_jax.host import put, write_json
+from gan_jax.host import put
+from gan_jax.runtime import identity as identities
 from gan_jax.runtime.experiment import EVALUATED
 from gan_jax.runtime.health import moving
+from gan_jax.runtime.identity import Identity
 from gan_jax.runtime.logging import Pace
 from gan_jax.runtime.program import Start
 from gan_jax.runtime.progress import duration
 from gan_jax.runtime.train import make_evaluator
 from gan_jax.sweep import members as programs
-from gan_jax.sweep.logs import DIVERGED, DONE, PRUNED, RUNNING, STOPPED, Logs, Outcome
+from gan_jax.sweep.logs import (
+    DIVERGED,
+    DONE,
+    PRUNED,
+    RUNNING,
+    SAVED,
+    STOPPED,
+    Logs,
+    Outcome,
+    generation_directory,
+    note_members,
+    note_slots,
+    read_slots,
+)
 from gan_jax.sweep.members import EMPTY, Carried, Member, Population
 from gan_jax.types import InvalidInputError
 
@@ -137,7 +151,9 @@ def train_population(
             raise InvalidInputError(
                 "best_metric is empty: a search compares members by it; set it, such as best_metric=eval/..."
             )
-        _note_members(members, workdir, watchdog)
+        experiment.check_metric(runtime.logged_names(experiment, source.spec))
+        identity = identities.begin(workdir, watchdog.patience, SAVED)
+        note_members(members, workdir, watchdog.patience)
         logs = Logs(workdir, len(members), writes=hosts.is_primary())
         if hosts.decide("results", lambda: logs.finished(experiment.steps) is not None, watchdog.patience):
             log(f"this population has already finished: results in {workdir / 'members'}")
@@ -147,34 +163,14 @@ def train_population(
             judge = make_evaluator(experiment, mesh, cache, log, watchdog)
         chosen = tuple(jax.devices() if devices is None else devices)
         return _Trainer(
-            experiment, members, workdir, source, search, log, stop, watchdog, chosen, logs, judge, watch, replaces
+            experiment, members, workdir, source, search, log, stop, watchdog, chosen, logs, judge, watch, replaces,
+            identity,
         ).train()  # fmt: skip
-
-
-def generation_directory(workdir: pathlib.Path, number: int) -> pathlib.Path:
-    """Returns the directory of the checkpoints of a generation: the population after it was packed `number` times."""
-    return workdir / "population" / f"{number:03d}"
 
 
 def about(experiment: runtime.Experiment) -> dict[str, Any]:
     """Returns what a population's checkpoints record about the experiment: all of `Experiment.about` but the seed."""
     return {key: value for key, value in experiment.about().items() if key != "seed"}
-
-
-def _note_members(members: Sequence[Member], workdir: pathlib.Path, watchdog: Watchdog) -> None:
-    """Writes `members.json`; raises if the workdir was begun with other members."""
-    path = workdir / "members.json"
-    now = [{"seed": x.seed, "hparams": dict(x.hparams)} for x in members]
-
-    def note() -> bool:
-        if path.exists():
-            return json.loads(path.read_text()) == now
-        workdir.mkdir(parents=True, exist_ok=True)
-        write_json(path, now)
-        return True
-
-    if not hosts.decide("members", note, watchdog.patience):
-        raise InvalidInputError(f"{path} has other members: continue with those, or choose another workdir")
 
 
 @dataclasses.dataclass
@@ -194,6 +190,7 @@ class _Trainer:
     evaluator: runtime.Evaluator | None
     watch: Callable[[list[Outcome]], None]
     replaces: bool
+    identity: Identity
     waiting: set[int] = dataclasses.field(default_factory=set)  # diverged members that the search may still replace
 
     def train(self) -> list[Outcome]:
@@ -218,13 +215,14 @@ class _Trainer:
             self.log(
                 f"packing the {len(self._training(carried))} members that train into a program of {len(slots)} slots"
             )
-            self._note_slots(generation, slots)
+            note_slots(self.workdir, generation, slots)
         self._finish(status, step, carried, generation)
         return [self.logs.outcomes[member] for member in range(len(self.members))]
 
     def _checkpointer(self, generation: int) -> runtime.Checkpointer:
         home, every = generation_directory(self.workdir, generation), self.experiment.checkpoint_every
-        return runtime.Checkpointer(home, keep_last=1, every=every, about=about(self.experiment))
+        facts = about(self.experiment)
+        return runtime.Checkpointer(home, keep_last=1, every=every, about=facts, identity=self.identity)
 
     def _newest(self) -> tuple[int, list[int], int]:
         """Finds the newest generation with an undamaged checkpoint, its slots and step; or all members at step 0."""
@@ -239,10 +237,9 @@ class _Trainer:
                 step = hosts.decide("checkpoint", functools.partial(checkpointer.newest, self.log), patience)
             if step is not None:
                 self.log(f"continuing from the checkpoint of step {step:,}")
-                slots = json.loads((generation_directory(self.workdir, number) / "slots.json").read_text())
-                return number, slots, step
+                return number, read_slots(self.workdir, number, len(self.members)), step
         slots = self._filled(list(range(len(self.members))))
-        self._note_slots(0, slots)
+        note_slots(self.workdir, 0, slots)
         return 0, slots, 0
 
     def _mesh(self, members: int) -> Mesh:
@@ -250,12 +247,6 @@ class _Trainer:
 
     def _filled(self, ids: list[int]) -> list[int]:
         return ids + [EMPTY] * (programs.num_slots(len(ids), self._mesh(len(ids))) - len(ids))
-
-    def _note_slots(self, generation: int, slots: list[int]) -> None:
-        if hosts.is_primary():
-            home = generation_directory(self.workdir, generation)
-            home.mkdir(parents=True, exist_ok=True)
-            write_json(home / "slots.json", slots)
 
     def _compile(self, slots: list[int], step: int) -> tuple[Start, Population]:
         self.watchdog.beat("compiling")
@@ -265,8 +256,6 @@ class _Trainer:
         start = programs.build_start(self.experiment, self.source, self.members, slots, mesh)
         made = programs.build_population(self.experiment, self.source, self.members, slots, mesh, start, step)
         self.log(f"compiled in {made.compile_seconds:.1f} s; {made.length} iterations in one dispatch")
-        measured = self.evaluator.values if self.evaluator else []
-        self.experiment.check_metric({*start.abstract["window"], *(f"{EVALUATED}{name}" for name in measured)})
         return start, made
 
     def _packed(self, carried: Carried, slots: list[int], start: Start, mesh: Mesh) -> Carried:

@@ -14,24 +14,29 @@ import fcntl
 import json
 import math
 import pathlib
+import re
 import secrets
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import optuna
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
-from gan_jax.host import write_json
+from gan_jax.host import misfit, read_json, trim, user_path, write_json
 from gan_jax.sweep.logs import DIVERGED, DONE, PRUNED, RUNNING
 from gan_jax.sweep.space import Choice, Distribution, LogUniform, Point, Space, grid
 from gan_jax.types import InvalidInputError
 
-FAILED = "failed"
+FAILED, WAITING = "failed", "waiting"
 SAMPLERS, PRUNERS = ("tpe", "random", "grid", "qmc"), ("none", "median", "asha", "hyperband")
 _TOGETHER, _PRUNED_AT = "population", "pruned at"  # names of user attributes of trials in Optuna
 _ATTEMPTS = 3  # at a trial without progress; after these it counts as failed
+
+
+class _StudyName(TypedDict):
+    study_name: str
 
 
 class Taken(NamedTuple):
@@ -69,6 +74,7 @@ class Study:
         eta: int = 3,
         grid_size: int = 3,
         seed: int = 0,
+        log: Callable[[str], None] = print,
     ) -> None:
         """Opens a study, or creates it.
 
@@ -86,6 +92,7 @@ class Study:
           eta: for `asha` and `hyperband`, the reduction factor: one trial in `eta` passes a rung.
           grid_size: number of values of every distribution in a grid; a `Choice` has all its values.
           seed: seed of the sampler. With one worker, trials are a function of it.
+          log: receives a message where the journal is repaired.
 
         Raises:
           InvalidInputError: if the storage cannot be opened, or the study has another space or other facts.
@@ -94,21 +101,17 @@ class Study:
         self._workdir, self._num_trials = workdir, num_trials
         self._sampler, self._seed, self._worst = sampler, seed, math.inf if mode == "min" else -math.inf
         (workdir / "claims").mkdir(parents=True, exist_ok=True)
-        kept: Any = storage or JournalStorage(JournalFileBackend(str(workdir / "study.journal")))
-        try:
-            self._study = optuna.create_study(
-                storage=kept,
-                study_name=self._name() if storage else "sweep",
-                direction="minimize" if mode == "min" else "maximize",
-                pruner=_pruner(pruner, first_rung, last, eta),
-                load_if_exists=True,
-            )
-        except Exception as error:  # whatever the database's driver raises
-            raise InvalidInputError(f"storage {storage!r} cannot be opened: {type(error).__name__}: {error}") from error
+        pruning = _pruner(pruner, first_rung, last, eta)
+        self._study = self._opened(storage, mode, pruning, log)
         self._distributions = {name: _distribution(x, grid_size, sampler == "grid") for name, x in space.items()}
         told = json.loads(json.dumps(facts | {"space": {name: repr(x) for name, x in self._distributions.items()}}))
         with self.alone():
             before = self._study.user_attrs.get("facts", told)
+            if fault := misfit(before, dict[str, Any], "facts"):
+                raise InvalidInputError(
+                    f"the study in {str(workdir)!r} has damaged settings: {fault}; restore it from a copy, or start "
+                    "another one in another workdir"
+                )
             changed = [f"{x}: {before.get(x)} there, {told.get(x)} now" for x in told if before.get(x) != told.get(x)]
             if changed:
                 raise InvalidInputError(
@@ -122,13 +125,38 @@ class Study:
                     self._study.enqueue_trial(point)
         self._claims: dict[int, Any] = {}
 
+    def _opened(
+        self, storage: str, mode: str, pruner: optuna.pruners.BasePruner, log: Callable[[str], None]
+    ) -> optuna.Study:
+        """Opens the study in its journal or database, or creates it there."""
+        journal = self._workdir / "study.journal"
+        url = re.sub(r"(?<=^sqlite:///)~[^?]*", lambda found: str(user_path(found[0], "storage")), storage)
+        name = self._name() if storage else "sweep"
+        try:
+            with self.alone():  # workers that start together would all create the tables of a new database
+                kept: Any = url or _journal(journal, log)
+                return optuna.create_study(
+                    storage=kept,
+                    study_name=name,
+                    direction="minimize" if mode == "min" else "maximize",
+                    pruner=pruner,
+                    load_if_exists=True,
+                )
+        except Exception as error:  # whatever the database's driver raises
+            what = f"storage {storage!r}" if storage else f"the study's journal {journal}"
+            raise InvalidInputError(
+                f"{what} cannot be opened: {type(error).__name__}: {error}; fix it or restore it from a copy, or start "
+                "another study in another workdir"
+            ) from error
+
     def _name(self) -> str:
         """Returns a name that is unique in the database: drawn once for each workdir, and kept there."""
         path = self._workdir / "study.json"
         with self.alone():
             if not path.exists():
                 write_json(path, {"study_name": f"{self._workdir.name}-{secrets.token_hex(4)}"})
-            return str(json.loads(path.read_text())["study_name"])
+            remedy = "it names the study in the database: restore it from a copy, or use another workdir"
+            return read_json(path, _StudyName, remedy=remedy)["study_name"]
 
     def take(self, together: int = 0, saved: Callable[[int, bool], int] = lambda first, together: 0) -> Taken | None:
         """Claims the next trials: abandoned ones first, then new ones; None if there are none.
@@ -246,16 +274,18 @@ class Study:
         return number in self._claims
 
     def rows(self, metric: str) -> list[dict[str, Any]]:
-        """Returns a row for each trial; a trial without a recorded result is `running`."""
+        """Returns a row per trial; one without a recorded result is `running`, or `waiting` if nobody has begun it."""
         found = []
         for trial in self._study.get_trials():
             reported = trial.intermediate_values
             last = reported[max(reported)] if reported else None
             value = last if trial.value is None else trial.value
+            without = WAITING if trial.state == TrialState.WAITING else RUNNING
             row: dict[str, Any] = {
                 "trial": trial.number,
+                **trial.system_attrs.get("fixed_params", {}),  # of a grid, known before the trial begins
                 **trial.params,
-                "status": trial.user_attrs.get("status", RUNNING),
+                "status": trial.user_attrs.get("status", without),
             }
             if _TOGETHER in trial.user_attrs:
                 row[_TOGETHER] = trial.user_attrs[_TOGETHER]
@@ -308,12 +338,12 @@ class Study:
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """Holds a lock of the whole study: one worker at a time claims trials, and writes the files that all write."""
-        with (self._workdir / "claims" / "study.lock").open("a") as file:
+        with (self._workdir / "claims" / "study.lock").open("a", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def _claim(self, number: int) -> bool:
-        file = (self._workdir / "claims" / f"{number:05d}.lock").open("a")
+        file = (self._workdir / "claims" / f"{number:05d}.lock").open("a", encoding="utf-8")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -329,6 +359,29 @@ class Study:
 
     def _release(self, number: int) -> None:
         self._claims.pop(number).close()
+
+
+class _JournalLock(JournalFileSymlinkLock):
+    """Optuna's lock of writers. Whoever takes it removes the incomplete last line that a killed writer has left.
+
+    Without that the next line would be appended to the incomplete one, and no worker could read the journal any more.
+    """
+
+    def __init__(self, path: pathlib.Path, log: Callable[[str], None]) -> None:
+        super().__init__(str(path))
+        self._path, self._log = path, log
+
+    def acquire(self) -> bool:
+        taken = super().acquire()
+        with self._path.open("r+b") as file:
+            removed = trim(file)
+        if removed:
+            self._log(f"{self._path}: removed an incomplete last line of {removed} bytes, left by a killed worker")
+        return taken
+
+
+def _journal(path: pathlib.Path, log: Callable[[str], None]) -> JournalStorage:
+    return JournalStorage(JournalFileBackend(str(path), _JournalLock(path, log)))
 
 
 def _distribution(x: Distribution, size: int, in_grid: bool) -> optuna.distributions.BaseDistribution:

@@ -7,7 +7,7 @@ import pathlib
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +15,38 @@ import jax.numpy as jnp
 from gan_jax import core, runtime, sweep
 from gan_jax.data import Source
 from gan_jax.distributed import signals
-from gan_jax.runs import Config, build_experiment, with_values
-from gan_jax.runtime.program import abstract_batches, init_state
+from gan_jax.host import read_json
+from gan_jax.runs import Config, with_values
+from gan_jax.runtime.program import init_state, trace_step
 from gan_jax.runtime.progress import log
 from gan_jax.sweep.space import Space, extremes
 from gan_jax.types import InvalidInputError
 
 Point = Mapping[str, Any]
 _ADDRESS = re.compile(r"0x[0-9a-f]+")  # addresses of Python objects, which differ between two traces of one step
+
+
+class SweepRecord(TypedDict):
+    """The content of `sweep.json`: the points of all trials, and the search with its settings."""
+
+    trials: list[dict[str, Any]]
+
+
+class _Result(TypedDict):
+    status: str
+    step: int
+    images: int
+    metrics: dict[str, float]
+
+
+def read_result(directory: pathlib.Path) -> Any:
+    """Reads `result.json`: how the trial of a directory ended.
+
+    Raises:
+      InvalidInputError: if it is missing or damaged.
+    """
+    remedy = "remove it, and the trial is continued from its last checkpoint"
+    return read_json(directory / "result.json", _Result, remedy=remedy)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,9 +196,7 @@ class _Trial:
     @functools.cached_property
     def traced(self) -> str:
         """The traced step as text, which includes the shapes of the state."""
-        batches = abstract_batches(self.experiment, self.source.spec)
-        state = jax.eval_shape(self._start).replace(frozen=self.experiment.frozen_networks.shapes())
-        traced = jax.make_jaxpr(self.experiment.step)(state, batches)
+        traced = trace_step(self.experiment, jax.eval_shape(self._start), self.source.spec).jaxpr
         # The text does not show the values of array constants, so a sum over each one is compared too.
         constants = [float(jnp.sum(jnp.abs(x))) for x in traced.consts if jnp.issubdtype(x.dtype, jnp.floating)]
         return f"{_ADDRESS.sub('', str(traced))}\n{constants}"
@@ -213,7 +235,7 @@ def _built_once(module: Any, config: Config) -> Callable[[Point], _Trial]:
     def trial(point: Point) -> _Trial:
         name = json.dumps({key: value for key, value in point.items() if key != "seed"}, sort_keys=True, default=str)
         if name not in built:
-            experiment = build_experiment(module, with_values(config, point))
+            experiment = module.build(with_values(config, point))
             source = next(iter(built.values())).source if built else experiment.open_source()
             built[name] = _Trial(experiment, source, point)
         return built[name]

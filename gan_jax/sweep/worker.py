@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import hashlib
-import json
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -39,7 +38,7 @@ def facts(path: pathlib.Path, config: Config, space: Space) -> dict[str, Any]:
       The hash of the experiment file, and the config without the keys of the space and without keys that change no
       iteration (except `_COMPARED`).
     """
-    free = {*FREE, *space} - set(_COMPARED)
+    free = {*FREE, *space} - set(_COMPARED)  # `data_dir` is not free: trials of one study are of the same data
     shared = {key: value for key, value in config.to_dict().items() if key not in free}
     return {"config": shared, "experiment file": hashlib.sha256(path.read_bytes()).hexdigest()}
 
@@ -107,7 +106,7 @@ class Worker:
         """
         job, directory, values = self.job, trials.directory(self.job.workdir, number), []
         config = runs.with_values(job.config, point)
-        experiment = runs.build_experiment(job.module, config)
+        experiment = job.module.build(config)
 
         def watch(record: dict[str, Any]) -> None:
             if self.settings.best_metric not in record:
@@ -125,10 +124,9 @@ class Worker:
         job.stop.reason = ""
         # The pruner may ask for a stop too late: then the trial has ended by itself.
         status = "pruned" if pruned and result.status == STOPPED else result.status
-        record = directory / "result.json"
         release(directory)
         if status == "pruned" and self.study is not None:
-            write_json(record, json.loads(record.read_text()) | {"status": status})
+            write_json(directory / "result.json", trials.read_result(directory) | {"status": status})
         return status, values[-1] if values else result.metrics.get(self.settings.best_metric)
 
     def population(

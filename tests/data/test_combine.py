@@ -123,6 +123,25 @@ def test_examples_changed_on_the_host_depend_on_seed_and_place_alone():
     assert len(set(noise)) > 8
 
 
+@pytest.mark.parametrize("depth", [1, 2])
+def test_sources_of_a_pair_draw_for_themselves(depth):
+    """Two noises from one key would be the same noise; also in a pair of pairs, and under other names."""
+    zeros = data.Arrays("zeros", {"real": np.zeros((64, 2), np.float32)})
+
+    def noise(key, batch):
+        return {name: x + jax.random.uniform(key, x.shape) for name, x in batch.items()}
+
+    one = zeros
+    for _ in range(depth):
+        one = data.transformed(one, noise)
+    inner = data.zip_sources(a=one, b=one)
+    pair = data.zip_sources(x=data.renamed(inner, a="a", b="b"), y=data.renamed(inner, c="a", d="b"))
+    [batch], [again] = (batches(pair, 1, size=64) for _ in range(2))
+    drawn = np.stack([batch[name].ravel() for name in "abcd"])
+    assert np.abs(np.corrcoef(drawn) - np.eye(4)).max() < 0.5
+    assert all(np.array_equal(batch[name], again[name]) for name in "abcd")
+
+
 def test_each_level_of_changes_draws_for_itself():
     """If two flips shared one draw, they would cancel each other, and nothing would be flipped."""
     row = np.tile(np.array([0, 255], np.uint8).reshape(1, 1, 2, 1), (64, 1, 1, 1))

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from gan_jax import runtime
+from gan_jax.runtime import identity
 from gan_jax.types import InvalidInputError
 from tests.experiments import conformance
 from tests.processes import CONFORMANCE, finish, metrics, result, run, start, when
@@ -80,6 +81,7 @@ def test_a_full_disk(whole, tmp_path):
         for file in saved.rglob("*.tmp"):
             file.unlink()
         shutil.rmtree(workdir / "checkpoints")
+        (workdir / "run.json").unlink()  # so that the run may begin again
         (workdir / "ballast").write_bytes(bytes(200_000))  # now there is no space for the log
         flags = (*RUN, "--config.report_every=1", "--config.steps_per_dispatch=1")
         output = run("train", f"--workdir={workdir}", *flags, code=2)  # TensorBoard's thread prints after the message
@@ -165,10 +167,11 @@ def rewritten(workdir, change):
     mesh = runtime.make_mesh(jax.devices()[:1])
     with jax.set_mesh(mesh):
         abstract = runtime.build_start(experiment, experiment.open_source().spec, mesh).abstract
-        with runtime.Checkpointer(workdir / "checkpoints", keep_last=3, about=experiment.about()) as saved:
+        options = {"keep_last": 3, "about": experiment.about(), "identity": identity.begin(workdir, 1.0)}
+        with runtime.Checkpointer(workdir / "checkpoints", **options) as saved:
             carried = saved.restore(100, abstract)
         shutil.rmtree(workdir / "checkpoints" / "100")
-        with runtime.Checkpointer(workdir / "checkpoints", keep_last=3, about=experiment.about()) as saved:
+        with runtime.Checkpointer(workdir / "checkpoints", **options) as saved:
             saved.save(100, change(carried))
 
 

@@ -1,7 +1,9 @@
 """Studies: workers that share trials, one of which is killed; pruning; the storage."""
 
 import collections
+import concurrent.futures
 import json
+import re
 
 import optuna
 import pytest
@@ -122,6 +124,34 @@ def test_of_a_population_all_claims_are_had_or_none(tmp_path, study):
     assert two.take().numbers == [3] and not two.holds(0)
 
 
+def test_a_torn_line_of_the_journal_is_removed_by_the_next_who_writes(tmp_path, study):
+    """When a study is opened, and while others are at it."""
+    said, journal = [], tmp_path / "study.journal"
+    one = study(tmp_path, log=said.append)
+    for torn in ("{", '{"op_code": 5, "worker_id": "a"'):
+        one.report(one.take().numbers[0], 1, 2.0)
+        with journal.open("a") as file:
+            file.write(torn)  # what a worker leaves that is killed while it writes
+        two = study(tmp_path, log=said.append)
+        two.tell(two.take().numbers[0], "done", 1.0)
+        assert [len(torn)] == [int(line.split(" of ")[1].split()[0]) for line in said] and str(journal) in said.pop()
+    assert [row["status"] for row in one.rows("m")] == ["running", "done"] * 2
+    [json.loads(line) for line in journal.read_text().splitlines()]
+
+
+def test_a_journal_that_is_damaged_is_named(tmp_path, study):
+    study(tmp_path)
+    journal = tmp_path / "study.journal"
+    whole = journal.read_text()
+    for damaged in ("{\n" + whole, "[]\n" + whole, whole.replace("op_code", "code")):
+        journal.write_text(damaged)
+        with pytest.raises(InvalidInputError, match=r"study\.journal cannot be opened"):
+            study(tmp_path)
+    journal.write_text(re.sub(r'"facts":\{.*?\}\}', '"facts":[]', whole))
+    with pytest.raises(InvalidInputError, match=r"study in .* has damaged settings"):
+        study(tmp_path)
+
+
 def test_grids_are_taken_whole_and_pruners_are_asked(tmp_path, study):
     one = study(tmp_path, sampler="grid", grid_size=2, pruner="median")
     points = []
@@ -144,12 +174,34 @@ def test_another_study_is_refused(tmp_path, study):
         study(tmp_path / "other", storage="nothing://here")
 
 
-def test_a_database_will_do(tmp_path, study):
+def test_a_database_will_do(tmp_path, study, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert study(tmp_path / "home", storage="sqlite:///~/home.db") and (tmp_path / "home.db").exists()
     url = f"sqlite:///{tmp_path / 'study.db'}"
     one, two = study(tmp_path / "a", storage=url), study(tmp_path / "a", storage=url)
     assert [one.take().numbers, two.take().numbers] == [[0], [1]]
     (tmp_path / "other").mkdir()
     assert study(tmp_path / "other" / "a", storage=url).take().numbers == [0], "another sweep of the same name"
+
+
+def test_workers_that_open_a_new_database_together(tmp_path):
+    """Eight at once: the lock lets one create the tables."""
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        options = {"facts": {}, "num_trials": 8, "mode": "min", "storage": f"sqlite:///{tmp_path / 'new.db'}"}
+        opened = list(pool.map(lambda _: Study(tmp_path, SPACE, **options), range(8)))
+    assert len({one._study._study_id for one in opened}) == 1
+    for one in opened:
+        one.close()
+
+
+def test_a_grid_says_what_waits(tmp_path, study):
+    one = study(tmp_path, sampler="grid", grid_size=1)
+    assert [row["status"] for row in one.rows("m")] == ["waiting"] * 2
+    [number] = one.take().numbers
+    assert sorted(row["status"] for row in one.rows("m")) == ["running", "waiting"]
+    one.tell(number, "done", 1.0)
+    rows = one.rows("m")
+    assert [row["status"] for row in rows] == ["done", "waiting"] and all(row["kind"] in "ab" for row in rows)
 
 
 def test_a_population_is_taken_and_taken_up_again_together(tmp_path, study):

@@ -93,7 +93,7 @@ def test_killed_and_continued_population_based_training_ends_the_same(tmp_path):
     assert "every: 80 there, 40 now" in run(*begun, f"--pbt_images={40 * 256}", code=2)
     decisions = [json.loads(line) for line in (tmp_path / "killed" / "decisions.jsonl").read_text().splitlines()]
     assert [decision["step"] for decision in decisions] == [80, 160] and all(x["copies"] for x in decisions)
-    rates = sorted({float(row["generator/learning_rate"]) for row in killed})
+    rates = sorted({float(row["hparams/generator/learning_rate"]) for row in killed})
     assert rates[0] > 4.99e-4 and rates[-1] < 2.01e-3, "within the space"
     assert any(6e-4 < rate < 1.9e-3 for rate in rates), "copies explore"
     assert (tmp_path / "killed" / "lineage.png").exists()

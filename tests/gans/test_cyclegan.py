@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from gan_jax import core, gans
 from gan_jax.gans.cyclegan import empty_pool, query_pool
@@ -47,6 +48,20 @@ def test_losses():
     fake = np.mean((critic_a * fake_a) ** 2) / 2 + np.mean((critic_b * fake_b) ** 2) / 2
     np.testing.assert_allclose(metrics["discriminator/loss"], real + fake, rtol=1e-5)
     np.testing.assert_allclose(game.sample(state, KEY, 4, inputs=A), fake_b, rtol=1e-6)
+
+
+def test_the_default_weights_are_the_papers_beside_its_adversarial_term():
+    """(D - 1)^2 + 10 cycle + 5 identity, of which the generators' loss here is the half."""
+    game = gans.cyclegan(scaling(0.5, -2.0), scaling(3.0, 0.7))
+    batch = {"a": A, "b": B}
+    _, accumulator = core.make_step(game)(game.init(KEY, batch), jax.tree.map(lambda x: x[None], batch))
+    found = core.accumulator_means(accumulator)
+    papers = {
+        "adversarial": np.mean((3.0 * 0.5 * B - 1) ** 2) + np.mean((0.7 * -2.0 * A - 1) ** 2),
+        "cycle": 10 * (found["generator/cycle_a"] + found["generator/cycle_b"]),
+        "identity": 5 * (found["generator/identity_a"] + found["generator/identity_b"]),
+    }
+    assert 2 * found["generator/loss"] == pytest.approx(sum(papers.values()), rel=1e-5)
 
 
 def test_each_player_moves_by_its_own_optimiser():

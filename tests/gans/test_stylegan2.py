@@ -134,8 +134,9 @@ def test_the_average_of_w_moves_with_the_generator_and_truncation_towards_it():
         np.testing.assert_allclose(samples[:, 0, 0, 0], expected, rtol=1e-5, atol=1e-6)
         given = truncated.sample(small, KEY, 4, inputs=Z, truncation=psi)
         np.testing.assert_array_equal(given, samples)
-    with pytest.raises(InvalidInputError, match=r"truncation=-0\.5"):
-        truncated.sample(small, KEY, 4, truncation=-0.5)
+    for psi in (-0.5, 1.5, float("nan")):
+        with pytest.raises(InvalidInputError, match=rf"truncation={psi}: expected psi from 0 .* to 1"):
+            truncated.sample(small, KEY, 4, truncation=psi)
     np.testing.assert_allclose(truncated.sample(state, KEY, 4)[:, 0, 0, 0], jnp.clip(PIXEL, -1, 1))
 
 

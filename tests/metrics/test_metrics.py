@@ -2,14 +2,17 @@
 
 import itertools
 
+import hypothesis
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy
+from hypothesis import strategies as st
 from jax.sharding import NamedSharding, PartitionSpec
 
 from gan_jax import data, metrics
-from gan_jax.metrics import blocks
+from gan_jax.metrics import blocks, exact
 from gan_jax.types import InvalidInputError
 
 
@@ -158,6 +161,76 @@ def test_a_set_and_its_copy_cover_each_other():
     assert metrics.density_coverage(twice, x, k=1).coverage == 1.0
 
 
+def adversarial(draw_from, count, centers, std, copies):
+    """Clusters, one point far away, and copies of some points."""
+    points = centers[draw_from.integers(len(centers), size=count)] + std * draw_from.normal(
+        size=(count, centers.shape[1])
+    )
+    points[0] *= 10.0 ** draw_from.integers(0, 7)
+    points[count - copies :] = points[1 : 1 + copies]
+    return points
+
+
+@hypothesis.given(
+    seed=st.integers(0, 2**32 - 1),
+    spread=st.integers(0, 6),
+    std=st.integers(-6, 0),
+    offset=st.sampled_from([0.0, 1e2, 1e5]),
+    copies=st.sampled_from([0, 3, 12]),
+    dtype=st.sampled_from([np.float16, np.float32, np.float64]),
+    x64=st.booleans(),
+)
+@hypothesis.settings(max_examples=40, deadline=None)
+def test_metrics_are_those_of_float64(seed, spread, std, offset, copies, dtype, x64):
+    """Whatever cancels in float32: clusters far apart, points far away, copies, offsets, ties at a ball's surface."""
+    rng = np.random.default_rng(seed)
+    limit = 6e4 if dtype == np.float16 else 1e30
+    centers = offset + 10.0**spread * rng.normal(size=(rng.integers(1, 4), 3))
+    real, fake = (
+        np.clip(adversarial(rng, n, centers, 10.0**std, copies), -limit, limit).astype(dtype) for n in (40, 30)
+    )
+    real[:3] = fake[:3]
+
+    def squared(a, b):
+        return ((a[:, None].astype(np.float64) - b.astype(np.float64)) ** 2).sum(-1)
+
+    within, across, k = (squared(real, real), squared(fake, fake)), squared(fake, real), 3
+    balls = [np.sort(x, axis=1)[:, k] for x in within]
+    expected = (across <= balls[0]).any(1).mean(), (balls[1] >= across.T).any(1).mean()
+    with jax.enable_x64(x64):
+        assert metrics.precision_recall(real, fake, k=k) == expected
+        truth = ((across <= balls[0]).sum() / (k * len(fake)), (across.min(0) <= balls[0]).mean())
+        assert metrics.density_coverage(real, fake, k=k) == truth
+        np.testing.assert_array_equal(metrics.nearest(fake, real, 4)[0], np.sqrt(np.sort(across, axis=1)[:, :4]))
+        sigma = 10.0**spread
+        kernels = [np.expm1(-x / (2 * sigma**2)).mean() for x in (*within, across)]
+        assert metrics.cmmd(real, fake, sigma=sigma) == pytest.approx(
+            1000 * (kernels[0] + kernels[1] - 2 * kernels[2]), abs=1e-3
+        )
+
+
+@pytest.mark.parametrize("ground", [0.9, -1000.0])
+def test_ssim_of_flat_images_is_that_of_float64(ground):
+    """Their variances are small beside the squares of their values."""
+    x, y = (ground + 1e-3 * np.random.default_rng(seed).normal(size=(2, 16, 16, 1)) for seed in (0, 1))
+    x, y = x.astype(np.float32), y.astype(np.float32)
+    with jax.enable_x64(True):
+        expected = np.asarray(metrics.ssim(jnp.asarray(x, np.float64), jnp.asarray(y, np.float64)))
+    np.testing.assert_allclose(metrics.ssim(jnp.asarray(x), jnp.asarray(y)), expected, atol=1e-5)
+
+
+def test_numbers_beyond_the_squares_of_float32():
+    """Their squares overflow, or vanish."""
+    for scale in (1e-30, 1e-21, 1e25):
+        r, f = normal(0, 50, 3), normal(1, 40, 3)
+        assert metrics.density_coverage(r * scale, f * scale) == metrics.density_coverage(
+            (r * scale).astype(np.float64), (f * scale).astype(np.float64)
+        )
+        assert metrics.precision_recall(r * scale, f * scale).recall == pytest.approx(
+            metrics.precision_recall(r, f).recall, abs=0.05
+        )
+
+
 @pytest.mark.parametrize("devices", [8])
 def test_values_are_those_of_one_device_on_eight(devices):
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), ("data",))
@@ -300,3 +373,13 @@ def test_directions_by_blocks():
             metrics.sliced_wasserstein((real @ direction)[:, None], (fake @ direction)[:, None], projections=1) ** 2
         )
     assert metrics.sliced_wasserstein(real, fake, projections=100) == pytest.approx((total / 100) ** 0.5, rel=1e-6)
+
+
+def test_ordinary_features_are_decided_on_the_devices(monkeypatch):
+    """Few of their rows take float64, which would be slow for 50,000."""
+    rows, centered = [], exact._centered
+    monkeypatch.setattr(exact, "_centered", lambda x, y: rows.append(len(x)) or centered(x, y))
+    features = [np.maximum(normal(seed, 400, 512) + normal(9, 1, 512), 0) for seed in (0, 1)]
+    metrics.precision_recall(*features)
+    metrics.cmmd(*(x / np.linalg.norm(x, axis=1, keepdims=True) for x in features))
+    assert sum(rows) < 0.05 * 400 * 7  # of two searches of neighbours, two counts and three means

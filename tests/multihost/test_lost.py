@@ -86,7 +86,7 @@ def test_data_that_fail_in_one_process_end_all(tmp_path):
     ("each", "message"),
     [
         (((), ("--config.seed=1",)), "config.seed: '1' on process 1, '0' on process 0"),
-        ((("--init_from=runs/a",), ()), "--init_from: '' on process 1, 'runs/a' on process 0"),
+        ((("--init_from=runs/a",), ()), "--init_from: None on process 1, 'runs/a' on process 0"),
     ],
 )
 def test_processes_that_differ_are_refused_before_they_compile(tmp_path, each, message):

@@ -85,6 +85,17 @@ def test_running_statistics_of_batch_norm_move_by_a_tenth():
     np.testing.assert_allclose(moved["var"], 0.9 + 0.1 * z.var(0), rtol=1e-5)
 
 
+def test_float64_is_refused_unless_jax_computes_in_it():
+    """And where it does, statistics of a batch keep the dtype of the state."""
+    network, z = nets.from_linen(nets.MLPGenerator((2,), (3,), norm="batch", dtype="float64")), jnp.ones((4, 3))
+    with pytest.raises(InvalidInputError, match=r"dtype=float64: JAX would compute in float32; .*JAX_ENABLE_X64=1"):
+        network.init(KEY, z)
+    with jax.enable_x64(True):
+        params, state = network.init(KEY, z)
+        _, after = network.apply(params, state, z, train=True)
+        assert {x.dtype.name for x in jax.tree.leaves((params, state, after))} == {"float32"}
+
+
 @pytest.mark.parametrize("dropout", [-0.1, 1.0, float("nan")])
 def test_dropout_is_a_share(dropout):
     with pytest.raises(InvalidInputError, match="dropout"):
@@ -109,6 +120,42 @@ def test_every_stream_of_an_nnx_module_gets_the_key():
         np.testing.assert_array_equal(first[i], again[i])
         assert not np.array_equal(first[i], other[i])
     assert not np.array_equal(first[0], first[1])
+
+
+NORMED = {
+    "DCGANGenerator": {"image_size": 8, "channels": 1, "width": 4},
+    "DCGANDiscriminator": {"width": 4},
+    "MLPGenerator": {"shape": (8, 8, 1), "features": (4,)},
+    "MLPDiscriminator": {"features": (4,)},
+    "ResNetGenerator": {"image_size": 8, "channels": 1, "width": 4},
+    "ResNetDiscriminator": {"width": 4},
+}
+
+
+def test_every_network_with_a_norm_is_in_the_list():
+    fields = {name: getattr(getattr(nets, name), "__dataclass_fields__", {}) for name in nets.__all__}
+    assert {name for name, found in fields.items() if "norm" in found} == set(NORMED)
+
+
+@pytest.mark.parametrize("norm", ["batch", "layer", "spectral", "none", "instance", ""])
+@pytest.mark.parametrize("name", NORMED)
+def test_a_norm_does_what_its_docstring_says_or_is_refused(name, norm):
+    module = getattr(nets, name)(**NORMED[name], norm=norm)
+    inputs = jnp.ones((2, 8, 8, 1) if name.endswith("Discriminator") else (2, 4))
+
+    def make():
+        return jax.eval_shape(lambda: nets.from_linen(module).init(KEY, inputs))
+
+    listed = module.__doc__.split("norm: ")[1].split("num_classes:")[0].split("dtype:")[0]
+    if f"'{norm}'" not in listed.replace("'batch' is an error", ""):
+        with pytest.raises(InvalidInputError, match=f"norm='{norm}': a {name} takes"):
+            make()
+        return
+    params, state = make()
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path((params, state))]
+    found = {"batch": "batch_stats", "layer": "norm_", "spectral": "sigma"}.get(norm, "kernel")
+    assert any(found in path for path in paths), paths
+    assert norm != "none" or not any("norm" in path or "sigma" in path for path in paths)
 
 
 @pytest.mark.parametrize("classes", [None, 3])

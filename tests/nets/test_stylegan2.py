@@ -250,7 +250,7 @@ def test_sizes_that_stylegan2_refuses(size):
 @pytest.mark.parametrize(
     ("module", "inputs", "message"),
     [
-        (nets.StyleGAN2Generator(8, 1, 4), (jnp.ones((1, 3)),), "fmap_base=4"),
+        (nets.StyleGAN2Generator(8, 1, 4), (jnp.ones((1, 3)),), "fmap_base=4: .* at least 8"),
         (nets.StyleGAN2Generator(8, 1, 32, 0), (jnp.ones((1, 3)),), "fmap_max=0"),
         (nets.StyleGAN2Generator(8, 1, 32, 4, mapping_layers=0), (jnp.ones((1, 3)),), "mapping_layers=0"),
         (nets.StyleGAN2Generator(8, 1, 32, 4, num_classes=2), (jnp.ones((1, 3)),), "label is missing"),

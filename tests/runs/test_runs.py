@@ -157,13 +157,6 @@ def test_an_error_in_an_experiment_file_names_the_line(tmp_path, text, expected)
         runs.load_module(tmp_path / "mine.py")
 
 
-def test_what_build_returns_is_checked(tmp_path):
-    text = runs.find("ring").read_text()
-    (tmp_path / "mine.py").write_text(text.replace("return Experiment(", "Experiment("))
-    with pytest.raises(InvalidInputError, match=r"mine.py: build\(config\) returned NoneType"):
-        runs.build(str(tmp_path / "mine.py"))
-
-
 def test_a_workdir_is_for_one_process_at_a_time(tmp_path):
     assert runtime.workdir.lock(tmp_path) and not runtime.workdir.lock(tmp_path)
     try:

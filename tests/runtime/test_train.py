@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from gan_jax import data, runtime
+from gan_jax.distributed.signals import StopRequest
 from gan_jax.types import InvalidInputError
 from tests.conformance.games import GAMES, LABELLED, REAL
 from tests.experiments import conformance
@@ -27,13 +28,13 @@ class Reader:
         return {"real": REAL.arrays["real"][indices]}
 
 
-def train(workdir, source, cache=None, **options):
+def train(workdir, source, cache=None, *, stop=None, watch=lambda record: None, **options):
     settings = {"seed": 1, "batch_size": 16, "steps": 8, "report_every": 4, "checkpoint_every": 4, "sample_every": 0}
     settings |= {"game": GAMES["vanilla"][0]()} | options
     run = runtime.Experiment(source=lambda: source, preview=runtime.image_grid, **settings)
     workdir.mkdir(exist_ok=True)
     said = []
-    return runtime.train(run, workdir, log=said.append, evaluation_cache=cache), said
+    return runtime.train(run, workdir, log=said.append, evaluation_cache=cache, stop=stop, watch=watch), said
 
 
 def test_a_streamed_data_set_trains_as_a_resident_one(tmp_path):
@@ -76,6 +77,26 @@ def test_a_record_that_cannot_be_read_stops_the_run_and_loses_nothing(tmp_path):
     mended, said = train(tmp_path / "run", source, steps=40)
     assert mended.step == 40 and any("continuing from the checkpoint of step" in line for line in said)
     assert mended.state_sha256 == train(tmp_path / "whole", REAL, steps=40)[0].state_sha256
+
+
+def test_the_best_checkpoint_is_that_of_the_run_that_was_not_stopped(tmp_path):
+    """A signal saves at the report with the best value, which is no checkpoint of the whole run."""
+    options = {"steps": 16, "report_every": 2, "best_metric": "generator/loss", "best_mode": "min", "keep_last": 1}
+    whole, _ = train(tmp_path / "whole", REAL, **options)
+    lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    between = [line for line in lines if line["step"] % 4]
+    at = min(between, key=lambda line: line["generator/loss"])["step"]
+    stop = StopRequest(signal=15 if at == 2 else None)
+
+    def watch(record):  # is told of a step while the next dispatch runs
+        stop.signal = 15 if record["step"] == at - 2 else stop.signal
+
+    stopped, _ = train(tmp_path / "broken", REAL, stop=stop, watch=watch, **options)
+    assert stopped.status == "stopped" and stopped.step == at
+    ended, _ = train(tmp_path / "broken", REAL, **options)
+    assert ended.state_sha256 == whole.state_sha256 and ended.best_checkpoint == whole.best_checkpoint
+    kept = [sorted(path.name for path in (tmp_path / name / "checkpoints").iterdir()) for name in ("whole", "broken")]
+    assert kept[0] == kept[1]
 
 
 def test_labels_that_the_game_does_not_know(tmp_path):

@@ -170,6 +170,42 @@ def test_games_of_all_kinds_train_as_members(name):
     assert len(hashes) == 2
 
 
+@pytest.mark.parametrize("name", GAMES)
+def test_every_game_makes_the_same_tree_in_every_program(name):
+    make, source = GAMES[name]
+    programs.check_members(experiment(make(), source, batch_size=8, **PLAIN), source, [sweep.Member(0)])
+
+
+def test_batches_beyond_the_memory_of_a_device_are_refused_before_anything_is_compiled(monkeypatch):
+    run, members, mesh = experiment(**PLAIN), rates(0.1, 0.2), programs.make_trial_mesh(2, jax.devices()[:1])
+    start = programs.build_start(run, RING, members, [0, 1], mesh)
+    monkeypatch.setattr(runtime.memory, "available", lambda device: 2**20)
+    large = experiment(batch_size=2**20, **PLAIN)
+    with pytest.raises(InvalidInputError, match=r"2 trials in one program, with batch_size=1048576: .*batches"):
+        programs.build_start(large, RING, members, [0, 1], mesh)
+    monkeypatch.setattr(runtime.memory, "available", lambda device: 1)
+    with pytest.raises(InvalidInputError, match=r"batch_size=16: .*temporaries"):
+        programs.build_population(run, RING, members, [0, 1], mesh, start)
+
+
+def test_a_game_that_makes_its_optimisers_in_init_is_refused():
+    def init(key, batch):
+        return ring_game().init(key, batch)
+
+    with pytest.raises(InvalidInputError, match=r"two calls of its init .* make optimisers once"):
+        programs.check_members(experiment(GAME._replace(init=init), **PLAIN), RING, rates(0.1))
+
+
+@pytest.mark.slow
+def test_cyclegan_is_packed(tmp_path):
+    make, source = GAMES["cyclegan"]
+    options = {"batch_size": 8, "steps": 4, "steps_per_dispatch": 1, "report_every": 2, "checkpoint_every": 2}
+    run = experiment(make(), source, **options, **PLAIN | {"best_metric": "generator/loss", "best_mode": "min"})
+    outcomes, said = train(run, rates(1e-4, 2e-4, 4e-4, 8e-4), tmp_path, search=sweep.Halving(2, 2))
+    assert any("packing" in message for message in said)
+    assert sorted((x.status, x.step) for x in outcomes) == [("done", 4)] * 2 + [("pruned", 2)] * 2
+
+
 @pytest.mark.slow
 def test_a_diverging_member_is_frozen_and_the_others_do_not_notice(tmp_path):
     """Bit for bit, the others are what they are without it, although that program has one member less."""

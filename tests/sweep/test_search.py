@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from gan_jax import sweep
-from gan_jax.sweep import pictures
+from gan_jax.sweep import driver, pictures, trials
 from gan_jax.sweep import space as spaces
 from gan_jax.sweep.report import best, write_table
 from gan_jax.types import InvalidInputError
@@ -97,6 +97,16 @@ def test_spaces_from_flags():
     for wrong in ("lr=int(a,b)", "lr=log(1e-2,1e-4)", "lr=log(0,1)", "lr=uniform(1)", "lr="):
         with pytest.raises(InvalidInputError, match="expected KEY=VALUE"):
             spaces.parse(wrong)
+
+
+def test_the_table_has_what_a_member_began_with_and_what_it_ended_with():
+    """Also where a key of the config and a hyperparameter have one name."""
+    began, ended = {"gamma": 1.0, "seed": 3}, {"gamma": 0.25, "fixed": 2.0}
+    made = trials.Members(None, [sweep.Member(3, {"gamma": 1.0})], {"gamma": ["gamma"]})
+    metrics = {"step": 4, "images": 64, "eval/kl": 0.5, "hparams/gamma": 0.3}
+    row = driver._row(sweep.Outcome(0, "done", 4, 64, 3, ended, metrics, 0, ""), began, made)
+    facts = {"trial": 0, "status": "done", "step": 4, "images": 64}
+    assert row == {**facts, **began, "eval/kl": 0.5, "hparams/gamma": 0.25}
 
 
 def test_the_best_has_gone_furthest_and_the_tables_hold_every_row(tmp_path):

@@ -1,0 +1,56 @@
+"""Memory of a device, and the check that arrays fit into it before they are allocated."""
+
+import math
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from jaxtyping import PyTree
+
+from gan_jax.types import InvalidInputError
+
+_CGROUP = pathlib.Path("/sys/fs/cgroup/memory.max")  # the limit of a container; absent, or `max`, without one
+
+
+def tree_bytes(tree: PyTree) -> int:
+    """Returns the bytes per device of arrays, or of the shapes of arrays, each with its sharding if it has one."""
+
+    def size(x: Any) -> int:
+        sharding = getattr(x, "sharding", None)
+        return math.prod(x.shape if sharding is None else sharding.shard_shape(x.shape)) * x.dtype.itemsize
+
+    return sum(map(size, jax.tree.leaves(tree)))
+
+
+def available(device: jax.Device) -> int:
+    """Returns the memory of a device in bytes; CPU devices share that of the machine, or of its container."""
+    found = (device.memory_stats() or {}).get("bytes_limit", 0) if device.platform != "cpu" else 0
+    if found:
+        return int(found)
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = _CGROUP.read_text(encoding="utf-8").strip() if os.access(_CGROUP, os.R_OK) else "max"
+    shared = min(machine, int(limit)) if limit.isdecimal() else machine
+    return shared // max(1, sum(other.platform == "cpu" for other in jax.local_devices()))
+
+
+def check(parts: Mapping[str, int], device: jax.Device, what: str, remedy: str) -> None:
+    """Raises if arrays need more memory than a device has: an allocation that fails ends the process without a word.
+
+    Args:
+      parts: bytes per device, by what they are for.
+      device: device that is to hold them.
+      what: what needs them, with the values that decide it.
+      remedy: what to change.
+
+    Raises:
+      InvalidInputError: if the parts do not fit.
+    """
+    needed, has = sum(parts.values()), available(device)
+    if needed > has:
+        shown = ", ".join(f"{name} {size / 2**30:,.1f}" for name, size in parts.items())
+        raise InvalidInputError(
+            f"{what}: this needs at least {needed / 2**30:,.1f} GiB of memory per device ({shown}), and a "
+            f"{device.platform} device here has {has / 2**30:,.1f}: {remedy}"
+        )
