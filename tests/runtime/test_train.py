@@ -85,7 +85,7 @@ def test_the_best_checkpoint_is_that_of_the_run_that_was_not_stopped(tmp_path):
     train(tmp_path / "lines", REAL, **options)
     lines = [json.loads(line) for line in (tmp_path / "lines" / "metrics.jsonl").read_text().splitlines()]
     candidates = [
-        (best(lines, key=lambda line: line[metric])["step"], metric, mode)  # noqa: B023 - used at once
+        (best(lines, key=lambda line: line[metric])["step"], metric, mode)
         for metric in ("generator/loss", "discriminator/loss")
         for mode, best in (("min", min), ("max", max))
     ]
