@@ -84,7 +84,6 @@ def test_a_record_that_cannot_be_read_stops_the_run_and_loses_nothing(tmp_path):
 
 def test_the_best_checkpoint_is_that_of_the_run_that_was_not_stopped(tmp_path):
     """A signal saves at the report with the best value, which is no checkpoint of the whole run."""
-<<<<<<< HEAD
     best = {"best_metric": "discriminator/loss", "best_mode": "min"}
     run = experiment(REAL, seed=2, steps=12, report_every=2, keep_last=1, **best)  # one, so that it is traced once
     train = functools.partial(runtime.train, run, log=lambda message: None)
@@ -93,20 +92,6 @@ def test_the_best_checkpoint_is_that_of_the_run_that_was_not_stopped(tmp_path):
     at = min(lines, key=lambda line: line["discriminator/loss"])["step"]
     assert at % 4 and whole.best_checkpoint == 4, "neither on schedule, nor is the newest the best"
     stop = StopRequest()
-=======
-    options = {"steps": 16, "report_every": 2, "keep_last": 1}
-    train(tmp_path / "lines", REAL, **options)
-    lines = [json.loads(line) for line in (tmp_path / "lines" / "metrics.jsonl").read_text().splitlines()]
-    candidates = [
-        (best(lines, key=lambda line: line[metric])["step"], metric, mode)
-        for metric in ("generator/loss", "discriminator/loss")
-        for mode, best in (("min", min), ("max", max))
-    ]
-    at, metric, mode = next(found for found in candidates if found[0] % 4)  # is best at no checkpoint of its own
-    options |= {"best_metric": metric, "best_mode": mode}
-    whole, _ = train(tmp_path / "whole", REAL, **options)
-    stop = StopRequest(signal=15 if at == 2 else None)
->>>>>>> main
 
     def watch(record):  # is told of a step while the next dispatch runs
         stop.signal = 15 if record["step"] == at - 2 else stop.signal
