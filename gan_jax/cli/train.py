@@ -126,7 +126,8 @@ def main() -> int:
             dry_run(experiment)
             return commands.DONE
         workdir, begun = pathlib.Path(_WORKDIR.value), _begun_from()
-        if not has_begun(workdir):
-            log(f"new run of {commands.chosen()} in {workdir}")
+        is_new = not has_begun(workdir)
         runs.claim_together(workdir, lambda: runs.claim(workdir, path, config, init_from=begun), watchdog.patience)
+        if is_new:
+            log(f"new run of {commands.chosen()} in {workdir}")
         return train(experiment, workdir, watchdog, stop)

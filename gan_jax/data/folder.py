@@ -115,6 +115,8 @@ def _scanned(
         path = pathlib.Path(entry.path)
         if entry.name.startswith(".") or entry.name in _OF_SYSTEMS:
             passed["hidden"] += 1
+        elif entry.is_symlink() and not path.exists():
+            raise InvalidInputError(f"{path} is a link to nothing: fix or remove it")
         elif entry.is_dir():
             real = path.resolve()
             if real in above:
@@ -128,7 +130,7 @@ def _scanned(
         elif entry.is_file():
             yield path
         else:
-            raise InvalidInputError(f"{path} is no file (a link to nothing, or a pipe): fix or remove it")
+            raise InvalidInputError(f"{path} is no file, but a pipe or a device: remove it")
 
 
 @dataclasses.dataclass(frozen=True)
