@@ -115,8 +115,6 @@ def _scanned(
         path = pathlib.Path(entry.path)
         if entry.name.startswith(".") or entry.name in _OF_SYSTEMS:
             passed["hidden"] += 1
-        elif entry.is_symlink() and not path.exists():
-            raise InvalidInputError(f"{path} is a link to nothing: fix or remove it")
         elif entry.is_dir():
             real = path.resolve()
             if real in above:
@@ -125,12 +123,12 @@ def _scanned(
             inside = list(_scanned(path, above | {real}, endings, passed))
             passed["folder(s) without an image"] += not inside
             yield from inside
+        elif not entry.is_file():  # before the ending: a link to a folder of a class may be one to nothing now
+            raise InvalidInputError(f"{path} is no file (a link to nothing, or a pipe): fix or remove it")
         elif path.suffix.lower() not in endings:
             passed[path.suffix.lower() or "without an ending"] += 1
-        elif entry.is_file():
-            yield path
         else:
-            raise InvalidInputError(f"{path} is no file, but a pipe or a device: remove it")
+            yield path
 
 
 @dataclasses.dataclass(frozen=True)
