@@ -63,6 +63,7 @@ def dry_run(experiment: runtime.Experiment) -> None:
     log(source.summary())
     with jax.set_mesh(mesh):
         start = build_start(experiment, source.spec, mesh)
+        experiment.check_metric({*start.abstract["window"], "samples/diversity"})
         compile_program(experiment, source, mesh, start, 0, log)
 
 
