@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypedDict
 
 import optuna
-from optuna.storages import JournalStorage
+from optuna.storages import JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
@@ -147,7 +147,8 @@ class Study:
         try:
             with self.alone():  # workers that start together would all create the tables of a new database
                 lock: Any = _JournalLock(journal, self._workdir / "claims" / "journal.lock", log)
-                kept: Any = url or JournalStorage(JournalFileBackend(str(journal), lock))
+                kept: Any = RDBStorage(url) if url else JournalStorage(JournalFileBackend(str(journal), lock))
+                self._database = kept if url else None
                 return optuna.create_study(
                     storage=kept,
                     study_name=name,
@@ -366,9 +367,12 @@ class Study:
         return True
 
     def close(self) -> None:
-        """Releases all claims, as the end of the process does."""
+        """Releases all claims, and closes the database, as the end of the process does."""
         for number in list(self._claims):
             self._release(number)
+        if self._database is not None:
+            self._database.remove_session()
+            self._database.engine.dispose()
 
     def _release(self, number: int) -> None:
         self._claims.pop(number).close()
