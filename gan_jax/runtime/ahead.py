@@ -56,14 +56,16 @@ def programs(experiment: Experiment, source: Source, mesh: Mesh, log: Callable[[
       The training program; the sampler, if the game makes samples; and the feature pass of each network that the
       experiment's metrics use.
     """
-    experiment.frozen_networks.shapes()  # reads them before the mesh is in force, which has no devices to hold arrays
+    # Before the mesh is in force, whose devices hold no arrays: networks are read, and keys of the feed are made.
+    experiment.frozen_networks.shapes()
+    length, size = experiment.dispatch_length(0), experiment.batch_size
+    draws = batches_per_iteration(experiment.game, experiment.update_rule)
+    feed = source.feed(experiment.seed, draws, size, np.arange(size))
     with jax.set_mesh(mesh):
         start = build_start(experiment, source.spec, mesh)
-        state, length, size = start.abstract["state"], experiment.dispatch_length(0), experiment.batch_size
-        draws = batches_per_iteration(experiment.game, experiment.update_rule)
-        feed = source.feed(experiment.seed, draws, size, np.arange(size))
+        state = start.abstract["state"]
         yield Lowered("training", lower_program(experiment, feed, mesh, start, length), size, length)
-        if experiment.has_samples:
+        if experiment.has_samples and (experiment.game.prior is not None or experiment.conditions is not None):
             yield Lowered("sampler", sampling.lower_samples(experiment, state, mesh), sampling.CHUNK)
     yield from feature_passes(experiment, mesh, log)
 
