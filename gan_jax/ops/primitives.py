@@ -60,8 +60,8 @@ def _is_local(axis_context: Any) -> bool:
     return getattr(axis_context, "num_devices", None) == 1
 
 
-def _primitive(name: str, default: Callable[..., Array], cpu: Callable[..., Array]) -> Primitive:
-    """Makes a primitive that is lowered to `cpu` on CPUs and to `default` on all other platforms."""
+def _primitive(name: str, default: Callable[..., Array], cpu: Callable[..., Array], tpu: Callable[..., Array]) -> Primitive:
+    """Makes a primitive that is lowered to `cpu` on CPUs, to `tpu` on TPUs and to `default` on all other platforms."""
     primitive = Primitive(name)
     # called outside `jit` it is compiled on the spot, since it has no other implementation
     evaluated = jax.jit(lambda left, right, geometry: primitive.bind(left, right, geometry=geometry), static_argnums=2)
@@ -71,15 +71,31 @@ def _primitive(name: str, default: Callable[..., Array], cpu: Callable[..., Arra
         form = functools.partial(cpu, local=_is_local(context.module_context.axis_context))
         return mlir.lower_fun(form, multiple_results=False)(context, *operands, geometry=geometry)
 
+    def lower_tpu(context: Any, *operands: Any, geometry: ConvGeometry) -> Any:
+        axes = context.module_context.axis_context
+        # Inside `jax.shard_map` groups are members of a population.
+        devices = 0 if isinstance(axes, SPMDAxisContext) else axes.num_devices
+        form = functools.partial(tpu, devices=devices)
+        return mlir.lower_fun(form, multiple_results=False)(context, *operands, geometry=geometry)
+
     mlir.register_lowering(primitive, mlir.lower_fun(default, multiple_results=False))
+    mlir.register_lowering(primitive, lower_tpu, platform="tpu")
     mlir.register_lowering(primitive, lower_cpu, platform="cpu")
     return primitive
 
 
-forward_p = _primitive("convolution", lowerings.forward_xla, lowerings.forward_cpu)
-input_gradient_p = _primitive("convolution_input_gradient", lowerings.input_gradient_xla, lowerings.input_gradient_cpu)
+forward_p = _primitive("convolution", lowerings.forward_xla, lowerings.forward_cpu, lowerings.forward_tpu)
+input_gradient_p = _primitive(
+    "convolution_input_gradient",
+    lowerings.input_gradient_xla,
+    lowerings.input_gradient_cpu,
+    lowerings.input_gradient_tpu,
+)
 kernel_gradient_p = _primitive(
-    "convolution_kernel_gradient", lowerings.kernel_gradient_xla, lowerings.kernel_gradient_cpu
+    "convolution_kernel_gradient",
+    lowerings.kernel_gradient_xla,
+    lowerings.kernel_gradient_cpu,
+    lowerings.kernel_gradient_tpu,
 )
 
 
