@@ -60,7 +60,9 @@ def _is_local(axis_context: Any) -> bool:
     return getattr(axis_context, "num_devices", None) == 1
 
 
-def _primitive(name: str, default: Callable[..., Array], cpu: Callable[..., Array], tpu: Callable[..., Array]) -> Primitive:
+def _primitive(
+    name: str, default: Callable[..., Array], cpu: Callable[..., Array], tpu: Callable[..., Array]
+) -> Primitive:
     """Makes a primitive that is lowered to `cpu` on CPUs, to `tpu` on TPUs and to `default` on all other platforms."""
     primitive = Primitive(name)
     # called outside `jit` it is compiled on the spot, since it has no other implementation

@@ -1,8 +1,9 @@
 """What a program will cost on a slice of TPUs, from the program that the TPU compiler makes of it: nothing is run.
 
 The time is a model. An instruction takes as long as its operations take at the chip's peak rate, its bytes at the rate
-of HBM, or the compiler's own estimate of its clock cycles, whichever is most; instructions follow one another; and so
-do the collective operations that the compiler has not made asynchronous (`distributed.topology.Slice.seconds`).
+of HBM, or the compiler's own estimate of its clock cycles, whichever is most; instructions follow one another. Copies
+that the compiler has made asynchronous take no time of their own, but all bytes together take no less than the rate of
+HBM allows. Collective operations (`distributed.topology.Slice.seconds`) come on top, unless they are asynchronous.
 """
 
 import collections
@@ -32,7 +33,7 @@ class Forecast:
       fits: whether they fit into the memory of a chip.
       operations: operations of convolutions and matrix products.
       moved: bytes that are read from and written to HBM, with the padding of layouts.
-      collectives: by kind, the number of collective operations and their bytes.
+      exchanges: the collective operations, and how often each is executed.
       seconds: time by the model: of the chips by what bounds them (`operations`, `memory`, `cycles`), and of `links`.
       instructions: number of instructions that are executed.
     """
@@ -43,7 +44,7 @@ class Forecast:
     fits: bool
     operations: float = 0.0
     moved: float = 0.0
-    collectives: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    exchanges: Mapping[costs.Collective, float] = dataclasses.field(default_factory=dict)
     seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
     instructions: float = 0.0
 
@@ -56,6 +57,15 @@ class Forecast:
     def total_seconds(self) -> float:
         """Time by the model."""
         return sum(self.seconds.values())
+
+    @property
+    def collectives(self) -> dict[str, tuple[float, float]]:
+        """By kind, the number of collective operations and their bytes."""
+        found = dict[str, tuple[float, float]]()
+        for one, times in self.exchanges.items():
+            count, size = found.get(one.kind, (0.0, 0.0))
+            found[one.kind] = count + times, size + times * one.size
+        return found
 
 
 def lazy_shares(game: Game) -> dict[str, float]:
@@ -116,13 +126,12 @@ def _exceeded(error: Exception) -> int:
 def _costs(text: str, of: Slice, iterations: int, shares: Mapping[str, float]) -> dict[str, Any]:
     module, chip = hlo.parse(text), of.chip
     operations = moved = count = 0.0
-    sent = dict[str, tuple[float, float]]()
+    exchanges = collections.defaultdict[costs.Collective, float](float)
     seconds = collections.defaultdict[str, float](float)
     for one in hlo.executed(module, iterations, shares):
         times = one.times / iterations
         if exchanged := costs.collective(one):
-            known, size = sent.get(exchanged.kind, (0.0, 0.0))
-            sent[exchanged.kind] = known + times, size + times * exchanged.size
+            exchanges[exchanged] += times
             if not exchanged.overlaps:
                 seconds["links"] += times * of.seconds(exchanged.kind, exchanged.size, exchanged.group)
             continue
@@ -135,11 +144,14 @@ def _costs(text: str, of: Slice, iterations: int, shares: Mapping[str, float]) -
             "cycles": cycles / chip.clock,
         }
         longest = max(bounds, key=lambda name: bounds[name])
-        seconds[longest] += times * bounds[longest]
+        if not one.instruction.opcode.endswith("-start"):
+            seconds[longest] += times * bounds[longest]
+    chips = sum(seconds.values()) - seconds["links"]
+    seconds["memory"] += max(0.0, moved / chip.bandwidth - chips)
     return {
         "operations": operations,
         "moved": moved,
-        "collectives": sent,
+        "exchanges": dict(exchanges),
         "seconds": dict(seconds),
         "instructions": count,
     }
@@ -168,7 +180,9 @@ def lines(one: Forecast, of: Slice, images: int = 0) -> Iterator[str]:
     yield f"  HBM traffic      {_scaled(one.moved)}B per chip"
     sent = ", ".join(f"{count:g} {kind} of {_scaled(size)}B" for kind, (count, size) in one.collectives.items())
     yield f"  collectives      {sent or 'none'}"
-    spent = ", ".join(f"{name} {x * 1e3:.3f}" for name, x in sorted(one.seconds.items(), key=lambda item: -item[1]))
+    spent = ", ".join(
+        f"{name} {x * 1e3:.3f}" for name, x in sorted(one.seconds.items(), key=lambda item: -item[1]) if x
+    )
     rate = f", {images / one.total_seconds:,.0f} images/s" if images else ""
     yield f"  time, by a model {one.total_seconds * 1e3:.3f} ms{rate} (ms bound by {spent})"
 
