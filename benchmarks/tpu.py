@@ -95,7 +95,7 @@ def _cases() -> Iterator[Case]:
             yield Case("every", name, of.name, own * of.size // _BASE)
             if name in _FSDP:
                 yield Case("fsdp", name, of.name, own * of.size // _BASE, (("fsdp", _FSDP[name]),))
-            if name in _MEMBERS and of.name.startswith("v5e"):
+            if name in _MEMBERS and of.name == "v5e:16x16":
                 yield Case("population", name, of.name, own)
     for of in map(topology.parse, _STRONG):
         for name in CONFIGS:
@@ -162,13 +162,15 @@ def run(case: Case, folder: str, done: Mapping[Any, dict[str, Any]], of_code: st
             record("tpu", {**_line(before), "code": of_code})
             print(f"  {one.name}: as before", flush=True)
             continue
-        busy = os.getloadavg()[0]
+        busy, began = os.getloadavg()[0], time.process_time()
         found = ahead.compiled(one, topology.parse(case.topology), experiment)
-        print(f"  {one.name}: compiled in {found.compile_seconds:.1f} s", flush=True)
+        spent = round(time.process_time() - began, 1)
+        print(f"  {one.name}: compiled in {found.compile_seconds:.1f} s, {spent} s of processors", flush=True)
         if case.kind == "population":
             assert not found.exchanges, f"members exchange data: {found.exchanges}"
         line = {"case": dataclasses.asdict(case), "program": program, "code": of_code, "images": one.images}
-        record("tpu", line | {"load": round(max(busy, os.getloadavg()[0]), 1), "costs": costs(found)})
+        line |= {"load": round(max(busy, os.getloadavg()[0]), 1), "processor_seconds": spent}
+        record("tpu", line | {"costs": costs(found)})
 
 
 def costs(found: Forecast) -> dict[str, Any]:
@@ -178,7 +180,7 @@ def costs(found: Forecast) -> dict[str, Any]:
 
 
 def _line(before: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: before[name] for name in ("case", "program", "images", "load", "costs")}
+    return {x: before[x] for x in ("case", "program", "images", "load", "processor_seconds", "costs")}
 
 
 def _frozen(key: Any) -> Any:

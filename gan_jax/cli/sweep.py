@@ -361,7 +361,7 @@ def _run(words: Sequence[str], stop: signals.StopRequest) -> int:
 def main() -> int:
     """Runs the command."""
     path, module, config = commands.experiment_file()
-    wanted, compiled_for = check(), slices.check(_TOPOLOGY.value, _DRY_RUN.value)
+    compiled_for, wanted = slices.check(_TOPOLOGY.value, _DRY_RUN.value), check()
     workdir = pathlib.Path(_WORKDIR.value or "")
     if _PRINT.value:
         for index, point in enumerate(wanted):

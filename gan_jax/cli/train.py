@@ -118,8 +118,8 @@ def check() -> None:
 def main() -> int:
     """Runs the command."""
     path, module, config = commands.experiment_file()
-    check()
     compiled_for = slices.check(_TOPOLOGY.value, _DRY_RUN.value)
+    check()
     with launch.launched() as watchdog, signals.stop_signals() as stop:
         others = {flag.name: flag.value for flag in (_DRY_RUN, _TOPOLOGY, _INIT_FROM, _INIT_STEP, _INIT_PLAYERS)}
         agree(config, path, others, watchdog.patience)
