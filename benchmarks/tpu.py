@@ -7,9 +7,10 @@ first. The time of a step is a model (`gan_jax.runtime.forecast`), not a measure
 
 python -m benchmarks.tpu --data_dir=DIR             compiles what has no line yet: many hours in all on two cores
 python -m benchmarks.tpu --data_dir=DIR --minutes=60 --only=digits,ring
+python -m benchmarks.tpu --commands --data_dir=DIR  records what `gan-jax train --dry_run --topology` prints
 python -m benchmarks.tpu --list                     compiles nothing: prints the cases
 python -m benchmarks.tpu --table                    compiles nothing: prints the tables
-python -m benchmarks.tpu --write                    compiles nothing: writes them into docs/tpu.md
+python -m benchmarks.tpu --write                    compiles nothing: writes them and the picture into docs/tpu.md
 """
 
 import dataclasses
@@ -18,6 +19,9 @@ import importlib
 import importlib.metadata
 import os
 import pathlib
+import re
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +32,7 @@ import numpy as np
 from absl import app, flags
 from PIL import Image
 
-from benchmarks import tpu_report
+from benchmarks import tpu_report, tpu_scaling
 from benchmarks.measure import RESULTS, put, record, recorded
 from gan_jax import eval as evals
 from gan_jax import runs, runtime
@@ -42,9 +46,10 @@ _DATA = flags.DEFINE_string("data_dir", "", "directory in which TFDS prepared mn
 _ONLY = flags.DEFINE_list("only", [], "names of configs and games; all by default")
 _KINDS = flags.DEFINE_list("kinds", [], "kinds of cases: every, strong, fsdp, population, inception; all by default")
 _MINUTES = flags.DEFINE_float("minutes", float("inf"), "begin no case after this time")
+_COMMANDS = flags.DEFINE_bool("commands", False, "record what the command prints for three configs, and no more")
 _LIST = flags.DEFINE_bool("list", False, "compile nothing: print the cases")
 _TABLE = flags.DEFINE_bool("table", False, "compile nothing: print the tables of the recorded results")
-_WRITE = flags.DEFINE_bool("write", False, "compile nothing: write the tables into docs/tpu.md")
+_WRITE = flags.DEFINE_bool("write", False, "compile nothing: write the tables and the picture into docs/tpu.md")
 
 GAMES = importlib.import_module("tests.conformance.games").GAMES
 SLICES = ("v5e:2x4", "v5e:16x16", "v6e:16x16", "v5p:8x8x8")
@@ -57,6 +62,14 @@ CONFIGS = {
     "wgan_gp_mnist": 12, "dcgan_folder": 20, "stacked_mnist": 30, "r3gan_stacked_mnist": 90, "sngan_cifar10": 120,
     "r3gan_cifar10": 300, "r3gan_folder": 400, "stylegan2_cifar10": 700,
 }  # fmt: skip
+_SHOWN = tuple(
+    f"gan-jax train --dry_run --topology=v5e:16x16 --config={name} --config.batch_size=2048{data}"
+    for name, data in {
+        "digits": "",
+        "stacked_mnist": " --config.data_dir=DIR",
+        "sngan_cifar10": " --config.data_dir=DIR",
+    }.items()
+)
 _FSDP = {"r3gan_cifar10": 8, "stylegan2_cifar10": 8}
 _MEMBERS = {"ring": 256, "digits": 256}
 
@@ -200,15 +213,29 @@ def main(argv: Sequence[str]) -> None:
         for case in cases()
         if (not _ONLY.value or case.name in _ONLY.value) and (not _KINDS.value or case.kind in _KINDS.value)
     ]
-    if _LIST.value:
+    if _COMMANDS.value:
+        record("tpu_commands", {"printed": {command: printed(command) for command in _SHOWN}})
+    elif _LIST.value:
         print("\n".join(map(str, wanted)))
     elif _TABLE.value or _WRITE.value:
-        text = tpu_report.tables(list(latest().values()))
+        lines = list(latest().values())
+        commands = recorded("tpu_commands")
+        text = tpu_report.tables(lines, commands[-1]["printed"] if commands else {})
         print(text)
         if _WRITE.value:
+            tpu_scaling.draw(lines, RESULTS.parents[1] / "docs" / "images" / "tpu_scaling.png")
             put(RESULTS.parents[1] / "docs" / "tpu.md", "benchmarks.tpu", text)
     else:
         compile_all(wanted)
+
+
+def printed(command: str) -> str:
+    """Runs a command, and returns what it prints without the table of parameters."""
+    words = [word.replace("DIR", _DATA.value) for word in command.split()[1:]]
+    output = subprocess.run(
+        [sys.executable, "-m", "gan_jax", *words], check=True, capture_output=True, text=True
+    ).stdout
+    return "\n".join(line for line in output.splitlines() if not re.match(r" *\S+ +(\([\d, ]*\) +)?[\d,]+$", line))
 
 
 def compile_all(wanted: Sequence[Case]) -> None:

@@ -3,22 +3,26 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from benchmarks import tpu_scaling
 from benchmarks.measure import table
 from gan_jax.distributed import topology
 
 Line = Mapping[str, Any]
 
 
-def tables(lines: Sequence[Line]) -> str:
-    """Returns all tables, in Markdown."""
+def tables(lines: Sequence[Line], commands: Mapping[str, str]) -> str:
+    """Returns all tables, and what commands print, in Markdown."""
     parts = [
         ("### One iteration of training, on each chip", training(_of(lines, "every", "training"))),
         ("### Populations, one member's batch on a chip", training(_of(lines, "population", "training"))),
         ("### With the players' arrays split over chips", training(_of(lines, "fsdp", "training"))),
         ("### The same batch on more chips", training(_of(lines, "strong", "training"))),
+        ("### Scaling, by the model", tpu_scaling.rows(lines)),
         ("### Samplers and feature passes", training(_others(lines))),
     ]
-    return "\n\n".join(f"{title}\n\n{table(rows)}" for title, rows in parts if len(rows) > 1)
+    shown = [f"```text\n$ {command}\n{text.strip()}\n```" for command, text in commands.items()]
+    whole = [f"{title}\n\n{table(rows)}" for title, rows in parts if len(rows) > 1]
+    return "\n\n".join([*whole, *(["### What the command prints", *shown] if shown else [])])
 
 
 def _of(lines: Iterable[Line], kind: str, program: str) -> list[Line]:

@@ -55,7 +55,7 @@ def _show(
     for lowered in programs:
         found.append(ahead.compiled(lowered, of, experiment))
         log("\n".join(lines(found[-1], of, lowered.images)))
-    log(f"The time is a model, not a measurement, with the rates of {of.chip.source}: see docs/tpu.md")
+    log(f"The time is a model, not a measurement (docs/tpu.md), with the rates of\n{of.chip.source}")
     check_fits(found, of, lambda one: remedy(one, of, config))
 
 

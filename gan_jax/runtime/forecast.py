@@ -169,22 +169,21 @@ def lines(one: Forecast, of: Slice, images: int = 0) -> Iterator[str]:
       Lines of text.
     """
     yield f"{one.program}: compiled in {one.compile_seconds:.1f} s"
-    parts = ", ".join(f"{name} {size / 2**20:,.1f}" for name, size in one.memory.items())
     share = one.needed / of.chip.memory
-    yield f"  memory per chip  {one.needed / 2**20:,.1f} MiB, {share:.1%} of {of.chip.memory / 2**30:.2f} GiB ({parts})"
+    yield f"  memory per chip   {one.needed / 2**20:,.1f} MiB, {share:.1%} of {of.chip.memory / 2**30:.2f} GiB"
+    yield f"    {', '.join(f'{name} {size / 2**20:,.1f}' for name, size in one.memory.items())} MiB"
     if not one.fits:
-        yield f"  DOES NOT FIT by {(one.needed - of.chip.memory) / 2**30:,.2f} GiB"
+        yield f"  DOES NOT FIT by   {(one.needed - of.chip.memory) / 2**30:,.2f} GiB"
     if not one.seconds:
         return
-    yield f"  operations       {_scaled(one.operations)}FLOP per chip, {_scaled(one.operations * of.size)}FLOP in all"
-    yield f"  HBM traffic      {_scaled(one.moved)}B per chip"
-    sent = ", ".join(f"{count:g} {kind} of {_scaled(size)}B" for kind, (count, size) in one.collectives.items())
-    yield f"  collectives      {sent or 'none'}"
-    spent = ", ".join(
-        f"{name} {x * 1e3:.3f}" for name, x in sorted(one.seconds.items(), key=lambda item: -item[1]) if x
-    )
+    yield f"  operations        {_scaled(one.operations)}FLOP per chip, {_scaled(one.operations * of.size)}FLOP in all"
+    yield f"  HBM traffic       {_scaled(one.moved)}B per chip"
+    sent = ", ".join(f"{count:.4g} {kind} of {_scaled(size)}B" for kind, (count, size) in one.collectives.items())
+    yield f"  collectives       {sent or 'none'}"
     rate = f", {images / one.total_seconds:,.0f} images/s" if images else ""
-    yield f"  time, by a model {one.total_seconds * 1e3:.3f} ms{rate} (ms bound by {spent})"
+    yield f"  time, by a model  {one.total_seconds * 1e3:.3f} ms{rate}"
+    spent = sorted(one.seconds.items(), key=lambda item: -item[1])
+    yield f"    bound by {', '.join(f'{name} {x * 1e3:.3f}' for name, x in spent if x)} ms"
 
 
 def _scaled(value: float) -> str:

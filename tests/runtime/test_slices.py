@@ -50,7 +50,7 @@ def forecasts(made, of=SLICE):
 def test_a_game_of_each_family_compiles_and_only_reduces(name):
     found = forecasts(experiment(name))
     training = found["training"]
-    assert training.fits and training.operations > 1e5 and training.total_seconds > 0
+    assert training.fits and training.operations > 1e4 and training.total_seconds > 0
     assert set(training.collectives) == {"all-reduce"}, "only gradients, batch statistics and means are exchanged"
     assert ("sampler" in found) == (name != "cyclegan")
 
@@ -105,7 +105,7 @@ def test_the_chips_are_as_the_compiler_describes_them():
 
 
 def test_a_slice_that_the_compiler_does_not_know():
-    with pytest.raises(InvalidInputError, match="(?s)v5e:3x3.*refuses it.*Known are"):
+    with pytest.raises(InvalidInputError, match=r"(?s)v5e:3x3.*refuses it.*Known are"):
         topology.devices(topology.parse("v5e:3x3"))
 
 
