@@ -13,6 +13,7 @@ Line = Mapping[str, Any]
 def tables(lines: Sequence[Line], commands: Mapping[str, str]) -> str:
     """Returns all tables, and what commands print, in Markdown."""
     parts = [
+        ("### Chips", chips()),
         ("### One iteration of training, on each chip", training(_of(lines, "every", "training"))),
         ("### Populations, one member's batch on a chip", training(_of(lines, "population", "training"))),
         ("### With the players' arrays split over chips", training(_of(lines, "fsdp", "training"))),
@@ -23,6 +24,19 @@ def tables(lines: Sequence[Line], commands: Mapping[str, str]) -> str:
     shown = [f"```text\n$ {command}\n{text.strip()}\n```" for command, text in commands.items()]
     whole = [f"{title}\n\n{table(rows)}" for title, rows in parts if len(rows) > 1]
     return "\n\n".join([*whole, *(["### What the command prints", *shown] if shown else [])])
+
+
+def chips() -> list[list[Any]]:
+    """Returns the rows of the table of chips; the first is its header."""
+    rows: list[list[Any]] = [
+        ["chip", "bf16, TFLOP/s", "memory, GiB", "HBM, GB/s", "link, GB/s", "links", "clock, GHz", "source"]
+    ]
+    for name, chip in topology.CHIPS.items():
+        rows.append([
+            name, f"{chip.flops / 1e12:g}", f"{chip.memory / 2**30:.2f}", f"{chip.bandwidth / 1e9:g}",
+            f"{chip.link / 1e9:g}", str(2 * chip.torus), f"{chip.clock / 1e9:.2f}", f"[{name}]({chip.source})",
+        ])  # fmt: skip
+    return rows
 
 
 def _of(lines: Iterable[Line], kind: str, program: str) -> list[Line]:
