@@ -44,7 +44,7 @@ from gan_jax.sweep import ahead as populations
 
 _DATA = flags.DEFINE_string("data_dir", "", "directory in which TFDS prepared mnist and cifar10_jpeg")
 _ONLY = flags.DEFINE_list("only", [], "names of configs and games; all by default")
-_KINDS = flags.DEFINE_list("kinds", [], "kinds of cases: every, strong, fsdp, population, inception; all by default")
+_KINDS = flags.DEFINE_list("kinds", [], "kinds of cases: see `Case`; all by default")
 _MINUTES = flags.DEFINE_float("minutes", float("inf"), "begin no case after this time")
 _COMMANDS = flags.DEFINE_bool("commands", False, "record what the command prints for three configs, and no more")
 _LIST = flags.DEFINE_bool("list", False, "compile nothing: print the cases")
@@ -76,7 +76,16 @@ _MEMBERS = {"ring": 256, "digits": 256}
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What is compiled: `kind` says in which table it is shown; `options` are values of the config."""
+    """What is compiled.
+
+    Attributes:
+      kind: table that shows it. `every`: everything, with a batch that grows with the chips; `strong`: a config's own
+        batch; `bfloat16`: networks in that type; `fsdp`: players split over chips; `population`: members; `inception`.
+      name: config, or `game` and a name of the conformance suite.
+      topology: name of the slice.
+      batch_size: examples on all chips; of a population, those of a member.
+      options: values of the config.
+    """
 
     kind: str
     name: str
@@ -106,6 +115,8 @@ def _cases() -> Iterator[Case]:
         for name in CONFIGS:
             own = runs.load_module(runs.find(name)).get_config().batch_size
             yield Case("every", name, of.name, own * of.size // _BASE)
+            if of.name == SLICES[0] and "dtype" in runs.load_module(runs.find(name)).get_config():
+                yield Case("bfloat16", name, of.name, own, (("dtype", "bfloat16"),))
             if name in _FSDP:
                 yield Case("fsdp", name, of.name, own * of.size // _BASE, (("fsdp", _FSDP[name]),))
             if name in _MEMBERS and of.name == "v5e:16x16":

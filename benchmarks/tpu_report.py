@@ -17,6 +17,7 @@ def tables(lines: Sequence[Line], commands: Mapping[str, str]) -> str:
         ("### One iteration of training, on each chip", training(_of(lines, "every", "training"))),
         ("### Populations, one member's batch on a chip", training(_of(lines, "population", "training"))),
         ("### With the players' arrays split over chips", training(_of(lines, "fsdp", "training"))),
+        ("### Networks in bfloat16", training(_of(lines, "bfloat16", "training"))),
         ("### The same batch on more chips", training(_of(lines, "strong", "training"))),
         ("### Scaling, by the model", tpu_scaling.rows(lines)),
         ("### Samplers and feature passes", training(_others(lines))),

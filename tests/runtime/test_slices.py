@@ -16,7 +16,7 @@ from gan_jax.sweep import ahead as populations
 from gan_jax.types import InvalidInputError
 from tests.conformance.games import GAMES
 from tests.experiments.test_flags import refused
-from tests.processes import run
+from tests.processes import ROOT, run
 
 pytestmark = [
     pytest.mark.slow,
@@ -127,6 +127,12 @@ def test_the_command_says_what_makes_a_program_fit():
     said = refused("train", *SMALL, "--config.width=4096", "--config.batch_size=16384")
     assert re.search(r"training needs [\d.]+ GiB per chip, and a program on v5e:2x2 can use 15.75", said), said
     assert "--config.microbatches=2" in said and "--config.remat=True" in said and "--config.fsdp=2" in said
+
+
+def test_the_program_on_the_page_runs(capsys):
+    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "tpu.md").read_text(), re.DOTALL)
+    exec(compile(program, "docs/tpu.md", "exec"), {"__name__": "program"})
+    assert capsys.readouterr().out.startswith("training ")
 
 
 def test_a_sweep_is_compiled_as_one_population():
