@@ -45,7 +45,7 @@ _TESTS = flags.DEFINE_string("tests", "", "commit whose tests to run; by default
 _CHECK = flags.DEFINE_bool(
     "check", False, "run nothing: check that every fault can be injected and that its tests exist"
 )
-_TABLE = flags.DEFINE_bool("table", False, "run nothing: print the results of the first and the last recorded tests")
+_TABLE = flags.DEFINE_bool("table", False, "run nothing: print the newest result of each fault")
 _WRITE = flags.DEFINE_bool("write", False, "run nothing: write that table into docs/testing.md")
 _SKIP_DONE = flags.DEFINE_bool("skip_done", False, "skip faults that have a final result for these tests")
 _NEAR_ONLY = flags.DEFINE_bool("near_only", False, "run only the tests near each fault, never the whole suite")
@@ -246,28 +246,18 @@ def summary(tests: Mapping[str, Any], faults: Sequence[Fault]) -> tuple[str, int
 
 
 def page() -> str:
-    """Makes the table of docs/testing.md, for the first and the last commit whose tests have met every fault."""
-    lines = [line for line in recorded("faults") if not line["tests"]["dirty"]]
+    """Makes the table of docs/testing.md: the newest result of each fault, from tests without uncommitted changes."""
     # By name, not by `change_hash`: an edit changes with the code around it.
-    known = {(line["fault"], line["tests"]["commit"]): line for line in lines}
-    commits = list(dict.fromkeys(line["tests"]["commit"] for line in lines))
-    whole = [commit for commit in commits if all((fault.name, commit) in known for fault in FAULTS)]
-    if not whole:
-        sys.exit("no commit's tests have met every fault yet: run python -m benchmarks.faults on a clean tree")
-    shown = dict.fromkeys([whole[0], whole[-1]])
-    rows: list[list[Any]] = [["fault", "file", *(f"caught by the tests of {commit[:7]}" for commit in shown)]]
-    counts = dict.fromkeys(shown, 0)
-    for fault in FAULTS:
-        row = [fault.name, f"`{fault.file}`"]
-        for commit in shown:
-            line = known.get((fault.name, commit), {})
-            counts[commit] += line.get("caught", False)
-            test = line.get("by", "").removeprefix("tests/").replace(".py::", "::")
-            missed = {"near": "nothing near", "all": "nothing"}[line["stage"]] if line else "not run"
-            row.append(f"`{test}`" if test else missed)
-        rows.append(row)
-    rows.append([f"caught, of {len(FAULTS)}", "", *counts.values()])
-    return table(rows)
+    known = {line["fault"]: line for line in recorded("faults") if not line["tests"]["dirty"]}
+    if missing := [fault.name for fault in FAULTS if fault.name not in known]:
+        sys.exit(f"without a result: {'; '.join(missing)}: run python -m benchmarks.faults --only=NAME on a clean tree")
+    rows: list[list[Any]] = [["fault", "file", "caught by", "tests of"]]
+    for line in (known[fault.name] for fault in FAULTS):
+        test = line.get("by", "").removeprefix("tests/").replace(".py::", "::")
+        missed = {"near": "nothing near", "all": "nothing"}[line["stage"]]
+        rows.append([line["fault"], f"`{line['file']}`", f"`{test}`" if test else missed, line["tests"]["commit"][:7]])
+    caught = sum(known[fault.name].get("caught", False) for fault in FAULTS)
+    return table([*rows, [f"caught, of {len(FAULTS)}", "", caught, ""]])
 
 
 def main(argv: Sequence[str]) -> None:

@@ -62,7 +62,7 @@ def environment(devices=0, *, quick=False, **changes):
 class Process:
     """A process that a test has started: its exit code, signals to it, and its output."""
 
-    recent = []  # processes started since the last search for left-over ones
+    recent: list["Process"] = []  # processes started since the last search for left-over ones
 
     def __init__(self, name, pid, poll, output):
         self.name, self.pid, self.poll = name, pid, poll
@@ -101,14 +101,24 @@ class Process:
                 line, self._taken = self._lines[self._taken], self._taken + 1
             yield line
 
+    def output(self):
+        """Returns all that the process has printed so far."""
+        with self._news:
+            return "".join(self._lines)
+
     def finish(self, timeout=PATIENCE):
         """Waits for the end, and returns the exit code and the rest of the output."""
         deadline, output = time.monotonic() + timeout, "".join(self.lines(timeout))
+        return self.wait(max(0.0, deadline - time.monotonic())), output
+
+    def wait(self, timeout=PATIENCE):
+        """Waits for the end, without reading the output, and returns the exit code."""
+        deadline = time.monotonic() + timeout
         while (code := self.poll()) is None:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{self.name}: closed its output, but does not end:\n{output}")
+                raise TimeoutError(f"{self.name}: does not end within {timeout:g} s:\n{self.output()}")
             time.sleep(0.001)
-        return code, output
+        return code
 
 
 def _configure(name, value):

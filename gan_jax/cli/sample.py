@@ -10,18 +10,17 @@ code you would run.
 """
 
 import pathlib
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
-from PIL import Image
 
 from gan_jax.cli import flags as commands
 from gan_jax.cli import kinds
-from gan_jax.host import check_writable, replacing
+from gan_jax.host import check_writable
 from gan_jax.runs import load
+from gan_jax.runs.pictures import PICTURES, write
 from gan_jax.runtime import Trained, grid_columns
 from gan_jax.types import InvalidInputError
 
@@ -43,10 +42,6 @@ _LABEL = flags.DEFINE_string(
 
 
 _MOST_SHOWN = 2**16  # samples in a picture
-_PICTURES = {  # those of the formats that hold grey and colour in all sizes that are usual
-    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP", ".gif": "GIF", ".tif": "TIFF",
-    ".tiff": "TIFF", ".pdf": "PDF",
-}  # fmt: skip
 
 
 def interpolated(run: Trained, num: int, between: int) -> np.ndarray:
@@ -62,8 +57,8 @@ def interpolated(run: Trained, num: int, between: int) -> np.ndarray:
 def check() -> pathlib.Path:
     """Returns the output file; refuses what would fail once the samples are there."""
     out, num, between = pathlib.Path(_OUT.value), _NUM.value, _INTERPOLATE.value
-    if out.suffix.lower() not in (".npy", *_PICTURES):
-        raise InvalidInputError(f"--out={out}: expected a name that ends in .npy, {', '.join(_PICTURES)}")
+    if out.suffix.lower() not in (".npy", *PICTURES):
+        raise InvalidInputError(f"--out={out}: expected a name that ends in .npy, {', '.join(PICTURES)}")
     if out.is_dir():
         raise InvalidInputError(f"--out={out} is a directory: expected the name of a file")
     if out.suffix.lower() != ".npy" and num > _MOST_SHOWN:
@@ -72,20 +67,6 @@ def check() -> pathlib.Path:
         raise InvalidInputError(f"--interpolate={between}: expected at least 2, and a divisor of --num={num}")
     check_writable(out.parent, f"--out={out}")
     return out
-
-
-def write(out: pathlib.Path, samples: np.ndarray, picture: Callable[[], Image.Image]) -> None:
-    """Writes the samples as an array, or the picture of them, as the name of the file says."""
-    try:
-        with replacing(out, "wb") as file:
-            if out.suffix.lower() == ".npy":
-                np.save(file, samples)
-            else:
-                picture().save(file, format=_PICTURES[out.suffix.lower()])
-    except (OSError, ValueError) as error:
-        raise InvalidInputError(
-            f"--out={out} cannot be written ({error}): .png holds pictures of every kind and size"
-        ) from error
 
 
 def main() -> int:
@@ -100,6 +81,6 @@ def main() -> int:
         labels = np.repeat(np.arange(num // _INTERPOLATE.value) % game.num_classes, _INTERPOLATE.value)
     samples = run.sample(num, seed=_SEED.value, label=labels, truncation=_TRUNCATION.value, inputs=inputs)
     columns = _INTERPOLATE.value or grid_columns(num, game.num_classes if label is None else None)
-    write(out, samples, lambda: run.experiment.preview(samples, columns))
+    write(out, samples, lambda: run.experiment.preview(samples, columns), f"--out={out}")
     print(f"{len(samples)} samples of step {run.step:,} in {out}")
     return commands.DONE

@@ -64,6 +64,7 @@ def dry_run(experiment: runtime.Experiment) -> None:
     log(source.summary())
     with jax.set_mesh(mesh):
         start = build_start(experiment, source.spec, mesh)
+        experiment.check_metric({*start.abstract["window"], "samples/diversity"})
         compile_program(experiment, source, mesh, start, 0, log)
 
 
@@ -131,7 +132,8 @@ def main() -> int:
                 slices.train(experiment, config, compiled_for)
             return commands.DONE
         workdir, begun = pathlib.Path(_WORKDIR.value), _begun_from()
-        if not has_begun(workdir):
-            log(f"new run of {commands.chosen()} in {workdir}")
+        is_new = not has_begun(workdir)
         runs.claim_together(workdir, lambda: runs.claim(workdir, path, config, init_from=begun), watchdog.patience)
+        if is_new:
+            log(f"new run of {commands.chosen()} in {workdir}")
         return train(experiment, workdir, watchdog, stop)

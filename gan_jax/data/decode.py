@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageColor, ImageOps
@@ -18,8 +18,8 @@ _SIGNED = (
     "WEBP",
 )  # fmt: skip
 _UNSIGNED = ("DIB", "PCX", "TGA")  # nearly any bytes may pass for these: they are tried for files of their ending alone
-_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
-_WHITE_IS_ZERO, _SIGNED_INTEGERS = 0, 2  # values of the last two
+_BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLE_FORMAT = 258, 262, 274, 339  # tags of TIFF
+_WHITE_IS_ZERO, _UNSIGNED_INTEGERS, _SIGNED_INTEGERS = 0, 1, 2  # values of the last two
 
 
 @functools.cache
@@ -73,8 +73,34 @@ class Depth(NamedTuple):
 
 
 def is_deep(picture: Image.Image) -> bool:
-    """Whether an image has grey values of more than 8 bits. Pillow itself brings colours of 16 bits down to 8."""
+    """Whether an image has values of more than 8 bits."""
+    return _is_deep_grey(picture) or _is_deep_colour(picture)
+
+
+def _is_deep_grey(picture: Image.Image) -> bool:
     return picture.mode in ("I", "F") or picture.mode.startswith("I;16")
+
+
+def _is_deep_colour(picture: Image.Image) -> bool:
+    """Whether an image has colours, or grey and alpha, of 16 bits in its file; Pillow reads the upper 8 of them."""
+    tiles = getattr(picture, "tile", [])
+    return not _is_deep_grey(picture) and any(";16" in word for tile in tiles for word in _words(tile[3]))
+
+
+def _words(arguments: Any) -> list[str]:
+    return [x for x in (arguments if isinstance(arguments, tuple) else (arguments,)) if isinstance(x, str)]
+
+
+def _names_its_range(picture: Image.Image) -> bool:
+    """Whether the format names the largest value, and Pillow has scaled the values by it."""
+    return picture.format == "PPM"
+
+
+def _values(picture: Image.Image) -> np.ndarray:
+    """Returns the values of a grey image; Pillow reads those of unsigned 32 bits as signed ones."""
+    tags, values = getattr(picture, "tag_v2", {}), np.asarray(picture)
+    wide = picture.mode == "I" and tags.get(_BITS) == (32,)
+    return values.view(np.uint32) if wide and _UNSIGNED_INTEGERS in tags.get(_SAMPLE_FORMAT, (1,)) else values
 
 
 def stored_depth(picture: Image.Image) -> Depth | None:
@@ -133,38 +159,50 @@ class Decoder:
           InvalidInputError: if the image is corrupt, or if its values have no known range.
         """
         with reading(name, "is corrupt"):
-            ends, upright = self._depth(picture, name), ImageOps.exif_transpose(picture)
-            flat = self._blended(upright if ends is None else _scaled(upright, ends))
+            ends = self._depth(picture, name)
+            shallow = picture if ends is None else _scaled(picture, ends)
+            flat = self._blended(ImageOps.exif_transpose(shallow))
             image = np.asarray(flat.convert("L") if self.channels == 1 else flat)
         return image.reshape(*image.shape[:2], self.channels)
 
     def _depth(self, picture: Image.Image, name: str) -> Depth | None:
         if picture.mode == "L" and _SIGNED_INTEGERS in getattr(picture, "tag_v2", {}).get(_SAMPLE_FORMAT, ()):
             raise InvalidInputError(f"{name} has signed values of 8 bits: convert it to unsigned ones")
-        if not is_deep(picture):
+        if _is_deep_colour(picture) and self.value_range:
+            raise InvalidInputError(
+                f"{name} has colours of 16 bits, of which Pillow reads the upper 8, so that value_range cannot choose "
+                "among them: leave value_range out, or convert the images to 8 bits"
+            )
+        if not _is_deep_grey(picture):
             return None
-        ends = self.value_range or stored_depth(picture)
+        ends = stored_depth(picture) if _names_its_range(picture) else self.value_range or stored_depth(picture)
         if ends is None:
-            low, high = np.asarray(picture).min(), np.asarray(picture).max()
-            raise InvalidInputError(f"{name} has {_no_range(picture.mode, low, high)}")
+            values = _values(picture)
+            raise InvalidInputError(f"{name} has {_no_range(picture.mode, values.min(), values.max())}")
         return Depth(*ends)
 
     def _blended(self, picture: Image.Image) -> Image.Image:
         """Returns the image in RGB, blended with the background where it is transparent."""
         if not picture.has_transparency_data:
             return picture.convert("RGB")
+        hidden = picture.info.get("transparency")
+        if isinstance(hidden, tuple) and max(hidden) > 255:  # a colour of 16 bits, of which Pillow reads the upper 8
+            picture = picture.copy()
+            picture.info["transparency"] = tuple(value >> 8 for value in hidden)
         clear = picture.convert("LA" if picture.mode == "La" else "RGBA").convert("RGBA")
         ground = Image.new("RGB", clear.size, self.background).convert("RGBA")
         return Image.alpha_composite(ground, clear).convert("RGB")
 
 
 def _no_range(mode: str, low: float, high: float) -> str:
+    example = f"({low:g}, {high:g}) or the like" if low < high else "(BLACK, WHITE)"
     return (
         f"values from {low:g} to {high:g} (mode {mode} of Pillow), and no file says which are black and white: say so, "
-        f"for all images, by value_range=({low:g}, {high:g}) or the like"
+        f"for all images, by value_range={example}"
     )
 
 
+_NOT_FINITE = "it has values that are not finite"
 _LEAST_SHARE = 0.25  # of the range that 16 bits have: values of 14 bits or fewer are not meant to have it
 
 
@@ -178,26 +216,39 @@ def check_depths(files: Sequence[pathlib.Path]) -> None:
     found = []
     for file in files:
         with open_picture(file, str(file)) as picture, reading(str(file), "is corrupt"):
-            values = np.asarray(picture)
-            found.append((stored_depth(picture), picture.mode, float(values.min()), float(values.max())))
+            colour = _is_deep_colour(picture)
+            values = np.asarray(picture) if colour else _values(picture)
+            if not np.isfinite(values).all():
+                raise ValueError(_NOT_FINITE)
+            ends = Depth(0.0, 255.0) if colour else stored_depth(picture)
+            found.append((ends, picture.mode, float(values.min()), float(values.max())))
     low, high = min(least for *_, least, _ in found), max(most for *_, most in found)
     unknown = [mode for ends, mode, *_ in found if ends is None]
     if unknown:
         raise InvalidInputError(f"{files[0].parent}: images have {_no_range(unknown[0], low, high)}")
     if max(most / max(ends) for ends, _, _, most in found if ends) < _LEAST_SHARE:
-        bits = max(1, int(high).bit_length())
+        if all(mode[0] not in "IF" for _, mode, *_ in found):
+            raise InvalidInputError(
+                f"{files[0].parent}: images with colours of 16 bits use less than a quarter of their range, and would "
+                "be nearly black: convert them to 8 bits, scaled as you mean it"
+            )
+        bits, inverted = max(1, int(high).bit_length()), any(ends.low > ends.high for ends, *_ in found if ends)
+        few, all_of_them = (f"({top}, 0)" if inverted else f"(0, {top})" for top in (2**bits - 1, 65535))
         raise InvalidInputError(
-            f"{files[0].parent}: images of 16 bits have values up to {high:g}, and would be nearly black: if these are "
-            f"{bits} bits, set value_range=(0, {2**bits - 1}); if they are that dark, value_range=(0, 65535)"
+            f"{files[0].parent}: images of 16 bits have values up to {high:g}, and would be nearly "
+            f"{'white' if inverted else 'black'}: if these are {bits} bits, set value_range={few}; if all 16 bits are "
+            f"meant, value_range={all_of_them}"
         )
 
 
 def _scaled(picture: Image.Image, ends: Depth) -> Image.Image:
-    """Returns a deep image in 8 bits; equal shares of its range become each of the 256 values."""
-    values = np.asarray(picture).astype(np.float64)
+    """Returns a deep grey image in 8 bits; equal shares of its range become each of the 256 values."""
+    values = _values(picture).astype(np.float64)
     if not np.isfinite(values).all():
-        raise ValueError("it has values that are not finite")
+        raise ValueError(_NOT_FINITE)
     grey = Image.fromarray(np.clip((values - ends.low) / (ends.high - ends.low) * 256.0, 0, 255).astype(np.uint8))
     if "transparency" in picture.info:  # one of the values
         grey.putalpha(Image.fromarray(np.where(values == picture.info["transparency"], 0, 255).astype(np.uint8)))
+    if orientation := picture.getexif().get(_ORIENTATION):
+        grey.getexif()[_ORIENTATION] = orientation
     return grey

@@ -123,12 +123,12 @@ def _scanned(
             inside = list(_scanned(path, above | {real}, endings, passed))
             passed["folder(s) without an image"] += not inside
             yield from inside
+        elif not entry.is_file():  # before the ending: a link to a folder of a class may be one to nothing now
+            raise InvalidInputError(f"{path} is no file (a link to nothing, or a pipe): fix or remove it")
         elif path.suffix.lower() not in endings:
             passed[path.suffix.lower() or "without an ending"] += 1
-        elif entry.is_file():
-            yield path
         else:
-            raise InvalidInputError(f"{path} is no file (a link to nothing, or a pipe): fix or remove it")
+            yield path
 
 
 @dataclasses.dataclass(frozen=True)

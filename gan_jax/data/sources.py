@@ -431,6 +431,8 @@ def check_labels(name: str, labels: np.ndarray | None, num_classes: int | None) 
 
 def check_class_names(name: str, class_names: tuple[str, ...], num_classes: int | None) -> None:
     """Raises unless there are no class names, or one for each class and all different."""
+    if isinstance(class_names, str):
+        raise InvalidInputError(f"{name}: class_names={class_names!r}: expected a tuple of names")
     if class_names and (len(class_names) != num_classes or len(set(class_names)) != num_classes):
         raise InvalidInputError(
             f"{name}: {len(set(class_names))} different class names for num_classes={num_classes}: expected one each"

@@ -169,7 +169,7 @@ def _open(name: str, data_dir: str, split: str, label_key: str | None) -> tuple[
 
 def _version(path: pathlib.Path) -> tuple[int, ...]:
     parts = path.name.split(".")
-    return tuple(int(part) for part in parts) if all(part.isdigit() for part in parts) else (-1,)
+    return tuple(int(part) for part in parts) if all(part.isdecimal() for part in parts) else (-1,)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,7 @@ JAX's coordination service, which process 0 hosts. In a single process everythin
 
 import collections
 import contextlib
+import faulthandler
 import itertools
 import json
 import os
@@ -101,6 +102,10 @@ def join(
             f"coordinator={coordinator!r}, num_processes={num_processes}, process_id={process_id}: expected HOST:PORT, "
             "and process ids from 0 to num_processes - 1"
         )
+    if faulthandler.is_enabled():
+        # JAX aborts a process that has lost another one. Dumping the stacks of threads that run meanwhile may crash,
+        # and the exit code would be that of a segmentation fault; so only the thread at fault is dumped.
+        faulthandler.enable(all_threads=False)
     with _patience(coordinator, num_processes, process_id, connect_timeout, log):
         jax.distributed.initialize(
             coordinator,

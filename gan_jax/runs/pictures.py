@@ -1,18 +1,49 @@
-"""Pictures of an evaluation: metrics against images seen, and samples beside their nearest reference images."""
+"""Pictures of a run: files of samples, metrics against images seen, and samples beside their nearest references."""
 
 import io
-from collections.abc import Sequence
+import pathlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from gan_jax.host import from_uint8
+from gan_jax.host import from_uint8, replacing
 from gan_jax.metrics import nearest
 from gan_jax.runtime import Evaluator, Experiment
 from gan_jax.types import InvalidInputError
 
 _NEAREST = 7  # reference images beside each sample
+# Formats for grey and colour in all usual sizes, by file ending.
+PICTURES = {
+    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP", ".gif": "GIF", ".tif": "TIFF",
+    ".tiff": "TIFF", ".pdf": "PDF",
+}  # fmt: skip
+
+
+def write(out: pathlib.Path, samples: np.ndarray, picture: Callable[[], Image.Image], name: str) -> None:
+    """Writes samples to a file, as an array (`.npy`) or as a picture (one of `PICTURES`), according to its ending.
+
+    Args:
+      out: path of the file.
+      samples: the samples.
+      picture: makes the picture of them.
+      name: the argument that names the file, for the message.
+
+    Raises:
+      InvalidInputError: if the file cannot be written, or its format does not hold such a picture.
+    """
+    ending = out.suffix.lower()
+    try:
+        with replacing(out, "wb") as file:
+            if ending == ".npy":
+                np.save(file, samples)
+            else:
+                picture().save(file, format=PICTURES[ending])
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(
+            f"{name} cannot be written ({error}): .png holds pictures of every kind and size"
+        ) from error
 
 
 def curves(lines: Sequence[dict[str, Any]]) -> Image.Image:

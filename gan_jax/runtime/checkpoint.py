@@ -20,32 +20,13 @@ from gan_jax.distributed import mesh as meshes
 from gan_jax.runtime import manifest as manifests
 from gan_jax.runtime.arrays import compare, differences, flatten, rebuild
 from gan_jax.runtime.identity import Identity, steps_in
+from gan_jax.runtime.retention import BIN, Bin, Policy
 from gan_jax.types import InvalidInputError
 
 # Orbax warns about a directory that it was asked to open for reading only.
 logging.getLogger("absl").addFilter(lambda record: "Given directory is read only" not in record.getMessage())
 _ATTEMPTS = 20  # at a checkpoint that another process deletes while it is read
 _TEMPORARY = ".orbax-checkpoint-tmp"  # in the name until Orbax renames the complete directory, manifest included
-
-
-class _Policy:
-    """An Orbax policy: which checkpoints to keep.
-
-    These are the last ones on schedule, every k-th on schedule, the best, and the newest, which may be off schedule: a
-    signal saves one. A checkpoint off schedule is otherwise ignored, so that a run that was stopped and continued keeps
-    the same ones as a run that was not.
-    """
-
-    def __init__(self, count: int, every: int, keep_every: int, best: Callable[[Sequence[int]], set[int]]) -> None:
-        self._count, self._every, self._keep_every, self._best = count, every, keep_every, best
-
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        del context
-        steps = sorted(info.step for info in checkpoints)
-        scheduled = [step for step in steps if step % self._every == 0]
-        for_good = [step for step in scheduled if self._keep_every and step % self._keep_every == 0]
-        kept = {*scheduled[-self._count :], *for_good, *steps[-1:], *self._best(steps)}
-        return [info.step in kept for info in checkpoints]
 
 
 class _Manager(ocp.CheckpointManager):
@@ -104,8 +85,9 @@ class Checkpointer:
         self._known: dict[int, float | None] = {}  # values of the metric, by step
         for step in steps_in(self.directory):
             manifests.check_orbax(self.directory / str(step))
-        policy = checkpoint_managers.LatestN() if read_only else _Policy(keep_last, every, keep_every, self._to_keep)
-        self._manager = self._opened(policy)
+        self._policy = Policy(keep_last, every, keep_every, self._to_keep)
+        self._bin = Bin(self.directory) if not read_only and hosts.is_primary() else None
+        self._manager = self._opened(checkpoint_managers.LatestN() if read_only else self._policy)
 
     def _opened(self, policy: Any) -> _Manager:
         """Opens Orbax's manager, again if a run that writes here deletes a checkpoint while the manager lists it."""
@@ -119,6 +101,7 @@ class Checkpointer:
                         cleanup_tmp_directories=not self._read_only,
                         read_only=self._read_only,
                         save_interval_steps=0 if self._read_only else 1,
+                        todelete_subdir=None if self._read_only else BIN,
                         create=not self._read_only,
                         async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifest),
                     ),
@@ -195,6 +178,8 @@ class Checkpointer:
             with _telling("the previous checkpoint"):
                 self._manager.wait_until_finished()
                 self._note_saved()
+                if self._bin is not None:
+                    self._bin.wait()
                 self._saving = step, metrics or {}
                 self._known[step] = self._saving[1].get(self._best)  # before there is a manifest to read it from
                 self._manager.save(step, args=ocp.args.StandardSave(flatten(tree)))
@@ -209,7 +194,9 @@ class Checkpointer:
         manifests.write(temporary, step=step, run=run, about=self._about, metrics=metrics)
 
     def _note_saved(self) -> None:
-        """Records in the run's identity that there is a checkpoint."""
+        """Records in the run's identity that there is a checkpoint; deletes those that Orbax has moved away."""
+        if self._bin is not None:
+            self._bin.empty()
         if self._identity is not None and not self._identity.saved and steps_in(self.directory):
             self._identity.note_saved()
 
@@ -229,12 +216,23 @@ class Checkpointer:
     def close(self) -> None:
         """Waits for a save in progress, and closes the directory."""
         self._manager.close()
+        if self._bin is not None:
+            self._bin.close()
+
+    def _remove_surplus(self) -> None:
+        """Moves away what an earlier process has not, because it was killed just after it had saved a newer one."""
+        if self._bin is not None:
+            steps = steps_in(self.directory)
+            for step in set(steps) - self._policy.kept(steps):
+                self._bin.put(step)
 
     def __enter__(self) -> "Checkpointer":
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if error is None:
+            self.wait()
+            self._remove_surplus()
             self.close()
         elif hosts.client() is None:
             # close() waits for the background save. With several processes that might be a wait for a lost one.

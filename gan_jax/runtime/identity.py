@@ -5,7 +5,7 @@ import pathlib
 import re
 import secrets
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from gan_jax.distributed import hosts
 from gan_jax.host import read_json, write_json
@@ -21,6 +21,10 @@ class _Record(TypedDict):
     run: str
     before: int
     saved: bool
+
+
+class _Ended(TypedDict):
+    checkpoint: NotRequired[int | None]
 
 
 @dataclasses.dataclass
@@ -74,12 +78,18 @@ def check_not_lost(workdir: pathlib.Path, patterns: Sequence[str] = SAVED) -> No
       InvalidInputError: if they are gone.
     """
     known = read(workdir)
-    if known is not None and known.saved and not saved_steps(workdir, patterns):
+    if (known.saved if known else _ended_with_checkpoint(workdir)) and not saved_steps(workdir, patterns):
         raise InvalidInputError(
             f"the checkpoints of {workdir} are gone: this run has saved some, and there is none in "
             f"{' or '.join(str(workdir / pattern.partition('/')[0]) for pattern in patterns)}. Move them back, or "
             f"choose another workdir; to begin again in this one, which cuts its logs, remove {workdir / _RECORD}"
         )
+
+
+def _ended_with_checkpoint(workdir: pathlib.Path) -> bool:
+    """Whether a run of version 0.1, which had no identity, has recorded a checkpoint when it ended."""
+    path = workdir / "result.json"
+    return path.exists() and read_json(path, _Ended, remedy="remove the file").get("checkpoint") is not None
 
 
 def begin(workdir: pathlib.Path, patience: float, patterns: Sequence[str] = SAVED) -> Identity:

@@ -29,9 +29,11 @@ def image_grid(samples: np.ndarray, columns: int, *, min_pixels: int = 40) -> Im
 
     Raises:
       InvalidInputError: for samples that are no images `[n, h, w, c]`: videos, points, or images with their channels
-        first.
+        first; or for `columns` below 1.
     """
     check_images(samples=samples)
+    if columns < 1:
+        raise InvalidInputError(f"columns={columns}: expected at least 1")
     n, height, width, channels = samples.shape
     if channels != 1:
         samples = np.pad(samples[..., :3], ((0, 0),) * 3 + ((0, max(0, 3 - channels)),), constant_values=-1.0)

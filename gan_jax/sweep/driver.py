@@ -99,7 +99,7 @@ def wished(wish: str, members: Sequence[int]) -> list[int]:
     if wish in ("best", "none", "all"):
         return list(members) if wish == "all" else []
     words = [word.strip() for word in wish.split(",")]
-    if unknown := [word for word in words if not word.isdigit() or int(word) not in members]:
+    if unknown := [word for word in words if not word.isdecimal() or int(word) not in members]:
         raise InvalidInputError(
             f"--export={wish}: {', '.join(unknown)} is not a trial that can be exported; expected best, all, none, or "
             f"ids among {', '.join(map(str, members)) or 'those with a saved state: there are none'}"
@@ -116,7 +116,7 @@ def _to_export(job: Job, outcomes: Sequence[sweep.Outcome], settings: runtime.Ex
 
     def done(index: int) -> int:
         kept = (trials.directory(job.workdir, index) / "checkpoints").glob("[0-9]*")
-        return max((int(path.name) for path in kept if path.name.isdigit()), default=0)
+        return max((int(path.name) for path in kept if path.name.isdecimal()), default=0)
 
     return [index for index in chosen if done(index) < outcomes[index].step]
 

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, TypedDict
 
 import optuna
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from gan_jax.host import misfit, read_json, trim, user_path, write_json
@@ -134,7 +134,8 @@ class Study:
         name = self._name() if storage else "sweep"
         try:
             with self.alone():  # workers that start together would all create the tables of a new database
-                kept: Any = url or _journal(journal, log)
+                lock: Any = _JournalLock(journal, self._workdir / "claims" / "journal.lock", log)
+                kept: Any = url or JournalStorage(JournalFileBackend(str(journal), lock))
                 return optuna.create_study(
                     storage=kept,
                     study_name=name,
@@ -361,27 +362,30 @@ class Study:
         self._claims.pop(number).close()
 
 
-class _JournalLock(JournalFileSymlinkLock):
-    """Optuna's lock of writers. Whoever takes it removes the incomplete last line that a killed writer has left.
+class _JournalLock:
+    """The lock of the journal's writers: a lock of the system, which the end of a process releases however it comes.
 
-    Without that the next line would be appended to the incomplete one, and no worker could read the journal any more.
+    Optuna's own locks are files that a killed worker leaves behind. The others then wait for 30 s, and for ever where
+    the workdir is a relative path. Whoever takes this one removes the incomplete last line that a killed writer has
+    left: the next line would be appended to it, and no worker could read the journal any more.
     """
 
-    def __init__(self, path: pathlib.Path, log: Callable[[str], None]) -> None:
-        super().__init__(str(path))
-        self._path, self._log = path, log
+    def __init__(self, path: pathlib.Path, lock: pathlib.Path, log: Callable[[str], None]) -> None:
+        self._path, self._lock, self._log = path, lock, log
+        self._held: Any = None
 
     def acquire(self) -> bool:
-        taken = super().acquire()
-        with self._path.open("r+b") as file:
-            removed = trim(file)
+        file = self._lock.open("a", encoding="utf-8")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        self._held = file
+        with self._path.open("r+b") as journal:
+            removed = trim(journal)
         if removed:
             self._log(f"{self._path}: removed an incomplete last line of {removed} bytes, left by a killed worker")
-        return taken
+        return True
 
-
-def _journal(path: pathlib.Path, log: Callable[[str], None]) -> JournalStorage:
-    return JournalStorage(JournalFileBackend(str(path), _JournalLock(path, log)))
+    def release(self) -> None:
+        self._held.close()
 
 
 def _distribution(x: Distribution, size: int, in_grid: bool) -> optuna.distributions.BaseDistribution:

@@ -160,7 +160,7 @@ class Worker:
         """Returns the last checkpoint's step of trial `first`, or of the population that begins with it; 0 without."""
         home = self.job.workdir / "populations" / f"{first:05d}" / "population"
         kept = home.glob("*/*") if together else (trials.directory(self.job.workdir, first) / "checkpoints").glob("*")
-        return max((int(path.name) for path in kept if path.name.isdigit()), default=0)
+        return max((int(path.name) for path in kept if path.name.isdecimal()), default=0)
 
     def show(self) -> None:
         """Writes the table and the pictures of the study so far."""

@@ -314,6 +314,8 @@ def test_class_names_are_in_the_summary():
     for names in (("cat",), ("cat", "cat")):
         with pytest.raises(InvalidInputError, match="1 different class names for num_classes=2"):
             data.Arrays("x", {"real": np.zeros((3, 2)), "label": labels}, 2, names)
+    with pytest.raises(InvalidInputError, match="class_names='ab': expected a tuple of names"):
+        data.Arrays("x", {"real": np.zeros((3, 2)), "label": labels}, 2, "ab")
 
 
 def test_renamed_arrays():

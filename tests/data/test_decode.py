@@ -1,6 +1,8 @@
 """Images of every mode of Pillow, every depth and every format that is read."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -109,6 +111,35 @@ def test_a_transparent_colour_is_not_seen():
         assert image[0].tolist() == [[255, 255, 255], list(kept)], picture.mode
 
 
+def png16(values, *extra):
+    """Makes a PNG with 16 bits for each colour, which Pillow cannot write."""
+    height, width, channels = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    kinds = {2: 4, 3: 2, 4: 6}
+    header = struct.pack(">IIBBBBB", width, height, 16, kinds[channels], 0, 0, 0)
+    chunks = [(b"IHDR", header), *extra, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    parts = [struct.pack(">I", len(x)) + name + x + struct.pack(">I", zlib.crc32(name + x)) for name, x in chunks]
+    return io.BytesIO(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+
+
+def test_colours_of_16_bits(tmp_path):
+    """Pillow reads their upper 8 bits: those of 12 bits in 16 would be black, and no range could be chosen."""
+    bright = np.arange(16 * 16 * 3, dtype=np.uint16).reshape(16, 16, 3) * 85
+    image = decoded(png16(bright))
+    np.testing.assert_array_equal(image, bright >> 8)
+    with pytest.raises(InvalidInputError, match=r"colours of 16 bits.*leave value_range out"):
+        decoded(png16(bright), value_range=(0, 4095))
+    hidden = bright[0, 1].astype(">u2").tobytes()
+    image = decoded(png16(bright, (b"tRNS", hidden)))
+    assert image[0, 1].tolist() == [255, 255, 255] and image[8, 8].tolist() == (bright[8, 8] >> 8).tolist()
+    (tmp_path / "0.png").write_bytes(png16(bright // 16).getvalue())
+    with pytest.raises(InvalidInputError, match=r"colours of 16 bits use less than a quarter.*convert"):
+        data.image_folder(str(tmp_path), image_size=16, labels=False)
+    (tmp_path / "1.png").write_bytes(png16(bright).getvalue())
+    source = data.image_folder(str(tmp_path), image_size=16, labels=False)
+    assert "2 of more than 8 bits, scaled to 8" in source.summary()
+
+
 def tiff(values, **tags):
     info = TiffImagePlugin.ImageFileDirectory_v2()
     for tag, value in tags.items():
@@ -128,6 +159,15 @@ def test_depths():
     assert window.min() == 0 and window.max() == 255 and (np.diff(window[0, :, 0].astype(int)) >= 0).all()
     pgm = b"P5 4 1 1023 " + np.array([0, 256, 512, 1023], ">u2").tobytes()
     np.testing.assert_allclose(decoded(io.BytesIO(pgm), "x.pgm", channels=1)[0, :, 0], [0, 64, 128, 255], atol=1)
+    pgm = b"P5 4 1 4095 " + np.array([0, 1024, 2048, 4095], ">u2").tobytes()  # names its range itself
+    image = decoded(io.BytesIO(pgm), "x.pgm", channels=1, value_range=(0, 4095))
+    np.testing.assert_allclose(image[0, :, 0], [0, 64, 128, 255], atol=1)
+    wide = (grey.astype(np.int64) << 24).astype(np.uint32)
+    signed, unsigned = (struct.pack("<HHIHH", 339, 3, 1, kind, 0) for kind in (2, 1))  # the tag of the sample format
+    content = tiff(wide.view(np.int32)).getvalue()
+    assert content.count(signed) == 1
+    image = decoded(io.BytesIO(content.replace(signed, unsigned)), channels=1, value_range=(0, 2**32))
+    np.testing.assert_array_equal(image[..., 0], grey)
     with pytest.raises(InvalidInputError, match=r"corrupt.*not finite"):
         decoded(tiff(ramp * np.nan), value_range=(0, 1))
     with pytest.raises(InvalidInputError, match="signed values of 8 bits"):
@@ -167,6 +207,16 @@ def test_a_folder_whose_values_are_not_those_of_its_type(tmp_path):
     assert source.arrays["real"].max() == 3100 // 16 and "2 of more than 8 bits, scaled to 8" in source.summary()
     folder_of(tmp_path, [dark, dark + 60_000])  # one bright image is enough: the dark one is meant to be dark
     assert data.image_folder(path, image_size=8, labels=False).arrays["real"].max() == 60_100 // 256
+    for index, values in enumerate([dark, dark + 3000]):
+        (tmp_path / f"{index}.tif").write_bytes(tiff(values, t262=0).getvalue())  # white is zero
+    with pytest.raises(InvalidInputError, match=r"nearly white.*value_range=\(4095, 0\).*value_range=\(65535, 0\)"):
+        data.image_folder(path, image_size=8, labels=False)
+    folder_of(tmp_path, [np.full((8, 8), 7.0, np.float32)] * 2)
+    with pytest.raises(InvalidInputError, match=r"value_range=\(BLACK, WHITE\)"):
+        data.image_folder(path, image_size=8, labels=False)
+    folder_of(tmp_path, [np.full((8, 8), np.nan, np.float32)] * 2)
+    with pytest.raises(InvalidInputError, match="not finite"):
+        data.image_folder(path, image_size=8, labels=False)
     folder_of(tmp_path, [np.zeros((8, 8), np.float32), np.full((8, 8), 2.5, np.float32)])
     with pytest.raises(InvalidInputError, match=r"values from 0 to 2.5 .*value_range=\(0, 2.5\)"):
         data.image_folder(path, image_size=8, labels=False)

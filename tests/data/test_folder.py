@@ -89,7 +89,10 @@ def test_what_cannot_be_read_is_an_error(tmp_path, monkeypatch):
     (tmp_path / "cat" / "1.png").symlink_to(tmp_path / "nothing.png")
     with pytest.raises(InvalidInputError, match=r"1\.png is no file \(a link to nothing, or a pipe\)"):
         read(tmp_path)
-    (tmp_path / "cat" / "1.png").unlink()
+    (tmp_path / "cat" / "1.png").rename(tmp_path / "bird")  # as of a class on a disk that is not mounted
+    with pytest.raises(InvalidInputError, match=r"bird is no file \(a link to nothing, or a pipe\)"):
+        read(tmp_path)
+    (tmp_path / "bird").unlink()
     os.mkfifo(tmp_path / "cat" / "2.png")
     with pytest.raises(InvalidInputError, match=r"2\.png is no file"):
         read(tmp_path)

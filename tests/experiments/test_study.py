@@ -3,7 +3,10 @@
 import collections
 import concurrent.futures
 import json
+import os
+import pathlib
 import re
+import time
 
 import optuna
 import pytest
@@ -12,7 +15,7 @@ from gan_jax.sweep import space as spaces
 from gan_jax.sweep.study import Study
 from gan_jax.types import InvalidInputError
 from tests.experiments.test_sweep import FLAGS, table
-from tests.processes import finish, result, run, start, when
+from tests.processes import ROOT, finish, result, run, start, start_module, when
 
 SPACE = {"rate": spaces.LogUniform(1e-3, 1.0), "kind": spaces.Choice(["a", "b"]), "n": spaces.Uniform(1, 3)}
 
@@ -137,6 +140,30 @@ def test_a_torn_line_of_the_journal_is_removed_by_the_next_who_writes(tmp_path, 
         assert [len(torn)] == [int(line.split(" of ")[1].split()[0]) for line in said] and str(journal) in said.pop()
     assert [row["status"] for row in one.rows("m")] == ["running", "done"] * 2
     [json.loads(line) for line in journal.read_text().splitlines()]
+
+
+HOLDS_THE_JOURNAL = """
+import pathlib, time
+from gan_jax.sweep.study import Study
+from tests.experiments.test_study import SPACE
+one = Study(pathlib.Path({!r}), SPACE, facts=dict(config=1), num_trials=6, mode="min", sampler="random")
+one._study._storage._backend._lock.acquire()
+print("held", flush=True)
+time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_worker_killed_while_it_writes_to_the_journal_keeps_nobody_waiting(relative, tmp_path, study, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    workdir = pathlib.Path(os.path.relpath(tmp_path, ROOT)) if relative else tmp_path
+    (tmp_path / "worker.py").write_text(HOLDS_THE_JOURNAL.format(str(workdir)))
+    worker = start_module("tests.program", str(tmp_path / "worker.py"))
+    when(worker, lambda line: line == "held\n")
+    worker.kill()
+    finish(worker)
+    began = time.monotonic()
+    assert study(workdir).take().numbers == [0] and time.monotonic() - began < 10
 
 
 def test_a_journal_that_is_damaged_is_named(tmp_path, study):

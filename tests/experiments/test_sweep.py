@@ -127,7 +127,8 @@ def test_bad_input_is_told(tmp_path):
     run("sweep", *FLAGS, SPACE, f"--workdir={tmp_path / 'b'}", "--config.steps=40")
     assert "has another sweep" in refused("--space=seed=0,1", f"--workdir={tmp_path / 'b'}", "--config.steps=40")
     b = (SPACE, f"--workdir={tmp_path / 'b'}", "--config.steps=40")
-    assert "is not a trial that can be exported" in refused(*b, "--export=7")
+    for wish in ("7", "²"):
+        assert "is not a trial that can be exported" in refused(*b, f"--export={wish}")
     assert "gamma: 0.02 there, 0.5 now" in refused(*b, "--config.gamma=0.5")
     assert "before the end: the first decision is after 10,240 images" in refused(*b, "--search=pbt")
     lost = ("--space=learning_rate=1e25,1e26", f"--workdir={tmp_path / 'lost'}", "--config.steps=40")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gan_jax import runtime
+from gan_jax.runtime import identity
 from tests.experiments import conformance
 from tests.processes import (
     CONFORMANCE,
@@ -110,7 +111,8 @@ def test_restore_on_other_devices_and_back(pod, tmp_path):
             assert {len(x.sharding.device_set) for x in jax.tree.leaves(carried)} == {devices}
             back = tmp_path / str(devices)
             shutil.copytree(pod[0], back, ignore=shutil.ignore_patterns("checkpoints"))
-            with runtime.Checkpointer(back / "checkpoints", keep_last=2, about=experiment.about()) as again:
+            options = {"keep_last": 2, "about": experiment.about(), "identity": identity.read(back)}
+            with runtime.Checkpointer(back / "checkpoints", **options) as again:
                 again.save(20, carried)
             hashes.add(runtime.state_sha256(carried["state"]))
     assert len(hashes) == 1

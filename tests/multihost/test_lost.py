@@ -138,13 +138,25 @@ def test_a_step_that_does_not_end_in_a_process_alone(tmp_path):
     assert code == LOST and "no progress for 4 s while" in output and "conformance.py" in output
 
 
-def test_a_cluster_found_by_jax(tmp_path):
-    """With SLURM's variables, as `srun` sets them, --multihost=on is enough."""
+def in_slurm(*arguments):
+    """Starts two processes with SLURM's variables, as `srun` sets them, and returns exit code and output of each."""
     port = free_port()
     slurm = {
         "SLURM_JOB_ID": str(port), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2",
         "SLURM_STEP_NUM_TASKS": "2", "SLURM_LOCALID": "0",
     }  # fmt: skip
-    processes = [start_module("tests.multihost.cluster", **slurm, SLURM_PROCID=str(index)) for index in range(2)]
-    for index, (code, output) in enumerate(ends(processes)):
+    return ends(
+        [start_module("tests.multihost.cluster", *arguments, **slurm, SLURM_PROCID=str(index)) for index in range(2)]
+    )
+
+
+def test_a_cluster_found_by_jax():
+    """With SLURM's variables --multihost=on is enough."""
+    for index, (code, output) in enumerate(in_slurm()):
         assert code == 0 and f"({index}, 2) 2" in output, output
+
+
+def test_an_abort_of_jax_dumps_no_thread_that_runs():
+    """Dumping it may crash, and the exit code would be 139."""
+    for code, output in in_slurm("abort"):
+        assert code == ABORTED and "Fatal Python error: Aborted" in output and "hread 0x" not in output, output

@@ -76,6 +76,10 @@ def test_a_run_whose_checkpoints_were_moved_away_keeps_its_log(home):
     with pytest.raises(InvalidInputError, match="are gone"):
         runtime.train(runs.build(str(FILE), data_dir=str(home / "pets")), workdir, log=[].append)
     assert content(workdir) == before
+    (workdir / "run.json").rename(home / "run.json")  # as of version 0.1, whose runs had no such record
+    with pytest.raises(InvalidInputError, match="are gone"):
+        train(workdir, steps=6, batch_size=16, data_dir=str(home / "pets"))
+    (home / "run.json").rename(workdir / "run.json")
     (home / "moved").rename(workdir / "checkpoints")
     assert train(workdir, steps=6, data_dir=str(home / "pets")).step == 6
 

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from gan_jax import runtime
-from gan_jax.runtime import checkpoint, identity, manifest
+from gan_jax.runtime import checkpoint, identity, manifest, retention
 from gan_jax.types import InvalidInputError
 from tests.runtime.test_runtime import abstract, saved, tree
 
@@ -211,3 +211,40 @@ def test_a_reader_beside_a_writer_that_keeps_one_checkpoint(tmp_path):
         thread.join()
         writer.close()
     assert said == []
+
+
+def test_a_checkpoint_that_is_deleted_is_never_half_there(tmp_path, monkeypatch):
+    """It is moved away as a whole; so a process that is killed while it deletes leaves nothing under its name."""
+    writer, halves, ended = of_run(tmp_path, (1,), keep_last=1), [], threading.Event()
+
+    def watch():
+        while not ended.is_set():
+            for path in (tmp_path / "checkpoints").glob("[0-9]*"):
+                if path.name.isdigit() and not manifest.is_there(path) and path.is_dir():
+                    halves.append(path.name)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    for step in range(2, 20):
+        writer.save(step, tree(float(step)))
+        writer.wait()
+    ended.set()
+    watcher.join()
+    assert not halves and identity.steps_in(tmp_path / "checkpoints") == [19]
+
+    monkeypatch.setattr(retention.Bin, "_delete", lambda self: None)  # as if killed before
+    writer.save(20, tree(20.0))
+    writer.wait()
+    assert (tmp_path / "checkpoints" / retention.BIN / "19").is_dir()
+    assert value(reopened(tmp_path).restore_latest(abstract())) == (20, 20.0)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["20"]
+    writer.close()
+
+
+def test_what_a_killed_process_has_not_deleted_is_deleted_at_the_end(tmp_path):
+    of_run(tmp_path).close()
+    with pytest.raises(KeyError), reopened(tmp_path, keep_last=1):
+        raise KeyError
+    with reopened(tmp_path, keep_last=1) as checkpointer:
+        assert checkpointer.steps() == [1, 2, 3], "not before the end, nor after an error"
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["3"]
