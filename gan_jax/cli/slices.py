@@ -35,7 +35,9 @@ def train(experiment: runtime.Experiment, config: runs.Config, of: topology.Slic
     source = experiment.open_source()
     log(source.summary())
     with jax.set_mesh(mesh):
-        log(summary.parameter_table(runtime.build_start(experiment, source.spec, mesh).abstract["state"].players))
+        start = runtime.build_start(experiment, source.spec, mesh)
+        experiment.check_metric({*start.abstract["window"], "samples/diversity"})
+        log(summary.parameter_table(start.abstract["state"].players))
     _show(ahead.programs(experiment, source, mesh, log), of, experiment, config)
 
 
