@@ -82,20 +82,22 @@ class Loop:
                 carried["window"] = accumulator = empty
             if settings.sample_every and (last or step % settings.sample_every == 0):
                 due.append(self.sample(step, state))
-            if last or stopping or step % settings.checkpoint_every == 0:
-                measured = self.finish(due)
-                if not self.diverged[1] and not all_finite(carried):
+            scheduled = last or step % settings.checkpoint_every == 0
+            if scheduled or stopping:
+                measured, finite = self.finish(due), all_finite(carried)
+                # Where only a signal looks, it changes nothing: a divergence is left to be found where it would be
+                # without the signal, and nothing is compared, as a run that is not stopped has no checkpoint there.
+                if scheduled and not self.diverged[1] and not finite:
                     self.diverge(step, "a parameter, an optimiser's moment or a metric")
-                if not self.diverged[1]:
-                    # Where only a signal saves, nothing is compared: a run that is not stopped has no checkpoint there.
-                    scheduled = last or step % settings.checkpoint_every == 0
+                if finite and not self.diverged[1]:
                     self.checkpointer.save(step, carried, measured if scheduled else None)
             if self.diverged[1]:
                 return DIVERGED, self.diverged[0], carried
             if last:
                 return DONE, step, carried
             if stopping:
-                self.log(f"stopped by {self.stop.name} after saving step {step:,}")
+                how = f"after saving step {step:,}" if finite else f"at step {step:,}, not saved since it is not finite"
+                self.log(f"stopped by {self.stop.name} {how}")
                 return STOPPED, step, carried
         raise AssertionError("a data source ended; they are endless")
 

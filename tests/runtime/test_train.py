@@ -65,6 +65,30 @@ def test_no_checkpoint_is_kept_of_a_generator_that_is_not_finite(tmp_path):
     assert "step 4: not finite: a parameter, an optimiser's moment or a metric" in said
 
 
+def test_a_signal_changes_nothing_about_a_divergence(tmp_path):
+    """A signal that comes before the divergence is reported: the run stops, and finds it where it would have been."""
+    poison = types.SimpleNamespace(seed=1, poison_from=4, poison_all=False)
+    options = {"steps": 16, "steps_per_dispatch": 2, "on_divergence": "rollback"}
+    stop, ends = StopRequest(), {}
+
+    def watch(record):
+        stop.signal = 15 if record["step"] == 4 else stop.signal  # stops at step 6, which is not finite
+
+    def run(name, **more):
+        game = conformance.poisoned(GAMES["vanilla"][0](), poison)
+        ends[name], said = train(tmp_path / name, REAL, game=game, **options, **more)
+        return said
+
+    run("whole")
+    said = run("broken", stop=stop, watch=watch)
+    assert "stopped by SIGTERM at step 6, not saved since it is not finite" in said
+    assert (ends["broken"].status, ends["broken"].checkpoint) == ("stopped", 4)
+    run("broken")
+    assert ends["broken"].state_sha256 == ends["whole"].state_sha256 and ends["broken"].rollbacks == 1
+    records = [json.loads((tmp_path / name / "rollbacks.json").read_text()) for name in ("whole", "broken")]
+    assert records[0] == records[1] and records[0][0]["diverged_at"] == 8
+
+
 def test_a_record_that_cannot_be_read_stops_the_run_and_loses_nothing(tmp_path):
     """Training finds it: the summary, which would read the record first, is replaced when the reader breaks."""
     reader = Reader()
