@@ -62,9 +62,7 @@ def milliseconds(taken: Mapping[str, Sequence[float]]) -> dict[str, dict[str, fl
     }
 
 
-def rates(
-    size: int = 2048, megabytes: int = 256, dtype: str = "float32", *, seconds: float = 0.3
-) -> dict[str, float]:
+def rates(size: int = 2048, megabytes: int = 256, dtype: str = "float32", *, seconds: float = 0.3) -> dict[str, float]:
     """Measures the machine's peak rates, from which lower bounds ("floors") of a program's time follow.
 
     Args:

@@ -160,7 +160,12 @@ class Command:
 
         status = plan.STOPPED if self.stop.is_set() else plan.TIMEOUT if ended.late else plan.FAILED
         line = {"part": context.part, "name": "ended", "status": status, "tiny": context.tiny, "code": self.code}
-        line |= {"exit_code": ended.code, "seconds": round(ended.seconds, 1), "output": ended.tail, "commit": self.commit}
+        line |= {
+            "exit_code": ended.code,
+            "seconds": round(ended.seconds, 1),
+            "output": ended.tail,
+            "commit": self.commit,
+        }
         append_line(self.out / "results.jsonl", line)
         return status
 

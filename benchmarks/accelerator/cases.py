@@ -186,7 +186,8 @@ def _game(name: str) -> Case:
             for player, (params, _) in players.items():
                 moved = jax.tree.map(lambda new, old: (new - old) / _RATE, after.players[player].params, params)
                 found |= {
-                    f"{player}/{jax.tree_util.keystr(path)}": x for path, x in jax.tree_util.tree_leaves_with_path(moved)
+                    f"{player}/{jax.tree_util.keystr(path)}": x
+                    for path, x in jax.tree_util.tree_leaves_with_path(moved)
                 }
             return found
 

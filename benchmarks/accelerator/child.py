@@ -7,7 +7,7 @@ import sys
 import traceback
 
 from benchmarks.accelerator import plan
-from benchmarks.accelerator.context import Context, Skipped, missing
+from benchmarks.accelerator.context import Context, SkippedError, missing
 from benchmarks.accelerator.supervise import die_with_parent
 
 
@@ -24,7 +24,7 @@ def main() -> int:
         traceback.print_exc()
         context.record("ended", status=plan.SKIPPED, skipped=f"needs the package {missing(error)}")
         return 0
-    except Skipped as reason:
+    except SkippedError as reason:
         context.record("ended", status=plan.SKIPPED, skipped=str(reason))
         return 0
     if context.failed:

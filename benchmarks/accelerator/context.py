@@ -22,7 +22,7 @@ _WRITING = threading.Lock()
 _ENDING = 3.0  # seconds before the deadline in which nothing is begun
 
 
-class Skipped(Exception):
+class SkippedError(Exception):
     """Raised where a part cannot run here; the text says what is missing."""
 
 
@@ -158,4 +158,4 @@ def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-__all__ = ["Context", "Line", "Skipped", "missing", "plan", "versions"]
+__all__ = ["Context", "Line", "SkippedError", "missing", "plan", "versions"]

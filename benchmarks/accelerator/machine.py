@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from benchmarks.accelerator import chips
-from benchmarks.accelerator.context import Context, Skipped
+from benchmarks.accelerator.context import Context, SkippedError
 from benchmarks.measure import rates
 
 PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "default"}
@@ -18,15 +18,17 @@ def run(context: Context) -> None:
     """Describes the device, and measures its rates in each precision.
 
     Raises:
-      Skipped: if there is no accelerator, and sizes are not tiny.
+      SkippedError: if there is no accelerator, and sizes are not tiny.
     """
     device = jax.devices()[0]
     if device.platform == "cpu" and not context.tiny:
-        raise Skipped(
+        raise SkippedError(
             f"JAX finds no accelerator: jax.devices() is {jax.devices()}, JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS')!r}"
             "; install a JAX with the plugin of the device, or give --tiny for a trial on the CPU"
         )
-    context.each({"device": describe, **{f"rates {name}": lambda name=name: measured(name, context) for name in PRECISIONS}})
+    context.each(
+        {"device": describe, **{f"rates {name}": lambda name=name: measured(name, context) for name in PRECISIONS}}
+    )
 
 
 def describe() -> dict[str, Any]:

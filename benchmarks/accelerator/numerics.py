@@ -73,14 +73,14 @@ def file_of(home: pathlib.Path, name: str) -> pathlib.Path:
     return home / f"{name.replace(' ', '_')}.npz"
 
 
-def wait(
-    home: pathlib.Path, name: str, process: subprocess.Popen[bytes], context: Context
-) -> Mapping[str, np.ndarray]:
+def wait(home: pathlib.Path, name: str, process: subprocess.Popen[bytes], context: Context) -> Mapping[str, np.ndarray]:
     """Returns the values on the CPU, once they are there."""
     path = file_of(home, name)
     while not path.exists():
         if process.poll() is not None and not path.exists():
-            raise RuntimeError(f"the process of the CPU's values ended with code {process.returncode} before {path.name}")
+            raise RuntimeError(
+                f"the process of the CPU's values ended with code {process.returncode} before {path.name}"
+            )
         if context.left < 1:
             raise TimeoutError(f"the CPU's values of {name} did not come in time")
         time.sleep(0.05)

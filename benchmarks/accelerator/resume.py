@@ -5,6 +5,7 @@ With `deterministic` XLA is told to use operations that give the same bits in ev
 compiler chooses its algorithms anew.
 """
 
+import hashlib
 import json
 import os
 import pathlib
@@ -19,9 +20,10 @@ from typing import Any
 from benchmarks.accelerator import plan
 from benchmarks.accelerator.context import Context
 from benchmarks.accelerator.trainer import SIZES
+from gan_jax.runtime.loop import DIVERGED, DONE, STOPPED
 
 _FLAG = "--xla_gpu_deterministic_ops=true"
-_TIMES = ("images_per_sec", "eta_seconds")  # fields of a log's line that depend on the clock
+_RATE = "images_per_second"  # the field of a log's line that depends on the clock
 
 
 def run(context: Context) -> None:
@@ -49,9 +51,7 @@ def run(context: Context) -> None:
     })  # fmt: skip
 
 
-def train(
-    context: Context, deterministic: bool, kills: Sequence[int] = (), *, fresh: bool = False
-) -> dict[str, Any]:
+def train(context: Context, deterministic: bool, kills: Sequence[int] = (), *, fresh: bool = False) -> dict[str, Any]:
     """Trains to the end in processes of their own.
 
     Args:
@@ -78,21 +78,19 @@ def train(
                 raise RuntimeError(f"the training ended before it could be killed at step {kill}")
             killed.append(step)
     status, digest = last.split()
-    if status != "done":
+    if status != DONE:
         raise RuntimeError(f"the training ended with {last!r}")
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    rates = [line["images_per_sec"] for line in lines[1:]]
+    rates = [line[_RATE] for line in lines[1:]]
     return {
-        "state_sha256": digest, "log_sha256": _digest(lines), "images_per_second": statistics.median(rates),
+        "state_sha256": digest, "log_sha256": _digest(lines), _RATE: statistics.median(rates),
         "killed_after_step": killed, "starts": len(kills) + 1,
     }  # fmt: skip
 
 
 def _digest(lines: Sequence[Mapping[str, Any]]) -> str:
     """Returns a hash of a log without what depends on the clock."""
-    import hashlib  # noqa: PLC0415
-
-    kept = [{name: value for name, value in line.items() if name not in _TIMES} for line in lines]
+    kept = [{name: value for name, value in line.items() if name != _RATE} for line in lines]
     return hashlib.sha256(json.dumps(kept).encode()).hexdigest()
 
 
@@ -103,13 +101,15 @@ def _until(kill: int | None, workdir: pathlib.Path, tiny: bool, environment: Map
     assert process.stdout is not None
     step, last = 0, ""
     for line in process.stdout:
-        word, value = line.split()
-        if word != "step":
+        words = line.split()
+        if words[:1] == ["step"]:
+            step = int(words[1])
+            if kill is not None and step >= kill:
+                process.send_signal(signal.SIGKILL)
+        elif len(words) == 2 and words[0] in (DONE, STOPPED, DIVERGED):
             last = line.strip()
-            continue
-        step = int(value)
-        if kill is not None and step >= kill:
-            process.send_signal(signal.SIGKILL)
+        else:
+            print(line, end="", flush=True)
     code = process.wait()
     if not last and (kill is None or code != -signal.SIGKILL):
         raise RuntimeError(f"the trainer ended with code {code} after step {step}")

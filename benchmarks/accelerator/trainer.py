@@ -13,7 +13,7 @@ from benchmarks.accelerator.supervise import die_with_parent
 from gan_jax import core, data, gans, nets, runtime
 
 SIZES = {  # image size, width, batch size, steps, steps between reports and checkpoints
-    False: (32, 64, 64, 1500, 100),
+    False: (32, 64, 64, 3000, 250),
     True: (8, 4, 16, 60, 10),
 }
 
@@ -41,7 +41,10 @@ def main() -> None:
     workdir, tiny = pathlib.Path(sys.argv[1]), bool(int(sys.argv[2]))
     workdir.mkdir(parents=True, exist_ok=True)
     result = runtime.train(
-        experiment(tiny), workdir, log=lambda message: None, watch=lambda line: print(f"step {line['step']}", flush=True)
+        experiment(tiny),
+        workdir,
+        log=lambda message: None,
+        watch=lambda line: print(f"step {line['step']}", flush=True),
     )
     print(f"{result.status} {result.state_sha256}", flush=True)
 

@@ -1,0 +1,101 @@
+"""Images per second of Inception's feature pass at 299x299 pixels, and the time that FID of 50,000 images takes.
+
+The weights have Inception's shapes and random values, since the published ones cannot be downloaded. The pass is that
+of `gan_jax.eval`, with images of 32x32 pixels that it resizes and with the transfers between host and device; its
+products are always in full float32, whatever the settings, because FID depends on them.
+"""
+
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks.accelerator.context import Context
+from benchmarks.accelerator.machine import PRECISIONS
+from gan_jax import eval as evals
+from gan_jax import metrics
+from gan_jax.distributed.mesh import make_mesh
+from tests.golden import random_weights
+
+_SIZE = 32
+WANTED = 50_000
+
+
+def run(context: Context) -> None:
+    """Times the pass for several batch sizes, the distance, and both for as many of 50,000 images as time allows."""
+    batches = (2,) if context.tiny else (64, 256, 1024)
+    network = evals.inception()
+    params = network.prepare(random_weights.tensors(network.file.used))
+    extractor, mesh = evals.placed(evals.Extractor(network.apply, params, {}), make_mesh()), make_mesh()
+    units = {
+        f"feature pass, batches of {size}": lambda size=size: feature_pass(extractor, mesh, size, context)
+        for size in batches
+    }
+    context.each(units | {"distance": lambda: distance(context), "whole": lambda: whole(extractor, mesh, context)})
+
+
+def images(count: int) -> np.ndarray:
+    """Makes images."""
+    return random_weights.images("fid", count, _SIZE, _SIZE)
+
+
+def feature_pass(extractor: Any, mesh: Any, size: int, context: Context) -> dict[str, Any]:
+    """Times the pass, after the compilation."""
+    count = size * (1 if context.tiny else max(2, 4096 // size))
+    shown = images(size)
+    began = time.perf_counter()
+    evals.extract({"inception": extractor}, [shown], size, mesh=mesh, batch_size=size)
+    compiled = time.perf_counter() - began
+    rates = []
+    for _ in range(1 if context.tiny else 3):
+        began = time.perf_counter()
+        parts = (shown for _ in range(count // size))
+        evals.extract({"inception": extractor}, parts, count, mesh=mesh, batch_size=size)
+        rates.append(count / (time.perf_counter() - began))
+    stats = jax.devices()[0].memory_stats() or {}
+    return {
+        "batch": size, "images_per_second": float(np.median(rates)), "first_seconds": compiled,
+        "peak_bytes": stats.get("peak_bytes_in_use"), "fid_50k_minutes": 2 * WANTED / float(np.median(rates)) / 60,
+    }  # fmt: skip
+
+
+def distance(context: Context) -> dict[str, Any]:
+    """Times moments and distance of random features of Inception's width, on the host."""
+    count, width = (64, 32) if context.tiny else (10_000, 2048)
+    random = np.random.default_rng(0)
+    features = [random.normal(size=(count, width)).astype(np.float32) for _ in range(2)]
+    began = time.perf_counter()
+    found = [metrics.moments(x) for x in features]
+    moments = time.perf_counter() - began
+    began = time.perf_counter()
+    value = metrics.frechet_distance(*found)
+    return {
+        "count": count, "width": width, "moments_seconds_per_50k": moments / 2 / count * WANTED,
+        "distance_seconds": time.perf_counter() - began, "value": value,
+    }  # fmt: skip
+
+
+def whole(extractor: Any, mesh: Any, context: Context) -> dict[str, Any]:
+    """Runs the pass of 50,000 images, or as many as time allows, with moments and the distance to half of them."""
+    passes = [line for line in context.lines() if line["name"].startswith("feature pass") and "batch" in line]
+    own = [line for line in passes if line["code"] == context.code and line["tiny"] == context.tiny]
+    if not own:
+        raise RuntimeError("no feature pass has been timed")
+    best = max(own, key=lambda line: line["images_per_second"])
+    size, batch = 64 if context.tiny else 5000, best["batch"]
+    most = 2 * size if context.tiny else WANTED
+    began, done, parts = time.perf_counter(), 0, []
+    with jax.default_matmul_precision(PRECISIONS["float32"]):
+        while done < most and context.left > 3 * size / best["images_per_second"] + 5:
+            found = evals.extract({"inception": extractor}, [images(size)], size, mesh=mesh, batch_size=batch)
+            parts.append(metrics.moments(found["inception"].features))
+            done += size
+    if done < 2 * size:
+        return {"skipped": f"no time for two parts of {size} images at {best['images_per_second']:.1f} images/s"}
+    both = parts[0]
+    for part in parts[1:]:
+        both = metrics.merge(both, part)
+    value = metrics.frechet_distance(parts[0], both)
+    seconds = time.perf_counter() - began
+    return {"images": done, "wall_seconds": seconds, "images_per_second": done / seconds, "value": value}
