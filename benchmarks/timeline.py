@@ -18,8 +18,8 @@ import jax
 import matplotlib
 from absl import app, flags, logging
 
-from benchmarks.loop import Bench
 from benchmarks import step_cases
+from benchmarks.loop import Bench
 from benchmarks.measure import record, table
 from experiments.configs import digits
 

@@ -8,11 +8,11 @@ downloaded. A part that needs a package, or a file, that is not there is skipped
 
 python -m benchmarks.accelerator --out=DIR                      everything, in less than nine minutes
 python -m benchmarks.accelerator --out=DIR --parts=numerics     some parts
-python -m benchmarks.accelerator --out=DIR --tiny --budget=300  small sizes: a trial on a CPU
-python -m benchmarks.accelerator --table                        runs nothing: prints the recorded results
-python -m benchmarks.accelerator --table --out=DIR              runs nothing: prints the results in DIR
-python -m benchmarks.accelerator --write --out=DIR              runs nothing: records them, and writes docs/accelerator.md
-python -m benchmarks.accelerator --pack_mnist=FILE --data_dir=DIR   makes the file for --mnist from TFDS
+python -m benchmarks.accelerator --out=DIR --tiny               small sizes: a trial on a CPU
+python -m benchmarks.accelerator --pack_mnist=FILE --data_dir=DIR  makes the file for --mnist from TFDS
+python -m benchmarks.accelerator --table                        prints the recorded results; with --out those in DIR
+python -m benchmarks.accelerator --write                        writes them into docs/accelerator.md; with --out it
+                                                                records the results in DIR first
 """
 
 import argparse

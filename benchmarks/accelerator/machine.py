@@ -23,8 +23,9 @@ def run(context: Context) -> None:
     device = jax.devices()[0]
     if device.platform == "cpu" and not context.tiny:
         raise SkippedError(
-            f"JAX finds no accelerator: jax.devices() is {jax.devices()}, JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS')!r}"
-            "; install a JAX with the plugin of the device, or give --tiny for a trial on the CPU"
+            f"JAX finds no accelerator: its devices are {jax.devices()}, and JAX_PLATFORMS is "
+            f"{os.environ.get('JAX_PLATFORMS', 'not set')}; install JAX with the device's plugin, or give --tiny for a "
+            "trial on the CPU"
         )
     context.each(
         {"device": describe, **{f"rates {name}": lambda name=name: measured(name, context) for name in PRECISIONS}}
