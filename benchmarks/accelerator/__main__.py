@@ -23,6 +23,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -189,7 +190,10 @@ class Command:
     def _summarise(self, statuses: dict[str, str]) -> None:
         from benchmarks.accelerator import report  # noqa: PLC0415 - imports JAX
 
-        text = report.summary(self.out, self.code)
+        try:
+            text = report.summary(self.out, self.code)
+        except Exception:  # the results are there nevertheless, and the exit code tells of the parts
+            text = f"the summary failed:\n{traceback.format_exc()}"
         (self.out / "summary.md").write_text(text + "\n", encoding="utf-8")
         print(f"\n{text}\n\n" + ", ".join(f"{name} {status}" for name, status in statuses.items()))
         print(f"results in {self.options.out}/results.jsonl and summary.md, output of the parts in log.txt")

@@ -5,6 +5,7 @@ come from the conformance suite, so that a new loss or game is compared as soon 
 """
 
 import functools
+import importlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,9 +18,11 @@ from jaxtyping import PyTree
 
 from benchmarks.accelerator.machine import PRECISIONS
 from gan_jax import core, metrics, ops
-from tests.conformance.functions import CASES, KEY
-from tests.conformance.games import BATCH, GAMES, computed_in
 
+_FUNCTIONS = importlib.import_module("tests.conformance.functions")
+_GAMES = importlib.import_module("tests.conformance.games")
+CASES, KEY = _FUNCTIONS.CASES, _FUNCTIONS.KEY
+BATCH, GAMES, computed_in = _GAMES.BATCH, _GAMES.GAMES, _GAMES.computed_in
 EXACT = "exact/"  # prefix of values that must be equal: the definition's, in float64, whatever the precision
 _RATE, _SEED = 1e-3, 3  # as in the conformance suite: every game is stable at this learning rate
 _GROUPS = 6  # programs that the functions are compiled in

@@ -6,6 +6,7 @@ products are always in full float32, whatever the settings, because FID depends 
 """
 
 import functools
+import importlib
 import time
 from typing import Any
 
@@ -16,7 +17,8 @@ from benchmarks.accelerator.context import Context
 from gan_jax import eval as evals
 from gan_jax import metrics
 from gan_jax.distributed.mesh import make_mesh
-from tests.golden import random_weights
+
+random_weights = importlib.import_module("tests.golden.random_weights")
 
 _SIZE = 32
 WANTED = 50_000

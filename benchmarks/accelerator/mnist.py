@@ -12,7 +12,7 @@ _ARRAYS = {"train": ("x_train", "y_train"), "test": ("x_test", "y_test")}
 
 def pack(file: pathlib.Path, directory: str) -> None:
     """Writes MNIST, which TFDS prepared in a directory, to a file in the format of Keras' mnist.npz; 11 MB."""
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for split, (images, labels) in _ARRAYS.items():
         found = data.tfds_images("mnist", data_dir=directory, labels=True, split=split)
         assert isinstance(found, data.Arrays)

@@ -18,13 +18,14 @@ value is rounded several times between the input and the result, plus 8 times th
 of its group (a player's gradient, an operation): below that no array of this size is known.
 """
 
+import functools
 import math
 import os
 import pathlib
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -51,13 +52,13 @@ def run(context: Context) -> None:
     process = subprocess.Popen(command, cwd=plan.ROOT, env=environment)
     try:
         # Float32 first: a difference there is a fault, whatever the others show.
-        context.each({
-            f"{name} in {precision}": lambda name=name, precision=precision: compared(
-                known[name], precision, wait(home, name, process, context)
-            )
-            for precision in UNIT
-            for name in known
-        }, workers=workers())  # fmt: skip
+        units: dict[str, Callable[[], dict[str, Any]]] = {}
+        for precision in UNIT:
+            for name, case in known.items():
+                units[f"{name} in {precision}"] = functools.partial(
+                    _compare, case, precision, file_of(home, name), process, context
+                )
+        context.each(units, workers=workers())
     finally:
         process.kill()
         process.wait()
@@ -73,16 +74,19 @@ def file_of(home: pathlib.Path, name: str) -> pathlib.Path:
     return home / f"{name.replace(' ', '_')}.npz"
 
 
-def wait(home: pathlib.Path, name: str, process: subprocess.Popen[bytes], context: Context) -> Mapping[str, np.ndarray]:
-    """Returns the values on the CPU, once they are there."""
-    path = file_of(home, name)
+def _compare(
+    case: Case, precision: str, path: pathlib.Path, process: subprocess.Popen[bytes], context: Context
+) -> dict[str, Any]:
+    return compared(case, precision, wait(path, process, context))
+
+
+def wait(path: pathlib.Path, process: subprocess.Popen[bytes], context: Context) -> Mapping[str, np.ndarray]:
+    """Returns a case's values on the CPU, once they are there."""
     while not path.exists():
         if process.poll() is not None and not path.exists():
-            raise RuntimeError(
-                f"the process of the CPU's values ended with code {process.returncode} before {path.name}"
-            )
+            raise RuntimeError(f"the process of the CPU's values ended with code {process.returncode}: no {path.name}")
         if context.left < 1:
-            raise TimeoutError(f"the CPU's values of {name} did not come in time")
+            raise TimeoutError(f"the CPU's values in {path.name} did not come in time")
         time.sleep(0.05)
     with np.load(path) as file:
         return dict(file)
@@ -137,7 +141,7 @@ def compared(case: Case, precision: str, kept: Mapping[str, np.ndarray]) -> dict
     Returns:
       Whether all arrays agree, the largest ratio of a deviation to its tolerance, and the arrays where it is largest.
     """
-    structure = jax.tree.structure(jax.eval_shape(case.arguments))
+    structure: Any = jax.tree.structure(jax.eval_shape(case.arguments))
     arguments = jax.tree.unflatten(structure, [kept[f"argument/{i}"] for i in range(structure.num_leaves)])
     amount, found = noise(precision, arguments), values(case, precision, arguments)
     wanted = {name.removeprefix("value/"): value for name, value in kept.items() if name.startswith("value/")}

@@ -1,5 +1,6 @@
 """Time of a member's step in populations of 1, 16 and 256, and the time to compile each, alone and from the cache."""
 
+import functools
 import statistics
 import time
 from typing import Any
@@ -14,9 +15,7 @@ from benchmarks.population import CASES, compiled
 def run(context: Context) -> None:
     """Times all cases with all numbers of members."""
     names, sizes = (("ring",), (1, 2)) if context.tiny else (("ring", "digits"), (1, 16, 256))
-    context.each(
-        {f"{name} {size}": lambda name=name, size=size: measured(name, size) for name in names for size in sizes}
-    )
+    context.each({f"{name} {size}": functools.partial(measured, name, size) for name in names for size in sizes})
 
 
 def measured(name: str, members: int) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def summary(out: pathlib.Path, code: str) -> str:
 
 
 def page(lines: Sequence[Line]) -> str:
-    """Returns all tables, in Markdown: for each device, the newest result of each unit."""
+    """Returns all tables, in Markdown: for each device, the newest result of each unit, of the newest code."""
     devices = list(dict.fromkeys(line["device"] for line in lines if "device" in line))
     if not devices:
         return "There is no result of an accelerator: the benchmark has not run on one yet."
@@ -61,15 +61,17 @@ def page(lines: Sequence[Line]) -> str:
 
 
 def _device(device: str, lines: Sequence[Line]) -> str:
+    last = lines[-1]
+    lines = [x for x in lines if (x["code"], x["tiny"]) == (last["code"], last["tiny"])]  # others are not comparable
     newest = {(line["part"], line["name"]): line for line in lines}
     of = {part: {name: line for (own, name), line in newest.items() if own == part} for part in plan.PARTS}
-    codes = dict.fromkeys(f"{line.get('commit') or 'unknown'} (code {line['code']})" for line in newest.values())
-    last = list(newest.values())[-1]
     versions = next((line["versions"] for line in reversed(lines) if "versions" in line), {})
     sizes = ", tiny sizes" if last["tiny"] else ""
+    commits = ", ".join(dict.fromkeys(line.get("commit") or "unknown" for line in lines))
     parts = [
-        f"### {device}{sizes}\n\nCommit {'; '.join(codes)}. "
-        f"Versions: {', '.join(f'{name} {version}' for name, version in versions.items())}.",
+        f"### {device}{sizes}",
+        f"Commit {commits}, code {last['code']}; "
+        f"{', '.join(f'{name} {version}' for name, version in versions.items())}.",
         *(text for name in plan.PARTS if (text := _TABLES[name](of[name]))),
         _ends(newest),
     ]

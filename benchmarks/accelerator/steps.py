@@ -57,7 +57,7 @@ class Comparison:
         with precision_context(self.precision):
             run, compiled = program(case, case.game(self.dtype), case.length)
         contenders, failed = {"gan_jax": run}, dict[str, str]()
-        memory = {"gan_jax": needed(compiled)}
+        memory: dict[str, int | None] = {"gan_jax": needed(compiled)}
         for mode in MODES[:1] if self.context.tiny else MODES:
             if mode.endswith("compiled") and self.context.left < _COMPILES:
                 failed[mode] = "no time left to compile it"
@@ -130,12 +130,10 @@ class Comparison:
         return run, torch.cuda.max_memory_allocated() if cuda else None
 
 
-def needed(compiled: jax.stages.Compiled) -> int | None:
+def needed(compiled: jax.stages.Compiled) -> int:
     """Returns the bytes that a program needs on the device: arguments, results that do not reuse them, temporaries."""
     sizes: Any = compiled.memory_analysis()
-    if sizes is None:
-        return None
-    whole = sizes.argument_size_in_bytes + sizes.output_size_in_bytes + sizes.temp_size_in_bytes
+    whole: int = sizes.argument_size_in_bytes + sizes.output_size_in_bytes + sizes.temp_size_in_bytes
     return whole - sizes.alias_size_in_bytes
 
 
