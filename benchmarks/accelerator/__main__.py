@@ -161,6 +161,7 @@ class Command:
 
         status = plan.STOPPED if self.stop.is_set() else plan.TIMEOUT if ended.late else plan.FAILED
         line = {"part": context.part, "name": "ended", "status": status, "tiny": context.tiny, "code": self.code}
+        line |= {"device": self._device()}
         line |= {
             "exit_code": ended.code,
             "seconds": round(ended.seconds, 1),
@@ -170,15 +171,22 @@ class Command:
         append_line(self.out / "results.jsonl", line)
         return status
 
-    def _is_done(self, name: str) -> bool:
+    def _lines(self) -> list[dict[str, Any]]:
         from benchmarks.accelerator.context import REMEDY, Line  # noqa: PLC0415 - imports JAX
         from gan_jax.host import read_lines  # noqa: PLC0415
 
-        lines = read_lines(self.out / "results.jsonl", Line, remedy=REMEDY)
-        device = next((x["device"] for x in reversed(lines) if x["part"] == "machine" and "device" in x), None)
-        wanted = {"part": name, "name": "ended", "device": device, "tiny": self.options.tiny, "code": self.code}
-        ends = [line["status"] for line in lines if all(line.get(key) == value for key, value in wanted.items())]
+        return read_lines(self.out / "results.jsonl", Line, remedy=REMEDY)
+
+    def _is_done(self, name: str) -> bool:
+        wanted = {
+            "part": name, "name": "ended", "device": self._device(), "tiny": self.options.tiny, "code": self.code,
+        }  # fmt: skip
+        ends = [x["status"] for x in self._lines() if all(x.get(key) == value for key, value in wanted.items())]
         return bool(ends) and ends[-1] == plan.DONE
+
+    def _device(self) -> str:
+        """Returns the device that the first part has found; empty if it has found none."""
+        return next((x["device"] for x in reversed(self._lines()) if x["part"] == "machine" and "device" in x), "")
 
     def _environment(self) -> dict[str, str]:
         defaults = {

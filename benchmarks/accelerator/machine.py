@@ -1,8 +1,10 @@
 """The first part: what the device is. Without an accelerator, and without --tiny, it stops the command."""
 
+import functools
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -27,9 +29,9 @@ def run(context: Context) -> None:
             f"{os.environ.get('JAX_PLATFORMS', 'not set')}; install JAX with the device's plugin, or give --tiny for a "
             "trial on the CPU"
         )
-    context.each(
-        {"device": describe, **{f"rates {name}": lambda name=name: measured(name, context) for name in PRECISIONS}}
-    )
+    units: dict[str, Callable[[], dict[str, Any]]] = {"device": describe}
+    units |= {f"rates {name}": functools.partial(measured, name, context) for name in PRECISIONS}
+    context.each(units)
 
 
 def describe() -> dict[str, Any]:

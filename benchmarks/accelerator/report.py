@@ -65,7 +65,7 @@ def _device(device: str, lines: Sequence[Line]) -> str:
     lines = [x for x in lines if (x["code"], x["tiny"]) == (last["code"], last["tiny"])]  # others are not comparable
     newest = {(line["part"], line["name"]): line for line in lines}
     of = {part: {name: line for (own, name), line in newest.items() if own == part} for part in plan.PARTS}
-    versions = next((line["versions"] for line in reversed(lines) if "versions" in line), {})
+    versions: dict[str, str] = next((line["versions"] for line in reversed(lines) if "versions" in line), {})
     sizes = ", tiny sizes" if last["tiny"] else ""
     commits = ", ".join(dict.fromkeys(line.get("commit") or "unknown" for line in lines))
     parts = [
@@ -132,13 +132,9 @@ def _numerics(lines: dict[str, Line]) -> str:
 
 def _resume(lines: dict[str, Line]) -> str:
     found = _good(lines)
+    equal: dict[Any, str] = {True: "yes", False: "NO", None: ""}
     rows = [
-        [
-            name,
-            line["starts"],
-            {True: "yes", False: "no"}.get(line.get("equal"), ""),
-            f"{line['images_per_second']:.0f}",
-        ]
+        [name, line["starts"], equal[line.get("equal")], f"{line['images_per_second']:.0f}"]
         for name, line in found.items()
     ]
     text = _rows(["training", "starts", "same bits as uninterrupted", "images/s"], rows)
