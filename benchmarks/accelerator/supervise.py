@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-_LAST_LINES = 25
+_LAST_LINES = 80
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl
 
 
@@ -87,7 +87,7 @@ def supervise(
 
 def _follow(process: subprocess.Popen[str], log: pathlib.Path, tail: collections.deque[str]) -> None:
     assert process.stdout is not None
-    with log.open("a", encoding="utf-8") as file:
+    with process.stdout, log.open("a", encoding="utf-8") as file:
         for line in process.stdout:
             tail.append(line.rstrip())
             print(f"  {line.rstrip()}", flush=True)
