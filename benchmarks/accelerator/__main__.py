@@ -19,6 +19,7 @@ import argparse
 import fcntl
 import os
 import pathlib
+import re
 import signal
 import sys
 import threading
@@ -129,7 +130,7 @@ class Command:
 
     def _part(self, name: str, seconds: float) -> str:
         """Runs a part, unless it is done, and returns how it ended; records that if the part could not."""
-        from benchmarks.accelerator.context import Context  # noqa: PLC0415 - imports JAX, whose version is checked first
+        from benchmarks.accelerator.context import BEGINS, Context  # noqa: PLC0415 - imports JAX, whose version is checked first
 
         if self.stop.is_set():
             return plan.STOPPED
@@ -145,23 +146,27 @@ class Command:
             name, self.out, self.work, self.options.tiny, time.time() + seconds, self.code, self.commit,
             str(self.options.mnist.resolve()) if self.options.mnist else "",
         )  # fmt: skip
-        before = len(context.lines())
+        before, log = len(context.lines()), self.out / "log.txt"
+        size = log.stat().st_size if log.exists() else 0
         ended = supervise(
             [sys.executable, "-m", "benchmarks.accelerator.child", context.dump()], self._environment(),
-            where=plan.ROOT, log=self.out / "log.txt", seconds=seconds, grace=plan.GRACE, stop=self.stop,
+            where=plan.ROOT, log=log, seconds=seconds, grace=plan.GRACE, stop=self.stop,
         )  # fmt: skip
-        own = [line["status"] for line in context.lines()[before:] if line["name"] == "ended" and line["part"] == name]
-        status = own[-1] if own else self._note(context, ended)
+        new = context.lines()[before:]
+        own = [line["status"] for line in new if line["name"] == "ended"]
+        begun = re.findall(f"^{name}: {BEGINS}(.*)$", log.read_bytes()[size:].decode(errors="replace"), re.MULTILINE)
+        cut = [unit for unit in begun if unit not in {line["name"] for line in new}]
+        status = own[-1] if own else self._note(context, ended, cut)
         print(f"{name}: {status} after {ended.seconds:.0f} s", flush=True)
         return status
 
-    def _note(self, context: Any, ended: Ended) -> str:
-        """Records the end of a part that could not do so itself."""
+    def _note(self, context: Any, ended: Ended, cut: Sequence[str]) -> str:
+        """Records the end of a part that could not do so itself, with the units that it was in the middle of."""
         from gan_jax.host import append_line  # noqa: PLC0415 - imports JAX
 
         status = plan.STOPPED if self.stop.is_set() else plan.TIMEOUT if ended.late else plan.FAILED
         line = {"part": context.part, "name": "ended", "status": status, "tiny": context.tiny, "code": self.code}
-        line |= {"device": self._device()}
+        line |= {"device": self._device(), "in_the_middle_of": list(cut)}
         line |= {
             "exit_code": ended.code,
             "seconds": round(ended.seconds, 1),

@@ -18,6 +18,7 @@ from gan_jax.host import append_line, read_lines
 REMEDY = "remove the line, or use another --out"
 Line = dict[str, Any]
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint", "torch")
+BEGINS = "begins "  # before the name of a unit, in the output: what was interrupted is found by it
 _WRITING = threading.Lock()
 _ENDING = 3.0  # seconds before the deadline in which nothing is begun
 
@@ -112,6 +113,7 @@ class Context:
             list(pool.map(one, units))
 
     def _run(self, name: str, run: Callable[[], Mapping[str, Any]]) -> None:
+        print(f"{self.part}: {BEGINS}{name}", flush=True)
         began = time.monotonic()
         try:
             values = dict(run())

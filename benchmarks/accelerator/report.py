@@ -84,6 +84,8 @@ def _ends(newest: dict[tuple[str, str], Line]) -> str:
         if line := newest.get((name, "ended")):
             output = [text for text in line.get("output", "").splitlines() if text.strip()]
             reason = line.get("skipped") or line.get("error") or line.get("left_out") or (output[-1] if output else "")
+            if cut := line.get("in_the_middle_of"):
+                reason = f"ended in the middle of {', '.join(cut)}"
             rows.append([name, line["status"], _cell(reason)])
     failed = [
         [f"{part}: {name}", "failed" if "error" in line else "skipped", _cell(line.get("error") or line["skipped"])]

@@ -6,22 +6,26 @@ networks of that dtype here, and by automatic mixed precision in PyTorch.
 """
 
 import dataclasses
+import json
 import os
+import statistics
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import jax
 
-from benchmarks.accelerator import chips
+from benchmarks.accelerator import chips, plan
 from benchmarks.accelerator.cases import precision_context
 from benchmarks.accelerator.context import Context
-from benchmarks.measure import in_turn, milliseconds, ratio
+from benchmarks.measure import in_turn
 from benchmarks.step_cases import CASES, Case, model_operations, program
 
-MODES = ("channels_last", "channels_last_compiled", "eager")
+MODES = ("eager", "channels_last", "channels_last_compiled")
 _NAMES = ("dcgan", "sngan", "stylegan2")
 _PRECISIONS = ("bfloat16", "tf32", "float32")
-_COMPILES = 45.0  # seconds that PyTorch may need to compile a loop
+_PATIENCE = 90.0  # seconds for PyTorch's loops of one case, most of which go into compiling
 _MOST = 2**14  # largest batch: activations stay below 2^31 numbers, which not all of cuDNN's kernels can count
 _SHARE = 0.9  # of the memory that a prediction may use
 
@@ -52,31 +56,28 @@ class Comparison:
         return "bfloat16" if self.precision == "bfloat16" else "float32"
 
     def against_torch(self) -> dict[str, Any]:
-        """Times an iteration, in turn with those of PyTorch that can be had."""
-        case = self.case
+        """Times an iteration before and after PyTorch's loops, which run in a process of their own."""
+        case, tiny = self.case, self.context.tiny
         with precision_context(self.precision):
             run, compiled = program(case, case.game(self.dtype), case.length)
-        contenders, failed = {"gan_jax": run}, dict[str, str]()
-        memory: dict[str, int | None] = {"gan_jax": needed(compiled)}
-        for mode in MODES[:1] if self.context.tiny else MODES:
-            if mode.endswith("compiled") and self.context.left < _COMPILES:
-                failed[mode] = "no time left to compile it"
-                continue
-            try:
-                contenders[mode], memory[mode] = self._torch(mode)
-            except Exception as error:  # PyTorch's failures are no failures of this benchmark
-                failed[mode] = f"{type(error).__name__}: {error}"[:300]
-        taken = in_turn(contenders, rounds=1 if self.context.tiny else 5, seconds=0.0 if self.context.tiny else 0.3)
-        iterations = {"gan_jax": case.length} | {
-            mode: case.r1[1] if case.r1 else 1 for mode in contenders if mode in MODES
-        }
-        taken = {name: [x / iterations[name] for x in values] for name, values in taken.items()}
-        times = milliseconds(taken)
-        found = {
-            "ms": times["gan_jax"]["median"], "milliseconds": times, "failed": failed, "memory": memory,
-            "ratios": {mode: ratio(taken, mode, "gan_jax") for mode in contenders if mode != "gan_jax"},
-        }  # fmt: skip
-        return found | self._rate(case.batch, times["gan_jax"]["median"] / 1e3)
+
+        def timed() -> list[float]:
+            turns = in_turn({"gan_jax": run}, rounds=1 if tiny else 5, seconds=0.0 if tiny else 0.3)["gan_jax"]
+            return [x / case.length * 1e3 for x in turns]
+
+        before = timed()
+        others, note = self._torch()
+        own = [*before, *timed()]
+        ms = statistics.median(own)
+        times = {line["mode"]: statistics.median(line["milliseconds"]) for line in others if "milliseconds" in line}
+        failed = {line["mode"]: line["error"] for line in others if "error" in line}
+        return {
+            "ms": ms, "least_ms": min(own), "most_ms": max(own), "pytorch_ms": times,
+            "ratios": {mode: other / ms for mode, other in times.items()},
+            "pytorch_failed": failed | ({"process": note} if note else {}),
+            "memory": {"gan_jax": needed(compiled)} | {line["mode"]: line.get("memory") for line in others},
+            "pytorch": next((line["torch"] for line in others), None),
+        } | self._rate(case.batch, ms / 1e3)  # fmt: skip
 
     def largest_batch(self) -> dict[str, Any]:
         """Finds the largest power of two that fits as batch, and times an iteration of it."""
@@ -113,21 +114,26 @@ class Comparison:
         found = {"images_per_second": batch / seconds, "gflop": operations / 1e9, "tflops": operations / seconds / 1e12}
         return found | {"utilisation": operations / seconds / peak if peak else None}
 
-    def _torch(self, mode: str) -> tuple[Callable[[], None], int | None]:
-        """Makes PyTorch's loop, and runs it once; returns it with its peak memory in bytes."""
-        import torch  # noqa: PLC0415 - not everywhere
-
-        from benchmarks.torch_steps import theirs  # noqa: PLC0415
-
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = self.precision != "float32"
-        cuda = torch.cuda.is_available()
-        if jax.devices()[0].platform == "gpu" and not cuda:
-            raise RuntimeError("this PyTorch does not see the GPU")
-        if cuda:
-            torch.cuda.reset_peak_memory_stats()
-        run = theirs(self.name, mode, self.dtype, self.case.batch)
-        run()
-        return run, torch.cuda.max_memory_allocated() if cuda else None
+    def _torch(self) -> tuple[list[dict[str, Any]], str]:
+        """Times PyTorch's loops; returns a line for each mode, and what went wrong with the process, if anything."""
+        asked = {
+            "name": self.name, "precision": self.precision, "batch": self.case.batch, "tiny": self.context.tiny,
+            "modes": MODES[:1] if self.context.tiny else MODES, "gpu": jax.devices()[0].platform == "gpu",
+        }  # fmt: skip
+        command = [sys.executable, "-m", "benchmarks.accelerator.pytorch", json.dumps(asked)]
+        # Half of the time that is left at most: a compilation that hangs takes no more.
+        patience = min(_PATIENCE, self.context.left / 2)
+        process = subprocess.Popen(command, cwd=plan.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        note = ""
+        try:
+            out, errors = process.communicate(timeout=patience)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            out, errors = process.communicate()
+            note = f"ended after {patience:.0f} s, in the middle of what has no line"
+        if process.returncode and not note:
+            note = f"exit code {process.returncode}: {(errors.strip().splitlines() or [''])[-1][:300]}"
+        return [json.loads(line) for line in out.splitlines() if line.startswith("{")], note
 
 
 def needed(compiled: jax.stages.Compiled) -> int:

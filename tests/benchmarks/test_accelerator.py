@@ -254,15 +254,20 @@ def test_only_results_of_accelerators_are_recorded_once_and_written(tmp_path, mo
         line("game b in tf32", **values),
         line("game b in float32", **values | {"ok": True}),
         line("ended", "steps", status=plan.TIMEOUT, output="first\nin backend_compile"),
+        line("ended", "fid", status=plan.TIMEOUT, output="", in_the_middle_of=["whole"]),
         line("dcgan bfloat16", "steps", error="RuntimeError: no memory"),
         line("device", "machine", "cpu"), line("x", tiny=True),
     ]  # fmt: skip
     (tmp_path / "results.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
     for _ in range(2):
         text = report.table_command(tmp_path, write=True)
-    assert len((tmp_path / "recorded.jsonl").read_text().splitlines()) == 5
+    assert len((tmp_path / "recorded.jsonl").read_text().splitlines()) == 6
     assert "| game b | tf32 | NO | 5.0e-01 | 7.00 | d/a/b |" in text and "| game b | float32 | yes |" in text
-    assert "| steps | timeout | in backend_compile |" in text and "RuntimeError: no memory" in text
+    assert (
+        "| steps | timeout | in backend_compile |" in text
+        and "| fid | timeout | ended in the middle of whole |" in text
+    )
+    assert "RuntimeError: no memory" in text
     assert "game a" not in text and text in page.read_text() and page.read_text().endswith("after")
 
 
