@@ -38,7 +38,9 @@ def computed_in(dtype: str) -> Iterator[None]:
 
 
 def linen(module):
-    return nets.from_linen(module if _DTYPE.get() == "float32" else module.clone(dtype=_DTYPE.get()))
+    """Makes a network. StyleGAN2's mapping has no dtype: it always computes in float32."""
+    converts = hasattr(module, "dtype") and _DTYPE.get() != "float32"
+    return nets.from_linen(module.clone(dtype=_DTYPE.get()) if converts else module)
 
 
 def mlp(**options):
