@@ -33,6 +33,7 @@ from benchmarks.accelerator.supervise import Ended, supervise
 
 _STOPPED = 75  # exit code, as of the other commands: the same command continues
 _INVALID = 2
+_TRIES = 4  # processes of a part, if they crash
 _OWN = 4.0  # seconds that the command itself needs at its end
 
 
@@ -106,6 +107,7 @@ class Command:
         except OSError as error:
             sys.exit(_fault(f"--out={options.out}: {error}; give a directory that can be written"))
         self.code, self.commit = plan.code(), plan.commit()
+        self.since = time.time() if options.again else 0.0
 
     @property
     def left(self) -> float:
@@ -129,22 +131,31 @@ class Command:
         return int(any(status in (plan.FAILED, plan.TIMEOUT) for status in statuses.values()))
 
     def _part(self, name: str, seconds: float) -> str:
-        """Runs a part, unless it is done, and returns how it ended; records that if the part could not."""
-        from benchmarks.accelerator.context import BEGINS, Context  # noqa: PLC0415 - imports JAX, whose version is checked first
-
+        """Runs a part, unless it is done; after a crash it runs again, while there is time. Returns how it ended."""
         if self.stop.is_set():
             return plan.STOPPED
         if name != "machine" and not self.options.again and self._is_done(name):
             print(f"{name}: done by an earlier call", flush=True)
             return plan.DONE
-        seconds = min(seconds, self.left - plan.GRACE)
-        if seconds < 1:
-            print(f"{name}: no time left", flush=True)
-            return plan.PARTIAL
-        print(f"{name}: {plan.PARTS[name].what}; {seconds:.0f} of {self.left:.0f} s", flush=True)
+        over, status = time.monotonic() + min(seconds, self.left - plan.GRACE), plan.PARTIAL
+        for _ in range(_TRIES):
+            seconds = over - time.monotonic()
+            if seconds < 1:
+                print(f"{name}: no time left", flush=True)
+                break
+            print(f"{name}: {plan.PARTS[name].what}; {seconds:.0f} of {self.left:.0f} s", flush=True)
+            status, crashed = self._process(name, seconds)
+            if not crashed:
+                break
+        return status
+
+    def _process(self, name: str, seconds: float) -> tuple[str, bool]:
+        """Runs a part's process; returns how it ended, and whether it crashed. Records it if the part could not."""
+        from benchmarks.accelerator.context import BEGINS, Context  # noqa: PLC0415 - imports JAX, once its version is known
+
         context = Context(
             name, self.out, self.work, self.options.tiny, time.time() + seconds, self.code, self.commit,
-            str(self.options.mnist.resolve()) if self.options.mnist else "",
+            str(self.options.mnist.resolve()) if self.options.mnist else "", self.since,
         )  # fmt: skip
         before, log = len(context.lines()), self.out / "log.txt"
         size = log.stat().st_size if log.exists() else 0
@@ -158,7 +169,10 @@ class Command:
         cut = [unit for unit in begun if unit not in {line["name"] for line in new}]
         status = own[-1] if own else self._note(context, ended, cut)
         print(f"{name}: {status} after {ended.seconds:.0f} s", flush=True)
-        return status
+        return status, not own and self._crashed(ended)
+
+    def _crashed(self, ended: Ended) -> bool:
+        return ended.code < 0 and not ended.late and not self.stop.is_set()
 
     def _note(self, context: Any, ended: Ended, cut: Sequence[str]) -> str:
         """Records the end of a part that could not do so itself, with the units that it was in the middle of."""
@@ -166,7 +180,7 @@ class Command:
 
         status = plan.STOPPED if self.stop.is_set() else plan.TIMEOUT if ended.late else plan.FAILED
         line = {"part": context.part, "name": "ended", "status": status, "tiny": context.tiny, "code": self.code}
-        line |= {"device": self._device(), "in_the_middle_of": list(cut)}
+        line |= {"device": self._device(), "in_the_middle_of": list(cut), "crashed": self._crashed(ended)}
         line |= {
             "exit_code": ended.code,
             "seconds": round(ended.seconds, 1),

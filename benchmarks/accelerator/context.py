@@ -40,6 +40,7 @@ class Context:
       code: hash of the code.
       commit: commit of the code, if it is known.
       mnist: path of the file with MNIST; empty for none.
+      since: time from which results count; earlier ones are measured again.
       left_out: units that were not reached.
       failed: units that failed.
     """
@@ -52,6 +53,7 @@ class Context:
     code: str
     commit: str
     mnist: str
+    since: float = 0.0
     left_out: list[str] = dataclasses.field(default_factory=list)
     failed: list[str] = dataclasses.field(default_factory=list)
 
@@ -78,12 +80,13 @@ class Context:
         """Returns the result of a unit, if this code has one on this device; errors do not count."""
         fields = self._identity() | {"name": name}
         found = [line for line in self.lines() if all(line.get(key) == value for key, value in fields.items())]
-        good = [line for line in found if not line.keys() & {"error", "skipped"}]
+        good = [x for x in found if not x.keys() & {"error", "skipped"} and x["time"] >= self.since]
         return good[-1] if good else None
 
     def record(self, name: str, **values: Any) -> None:
         """Writes the result of a unit; it is on disk when this returns."""
         line = self._identity() | {"name": name} | values | {"commit": self.commit, "versions": versions()}
+        line |= {"time": round(time.time(), 1)}
         with _WRITING:
             append_line(self.out / "results.jsonl", json.loads(json.dumps(line, default=_plain)))
         shown = {key: value for key, value in values.items() if not isinstance(value, dict | list)}
@@ -92,25 +95,40 @@ class Context:
     def each(self, units: Mapping[str, Callable[[], Mapping[str, Any]]], *, workers: int = 1) -> None:
         """Runs units that have no result yet, in order, while there is time; a unit that fails does not end the part.
 
+        Units in whose middle an earlier process has crashed come last, one at a time. One that has crashed alone is not
+        tried again.
+
         Args:
           units: by name, functions that return the values to record. A value `ok` that is false makes the part fail.
           workers: number of units at a time; they compile side by side.
         """
         known = {name: line for name in units if (line := self.known(name))}
         self.failed += [name for name, line in known.items() if line.get("ok") is False]
+        if known:
+            print(f"{self.part}: known from an earlier call: {', '.join(known)}", flush=True)
+        crashes = self._crashes()
+        suspects = {name for crash in crashes for name in crash} - known.keys()
+        culprits = {crash[0] for crash in crashes if len(crash) == 1} & suspects
 
         def one(name: str) -> None:
-            if name in known:
-                return
             if self.left < _ENDING:
                 self.left_out.append(name)
             else:
                 self._run(name, units[name])
 
-        if known:
-            print(f"{self.part}: known from an earlier call: {', '.join(known)}", flush=True)
         with futures.ThreadPoolExecutor(workers) as pool:
-            list(pool.map(one, units))
+            list(pool.map(one, [name for name in units if name not in known and name not in suspects]))
+        for name in [name for name in units if name in suspects - culprits]:
+            one(name)
+        for name in [name for name in units if name in culprits]:
+            self.failed.append(name)
+            self.record(name, error="has ended the process before; it is not tried again")
+
+    def _crashes(self) -> list[list[str]]:
+        """Returns, for each process of this part that a signal of its own has ended, the units in the middle."""
+        wanted = self._identity() | {"name": "ended", "crashed": True}
+        lines = [x for x in self.lines() if all(x.get(key) == value for key, value in wanted.items())]
+        return [line["in_the_middle_of"] for line in lines]
 
     def _run(self, name: str, run: Callable[[], Mapping[str, Any]]) -> None:
         print(f"{self.part}: {BEGINS}{name}", flush=True)

@@ -141,9 +141,12 @@ def test_a_unit_that_fails_does_not_end_the_others_and_is_tried_again(tmp_path, 
     other = context(tmp_path, code="d")
     other.each({"first": units["first"]})
     assert ran[4:] == ["first"]  # a result of other code does not count
+    new = context(tmp_path, since=time.time() + 1)
+    new.each({"first": units["first"]})
+    assert ran[5:] == ["first"]  # nor one from before `since`
     late = context(tmp_path, code="e", seconds=0.0)
     late.each(units)
-    assert late.left_out == list(units) and len(ran) == 5
+    assert late.left_out == list(units) and len(ran) == 6
     missing = context(tmp_path, code="f")
 
     def needs():
@@ -151,6 +154,26 @@ def test_a_unit_that_fails_does_not_end_the_others_and_is_tried_again(tmp_path, 
 
     missing.each({"needs": needs})
     assert results(tmp_path)[-1]["skipped"] == "needs the package a_package" and not missing.failed
+
+
+def test_after_a_crash_the_suspects_run_alone_and_the_culprit_no_more(tmp_path):
+    ran = []
+
+    def units():
+        return {name: lambda name=name: ran.append((name, threading.current_thread().name)) or {} for name in "abcd"}
+
+    def crash(*names):
+        ended = context(tmp_path)._identity() | {"name": "ended", "crashed": True, "in_the_middle_of": list(names)}
+        with (tmp_path / "results.jsonl").open("a") as file:
+            file.write(json.dumps(ended) + "\n")
+
+    crash("b", "c")
+    crash("c")
+    here = context(tmp_path)
+    here.each(units(), workers=2)
+    assert {name for name, _ in ran[:2]} == {"a", "d"} and [name for name, _ in ran[2:]] == ["b"]
+    assert ran[2][1] == threading.current_thread().name and here.failed == ["c"]
+    assert "not tried again" in results(tmp_path)[-1]["error"]
 
 
 # Numbers.
@@ -366,11 +389,28 @@ def test_a_kill_in_the_middle_loses_nothing_and_the_second_call_continues(tmp_pa
     assert code == 0 and "numerics: done by an earlier call" in output
 
 
+def test_a_part_that_crashes_runs_again(tmp_path):
+    """The first process of the part aborts as it imports Orbax, as a compiler would; the second finds no Orbax."""
+    mark = tmp_path / "crashed"
+    text = f"""
+import os, pathlib
+if not pathlib.Path({str(mark)!r}).exists():
+    pathlib.Path({str(mark)!r}).touch()
+    os.abort()
+raise ModuleNotFoundError('no', name='orbax')
+"""
+    path = package(tmp_path / "site", "orbax", text)
+    code, output = finish(command(tmp_path, "--parts=population", PYTHONPATH=path, quick=True))
+    found = [line for line in results(tmp_path) if line["part"] == "population"]
+    assert [line["status"] for line in found] == [plan.FAILED, plan.SKIPPED] and code == 0, output
+    assert found[0]["exit_code"] == -signal.SIGABRT and found[0]["crashed"]
+
+
 @pytest.mark.slow
 def test_all_parts_a_signal_and_a_second_call(tmp_path, digits_file):
-    flags = f"--mnist={digits_file}", "--budget=540"
+    flags = f"--mnist={digits_file}", "--budget=1500"  # so that a busy machine comes to the end
     process = command(tmp_path, *flags)
-    when(process, lambda text: "step 20/40" in text, timeout=600)
+    when(process, lambda text: "step 20/40" in text, timeout=1500)
     process.send_signal(signal.SIGTERM)
     code, output = finish(process)
     assert code == 75 and "the same command continues" in output, output
