@@ -34,6 +34,7 @@ from benchmarks.accelerator.supervise import Ended, supervise
 _STOPPED = 75  # exit code, as of the other commands: the same command continues
 _INVALID = 2
 _TRIES = 4  # processes of a part, if they crash
+_LEAST = 30.0  # seconds of the shortest budget
 _OWN = 4.0  # seconds that the command itself needs at its end
 
 
@@ -76,6 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = [name for name in plan.PARTS if name in options.parts.split(",") or name == "machine"]
     if unknown := set(options.parts.split(",")) - set(plan.PARTS):
         parser.error(f"--parts={','.join(sorted(unknown))}: expected some of {', '.join(plan.PARTS)}")
+    if not options.budget >= _LEAST:
+        parser.error(f"--budget={options.budget:g}: expected {_LEAST:g} seconds or more")
     if options.out is None:
         parser.error("--out is missing: the directory of the results")
     if options.mnist and not options.mnist.is_file():
@@ -107,7 +110,8 @@ class Command:
         except OSError as error:
             sys.exit(_fault(f"--out={options.out}: {error}; give a directory that can be written"))
         self.code, self.commit = plan.code(), plan.commit()
-        self.since = time.time() if options.again else 0.0
+        self.began_at = time.time()
+        self.since = self.began_at if options.again else 0.0
 
     @property
     def left(self) -> float:
@@ -121,7 +125,7 @@ class Command:
         statuses: dict[str, str] = {}
         for index, name in enumerate(names):
             statuses[name] = self._part(name, plan.allowance(max(self.left, 0.0), names[index:]))
-            if name == "machine" and statuses[name] not in (plan.DONE, plan.STOPPED):
+            if name == "machine" and not self._has_device(statuses[name]):
                 self._summarise(statuses)
                 return _INVALID if statuses[name] == plan.SKIPPED else 1
         self._summarise(statuses)
@@ -129,6 +133,11 @@ class Command:
             print("stopped; the same command continues")
             return _STOPPED
         return int(any(status in (plan.FAILED, plan.TIMEOUT) for status in statuses.values()))
+
+    def _has_device(self, status: str) -> bool:
+        """Whether the first part has found a device, even if it had no time to measure its rates."""
+        new = [x for x in self._lines() if x["part"] == "machine" and x.get("time", 0.0) >= self.began_at]
+        return status in (plan.DONE, plan.PARTIAL, plan.STOPPED) or any(x["name"] == "device" for x in new)
 
     def _part(self, name: str, seconds: float) -> str:
         """Runs a part, unless it is done; after a crash it runs again, while there is time. Returns how it ended."""

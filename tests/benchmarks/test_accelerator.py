@@ -46,18 +46,24 @@ def context(out, part="numerics", seconds=60.0, **changes):
 # Time.
 
 
+def spent(budget, quick=()):
+    """Returns the seconds of each part, if those that are not quick use all that they may."""
+    left, found, waiting = budget, {}, list(plan.PARTS)
+    while waiting:
+        allowed = plan.allowance(left, waiting)
+        name = waiting.pop(0)
+        found[name] = min(allowed, 1.0) if name in quick else allowed
+        left -= found[name]
+    return found
+
+
 def test_what_a_part_leaves_over_goes_to_those_after_it():
-    waiting, left = list(plan.PARTS), 540.0
-    first = plan.allowance(left, waiting)
-    assert sum(plan.allowance(left, [name, *(x for x in waiting if x != name)]) for name in waiting) == pytest.approx(
-        left
-    )
-    for index in range(1, len(waiting)):
-        assert plan.allowance(left - first, waiting[1:]) == pytest.approx(
-            plan.allowance(left, waiting[1:]) * (1 - first / left)
-        )
-        assert plan.allowance(left, waiting[index:]) > plan.allowance(left, [*waiting[index:], waiting[0]])
-    assert plan.allowance(left, waiting[-1:]) == left
+    usual, saved = spent(540.0, ["machine"]), spent(540.0, ["machine", "resume"])
+    assert sum(usual.values()) == pytest.approx(540.0) == sum(saved.values())
+    assert usual["steps"] / usual["resume"] == pytest.approx(plan.PARTS["steps"].share / plan.PARTS["resume"].share)
+    names = list(plan.PARTS)
+    after = names.index("resume") + 1
+    assert all(saved[name] > usual[name] for name in names[after:]) and saved["numerics"] == usual["numerics"]
 
 
 HANGS = """
@@ -320,6 +326,7 @@ def test_mnist_from_a_file(digits_file, tmp_path):
     ("flags", "told"),
     [
         (["--parts=steps,speed"], "--parts=speed: expected some of machine, numerics"),
+        (["--budget=nan"], "--budget=nan: expected 30 seconds or more"),
         (["--mnist=nothing.npz"], "--mnist=nothing.npz: there is no such file; --pack_mnist makes it"),
     ],
 )
