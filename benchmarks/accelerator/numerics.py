@@ -13,11 +13,14 @@ random by this relative amount,
     noise = u + sqrt(n) 2^-24,  with u = 2^-24, 2^-10, 2^-8 for float32, TF32, bfloat16,
 
 and n the longest sum of the case. (TF32 has 10 bits after the point, and tensor cores may cut further ones off;
-bfloat16 has 7, and rounds.) An array may deviate by a factor times the largest change that this has caused in it, plus
-the same factor times the noise, relative to the largest value of its group (a player's gradient, an operation). The
-factor is 4 where only the operands of products are rounded: forward, backward, second derivatives, the update. In
-bfloat16 it is 16, since each of a layer's operations rounds its result too. So float32 is told from TF32, but TF32 not
-from bfloat16.
+bfloat16 has 7, and rounds.) An array may deviate by 4 times the largest change that this has caused in it, since the
+operands of products are rounded several times on the way to a value (forward, backward, second derivatives, the
+update), plus 4 times the noise, relative to the largest value of its group (a player's gradient, an operation). So
+float32 is told from TF32, but TF32 not from bfloat16.
+
+In bfloat16 every operation of a layer rounds its result, and long sums may be added up in bfloat16 too. What that does
+to a formula is measured: the CPU computes the case in bfloat16 as well, and 4 times its own deviation from float32 is
+added to the tolerance.
 """
 
 import functools
@@ -39,7 +42,8 @@ from benchmarks.accelerator.cases import EXACT, Case, cases, precision_context
 from benchmarks.accelerator.context import Context
 
 UNIT = {"float32": 2.0**-24, "tf32": 2.0**-10, "bfloat16": 2.0**-8}
-FACTOR = {"float32": 4.0, "tf32": 4.0, "bfloat16": 16.0}  # roundings on the way to a value, in units of `UNIT`
+FACTOR = 4.0
+NARROW = ("bfloat16",)  # precisions in which all operations round their results
 _CHANGES = 3  # times that the CPU computes a case with changed arrays, for each precision
 _WORST = 3  # number of arrays named in a result
 
@@ -79,7 +83,15 @@ def file_of(home: pathlib.Path, name: str) -> pathlib.Path:
 def _compare(
     case: Case, precision: str, path: pathlib.Path, process: subprocess.Popen[bytes], context: Context
 ) -> dict[str, Any]:
-    return compared(case, precision, wait(path, process, context))
+    kept = wait(path, process, context)
+    if precision in NARROW:
+        kept = {**kept, **wait(own_file(path, precision), process, context)}
+    return compared(case, precision, kept)
+
+
+def own_file(path: pathlib.Path, precision: str) -> pathlib.Path:
+    """Returns the path of the CPU's own deviations in a precision, next to that of its values in float32."""
+    return path.with_name(f"{path.stem}-{precision}.npz")
 
 
 def wait(path: pathlib.Path, process: subprocess.Popen[bytes], context: Context) -> Mapping[str, np.ndarray]:
@@ -137,14 +149,27 @@ def reference(case: Case) -> dict[str, np.ndarray]:
     return kept
 
 
+def own_deviations(case: Case, precision: str, kept: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Computes a case on the CPU in a narrow precision: the largest deviation of each array from float32."""
+    found = values(case, precision, _arguments(case, kept))
+    return {f"own/{precision}/{name}": np.abs(value - kept[f"value/{name}"]).max() for name, value in found.items()}
+
+
+def _arguments(case: Case, kept: Mapping[str, np.ndarray]) -> tuple[PyTree, ...]:
+    structure: Any = jax.tree.structure(jax.eval_shape(case.arguments))
+    made: tuple[PyTree, ...] = jax.tree.unflatten(
+        structure, [kept[f"argument/{i}"] for i in range(structure.num_leaves)]
+    )
+    return made
+
+
 def compared(case: Case, precision: str, kept: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Compares a case on the accelerator with its values on the CPU.
 
     Returns:
       Whether all arrays agree, the largest ratio of a deviation to its tolerance, and the arrays where it is largest.
     """
-    structure: Any = jax.tree.structure(jax.eval_shape(case.arguments))
-    arguments = jax.tree.unflatten(structure, [kept[f"argument/{i}"] for i in range(structure.num_leaves)])
+    arguments = _arguments(case, kept)
     amount, found = noise(precision, arguments), values(case, precision, arguments)
     wanted = {name.removeprefix("value/"): value for name, value in kept.items() if name.startswith("value/")}
     if wanted.keys() != found.keys():
@@ -156,7 +181,8 @@ def compared(case: Case, precision: str, kept: Mapping[str, np.ndarray]) -> dict
     ratios, deviations = {}, {}
     for name, value in wanted.items():
         deviation = float(np.abs(found[name] - value).max())
-        limit = FACTOR[precision] * (float(kept[f"change/{precision}/{name}"]) + amount * groups[name.split("/")[0]])
+        own = float(kept.get(f"own/{precision}/{name}", 0.0))
+        limit = FACTOR * (float(kept[f"change/{precision}/{name}"]) + amount * groups[name.split("/")[0]] + own)
         if name.startswith(EXACT):
             limit = 0.0
         # A NaN, on either side, is a difference.

@@ -211,6 +211,26 @@ def test_rounding_of_a_precision_agrees_in_it_and_in_coarser_ones_alone(bits, ag
     assert [name for name, ok in found.items() if ok] == agrees
 
 
+def test_what_bfloat16_does_to_a_formula_is_measured():
+    """A linear function has the same gradient for all arguments, so that no change of them shows how it is rounded."""
+
+    def build(precision):
+        dtype = jnp.bfloat16 if precision == "bfloat16" else jnp.float32
+
+        def run(x):
+            ones = jnp.ones(4000, dtype)
+            return {"sum/value": jax.lax.fori_loop(0, 4000, lambda i, total: total + ones[i], dtype(0)) + 0 * x[0]}
+
+        return run
+
+    case = Case(lambda: (jnp.ones(2),), build)
+    kept = numerics.reference(case)
+    assert numerics.compared(case, "float32", kept)["ok"]
+    assert not numerics.compared(case, "bfloat16", kept)["ok"]  # stops at 256
+    kept |= numerics.own_deviations(case, "bfloat16", kept)
+    assert numerics.compared(case, "bfloat16", kept)["ok"]
+
+
 @pytest.mark.parametrize("fault", [lambda x: x * np.float32(1.0001), lambda x: np.where(x == x[3, 5], np.nan, x)])
 def test_a_fault_is_seen_in_float32(fault):
     kept = numerics.reference(product(lambda x: x))
