@@ -151,6 +151,8 @@ def _steps(lines: dict[str, Line]) -> str:
     rows = []
     for name, line in _good(lines).items():
         others = ", ".join(f"{mode} {value:.2f}" for mode, value in line.get("ratios", {}).items())
+        if failed := line.get("pytorch_failed"):
+            others += f" (without {_cell('; '.join(f'{mode}: {reason}' for mode, reason in failed.items()))})"
         share = f"{line['utilisation']:.1%}" if line["utilisation"] else ""
         memory = line["memory"]["gan_jax"]
         rows.append([

@@ -8,6 +8,7 @@ import json
 import math
 import pathlib
 import shutil
+import statistics
 import threading
 from typing import Any
 
@@ -21,7 +22,7 @@ from gan_jax.runtime.loop import DIVERGED, DONE
 METHOD = "pairing_r1_r2"
 _SAVING = 12.0  # seconds before the deadline in which training stops: the last dispatch, the checkpoint and the picture
 _TINY = {
-    "image_size": 8, "width": 4, "batch_size": 8, "images": 320, "ema_halflife_images": 100.0, "learning_rate": 2e-4,
+    "width": 4, "batch_size": 8, "images": 320, "ema_halflife_images": 100.0, "learning_rate": 2e-4,
     "gamma": 1.0,
 }  # fmt: skip
 
@@ -33,6 +34,8 @@ def run(context: Context) -> None:
       SkippedError: without a file with MNIST, or if so little time is left that training would not begin.
     """
     digits = mnist.load(context.mnist, "train")
+    if context.tiny:
+        digits = data.Arrays(digits.name, {name: x[:1500] for name, x in digits.arrays.items()}, 10)
     if context.left < 2 * _SAVING and not context.tiny:
         raise SkippedError(f"{context.left:.0f} s are left: too few to compile, train and save")
     workdir = context.work / f"stacked_mnist{'-tiny' if context.tiny else ''}"
@@ -46,11 +49,12 @@ def run(context: Context) -> None:
         if f"eval/{_metric(context)}_kl" in line
     ]
     own = [line["images_per_second"] for line in lines[before:]]
+    rate = statistics.median(own) if own else None
     for picture in sorted((workdir / "samples").glob("step_*.png"))[-1:]:
         shutil.copy(picture, context.out / "stacked_mnist.png")
     best = scores[-1] if scores else [None, None, None]
     context.record(
-        METHOD, status=result.status, step=result.step, images=result.images, images_per_second=max(own, default=None),
+        METHOD, status=result.status, step=result.step, images=result.images, images_per_second=rate,
         state_sha256=result.state_sha256, settings=scale(context), evaluated_at=best[0], modes=best[1], kl=best[2],
         curve=scores,
     )  # fmt: skip
@@ -65,18 +69,19 @@ def _metric(context: Context) -> str:
 
 
 def scale(context: Context) -> dict[str, Any]:
-    """Returns the sizes of networks and training; the tiny ones are for digits of 8x8 pixels."""
+    """Returns the sizes of networks and training."""
     return _TINY if context.tiny else SCALES["large"]
 
 
 def train(context: Context, digits: data.Arrays, workdir: pathlib.Path) -> runtime.Result:
     """Trains from the newest checkpoint until the end, or until the time is nearly over."""
     sizes = scale(context)
-    source = data.stacked(digits, sizes["image_size"])
+    size = max(8, 1 << (digits.arrays["real"].shape[1] - 1).bit_length())  # a power of two: 32 for MNIST
+    source = data.stacked(digits, size)
     whole = sizes["images"] / sizes["batch_size"]
     every = max(10, round(whole / 1600) * 10)
     experiment = runtime.Experiment(
-        game=METHODS[METHOD](sizes), source=lambda: source, preview=runtime.image_grid, seed=0,
+        game=METHODS[METHOD](sizes | {"image_size": size}), source=lambda: source, preview=runtime.image_grid, seed=0,
         batch_size=sizes["batch_size"], steps=math.ceil(whole / every) * every, steps_per_dispatch=10,
         report_every=every, evaluate_every=4 * every, metrics=_metric(context), sample_every=2 * every,
         checkpoint_every=2 * every, keep_last=1,
