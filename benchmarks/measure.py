@@ -15,8 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gan_jax.runtime.environment import versions
-
 RESULTS = pathlib.Path(__file__).parent / "results"
 Run = Callable[[], None]  # does some work and returns when it is finished
 
@@ -64,18 +62,19 @@ def milliseconds(taken: Mapping[str, Sequence[float]]) -> dict[str, dict[str, fl
     }
 
 
-def rates(size: int = 2048, megabytes: int = 256, dtype: str = "float32") -> dict[str, float]:
+def rates(size: int = 2048, megabytes: int = 256, dtype: str = "float32", *, seconds: float = 0.3) -> dict[str, float]:
     """Measures the machine's peak rates, from which lower bounds ("floors") of a program's time follow.
 
     Args:
       size: rows and columns of the matrices that are multiplied.
       megabytes: size of the array that is copied; it must exceed the caches.
-      dtype: dtype of the matrices.
+      dtype: dtype of the matrices, which are random: a GPU draws less power, and runs faster, on constant ones.
+      seconds: minimum length of a turn.
 
     Returns:
       `matmul_gflops` per second, and `copy_gbytes` per second, counting bytes read and bytes written.
     """
-    matrix, array = jnp.ones((size, size), dtype), jnp.ones(megabytes * 2**18)
+    matrix, array = jax.random.normal(jax.random.key(0), (size, size), dtype), jnp.ones(megabytes * 2**18)
     product = jax.jit(lambda a: a @ a)
     scaled = jax.jit(lambda x: x * 1.5, donate_argnums=0)
     box = [array]
@@ -86,7 +85,7 @@ def rates(size: int = 2048, megabytes: int = 256, dtype: str = "float32") -> dic
     def copy() -> None:
         box[0] = scaled(box[0]).block_until_ready()
 
-    taken = in_turn({"matmul": multiply, "copy": copy}, rounds=5, seconds=0.3)
+    taken = in_turn({"matmul": multiply, "copy": copy}, rounds=5, seconds=seconds)
     return {
         "matmul_gflops": 2 * size**3 / min(taken["matmul"]) / 1e9,
         "copy_gbytes": 2 * megabytes / 1024 / min(taken["copy"]) * 1.073741824,
@@ -111,6 +110,8 @@ def _cpuinfo() -> list[str]:
 
 def record(name: str, line: dict[str, Any], **more_versions: str) -> None:
     """Appends a line to `results/{name}.jsonl`; adds the command (absolute paths as DIR), versions, commit, machine."""
+    from gan_jax.runtime.environment import versions  # noqa: PLC0415 - the runtime needs packages that timing does not
+
     RESULTS.mkdir(exist_ok=True)
     command = " ".join([f"python -m benchmarks.{name}", *(re.sub("=/.*", "=DIR", word) for word in sys.argv[1:])])
     whole = {**line, "command": command, "versions": versions() | more_versions, "machine": machine()}

@@ -69,6 +69,11 @@ CASES: dict[str, tuple[Callable[[], Game], Callable[[], Source], int, int]] = {
 
 def population(name: str, game: Game, members: int) -> Callable[[], None]:
     """Compiles a population, and returns a function that runs one dispatch of all members."""
+    return compiled(name, game, members)[0]
+
+
+def compiled(name: str, game: Game, members: int) -> tuple[Callable[[], None], programs.Population]:
+    """Compiles a population; returns a function that runs one dispatch of all members, and the program."""
     _, make_source, batch_size, length = CASES[name]
     experiment = runtime.Experiment(
         game=game, source=make_source, preview=runtime.image_grid, seed=0, batch_size=batch_size, steps=length,
@@ -84,7 +89,7 @@ def population(name: str, game: Game, members: int) -> Callable[[], None]:
     def run() -> None:
         box[0] = jax.block_until_ready(made.run(box[0], made.data, inputs))
 
-    return run
+    return run, made
 
 
 # The games of the races, as changes of the ring's config.

@@ -18,6 +18,7 @@ import jax
 import matplotlib
 from absl import app, flags, logging
 
+from benchmarks import step_cases
 from benchmarks.loop import Bench
 from benchmarks.measure import record, table
 from experiments.configs import digits
@@ -117,10 +118,8 @@ def training() -> tuple[list[Event], str]:
 
 def dcgan() -> tuple[list[Event], str]:
     """Profiles the DCGAN step that `benchmarks.steps` compares with PyTorch."""
-    from benchmarks import steps  # noqa: PLC0415 - imports PyTorch
-
-    case = steps.CASES["dcgan"]
-    run, compiled = steps.program(case, case.game("float32"), case.length)
+    case = step_cases.CASES["dcgan"]
+    run, compiled = step_cases.program(case, case.game("float32"), case.length)
     run()
     return profiled(run, compiled.as_text() or "", _DRAWN.value), "DCGAN 32x32, width 64, batch 64"
 

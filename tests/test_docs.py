@@ -49,9 +49,10 @@ def test_every_flag_in_the_documentation_is_there():
     """In README and docs, after any launcher. Flags of other programs are found in their sources."""
     told = "".join(run(command, "--helpfull") for command in ("train", "sample", "evaluate", "sweep"))
     known = set(re.findall(r"--(?:\[no\])?(\w+)", told))
-    sources = "".join(path.read_text() for path in (ROOT / "benchmarks").glob("*.py"))
+    sources = "".join(path.read_text() for path in (ROOT / "benchmarks").rglob("*.py"))
     known |= set(re.findall(r"flags\.DEFINE_\w+\(\s*\"(\w+)\"", sources))
-    known |= set(re.findall(r"add_argument\(\"--(\w+)\"", (ROOT / "tests" / "affected.py").read_text()))
+    sources += (ROOT / "tests" / "affected.py").read_text()
+    known |= set(re.findall(r"add_argument\(\"--(\w+)\"", sources))
     configs = (ROOT / "experiments" / "configs").glob("[!_]*.py")
     keys = {"key", "KEY", *(key for path in configs for key in load_module(path).get_config())}  # the first two for any
     for page in PAGES:

@@ -34,14 +34,15 @@ from absl import flags
 
 from gan_jax import runs, runtime, sweep
 from gan_jax.cli import flags as commands
-from gan_jax.cli import kinds, launch
-from gan_jax.distributed import hosts, signals
+from gan_jax.cli import kinds, launch, slices
+from gan_jax.distributed import hosts, signals, topology
 from gan_jax.host import read_json, write_json
 from gan_jax.runs import workdir as workdirs
 from gan_jax.runs.workdir import SWEEP_SAVED
+from gan_jax.runtime import summary
 from gan_jax.runtime.loop import STOPPED
 from gan_jax.runtime.progress import log
-from gan_jax.sweep import driver, trials, worker
+from gan_jax.sweep import ahead, driver, trials, worker
 from gan_jax.sweep import space as spaces
 from gan_jax.sweep.trials import Job
 from gan_jax.types import InvalidInputError
@@ -90,15 +91,19 @@ _PBT_IMAGES = flags.DEFINE_integer(
 _EXPORT = flags.DEFINE_string(
     "export", "best", "trials to export as ordinary runs: best, all, none, or ids such as 3,7"
 )
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "population: print data, trials and memory, compile the program, train nothing"
+)
+_TOPOLOGY = kinds.given("topology", slices.TEXT)
 _PRINT = flags.DEFINE_bool("print_commands", False, "print the command of each trial, run nothing")
 
 
 _SHARED = (  # flags that must be the same in all processes
     _ENGINE, _STORAGE, _SAMPLER, _PRUNER, _POPULATION, _SPACE, _POINTS, _GRID_SIZE, _NUM_TRIALS, _SWEEP_SEED, _SEARCH,
-    _FIRST_RUNG, _ETA, _PBT_IMAGES, _EXPORT,
+    _FIRST_RUNG, _ETA, _PBT_IMAGES, _EXPORT, _DRY_RUN, _TOPOLOGY,
 )  # fmt: skip
 _ONLY = {  # flags that only some engines use
-    ("population",): (_SEARCH, _PBT_IMAGES),
+    ("population",): (_SEARCH, _PBT_IMAGES, _DRY_RUN, _TOPOLOGY),
     ("study",): (_STORAGE, _SAMPLER, _PRUNER, _POPULATION),
     ("population", "local"): (_POINTS,),
     ("population", "study"): (_FIRST_RUNG, _ETA, _EXPORT),
@@ -109,7 +114,7 @@ def check() -> list[spaces.Point]:
     """Returns the trials, none for a study; refuses flags and spaces that no sweep of this config can have."""
     _, module, config = commands.experiment_file()
     check_flags()
-    if _WORKDIR.value is None:
+    if _WORKDIR.value is None and not _DRY_RUN.value:
         raise InvalidInputError("--workdir is missing: a directory for the sweep, such as --workdir=runs/sweep")
     space = space_of(module, config)
     return points(space) if _PRINT.value or _ENGINE.value != "study" else []
@@ -252,6 +257,26 @@ def population(job: Job, wanted: Sequence[spaces.Point]) -> int:
     return commands.DIVERGED if statuses == {"diverged"} else commands.DONE
 
 
+def dry_run(
+    module: Any, config: runs.Config, wanted: Sequence[spaces.Point], compiled_for: topology.Slice | None
+) -> int:
+    """Compiles the population that trains all trials, here or for a slice of TPUs, and prints what it needs."""
+    made = trials.as_members(module, config, wanted)
+    log(f"{len(wanted)} trials of {', '.join(wanted[0])}")
+    if compiled_for is not None:
+        slices.population(made, config, compiled_for)
+        return commands.DONE
+    source = made.experiment.open_source()
+    log(source.summary())
+    lowered = ahead.lower(made.experiment, source, made.members, jax.devices())
+    log("compiling ...")
+    began = time.monotonic()
+    compiled = lowered.lowered.compile()
+    log(f"compiled in {time.monotonic() - began:.1f} s; {lowered.iterations} iterations in one dispatch")
+    log(summary.memory_line(lowered.lowered.args_info, compiled.memory_analysis()))
+    return commands.DONE
+
+
 def study(job: Job) -> int:
     """Works on a study shared with other workers until no trials are left; returns the exit code."""
     config, space = job.config, space_of(job.module, job.config)
@@ -336,7 +361,8 @@ def _run(words: Sequence[str], stop: signals.StopRequest) -> int:
 def main() -> int:
     """Runs the command."""
     path, module, config = commands.experiment_file()
-    wanted, workdir = check(), pathlib.Path(_WORKDIR.value)
+    compiled_for, wanted = slices.check(_TOPOLOGY.value, _DRY_RUN.value), check()
+    workdir = pathlib.Path(_WORKDIR.value or "")
     if _PRINT.value:
         for index, point in enumerate(wanted):
             words = trials.command(_named(path), overridden() | point, trials.directory(workdir, index))
@@ -355,5 +381,7 @@ def main() -> int:
         jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
     with launch.launched() as watchdog, signals.stop_signals() as stop:
         workdirs.agree(config, path, {flag.name: flag.value for flag in _SHARED}, watchdog.patience)
+        if _DRY_RUN.value:
+            return dry_run(module, config, wanted, compiled_for)
         job = Job(module, path, config, workdir, watchdog, stop, _EXPORT.value)
         return study(job) if _ENGINE.value == "study" else population(job, wanted)

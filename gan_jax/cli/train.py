@@ -24,7 +24,7 @@ from absl import flags
 
 from gan_jax import runs, runtime
 from gan_jax.cli import flags as commands
-from gan_jax.cli import kinds, launch
+from gan_jax.cli import kinds, launch, slices
 from gan_jax.distributed import signals
 from gan_jax.runs.workdir import agree, has_begun
 from gan_jax.runtime import environment
@@ -35,6 +35,7 @@ from gan_jax.types import InvalidInputError
 
 _WORKDIR = kinds.path("workdir", None, "directory of the run: checkpoints, logs, samples")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "print data, parameters and memory, compile the program, train nothing")
+_TOPOLOGY = kinds.given("topology", slices.TEXT)
 _WANDB = flags.DEFINE_string("wandb_project", "", "log to this Weights & Biases project too")
 _INIT_FROM = kinds.path(
     "init_from", None, "fine-tune: workdir of the run whose networks this run starts with, at step 0"
@@ -118,13 +119,17 @@ def check() -> None:
 def main() -> int:
     """Runs the command."""
     path, module, config = commands.experiment_file()
+    compiled_for = slices.check(_TOPOLOGY.value, _DRY_RUN.value)
     check()
     with launch.launched() as watchdog, signals.stop_signals() as stop:
-        others = {flag.name: flag.value for flag in (_DRY_RUN, _INIT_FROM, _INIT_STEP, _INIT_PLAYERS)}
+        others = {flag.name: flag.value for flag in (_DRY_RUN, _TOPOLOGY, _INIT_FROM, _INIT_STEP, _INIT_PLAYERS)}
         agree(config, path, others, watchdog.patience)
         experiment = module.build(config)
         if _DRY_RUN.value:
-            dry_run(experiment)
+            if compiled_for is None:
+                dry_run(experiment)
+            else:
+                slices.train(experiment, config, compiled_for)
             return commands.DONE
         workdir, begun = pathlib.Path(_WORKDIR.value), _begun_from()
         is_new = not has_begun(workdir)

@@ -173,12 +173,18 @@ class Arrays:
 
         def fetch(data: Batch, index: jax.Array, step: jax.Array) -> Batch:
             del step
-            return {name: to_model(name, values[index]) for name, values in data.items()}
+            shapes = {name: values.shape[1:] for name, values in self.arrays.items()}
+            return {name: to_model(name, gathered(values, index, shapes[name])) for name, values in data.items()}
 
         def input_spec(length: int) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct((length, draws, len(local_indices)), jnp.int32)
 
-        return Feed(self.arrays, input_spec, fetch, stream)
+        return Feed(self._rows, input_spec, fetch, stream)
+
+    @functools.cached_property
+    def _rows(self) -> Batch:
+        """The arrays as rows; made once, since members of a population share arrays that are the same object."""
+        return cast(Batch, {name: rows(values) for name, values in self.arrays.items()})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -357,6 +363,21 @@ class Draws:
             return jax.vmap(lambda key: self.draw(key, batch_size))(keys)
 
         return Feed(jax.random.fold_in(jax.random.key(seed), DATA_KEY), lambda length: None, fetch, stream)
+
+
+def rows(values: np.ndarray) -> np.ndarray:
+    """Flattens each example, `[n, ...] -> [n, size]`, for `gathered`.
+
+    Accelerators hold arrays in tiles. With axes of few pixels and channels, TPUs would copy the whole data set in every
+    dispatch to a layout from which examples can be gathered, padded to four times its size. Rows are gathered from as
+    they are.
+    """
+    return values.reshape(len(values), -1) if values.ndim > 2 else values
+
+
+def gathered(values: jax.Array, index: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Gathers examples of a shape by their index from an array that `rows` has flattened."""
+    return values[index].reshape(*index.shape, *shape)
 
 
 def to_model(name: str, values: Any) -> Any:

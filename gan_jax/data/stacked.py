@@ -1,6 +1,7 @@
 """Stacked-MNIST: three digits as the channels of one image, a distribution with 1,000 modes."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gan_jax.data import order
-from gan_jax.data.sources import Arrays, Feed, Source, describe, fingerprint, to_model
+from gan_jax.data.sources import Arrays, Feed, Source, describe, fingerprint, gathered, rows, to_model
 from gan_jax.types import Batch, InvalidInputError, Spec
 
 CHANNELS = 3
@@ -63,12 +64,18 @@ class Stacked:
 
         def fetch(data: jax.Array, index: jax.Array, step: jax.Array) -> Batch:
             del step
-            return {"real": to_model("real", jnp.moveaxis(data[index][..., 0], -3, -1))}
+            images = gathered(data, index, self.images.shape[1:])
+            return {"real": to_model("real", jnp.moveaxis(images[..., 0], -3, -1))}
 
         def input_spec(length: int) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct((length, draws, len(local_indices), CHANNELS), jnp.int32)
 
-        return Feed(self.images, input_spec, fetch, stream)
+        return Feed(self._rows, input_spec, fetch, stream)
+
+    @functools.cached_property
+    def _rows(self) -> np.ndarray:
+        """The images as rows; made once, since members of a population share arrays that are the same object."""
+        return rows(self.images)
 
     def choose(self, seed: int, positions: np.ndarray) -> np.ndarray:
         """Returns the indices of the images that are stacked at positions of the endless sequence, `[..., 3]`."""

@@ -6,8 +6,15 @@ from the directory passed to `load`, or from `$GAN_JAX_WEIGHTS`.
 
 from gan_jax import deprecated
 from gan_jax.eval.classifier import VERSION as CLASSIFIER_VERSION
-from gan_jax.eval.classifier import by_channel, classifier, load_classifier, save_classifier, train_classifier
-from gan_jax.eval.extract import Extractor, Outputs, extract, keep, placed
+from gan_jax.eval.classifier import (
+    by_channel,
+    classifier,
+    load_classifier,
+    save_classifier,
+    train_classifier,
+    untrained_classifier,
+)
+from gan_jax.eval.extract import Extractor, Outputs, extract, keep, lower, placed
 from gan_jax.eval.scores import METRICS, PAIRS, SAMPLES, Comparison, FeatureStatistics, Metric, MetricSpec, metric_specs
 from gan_jax.eval.selection import Chosen, calibrate, metropolis_hastings, reject, top
 from gan_jax.feature_networks import FeatureNetwork, WeightsFile, clip, dinov2, inception
@@ -35,6 +42,7 @@ __all__ = [
     "inception",
     "keep",
     "load_classifier",
+    "lower",
     "metric_specs",
     "metropolis_hastings",
     "placed",
@@ -42,6 +50,7 @@ __all__ = [
     "save_classifier",
     "top",
     "train_classifier",
+    "untrained_classifier",
 ]
 
 

@@ -84,6 +84,22 @@ def classifier(weights: PyTree, facts: dict[str, Any]) -> Extractor:
     return Extractor(apply, weights, facts | fixed)
 
 
+def untrained_classifier(
+    image: tuple[int, ...], num_classes: int, *, width: int = 32, features: int = 128
+) -> Extractor:
+    """Returns the extractor of a classifier with the shapes of its weights instead of weights.
+
+    Args:
+      image: shape of an image, `(h, w, c)`.
+      num_classes: number of classes.
+      width: width of the network.
+      features: number of features of the network.
+    """
+    network = nets.from_linen(nets.Classifier(num_classes, width, features))
+    weights = jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct((2, *image), jnp.float32))
+    return Extractor(_apply(num_classes, width, features), weights, {})
+
+
 def save_classifier(path: pathlib.Path, made: Extractor) -> None:
     """Writes a classifier to a file, atomically."""
     names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(made.params)]

@@ -106,6 +106,23 @@ def extract(
     return {name: _joined(found).first(count * rows[name]) for name, found in parts.items()}
 
 
+def lower(network: Extractor, images: jax.ShapeDtypeStruct, mesh: Mesh) -> jax.stages.Lowered:
+    """Lowers the feature pass of a network from shapes alone, so that the devices of the mesh need not be there.
+
+    Args:
+      network: network, with its weights or their shapes.
+      images: shape of a batch of images, whose number is a multiple of the number of devices.
+      mesh: devices to compile for.
+
+    Returns:
+      The program of one batch before compilation.
+    """
+    everywhere, along = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+    params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), network.params)
+    run: Any = _on_each_device(network.apply, mesh, network.takes, network.takes == "pairs")
+    return run.lower(params, jax.ShapeDtypeStruct(images.shape, np.uint8, sharding=along))
+
+
 def placed(network: Extractor, mesh: Mesh) -> Extractor:
     """Returns the network with its weights on every device of the mesh, so that feature passes do not transfer them."""
     everywhere = NamedSharding(mesh, PartitionSpec())

@@ -61,6 +61,12 @@ class FeatureNetwork(NamedTuple):
         arrays, digest = self.file.load(directory)
         return jax.tree.map(jnp.asarray, self.prepare(arrays)), self.record(digest)
 
+    def shapes(self) -> PyTree:
+        """Returns the shapes and dtypes of the parameters, without reading the file."""
+        zero = np.zeros((), np.float32)
+        params = self.prepare({name: np.broadcast_to(zero, shape) for name, shape in self.file.used.items()})
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
+
     def record(self, weights_sha256: str) -> dict[str, Any]:
         """Returns the record of `load`, for weights that were obtained in another way."""
         return {

@@ -6,9 +6,11 @@ All arrays have a leading group axis, `[g, ...]`. The implementations are measur
 
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array
 
@@ -41,6 +43,58 @@ def kernel_gradient_xla(x: Array, y: Array, geometry: ConvGeometry) -> Array:
     """Computes `primitives.kernel_gradient` as the transpose of XLA's convolution."""
     k = jax.ShapeDtypeStruct((len(x), *geometry.kernel, x.shape[-1], y.shape[-1]), y.dtype)
     return jax.linear_transpose(lambda k: forward_xla(x, k, geometry), k)(y)[0]
+
+
+# For TPUs: the same, except that groups of few channels are joined. An array of groups is laid out with the channels of
+# one group in the 128 lanes, so that 16 channels take eight times their memory, and a pass of the matrix unit computes
+# one group alone. Joined groups fill the lanes; their kernel has zeros between the groups. `docs/tpu.md` has figures.
+
+_LANES = 128
+_LEAST_PIXELS = 2048  # on each device; with fewer the joined kernels, which are larger, cost more than they save
+
+
+def forward_tpu(x: Array, k: Array, geometry: ConvGeometry, *, devices: int) -> Array:
+    """Computes `primitives.forward` on TPUs, whose `devices` share the batch; with 0, groups lie apart (members)."""
+    return _tpu_form(k.shape, x.shape[1], geometry, devices)(x, k, geometry)
+
+
+def input_gradient_tpu(y: Array, k: Array, geometry: ConvGeometry, *, devices: int) -> Array:
+    """Computes `primitives.input_gradient` on TPUs; see `forward_tpu`."""
+    form = _tpu_form(k.shape, y.shape[1], geometry, devices)
+    x = jax.ShapeDtypeStruct((*y.shape[:2], *geometry.image, k.shape[3]), y.dtype)
+    return jax.linear_transpose(lambda x: form(x, k, geometry), x)(y)[0]
+
+
+def kernel_gradient_tpu(x: Array, y: Array, geometry: ConvGeometry, *, devices: int) -> Array:
+    """Computes `primitives.kernel_gradient` on TPUs; see `forward_tpu`."""
+    k = jax.ShapeDtypeStruct((len(x), *geometry.kernel, x.shape[-1], y.shape[-1]), y.dtype)
+    form = _tpu_form(k.shape, x.shape[1], geometry, devices)
+    return jax.linear_transpose(lambda k: form(x, k, geometry), k)(y)[0]
+
+
+def _tpu_form(kernel: tuple[int, ...], batch: int, geometry: ConvGeometry, devices: int) -> Callable[..., Array]:
+    """Returns the function that computes a convolution: with as many groups joined as fill the lanes, if that pays."""
+    groups, channels = kernel[0], max(kernel[3:])
+    pixels = batch * math.prod(geometry.image)
+    if devices == 0 or pixels < _LEAST_PIXELS * devices:
+        return forward_xla
+    count = max(n for n in range(1, groups + 1) if groups % n == 0 and (n == 1 or n * channels <= _LANES))
+    return forward_xla if count == 1 else functools.partial(_forward_joined, count=count)
+
+
+def _forward_joined(x: Array, k: Array, geometry: ConvGeometry, count: int) -> Array:
+    """Computes `primitives.forward` as a grouped convolution in which each group is `count` of the given groups."""
+    g, u, v, i, o = k.shape
+    # 1 where an output channel belongs to the group of the input channel, which comes `count` times: [count, 1, g o]
+    own = np.arange(count)[:, None, None] == np.arange(g * o) // o % count
+    k = jnp.moveaxis(k, 0, -2).reshape(u, v, 1, i, g * o) * own.astype(k.dtype)
+    k = k.reshape(u, v, count * i, g * o)
+    x = jnp.moveaxis(x, 0, -2).reshape(*x.shape[1:4], g * i)
+    pads = ((geometry.padding, geometry.padding),) * 2
+    y = lax.conv_general_dilated(
+        x, k, (geometry.stride,) * 2, pads, dimension_numbers=_LAYOUT, feature_group_count=g // count
+    )
+    return jnp.moveaxis(y.reshape(*y.shape[:3], g, o), -2, 0)
 
 
 # For CPUs. XLA's convolution is as fast there as its matrix product. Slower are its gradients, grouped convolutions,

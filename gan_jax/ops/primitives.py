@@ -19,6 +19,7 @@ from jax import lax
 from jax._src.sharding_impls import SPMDAxisContext  # no public name tells a lowering its devices
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
+from jax.sharding import AbstractMesh, PartitionSpec
 from jaxtyping import Array
 
 from gan_jax.ops import lowerings
@@ -60,26 +61,92 @@ def _is_local(axis_context: Any) -> bool:
     return getattr(axis_context, "num_devices", None) == 1
 
 
-def _primitive(name: str, default: Callable[..., Array], cpu: Callable[..., Array]) -> Primitive:
-    """Makes a primitive that is lowered to `cpu` on CPUs and to `default` on all other platforms."""
+def _split_by_hand(form: Callable[..., Array], mesh: AbstractMesh, sums: bool) -> Callable[..., Array]:
+    """Returns a form of which each device computes its part of the batch: the second axis of the left operand.
+
+    XLA's partitioner does not split a grouped convolution for GPUs: every device would gather, and compute, all of it.
+
+    Args:
+      form: `(left, right, geometry) -> result`.
+      mesh: mesh whose devices share the batch.
+      sums: whether the right operand has the batch too, and the result is a sum over it.
+    """
+    split, whole = PartitionSpec(None, mesh.axis_names), PartitionSpec()
+
+    def run(left: Array, right: Array, geometry: ConvGeometry) -> Array:
+        def own(left: Array, right: Array) -> Array:
+            part = form(left, right, geometry)
+            return lax.psum(part, mesh.axis_names) if sums else part
+
+        specs, result = (split, split if sums else whole), whole if sums else split
+        return jax.shard_map(own, mesh=mesh, in_specs=specs, out_specs=result, check_vma=False)(left, right)
+
+    return run
+
+
+def _primitive(
+    name: str,
+    default: Callable[..., Array],
+    cpu: Callable[..., Array],
+    tpu: Callable[..., Array],
+    *,
+    sums: bool = False,
+) -> Primitive:
+    """Makes a primitive that is lowered to `cpu` on CPUs, to `tpu` on TPUs and to `default` on all other platforms.
+
+    Args:
+      name: name of the primitive.
+      default: form for other platforms.
+      cpu: form for CPUs.
+      tpu: form for TPUs.
+      sums: whether the result is a sum over the batch.
+
+    Returns:
+      The primitive.
+    """
     primitive = Primitive(name)
     # called outside `jit` it is compiled on the spot, since it has no other implementation
     evaluated = jax.jit(lambda left, right, geometry: primitive.bind(left, right, geometry=geometry), static_argnums=2)
     primitive.def_impl(lambda left, right, *, geometry: evaluated(left, right, geometry))
 
-    def lower_cpu(context: Any, *operands: Any, geometry: ConvGeometry) -> Any:
-        form = functools.partial(cpu, local=_is_local(context.module_context.axis_context))
-        return mlir.lower_fun(form, multiple_results=False)(context, *operands, geometry=geometry)
+    def lower(choose: Callable[[Any, Any], Callable[..., Array]]) -> Callable[..., Any]:
+        def rule(context: Any, *operands: Any, geometry: ConvGeometry) -> Any:
+            form = choose(context.module_context.axis_context, context.avals_in[0].shape)
+            return mlir.lower_fun(form, multiple_results=False)(context, *operands, geometry=geometry)
 
-    mlir.register_lowering(primitive, mlir.lower_fun(default, multiple_results=False))
-    mlir.register_lowering(primitive, lower_cpu, platform="cpu")
+        return rule
+
+    def on_cpu(axes: Any, left: tuple[int, ...]) -> Callable[..., Array]:
+        return functools.partial(cpu, local=_is_local(axes))
+
+    def on_tpu(axes: Any, left: tuple[int, ...]) -> Callable[..., Array]:
+        # Inside `jax.shard_map` groups are members of a population.
+        return functools.partial(tpu, devices=0 if isinstance(axes, SPMDAxisContext) else axes.num_devices)
+
+    def elsewhere(axes: Any, left: tuple[int, ...]) -> Callable[..., Array]:
+        mesh = jax.sharding.get_abstract_mesh()
+        alone = left[0] == 1 or _is_local(axes) or isinstance(axes, SPMDAxisContext) or mesh.empty
+        return default if alone or left[1] % mesh.size else _split_by_hand(default, mesh, sums)
+
+    mlir.register_lowering(primitive, lower(elsewhere))
+    mlir.register_lowering(primitive, lower(on_tpu), platform="tpu")
+    mlir.register_lowering(primitive, lower(on_cpu), platform="cpu")
     return primitive
 
 
-forward_p = _primitive("convolution", lowerings.forward_xla, lowerings.forward_cpu)
-input_gradient_p = _primitive("convolution_input_gradient", lowerings.input_gradient_xla, lowerings.input_gradient_cpu)
+forward_p = _primitive("convolution", lowerings.forward_xla, lowerings.forward_cpu, lowerings.forward_tpu)
+input_gradient_p = _primitive(
+    "convolution_input_gradient",
+    lowerings.input_gradient_xla,
+    lowerings.input_gradient_cpu,
+    lowerings.input_gradient_tpu,
+)
 kernel_gradient_p = _primitive(
-    "convolution_kernel_gradient", lowerings.kernel_gradient_xla, lowerings.kernel_gradient_cpu
+    "convolution_kernel_gradient",
+    lowerings.kernel_gradient_xla,
+    lowerings.kernel_gradient_cpu,
+    lowerings.kernel_gradient_tpu,
+    sums=True,
 )
 
 

@@ -105,10 +105,14 @@ class Networks(Mapping[str, Frozen]):
     def __len__(self) -> int:
         return len(self._readers)
 
-    def shapes(self) -> dict[str, PyTree]:
-        """Returns the shapes and dtypes of all networks."""
-        params = {name: network.params for name, network in self.items()}
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype), params)
+    def shapes(self, names: Iterable[str] | None = None, mesh: Mesh | None = None) -> dict[str, PyTree]:
+        """Returns the shapes and dtypes of networks, all by default; with a mesh, also the shardings of `on`."""
+
+        def shape(x: Any) -> jax.ShapeDtypeStruct:
+            sharding = None if mesh is None else meshes.split_sharding(x, mesh)
+            return jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=sharding)
+
+        return {name: jax.tree.map(shape, self[name].params) for name in (self if names is None else names)}
 
     def on(self, mesh: Mesh, names: Iterable[str] | None = None) -> dict[str, PyTree]:
         """Places the networks on the devices of a mesh: replicated, or split over `fsdp` like the arrays of players.

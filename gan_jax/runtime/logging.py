@@ -10,9 +10,9 @@ from typing import Any, TypedDict
 
 import numpy as np
 from PIL import Image
-from tensorboardX import SummaryWriter
 
 from gan_jax.host import append_line, read_lines, replacing
+from gan_jax.runtime import progress
 from gan_jax.types import InvalidInputError
 
 Watch = Callable[[dict[str, Any]], None]  # is called with each line of a log, once it is written
@@ -80,8 +80,9 @@ class Logger(Silent):
         wandb_project: str = "",
         config: Any = None,
         watch: Watch = lambda record: None,
+        log: Callable[[str], None] = progress.log,
     ) -> None:
-        """Opens the logs of a run.
+        """Opens the logs of a run. Without the package tensorboardX there are no files for TensorBoard.
 
         Args:
           workdir: workdir of the run.
@@ -89,6 +90,7 @@ class Logger(Silent):
           wandb_project: Weights & Biases project to log to; empty for none.
           config: configuration that is logged to Weights & Biases.
           watch: is called with each line of the log.
+          log: receives messages for the user.
         """
         super().__init__(watch)
         self._path = workdir / "metrics.jsonl"
@@ -96,16 +98,17 @@ class Logger(Silent):
         self._samples.mkdir(exist_ok=True)
         kept = keep_until(self._path, step, LogLine)
         self.last = kept[-1] if kept else {}
-        self._board = _open_board(workdir / "tensorboard", step)
+        self._board = _open_board(workdir / "tensorboard", step, log)
         self._wandb = _start_wandb(workdir, wandb_project, config) if wandb_project else None
 
     def report(self, record: dict[str, Any]) -> None:
         """Writes one line of the log. The line is on disk before `watch` is called."""
         append_line(self._path, record)
-        for name, value in record.items():
-            if isinstance(value, int | float) and name != "step":
-                self._board.add_scalar(name, value, record["step"])
-        self._board.flush()
+        if self._board is not None:
+            for name, value in record.items():
+                if isinstance(value, int | float) and name != "step":
+                    self._board.add_scalar(name, value, record["step"])
+            self._board.flush()
         if self._wandb is not None:
             self._wandb.log(record)
         super().report(record)
@@ -115,7 +118,8 @@ class Logger(Silent):
         path = self._samples / f"{name or 'step'}_{step:08d}.png"
         with replacing(path, "wb") as file:
             picture.save(file, format="png")
-        self._board.add_image(name or "samples", np.asarray(picture.convert("RGB")), step, dataformats="HWC")
+        if self._board is not None:
+            self._board.add_image(name or "samples", np.asarray(picture.convert("RGB")), step, dataformats="HWC")
         if self._wandb is not None:
             import wandb  # noqa: PLC0415 - an optional dependency
 
@@ -124,13 +128,19 @@ class Logger(Silent):
 
     def close(self) -> None:
         """Closes the logs, and writes what is pending."""
-        self._board.close()
+        if self._board is not None:
+            self._board.close()
         if self._wandb is not None:
             self._wandb.finish()
 
 
-def _open_board(directory: pathlib.Path, step: int) -> SummaryWriter:
+def _open_board(directory: pathlib.Path, step: int, log: Callable[[str], None]) -> Any:
     """Opens a new TensorBoard file whose name sorts after the existing ones, even if the clock was set back."""
+    try:
+        from tensorboardX import SummaryWriter  # noqa: PLC0415 - not in every image for accelerators
+    except ImportError as error:
+        log(f"no files for TensorBoard: {error}; metrics.jsonl and samples/ are complete (pip install tensorboardX)")
+        return None
     stamps = [int(path.name.split(".")[3]) for path in directory.glob("events.out.tfevents.*")]
     suffix = f".{os.getpid()}-{time.monotonic_ns()}"  # else the writer overwrites a file from the same second
     writer = SummaryWriter(str(directory), purge_step=step + 1, filename_suffix=suffix)

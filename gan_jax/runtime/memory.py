@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from jaxtyping import PyTree
 
+from gan_jax.distributed import topology
 from gan_jax.types import InvalidInputError
 
 _CGROUP = pathlib.Path("/sys/fs/cgroup/memory.max")  # the limit of a container; absent, or `max`, without one
@@ -26,9 +27,12 @@ def tree_bytes(tree: PyTree) -> int:
 
 def available(device: jax.Device) -> int:
     """Returns the memory of a device in bytes; CPU devices share that of the machine, or of its container."""
-    found = (device.memory_stats() or {}).get("bytes_limit", 0) if device.platform != "cpu" else 0
-    if found:
-        return int(found)
+    if device.platform != "cpu":
+        chip = topology.chip_of(device)
+        if chip is not None and device not in jax.local_devices():  # a device of `topology.devices`, which is not there
+            return chip.memory
+        if found := (device.memory_stats() or {}).get("bytes_limit", 0):
+            return int(found)
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = _CGROUP.read_text(encoding="utf-8").strip() if os.access(_CGROUP, os.R_OK) else "max"
     shared = min(machine, int(limit)) if limit.isdecimal() else machine

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import PyTree
 
 from gan_jax.core import (
@@ -162,7 +162,7 @@ def abstract_state(experiment: Experiment, spec: Spec, mesh: Mesh) -> GANState:
 
 
 def _start(init: Callable[[jax.Array], Carried], seed: int, mesh: Mesh) -> Start:
-    key = meshes.put_replicated(jax.random.key(seed), mesh)
+    key = _placed(jax.eval_shape(lambda: jax.random.key(seed)), meshes.replicated(mesh))
     traced = jax.jit(init).trace(key)  # compiled on first use only: a resume needs nothing but the shapes
     shapes = traced.out_info
     # What `init` constrains to the batch axis, such as image pools, stays sharded like that.
@@ -177,7 +177,49 @@ def _start(init: Callable[[jax.Array], Carried], seed: int, mesh: Mesh) -> Start
         with jax.set_mesh(mesh):
             return traced.lower().compile()
 
-    return Start(lambda: jax.device_put(compiled()(key), shardings), abstract)
+    def make() -> Carried:
+        return jax.device_put(compiled()(meshes.put_replicated(jax.random.key(seed), mesh)), shardings)
+
+    return Start(make, abstract)
+
+
+def lower_program(experiment: Experiment, feed: Feed, mesh: Mesh, start: Start, length: int) -> jax.stages.Lowered:
+    """Lowers the training program from shapes alone, so that the devices of the mesh need not be there.
+
+    Args:
+      experiment: experiment to run.
+      feed: feed of its data source.
+      mesh: devices to compile for.
+      start: start of the experiment, from `build_start`.
+      length: iterations of one dispatch.
+
+    Returns:
+      The program before compilation; see `Program.run`.
+    """
+    constant = jax.eval_shape(lambda data: data, feed.data)
+    data = (
+        jax.tree.map(lambda x: _placed(x, meshes.replicated(mesh)), constant),
+        experiment.frozen_networks.shapes(mesh=mesh),
+    )
+
+    def whole(local: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        shape = (*local.shape[:_INPUT_AXIS], experiment.batch_size, *local.shape[_INPUT_AXIS + 1 :])
+        return jax.ShapeDtypeStruct(shape, local.dtype, sharding=meshes.along_batch(mesh, _INPUT_AXIS))
+
+    def fetch(data: PyTree, inputs: PyTree, step: jax.Array) -> Batch:
+        return constrain_batch(feed.fetch(data, inputs, step), axis=1)
+
+    carried = start.abstract["state"], start.abstract["window"]
+    scan = jax.jit(
+        make_scan(experiment.step, fetch, length),
+        donate_argnums=0,  # not the accumulator: the host still reads the last one, and reuses an empty one
+        out_shardings=jax.tree.map(lambda x: x.sharding, carried),
+    )
+    return scan.lower(*carried, data, jax.tree.map(whole, feed.input_spec(length)))
+
+
+def _placed(x: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
 
 def build_program(experiment: Experiment, source: Source, mesh: Mesh, start: Start, step: int = 0) -> Program:
@@ -193,28 +235,13 @@ def build_program(experiment: Experiment, source: Source, mesh: Mesh, start: Sta
     Returns:
       The program.
     """
-    game, length = experiment.game, experiment.dispatch_length(step)
-    size, local_indices = experiment.batch_size, meshes.local_indices(mesh, experiment.batch_size)
-    feed: Feed = source.feed(experiment.seed, batches_per_iteration(game, experiment.update_rule), size, local_indices)
+    game, length, size = experiment.game, experiment.dispatch_length(step), experiment.batch_size
+    local_indices = meshes.local_indices(mesh, size)
+    feed = source.feed(experiment.seed, batches_per_iteration(game, experiment.update_rule), size, local_indices)
+    lowered = lower_program(experiment, feed, mesh, start, length)
     data = meshes.put_replicated(feed.data, mesh), experiment.frozen_networks.on(mesh)
-
-    def whole(local: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        shape = (*local.shape[:_INPUT_AXIS], size, *local.shape[_INPUT_AXIS + 1 :])
-        return jax.ShapeDtypeStruct(shape, local.dtype, sharding=meshes.along_batch(mesh, _INPUT_AXIS))
-
-    inputs = jax.tree.map(whole, feed.input_spec(length))
-
-    def fetch(data: PyTree, inputs: PyTree, step: jax.Array) -> Batch:
-        return constrain_batch(feed.fetch(data, inputs, step), axis=1)
-
-    carried = start.abstract["state"], start.abstract["window"]
-    scan = jax.jit(
-        make_scan(experiment.step, fetch, length),
-        donate_argnums=0,  # not the accumulator: the host still reads the last one, and reuses an empty one
-        out_shardings=jax.tree.map(lambda x: x.sharding, carried),
-    )
     began = time.monotonic()
-    compiled = scan.lower(*carried, data, inputs).compile()
+    compiled = lowered.compile()
     seconds = time.monotonic() - began
 
     def stream(step: int) -> Iterator[PyTree]:

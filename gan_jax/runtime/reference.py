@@ -100,6 +100,15 @@ class Reference:
         made = self._classifier()
         return self._agreed(name, evals.by_channel(made) if hasattr(self.source, "labelled") else made)
 
+    def shapes(self, name: str) -> Extractor:
+        """Returns a network by name with the shapes of its weights instead of the weights; no file is needed."""
+        if name in _PUBLISHED:
+            network = _PUBLISHED[name]()
+            return Extractor(network.apply, network.shapes(), {})
+        images, _, classes = self._labelled()
+        made = evals.untrained_classifier(images.shape[1:], classes)
+        return evals.by_channel(made) if hasattr(self.source, "labelled") else made
+
     def _agreed(self, name: str, made: Extractor) -> Extractor:
         hosts.agree(f"weights of {name}", {"sha256": made.record["weights_sha256"]}, self.patience)
         return made

@@ -3,12 +3,12 @@
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, cast
 
 import jax
 import numpy as np
-from jax.sharding import PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import PyTree
 
 from gan_jax.core import GANState
@@ -46,12 +46,23 @@ class _Compiled:
     def __call__(self, experiment: Experiment, state: GANState, key: jax.Array, *arguments: PyTree) -> PyTree:
         """Starts the computation, and returns the outputs as arrays that the devices may still be computing."""
         # As a numpy array the key is on no device, so that it suits any mesh, also one of several processes.
-        networks, words = experiment.frozen_networks, cast(jax.Array, np.asarray(jax.random.key_data(key)))
-        kind = jax.tree.structure(arguments)
+        words = cast(jax.Array, np.asarray(jax.random.key_data(key)))
+        used = self._networks(experiment, state, words, *arguments)
+        taken = experiment.frozen_networks.on(jax.sharding.get_mesh(), used)
+        return self._jitted(state.replace(frozen=taken), words, *arguments)
+
+    def _networks(self, experiment: Experiment, state: GANState, words: Any, *arguments: PyTree) -> Collection[str]:
+        """Returns the names of the frozen networks that the function uses."""
+        networks, kind = experiment.frozen_networks, jax.tree.structure(arguments)
         if networks and kind not in self._used:
             self._used[kind] = frozen.used(networks, lambda x: self._run(state.replace(frozen=x), words, *arguments))
-        taken = networks.on(jax.sharding.get_mesh(), self._used.get(kind, ()))
-        return self._jitted(state.replace(frozen=taken), words, *arguments)
+        return self._used.get(kind, ())
+
+    def lower(self, experiment: Experiment, state: GANState, mesh: Mesh, *arguments: PyTree) -> jax.stages.Lowered:
+        """Lowers the function from shapes alone; `state` is that of `program.abstract_state` or of a `Start`."""
+        words = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
+        shapes = experiment.frozen_networks.shapes(self._networks(experiment, state, words, *arguments), mesh)
+        return self._jitted.lower(state.replace(frozen=shapes), words, *arguments)
 
 
 @functools.lru_cache(maxsize=8)
@@ -118,6 +129,26 @@ def begin_samples(
     options = {name: value for name, value in (("label", label), ("inputs", inputs)) if value is not None}
     sample = _sampling(game.sample, n, truncation, not jax.sharding.get_abstract_mesh().empty)
     return sample(experiment, state, key, options)
+
+
+def lower_samples(experiment: Experiment, state: GANState, mesh: Mesh) -> jax.stages.Lowered:
+    """Lowers the program that makes a chunk of `stream_samples` from shapes alone. Call it with the mesh in force.
+
+    Args:
+      experiment: experiment whose game is sampled.
+      state: shapes, dtypes and shardings of its state.
+      mesh: devices to compile for, which need not be there.
+
+    Returns:
+      The program before compilation.
+    """
+    game, options = experiment.game, dict[str, Any]()
+    if game.prior is None:
+        examples = experiment.examples.read(0, CHUNK)
+        options = {"inputs": examples[INPUTS]} | ({"label": examples[LABEL]} if LABEL in examples else {})
+    elif game.num_classes is not None:
+        options["label"] = np.arange(CHUNK) % game.num_classes
+    return _sampling(game.sample, CHUNK, None, True).lower(experiment, state, mesh, options)
 
 
 def _check_memory(

@@ -156,7 +156,7 @@ def train(
             return *ended, loop.diverged
 
         while True:
-            with contextlib.closing(_logger(workdir, step, wandb_project, config, watch)) as logger:
+            with contextlib.closing(_logger(workdir, step, wandb_project, config, watch, log)) as logger:
                 if step < experiment.steps:
                     status, step, carried, diverged = advance(step, carried, logger)
             result = _result(experiment, status, step, carried, logger, checkpointer, log)
@@ -290,10 +290,12 @@ def _checkpointer(experiment: Experiment, workdir: pathlib.Path, patience: float
     )
 
 
-def _logger(workdir: pathlib.Path, step: int, wandb_project: str, config: Any, watch: Watch) -> Silent:
+def _logger(
+    workdir: pathlib.Path, step: int, wandb_project: str, config: Any, watch: Watch, log: Callable[[str], None]
+) -> Silent:
     if not hosts.is_primary():
         return Silent(watch)
-    return Logger(workdir, step, wandb_project=wandb_project, config=config, watch=watch)
+    return Logger(workdir, step, wandb_project=wandb_project, config=config, watch=watch, log=log)
 
 
 @contextlib.contextmanager

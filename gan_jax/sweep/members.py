@@ -21,7 +21,7 @@ from jaxtyping import PyTree
 
 from gan_jax import core
 from gan_jax.core.sharding import TRIAL_AXIS
-from gan_jax.data import Source
+from gan_jax.data import Feed, Source
 from gan_jax.host import put
 from gan_jax.runtime import Experiment, memory, summary
 from gan_jax.runtime.arrays import path_name
@@ -87,7 +87,7 @@ def make_trial_mesh(members: int, devices: Sequence[jax.Device] | None = None, *
       InvalidInputError: if there are several processes, and the number of their devices does not divide `slots`.
     """
     devices = list(jax.devices() if devices is None else devices)
-    if jax.process_count() > 1:
+    if len({device.process_index for device in devices}) > 1:
         if slots % len(devices):
             raise InvalidInputError(
                 f"a population of {slots} slots cannot be continued on {len(devices)} devices of several processes: "
@@ -260,38 +260,75 @@ def build_population(
     Returns:
       The compiled program.
     """
-    length, size = experiment.dispatch_length(step), experiment.batch_size
-    draws = core.batches_per_iteration(experiment.game, experiment.update_rule)
-    feeds = [source.feed(members[max(slot, 0)].seed, draws, size, np.arange(size)) for slot in slots]
-    networks = {name: network.params for name, network in experiment.frozen_networks.items()}
-    data, data_axes = _stack_data([(feed.data, networks) for feed in feeds], mesh)
-    inputs_of_one = feeds[0].input_spec(length)
-    stacked = NamedSharding(mesh, _spec(0))
-    inputs = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((len(slots), *x.shape), x.dtype, sharding=stacked), inputs_of_one
-    )
-    carried_specs, data_specs = _specs(_per_member(start.abstract)), _specs(data_axes)
-    scan = core.make_scan(experiment.step, feeds[0].fetch, length)
-    mapped = jax.shard_map(
-        _advance(scan, _per_member(start.abstract), data_axes, _together(start, len(slots), mesh)),
-        mesh=mesh,
-        in_specs=(carried_specs, data_specs, jax.tree.map(lambda x: _spec(0), inputs_of_one)),
-        out_specs=carried_specs,
-        check_vma=False,
-    )
+    length, slot_feeds = experiment.dispatch_length(step), feeds(experiment, source, members, slots)
+    lowered = lower_population(experiment, slot_feeds, mesh, start, length)
+    data = _stack_data(_constants(experiment, slot_feeds), mesh)
     began = time.monotonic()
-    compiled = jax.jit(mapped).lower(start.abstract, data, inputs).compile()
+    compiled = lowered.compile()
     seconds = time.monotonic() - began
     analysis = compiled.memory_analysis()
     if analysis is not None:
         _check_memory(experiment, slots, mesh, summary.program_bytes(start.abstract["state"], analysis))
 
     def stream(step: int) -> Iterator[PyTree]:
-        streams = {slot: feeds[slot].stream(step, length) for slot in _local_slots(mesh, len(slots))}
+        streams = {slot: slot_feeds[slot].stream(step, length) for slot in _local_slots(mesh, len(slots))}
         while True:
             yield _put_stacked({slot: next(each) for slot, each in streams.items()}, len(slots), mesh)
 
     return Population(compiled, data, stream, mesh, length, seconds, compiled.as_text)
+
+
+def feeds(experiment: Experiment, source: Source, members: Sequence[Member], slots: Sequence[int]) -> list[Feed]:
+    """Returns the feed of each slot."""
+    draws, size = core.batches_per_iteration(experiment.game, experiment.update_rule), experiment.batch_size
+    return [source.feed(members[max(slot, 0)].seed, draws, size, np.arange(size)) for slot in slots]
+
+
+def _constants(experiment: Experiment, feeds: Sequence[Feed]) -> list[PyTree]:
+    """Returns the constant arrays of each slot: those of its feed, and the frozen networks."""
+    networks = {name: network.params for name, network in experiment.frozen_networks.items()}
+    return [(feed.data, networks) for feed in feeds]
+
+
+def lower_population(
+    experiment: Experiment, feeds: Sequence[Feed], mesh: Mesh, start: Start, length: int
+) -> jax.stages.Lowered:
+    """Lowers the training program of a population from shapes alone, so that its devices need not be there.
+
+    Args:
+      experiment: experiment that all members share.
+      feeds: feed of each slot.
+      mesh: mesh from `make_trial_mesh`.
+      start: start from `build_start`.
+      length: iterations of one dispatch.
+
+    Returns:
+      The program before compilation; see `Population.run`.
+    """
+    stacked, inputs_of_one = NamedSharding(mesh, _spec(0)), feeds[0].input_spec(length)
+    inputs = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((len(feeds), *x.shape), x.dtype, sharding=stacked), inputs_of_one
+    )
+    constants = _constants(experiment, feeds)
+    data_axes = _constant_axes(constants)
+
+    def shape(axis: int | None, x: Any) -> jax.ShapeDtypeStruct | None:
+        if x is None:  # a source without constants
+            return None
+        lengths = x.shape if axis is None else (len(feeds), *x.shape)
+        return jax.ShapeDtypeStruct(lengths, x.dtype, sharding=NamedSharding(mesh, _spec(axis)))
+
+    data = jax.tree.map(shape, data_axes, jax.eval_shape(lambda x: x, constants[0]), is_leaf=_is_none)
+    carried_specs, data_specs = _specs(_per_member(start.abstract)), _specs(data_axes)
+    scan = core.make_scan(experiment.step, feeds[0].fetch, length)
+    mapped = jax.shard_map(
+        _advance(scan, _per_member(start.abstract), data_axes, _together(start, len(feeds), mesh)),
+        mesh=mesh,
+        in_specs=(carried_specs, data_specs, jax.tree.map(lambda x: _spec(0), inputs_of_one)),
+        out_specs=carried_specs,
+        check_vma=False,
+    )
+    return jax.jit(mapped).lower(start.abstract, data, inputs)
 
 
 def _together(start: Start, slots: int, mesh: Mesh) -> int:
@@ -347,28 +384,35 @@ def _select(alive: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
     return jnp.where(alive.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
 
 
-def _stack_data(parts: Sequence[PyTree], mesh: Mesh) -> tuple[PyTree, PyTree]:
-    """Puts the slots' constants on the devices, and returns them with the axis of members of each leaf.
+def _constant_axes(parts: Sequence[PyTree]) -> PyTree:
+    """Returns the axis of members of each constant of the slots.
 
     A leaf that is the same object in all slots is kept once (axis None). Any other leaf, and every key, is stacked
     (axis 0).
     """
-    leaves = [jax.tree.leaves(part) for part in parts]
-    structure = jax.tree.structure(parts[0])
-    stacked, axes = [], []
-    for same in zip(*leaves, strict=True):
+
+    def axis(*same: Any) -> int | None:
         is_key = jnp.issubdtype(same[0].dtype, jax.dtypes.prng_key)
-        shared = not is_key and all(leaf is same[0] for leaf in same)
-        axes.append(None if shared else 0)
-        sharding = NamedSharding(mesh, _spec(axes[-1]))
-        if shared:
-            stacked.append(put(np.asarray(same[0]), sharding))
-        elif is_key:
-            data = np.stack([np.asarray(jax.random.key_data(key)) for key in same])
-            stacked.append(jax.random.wrap_key_data(put(data, sharding), impl=jax.random.key_impl(same[0])))
-        else:
-            stacked.append(put(np.stack([np.asarray(x) for x in same]), sharding))
-    return jax.tree.unflatten(structure, stacked), jax.tree.unflatten(structure, axes) if axes else None
+        return None if not is_key and all(leaf is same[0] for leaf in same) else 0
+
+    return jax.tree.map(axis, *parts)
+
+
+def _stack_data(parts: Sequence[PyTree], mesh: Mesh) -> PyTree:
+    """Puts the slots' constants on the devices, stacked where `_constant_axes` says so."""
+
+    def place(axis: int | None, *same: Any) -> jax.Array | None:
+        if same[0] is None:  # a source without constants
+            return None
+        sharding = NamedSharding(mesh, _spec(axis))
+        if axis is None:
+            return put(np.asarray(same[0]), sharding)
+        if not jnp.issubdtype(same[0].dtype, jax.dtypes.prng_key):
+            return put(np.stack([np.asarray(x) for x in same]), sharding)
+        data = np.stack([np.asarray(jax.random.key_data(key)) for key in same])
+        return jax.random.wrap_key_data(put(data, sharding), impl=jax.random.key_impl(same[0]))
+
+    return jax.tree.map(place, _constant_axes(parts), *parts, is_leaf=_is_none)
 
 
 def _local_slots(mesh: Mesh, slots: int) -> list[int]:

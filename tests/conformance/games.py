@@ -1,6 +1,8 @@
 """Small versions of every game, one line each. The suite fails if a factory in `gan_jax.gans` is missing here."""
 
-from collections.abc import Callable
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
@@ -22,28 +24,47 @@ LABELLED = Arrays("labelled", {"real": _images, "label": _labels}, CLASSES)
 PAIRS = Arrays("pairs", {"a": _images, "b": 255 - _images})
 
 
+_DTYPE = contextvars.ContextVar("dtype", default="float32")
+
+
+@contextlib.contextmanager
+def computed_in(dtype: str) -> Iterator[None]:
+    """Makes the networks of games that are built meanwhile compute in a dtype; parameters stay float32."""
+    token = _DTYPE.set(dtype)
+    try:
+        yield
+    finally:
+        _DTYPE.reset(token)
+
+
+def linen(module):
+    """Makes a network. StyleGAN2's mapping has no dtype: it always computes in float32."""
+    converts = hasattr(module, "dtype") and _DTYPE.get() != "float32"
+    return nets.from_linen(module.clone(dtype=_DTYPE.get()) if converts else module)
+
+
 def mlp(**options):
-    return nets.from_linen(nets.MLPGenerator((8, 8, 1), (16,), **options))
+    return linen(nets.MLPGenerator((8, 8, 1), (16,), **options))
 
 
 def mlp_critic(**options):
-    return nets.from_linen(nets.MLPDiscriminator((16,), **options))
+    return linen(nets.MLPDiscriminator((16,), **options))
 
 
 def conv(**options):
-    return nets.from_linen(nets.DCGANGenerator(8, 1, 4, **options))
+    return linen(nets.DCGANGenerator(8, 1, 4, **options))
 
 
 def conv_critic(**options):
-    return nets.from_linen(nets.DCGANDiscriminator(4, **options))
+    return linen(nets.DCGANDiscriminator(4, **options))
 
 
 def resnet(**options):
-    return nets.from_linen(nets.ResNetGenerator(8, 1, 4, **options))
+    return linen(nets.ResNetGenerator(8, 1, 4, **options))
 
 
 def resnet_critic(**options):
-    return nets.from_linen(nets.ResNetDiscriminator(4, **options))
+    return linen(nets.ResNetDiscriminator(4, **options))
 
 
 def stylegan2(**o) -> Game:
@@ -51,7 +72,7 @@ def stylegan2(**o) -> Game:
     generator = nets.StyleGAN2Generator(8, 1, 32, 4, style_size=4, mapping_layers=1, **K)
     critic = nets.StyleGAN2Discriminator(32, 4, group_size=2, mapping_layers=1, **K)
     return gans.stylegan2(
-        *map(nets.from_linen, generator.parts()), nets.from_linen(critic), Z,
+        *map(linen, generator.parts()), linen(critic), Z,
         r1_gamma=0.1, r1_every=2, path_length_every=2, **K, **o,
     )  # fmt: skip
 
@@ -74,7 +95,7 @@ def r3gan(**o) -> Game:
     generator = nets.R3GANGenerator(1, *sizes, embedding=4, **K)
     critic = nets.R3GANDiscriminator(*sizes, embedding=4, **K)
     return gans.r3gan(
-        nets.from_linen(generator), nets.from_linen(critic), Z, gamma=(1.0, 0.1), schedule_images=200.0, **K, **o,
+        linen(generator), linen(critic), Z, gamma=(1.0, 0.1), schedule_images=200.0, **K, **o,
     )  # fmt: skip
 
 
@@ -86,7 +107,7 @@ class Translator(nets.MLPGenerator):
 
 
 def translator():
-    return nets.from_linen(Translator((8, 8, 1), (16,)))
+    return linen(Translator((8, 8, 1), (16,)))
 
 
 def nnx_critic():

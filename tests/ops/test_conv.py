@@ -13,7 +13,7 @@ from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from gan_jax import ops
-from gan_jax.ops import lowerings, winograd
+from gan_jax.ops import lowerings, primitives, winograd
 from gan_jax.ops.geometry import ConvGeometry
 from gan_jax.types import InvalidInputError
 
@@ -130,6 +130,60 @@ def test_the_forms_of_all_platforms_agree(name, geometry, groups, local, monkeyp
     reference, form = FORMS[name]
     found, expected = form(*operands, geometry, local=local), reference(*operands, geometry)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+TPU = {
+    "forward": lowerings.forward_tpu,
+    "input_gradient": lowerings.input_gradient_tpu,
+    "kernel_gradient": lowerings.kernel_gradient_tpu,
+}
+
+
+def operands_of(name, groups, batch, geometry, i, o):
+    rng = np.random.default_rng(0)
+    shapes = {"x": (batch, *geometry.image, i), "k": (*geometry.kernel, i, o), "y": (batch, *geometry.result, o)}
+    x, k, y = (jnp.asarray(rng.normal(size=(groups, *shapes[name])), jnp.float32) for name in "xky")
+    return {"forward": (x, k), "input_gradient": (y, k), "kernel_gradient": (x, y)}[name]
+
+
+@pytest.mark.parametrize(("groups", "i", "o", "joined"), [(6, 3, 5, 6), (8, 32, 16, 4), (6, 100, 5, 1)])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("name", FORMS)
+def test_joined_groups_equal_groups(name, stride, groups, i, o, joined, monkeypatch):
+    """On TPUs, where the images have enough pixels on each device; with too few, the groups are left as they are."""
+    geometry = ConvGeometry(stride, 1, (8, 7), (3, 4))
+    operands = operands_of(name, groups, 4, geometry, i, o)
+    counts = []
+    make = lowerings._forward_joined
+    monkeypatch.setattr(lowerings, "_LEAST_PIXELS", 4 * 8 * 7 // 2)
+    monkeypatch.setattr(lowerings, "_forward_joined", lambda *a, count: counts.append(count) or make(*a, count=count))
+    expected = FORMS[name][0](*operands, geometry)
+    scale = float(jnp.abs(expected).max())
+    for devices in (2, 3, 0):  # the third time, the groups are members of a population
+        found = TPU[name](*operands, geometry, devices=devices)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * scale)
+    assert set(counts) == ({joined} if joined > 1 else set()) and len(counts) <= 2
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_groups_are_split_over_devices_without_gathering_the_batch(name):
+    """On GPUs: there XLA's own partitioner makes every device gather and compute the whole batch."""
+    geometry, mesh = ConvGeometry(1, 1, (8, 8), (3, 3)), jax.make_mesh((8,), ("data",), (jax.sharding.AxisType.Auto,))
+    form, operands = FORMS[name][0], operands_of(name, 4, 16, geometry, 3, 5)
+    by_hand = primitives._split_by_hand(form, mesh.abstract_mesh, sums=name == "kernel_gradient")
+    both = name == "kernel_gradient"
+    split, whole = NamedSharding(mesh, PartitionSpec(None, "data")), NamedSharding(mesh, PartitionSpec())
+    with jax.set_mesh(mesh):
+        lowered = jax.jit(
+            lambda left, right: by_hand(left, right, geometry),
+            in_shardings=(split, split if both else whole),
+            out_shardings=whole if both else split,
+        ).lower(*operands)
+        compiled = lowered.compile()
+        np.testing.assert_allclose(compiled(*operands), form(*operands, geometry), rtol=1e-4, atol=1e-3)
+    text = compiled.as_text()
+    assert not any(word in text for word in ("all-gather", "all-to-all", "collective-permute"))
+    assert ("all-reduce" in text) == both
 
 
 FAST = {  # geometries for Winograd's algorithm: images with and without whole tiles

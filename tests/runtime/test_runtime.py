@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import shutil
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -184,6 +185,17 @@ def test_a_line_of_the_log_is_on_disk_when_it_is_told(tmp_path, monkeypatch):
         logger.report({"step": step})
     logger.close()
     assert happened == [("on disk", [10]), ("told", 10), ("on disk", [10, 20]), ("told", 20)]
+
+
+def test_without_tensorboard_the_other_logs_are_complete(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    told = []
+    logger = Logger(tmp_path, 0, log=told.append)
+    logger.report({"step": 5, "g/loss": 0.25})
+    picture = logger.picture(runtime.image_grid(np.zeros((4, 8, 8, 1), np.float32), 2), 5)
+    logger.close()
+    assert len(told) == 1 and "tensorboardX" in told[0]
+    assert [x["step"] for x in lines(tmp_path)] == [5] and picture.exists()
 
 
 def test_tensorboard_has_the_numbers(tmp_path):

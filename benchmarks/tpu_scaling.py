@@ -1,0 +1,120 @@
+"""Scaling curves on paper: an iteration's time on 8 to 512 chips, from programs that `benchmarks.tpu` has compiled.
+
+Weak scaling: each chip keeps its batch, so that its program stays the same, and only the time of the collective
+operations grows; it is computed for each slice from those of one compiled program. Strong scaling: the batch stays the
+same; each point is a program that was compiled for that slice.
+"""
+
+import itertools
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+
+from gan_jax.distributed.topology import Slice, parse
+
+Line = Mapping[str, Any]
+WEAK = ("v5p:2x2x2", "v5p:2x2x4", "v5p:2x4x4", "v5p:4x4x4", "v5p:4x4x8", "v5p:4x8x8", "v5p:8x8x8")
+_COMPILED = "v5p:8x8x8"  # the slice whose compiled programs the weak curves are computed from
+_FIRST = "v5e:2x4"  # the slice with 8 chips that the strong curves begin at
+_GAIN = 1.25  # twice the chips are worth it if they are at least this much faster
+
+
+def chips_seconds(line: Line) -> float:
+    """Returns the time of an iteration by the model, without the links."""
+    return sum(x for name, x in line["costs"]["seconds"].items() if name != "links")
+
+
+def links_seconds(line: Line, of: Slice) -> float:
+    """Returns the time of the collective operations of a program, as they would be on a slice."""
+    compiled = parse(line["case"]["topology"])
+    total = 0.0
+    for kind, size, group, overlaps, times in line["costs"]["exchanges"]:
+        if not overlaps:
+            total += times * of.seconds(kind, size, of.size if group == compiled.size else group)
+    return total
+
+
+def weak(line: Line) -> dict[int, float]:
+    """Returns the efficiency by the number of chips: the rate of a chip, relative to that with 8 chips."""
+    seconds = {parse(name).size: chips_seconds(line) + links_seconds(line, parse(name)) for name in WEAK}
+    return {chips: seconds[8] / x for chips, x in seconds.items()}
+
+
+def strong(lines: Iterable[Line]) -> dict[int, Line]:
+    """Returns the lines of one config with its own batch, by the number of chips."""
+    found = {parse(line["case"]["topology"]).size: line for line in lines}
+    return dict(sorted(found.items()))
+
+
+def by_name(lines: Sequence[Line]) -> dict[str, dict[str, Any]]:
+    """Returns, for each config with results, the line of its weak curve and those of its strong curve."""
+    training = [line for line in lines if line["costs"]["program"] == "training" and line["costs"]["seconds"]]
+    found = dict[str, dict[str, Any]]()
+    for name in dict.fromkeys(line["case"]["name"] for line in training if "game " not in line["case"]["name"]):
+        own = [line for line in training if line["case"]["name"] == name]
+        every = {line["case"]["topology"]: line for line in own if line["case"]["kind"] == "every"}
+        points = [*([every[_FIRST]] if _FIRST in every else []), *(x for x in own if x["case"]["kind"] == "strong")]
+        found[name] = {"weak": every.get(_COMPILED), "strong": strong(points)}
+    return found
+
+
+def rows(lines: Sequence[Line]) -> list[list[Any]]:
+    """Returns the rows of the table of scaling; the first is its header."""
+    table: list[list[Any]] = [
+        ["config", "weak: efficiency on 64 and 512 v5p", "strong: ms on v5e, by chips", "stops at", "because"]
+    ]
+    for name, one in by_name(lines).items():
+        curve = weak(one["weak"]) if one["weak"] else {}
+        shown = f"{curve[64]:.0%}, {curve[512]:.0%}" if curve else ""
+        times = {chips: sum(line["costs"]["seconds"].values()) for chips, line in one["strong"].items()}
+        if shown or len(times) > 1:
+            points = ", ".join(f"{chips}: {x * 1e3:.3g}" for chips, x in times.items())
+            table.append([name, shown, points, *(stop(one["strong"]) if len(times) > 1 else ("", ""))])
+    return table
+
+
+def stop(points: Mapping[int, Line]) -> tuple[str, str]:
+    """Returns the number of chips beyond which more are not worth it, and the reason."""
+    chips = list(points)
+    for few, many in itertools.pairwise(chips):
+        before, after = points[few], points[many]
+        total = [sum(line["costs"]["seconds"].values()) for line in (before, after)]
+        if total[0] < _GAIN * total[1] * (many / few) / 2:
+            links = links_seconds(after, parse(after["case"]["topology"]))
+            if links > total[1] / 2:
+                return str(few), f"links take {links / total[1]:.0%} of the time on {many}"
+            kept = chips_seconds(after) / chips_seconds(before)
+            return str(few), f"the chips still need {kept:.0%} of the time for {few / many:.0%} of the batch"
+    last = points[chips[-1]]
+    alone = last["case"]["batch_size"] == chips[-1]
+    return f"{chips[-1]} or more", "a chip has one example" if alone else "no larger slice was compiled"
+
+
+def draw(lines: Sequence[Line], path: pathlib.Path) -> None:
+    """Draws the weak curves, and the strong ones, each config in one colour."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2))
+    for index, (name, one) in enumerate(by_name(lines).items()):
+        style: Any = {"color": plt.colormaps["tab20"](index % 20), "label": name, "marker": ".", "linewidth": 1.2}
+        if one["weak"]:
+            curve = weak(one["weak"])
+            left.plot(list(curve), list(curve.values()), **style)
+        if len(one["strong"]) > 1:
+            times = {chips: sum(x["costs"]["seconds"].values()) for chips, x in one["strong"].items()}
+            right.plot(list(times), [times[min(times)] / x for x in times.values()], **style)
+    left.set(title="weak: the batch grows with the chips", ylabel="rate of a chip, of that with 8", ylim=(0, 1.05))
+    right.set(title="strong: the config's own batch", ylabel="times as fast as 8 chips")
+    right.plot([8, 256], [1, 32], color="black", linewidth=0.6, linestyle=":")
+    right.set_yscale("log", base=2)
+    for axes, kind in ((left, "v5p"), (right, "v5e")):
+        axes.set_xscale("log", base=2)
+        axes.set(xlabel=f"chips ({kind}), by a model")
+        axes.grid(alpha=0.3)
+    handles = {
+        text: handle for axes in (left, right) for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles.keys(), loc="center right", fontsize=7, frameon=False)
+    figure.tight_layout(rect=(0, 0, 0.86, 1))
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,75 @@
+"""`--dry_run --topology`: the programs of a run or a sweep, compiled for a slice of TPUs that need not be there."""
+
+from collections.abc import Iterable
+
+import jax
+
+from gan_jax import runs, runtime
+from gan_jax.distributed import topology
+from gan_jax.runtime import ahead, summary
+from gan_jax.runtime.forecast import Forecast, check_fits, lines
+from gan_jax.runtime.progress import log
+from gan_jax.sweep import ahead as populations
+from gan_jax.sweep import trials
+from gan_jax.types import InvalidInputError
+
+TEXT = (
+    "with --dry_run: compile for this slice of TPUs, such as v5e:16x16, and print memory, operations, collectives and "
+    "a model of the time; no TPU is needed"
+)
+
+
+def check(name: str | None, dry_run: bool) -> topology.Slice | None:
+    """Parses --topology, and keeps JAX from looking for a TPU; call it before JAX is used."""
+    if name is None:
+        return None
+    if not dry_run:
+        raise InvalidInputError(f"--topology={name} needs --dry_run: it compiles for devices that are not there")
+    jax.config.update("jax_platforms", "cpu")
+    return topology.parse(name)
+
+
+def train(experiment: runtime.Experiment, config: runs.Config, of: topology.Slice) -> None:
+    """Compiles the programs of a run for a slice, and prints what they cost."""
+    mesh = ahead.slice_mesh(of, fsdp=experiment.fsdp)
+    source = experiment.open_source()
+    log(source.summary())
+    with jax.set_mesh(mesh):
+        start = runtime.build_start(experiment, source.spec, mesh)
+        experiment.check_metric({*start.abstract["window"], "samples/diversity"})
+        log(summary.parameter_table(start.abstract["state"].players))
+    _show(ahead.programs(experiment, source, mesh, log), of, experiment, config)
+
+
+def population(made: trials.Members, config: runs.Config, of: topology.Slice) -> None:
+    """Compiles the population of a sweep for a slice, and prints what it costs."""
+    source = made.experiment.open_source()
+    log(source.summary())
+    _show([populations.lower(made.experiment, source, made.members, topology.devices(of))], of, made.experiment, config)
+
+
+def _show(
+    programs: Iterable[ahead.Lowered], of: topology.Slice, experiment: runtime.Experiment, config: runs.Config
+) -> None:
+    jax.config.update("jax_enable_compilation_cache", False)  # the times are those of a compilation
+    log(f"compiling for {of.name}: {of.size} chips with {of.chip.memory / 2**30:.2f} GiB each ...")
+    found = list[Forecast]()
+    for lowered in programs:
+        found.append(ahead.compiled(lowered, of, experiment))
+        log("\n".join(lines(found[-1], of, lowered.images)))
+    log(f"The time is a model, not a measurement (docs/tpu.md), with the rates of\n{of.chip.source}")
+    check_fits(found, of, lambda one: remedy(one, of, config))
+
+
+def remedy(one: Forecast, of: topology.Slice, config: runs.Config) -> str:
+    """Says which flags make a program smaller."""
+    if one.program != "training":
+        return "take chips with more memory, or smaller networks"
+    parts, split = config.get("microbatches", 0), 2 * config.fsdp
+    flags = [
+        f"--config.microbatches={2 * parts} halves the activations" if parts else "",
+        "--config.remat=True recomputes them" if config.get("remat") is False else "",
+        f"--config.fsdp={split} splits the players' arrays" if of.size % split == 0 else "",
+        f"a --config.batch_size below {config.batch_size}, or more chips",
+    ]
+    return "change one or more of these: " + "; ".join(flag for flag in flags if flag)

@@ -1,0 +1,80 @@
+"""Slices of TPUs: their names, links between chips, and a compiler that is not installed. No wheel is needed."""
+
+import importlib.util
+import types
+
+import jax
+import pytest
+
+from gan_jax.distributed import topology
+from gan_jax.runtime import memory
+from gan_jax.types import InvalidInputError
+from tests.experiments.test_flags import refused
+
+US = topology.HOP
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "size"),
+    [("v5e:2x4", (2, 4), 8), ("v5e:2x2x1", (2, 2), 4), ("v5p:8x8x8", (8, 8, 8), 512), ("v6e:16x16", (16, 16), 256)],
+)
+def test_names_of_slices(name, shape, size):
+    of = topology.parse(name)
+    assert (of.shape, of.size) == (shape, size) and of.chip is topology.CHIPS[name[:3]]
+    assert topology.parse(of.name) == of
+
+
+def test_documented_slices_are_parsed():
+    for name, chip in topology.CHIPS.items():
+        assert all(topology.parse(f"{name}:{shape}").chip is chip for shape in chip.shapes)
+        assert chip.source.startswith("https://") and chip.flops > 1e14 and chip.memory > 15 * 2**30
+
+
+@pytest.mark.parametrize("name", ["", "v5e", "v5e:", "v5e:2x", "h100:8", "v5e:2,4", "v5p:2x2", "v5e:2x4x2", "v5e:0x4"])
+def test_other_names_are_refused_with_the_known_ones(name):
+    with pytest.raises(InvalidInputError, match=r"(?s)topology=.*expected|axes.*v5e: 1x1, 2x2, 2x4.*v5p: 2x2x1"):
+        topology.parse(name)
+
+
+def test_without_the_compiler_it_is_said_which_extra_has_it(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InvalidInputError, match=r"v5e:2x4.*libtpu.*no TPU is needed.*extra tpu"):
+        topology.devices(topology.parse("v5e:2x4"))
+
+
+def test_an_all_reduce_over_lines_and_rings():
+    size, link = 8 * 10**6, topology.CHIPS["v5e"].link
+    line = topology.parse("v5e:2x4")  # 1 + 3 hops, one link along each axis
+    assert line.seconds("all-reduce", size, 8) == pytest.approx(2 * size * 7 / 8 / (2 * link) + 2 * 4 * US)
+    rings = topology.parse("v5e:16x16")  # 8 + 8 hops, two links along each axis
+    assert rings.seconds("all-reduce", size, 256) == pytest.approx(2 * size * 255 / 256 / (4 * link) + 2 * 16 * US)
+    gather = rings.seconds("all-gather", size, 256)
+    assert (
+        gather
+        == rings.seconds("reduce-scatter", size, 256)
+        == pytest.approx(rings.seconds("all-reduce", size, 256) / 2)
+    )
+
+
+def test_parts_of_a_slice_and_chips_alone():
+    of = topology.parse("v5p:8x8x8")
+    one_axis = of.seconds("all-gather", 10**6, 8)  # a ring of 8: v5p links the ends of axes of 4 and more
+    assert one_axis == pytest.approx(10**6 * 7 / 8 / (2 * of.chip.link) + 4 * US)
+    part = of.seconds("all-gather", 10**6, 4)  # half of an axis is a line
+    assert part == pytest.approx(10**6 * 3 / 4 / of.chip.link + 3 * US)
+    assert of.seconds("all-reduce", 10**6, 1) == 0.0
+    assert of.seconds("collective-permute", 10**6, 2) == pytest.approx(10**6 / of.chip.link + US)
+    assert of.seconds("all-to-all", 10**6, 512) > of.seconds("all-gather", 10**6, 512)
+
+
+def test_the_memory_of_a_chip_that_is_not_there():
+    device = types.SimpleNamespace(platform="tpu", device_kind="TPU v5 lite")
+    assert memory.available(device) == topology.CHIPS["v5e"].memory
+    assert topology.chip_of(jax.devices()[0]) is None
+
+
+def test_flags_that_contradict_each_other():
+    assert "--topology=v5e:2x4 needs --dry_run" in refused("train", "--topology=v5e:2x4")
+    assert "topology='v9:2x4': expected a chip" in refused("train", "--dry_run", "--topology=v9:2x4")
+    assert "along 2 axes" in refused("sweep", "--dry_run", "--topology=v5e:2x4x4")
+    assert "--dry_run is for --engine=population" in refused("sweep", "--dry_run", "--engine=local")
