@@ -3,7 +3,8 @@
 It needs the extra `tpu` and no TPU. A case is a config or game, a slice, a batch size and flags that save memory. Its
 programs are compiled, and a line with their costs on each chip is appended to results/tpu.jsonl. Cases that have a line
 for the same program and compiler are passed over, so that a run continues where one was interrupted. Cheap cases come
-first. The time of a step is a model (`gan_jax.runtime.forecast`), not a measurement.
+first, and those of the default dtype and a growing batch before others that take as long. The time of a step is a model
+(`gan_jax.runtime.forecast`), not a measurement.
 
 python -m benchmarks.tpu --data_dir=DIR             compiles what has no line yet: many hours in all on two cores
 python -m benchmarks.tpu --data_dir=DIR --minutes=60 --only=digits,ring
@@ -36,6 +37,7 @@ from benchmarks import tpu_report, tpu_scaling
 from benchmarks.measure import RESULTS, put, record, recorded
 from gan_jax import eval as evals
 from gan_jax import runs, runtime
+from gan_jax.data import Source
 from gan_jax.distributed import topology
 from gan_jax.runtime import ahead
 from gan_jax.runtime.forecast import Forecast
@@ -71,6 +73,8 @@ _SHOWN = tuple(
     }.items()
 )
 _FSDP = {"r3gan_cifar10": 8, "stylegan2_cifar10": 8}
+_SPLIT = SLICES[:2]  # where players are split
+_LATER = {"fsdp": 2, "bfloat16": 3, "strong": 4}  # these kinds of cases wait as if they took so many times as long
 _MEMBERS = {"ring": 256, "digits": 256}
 
 
@@ -96,7 +100,7 @@ class Case:
     @property
     def seconds(self) -> float:
         """Rough duration."""
-        return {"inception": 60.0}.get(self.kind, 2.0 * CONFIGS.get(self.name, 4))
+        return {"inception": 60.0}.get(self.kind, float(CONFIGS.get(self.name, 4)))
 
     def __str__(self) -> str:
         options = "".join(f" {key}={value}" for key, value in self.options)
@@ -105,7 +109,11 @@ class Case:
 
 def cases() -> list[Case]:
     """Returns all cases, cheap ones first, and each config on its first slice before it is on others."""
-    return sorted(_cases(), key=lambda case: case.seconds * (1 if case.topology == SLICES[0] else 4))
+
+    def rank(case: Case) -> float:
+        return case.seconds * _LATER.get(case.kind, 1) * (1.0 if case.topology == SLICES[0] else 1.5)
+
+    return sorted(_cases(), key=rank)
 
 
 def _cases() -> Iterator[Case]:
@@ -117,7 +125,7 @@ def _cases() -> Iterator[Case]:
             yield Case("every", name, of.name, own * of.size // _BASE)
             if of.name == SLICES[0] and "dtype" in runs.load_module(runs.find(name)).get_config():
                 yield Case("bfloat16", name, of.name, own, (("dtype", "bfloat16"),))
-            if name in _FSDP:
+            if name in _FSDP and of.name in _SPLIT:
                 yield Case("fsdp", name, of.name, own * of.size // _BASE, (("fsdp", _FSDP[name]),))
             if name in _MEMBERS and of.name == "v5e:16x16":
                 yield Case("population", name, of.name, own)
@@ -143,8 +151,10 @@ def build(case: Case, folder: str) -> runtime.Experiment:
     return runs.build(case.name, **values)
 
 
-def lowered(case: Case, folder: str) -> Iterator[tuple[ahead.Lowered, runtime.Experiment | None]]:
-    """Yields the programs of a case before compilation, each with its experiment."""
+def lowered(
+    case: Case, folder: str, sources: dict[str, Source]
+) -> Iterator[tuple[ahead.Lowered, runtime.Experiment | None]]:
+    """Yields the programs of a case before compilation, each with its experiment; keeps the opened source by name."""
     of = topology.parse(case.topology)
     if case.kind == "inception":
         network = evals.inception()
@@ -152,7 +162,9 @@ def lowered(case: Case, folder: str) -> Iterator[tuple[ahead.Lowered, runtime.Ex
         yield ahead.feature_pass(case.name, extractor, (32, 32, 3), ahead.slice_mesh(of)), None
         return
     experiment = build(case, folder)
-    source = experiment.open_source()
+    if case.name not in sources:
+        sources[case.name] = experiment.open_source()
+    source = sources[case.name]
     if case.kind == "population":
         members = [Member(seed) for seed in range(_MEMBERS[case.name])]
         yield populations.lower(experiment, source, members, topology.devices(of)), experiment
@@ -174,9 +186,9 @@ def code() -> str:
     return digest.hexdigest()
 
 
-def run(case: Case, folder: str, done: Mapping[Any, dict[str, Any]], of_code: str) -> None:
+def run(case: Case, folder: str, sources: dict[str, Source], done: Mapping[Any, dict[str, Any]], of_code: str) -> None:
     """Compiles the programs of a case, and records those that are new."""
-    for one, experiment in lowered(case, folder):
+    for one, experiment in lowered(case, folder, sources):
         key = (dataclasses.astuple(case), one.name)
         # The program as text, and the compiler that makes the rest of it.
         text = f"{importlib.metadata.version('libtpu')} {case.topology}\n{one.lowered.as_text()}"
@@ -252,6 +264,7 @@ def printed(command: str) -> str:
 def compile_all(wanted: Sequence[Case]) -> None:
     """Compiles the cases that have no line of this code."""
     done, of_code, began, spent = latest(), code(), time.monotonic(), 0.0
+    sources = dict[str, Source]()
     current = {key[0] for key, line in done.items() if line["code"] == of_code}
     left = [case for case in wanted if _frozen(dataclasses.astuple(case)) not in current]
     print(f"{len(wanted)} cases, {len(left)} without a line of this code", flush=True)
@@ -265,7 +278,7 @@ def compile_all(wanted: Sequence[Case]) -> None:
             rate = (time.monotonic() - began) / spent if spent else 1.0
             eta = runtime.duration(rate * sum(x.seconds for x in left[index:]))
             print(f"{index + 1}/{len(left)} {case}, ETA {eta}", flush=True)
-            run(case, folder, done, of_code)
+            run(case, folder, sources, done, of_code)
             spent += case.seconds
             jax.clear_caches()
 
