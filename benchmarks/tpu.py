@@ -74,7 +74,7 @@ _SHOWN = tuple(
 )
 _FSDP = {"r3gan_cifar10": 8, "stylegan2_cifar10": 8}
 _SPLIT = SLICES[:2]  # where players are split
-_LATER = {"fsdp": 2, "bfloat16": 3, "strong": 4}  # these kinds of cases wait as if they took so many times as long
+_LATER = {"fsdp": 2, "bfloat16": 3, "strong": 8}  # these kinds of cases wait as if they took so many times as long
 _MEMBERS = {"ring": 256, "digits": 256}
 
 
@@ -111,7 +111,7 @@ def cases() -> list[Case]:
     """Returns all cases, cheap ones first, and each config on its first slice before it is on others."""
 
     def rank(case: Case) -> float:
-        return case.seconds * _LATER.get(case.kind, 1) * (1.0 if case.topology == SLICES[0] else 6.0)
+        return case.seconds * _LATER.get(case.kind, 1) * (1 if case.topology == SLICES[0] else 16)
 
     return sorted(_cases(), key=rank)
 
