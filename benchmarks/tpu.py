@@ -64,14 +64,18 @@ CONFIGS = {
     "wgan_gp_mnist": 12, "dcgan_folder": 20, "stacked_mnist": 30, "r3gan_stacked_mnist": 90, "sngan_cifar10": 120,
     "r3gan_cifar10": 300, "r3gan_folder": 400, "stylegan2_cifar10": 700,
 }  # fmt: skip
-_SHOWN = tuple(
-    f"gan-jax train --dry_run --topology=v5e:16x16 --config={name} --config.batch_size=2048{data}"
-    for name, data in {
-        "digits": "",
-        "stacked_mnist": " --config.data_dir=DIR",
-        "sngan_cifar10": " --config.data_dir=DIR",
-    }.items()
+_SLICE = "gan-jax train --dry_run --topology=v5e:16x16 --config.batch_size=2048"
+_SHOWN = (
+    f"{_SLICE} --config=digits",
+    f"{_SLICE} --config=wgan_gp_mnist --config.data_dir=DIR",
+    f"{_SLICE} --config=stacked_mnist --config.data_dir=DIR",
+    "gan-jax train --dry_run --topology=v5e:2x4 --config=digits --config.width=4096",
+    "gan-jax train --dry_run --topology=v5e:2x4 --config=digits --config.width=4096 --config.fsdp=8",
+    "gan-jax sweep --dry_run --topology=v5e:16x16 --config=digits --points=random --num_trials=256",
+    "gan-jax train --dry_run --topology=v5e:3x3",
+    "gan-jax train --dry_run --topology=v5e:16x16 --config.batch_size=1000",
 )
+_PARAMETERS = re.compile(r" *\S+ +(\([\d, ]*\) +)?[\d,]+$")  # a line of the table of parameters
 _FSDP = {"r3gan_cifar10": 8, "stylegan2_cifar10": 8}
 _SPLIT = SLICES[:2]  # where players are split
 _LATER = {"fsdp": 2, "bfloat16": 3, "strong": 8}  # these kinds of cases wait as if they took so many times as long
@@ -84,7 +88,8 @@ class Case:
 
     Attributes:
       kind: table that shows it. `every`: everything, with a batch that grows with the chips; `strong`: a config's own
-        batch; `bfloat16`: networks in that type; `fsdp`: players split over chips; `population`: members; `inception`.
+        batch; `bfloat16`: networks in that type; `fsdp`: players split over chips; `memory`: too large for a chip, and
+        with flags that make it fit; `population`: members; `inception`.
       name: config, or `game` and a name of the conformance suite.
       topology: name of the slice.
       batch_size: examples on all chips; of a population, those of a member.
@@ -100,7 +105,7 @@ class Case:
     @property
     def seconds(self) -> float:
         """Rough duration."""
-        return {"inception": 60.0}.get(self.kind, float(CONFIGS.get(self.name, 4)))
+        return {"inception": 600.0}.get(self.kind, float(CONFIGS.get(self.name, 4)))
 
     def __str__(self) -> str:
         options = "".join(f" {key}={value}" for key, value in self.options)
@@ -129,6 +134,8 @@ def _cases() -> Iterator[Case]:
                 yield Case("fsdp", name, of.name, own * of.size // _BASE, (("fsdp", _FSDP[name]),))
             if name in _MEMBERS and of.name == "v5e:16x16":
                 yield Case("population", name, of.name, own)
+    for remedy in ((), (("fsdp", 8),)):
+        yield Case("memory", "digits", SLICES[0], 64, (("width", 4096), *remedy))
     for of in map(topology.parse, _STRONG):
         for name in CONFIGS:
             own = runs.load_module(runs.find(name)).get_config().batch_size
@@ -228,6 +235,30 @@ def latest() -> dict[Any, dict[str, Any]]:
     return {(_frozen(list(line["case"].values())), line["costs"]["program"]): line for line in recorded("tpu")}
 
 
+def shown() -> list[dict[str, Any]]:
+    """Returns the newest lines of the cases that still exist, by config and slice."""
+    names, slices = [*CONFIGS, *(f"game {name}" for name in GAMES)], [*SLICES, *_STRONG]
+
+    def place(line: Mapping[str, Any]) -> tuple[int, int]:
+        name, of = line["case"]["name"], line["case"]["topology"]
+        return names.index(name) if name in names else len(names), slices.index(of)
+
+    known = {_frozen(dataclasses.astuple(case)) for case in _cases()}
+    return sorted((line for key, line in latest().items() if key[0] in known), key=place)
+
+
+def missing(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Describes the cases without a line: those of each kind in one text."""
+    done, left = {_frozen(list(line["case"].values())) for line in lines}, dict[str, dict[str, list[str]]]()
+    for case in _cases():
+        if _frozen(dataclasses.astuple(case)) not in done:
+            left.setdefault(case.kind, {}).setdefault(case.name, []).append(case.topology)
+    names = {
+        kind: "; ".join(f"{x} on {', '.join(where)}" for x, where in found.items()) for kind, found in left.items()
+    }
+    return [f"{kind}: {text}" for kind, text in names.items()]
+
+
 def main(argv: Sequence[str]) -> None:
     """Compiles, or prints or writes the results."""
     del argv
@@ -241,9 +272,8 @@ def main(argv: Sequence[str]) -> None:
     elif _LIST.value:
         print("\n".join(map(str, wanted)))
     elif _TABLE.value or _WRITE.value:
-        lines = list(latest().values())
-        commands = recorded("tpu_commands")
-        text = tpu_report.tables(lines, commands[-1]["printed"] if commands else {})
+        lines, commands = shown(), recorded("tpu_commands")
+        text = tpu_report.tables(lines, commands[-1]["printed"] if commands else {}, missing(lines))
         print(text)
         if _WRITE.value:
             tpu_scaling.draw(lines, RESULTS.parents[1] / "docs" / "images" / "tpu_scaling.png")
@@ -253,12 +283,17 @@ def main(argv: Sequence[str]) -> None:
 
 
 def printed(command: str) -> str:
-    """Runs a command, and returns what it prints without the table of parameters."""
+    """Runs a command, and returns what it prints, without the table of parameters and the progress of reading data.
+
+    Of a command that is refused, the message and the exit code come last.
+    """
     words = [word.replace("DIR", _DATA.value) for word in command.split()[1:]]
-    output = subprocess.run(
-        [sys.executable, "-m", "gan_jax", *words], check=True, capture_output=True, text=True
-    ).stdout
-    return "\n".join(line for line in output.splitlines() if not re.match(r" *\S+ +(\([\d, ]*\) +)?[\d,]+$", line))
+    done = subprocess.run([sys.executable, "-m", "gan_jax", *words], capture_output=True, text=True)
+    lines = [line for line in done.stdout.splitlines() if not _PARAMETERS.match(line)]
+    if done.returncode:
+        message = done.stderr[done.stderr.rindex("error: ") :]
+        lines += [*message.strip().splitlines(), f"exit code {done.returncode}"]
+    return "\n".join(lines)
 
 
 def compile_all(wanted: Sequence[Case]) -> None:

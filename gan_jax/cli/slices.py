@@ -72,4 +72,4 @@ def remedy(one: Forecast, of: topology.Slice, config: runs.Config) -> str:
         f"--config.fsdp={split} splits the players' arrays" if of.size % split == 0 else "",
         f"a --config.batch_size below {config.batch_size}, or more chips",
     ]
-    return "change one or more of these: " + "; ".join(flag for flag in flags if flag)
+    return "\n  ".join(["change one or more of these:", *filter(None, flags)])

@@ -20,7 +20,8 @@ def line(name, of, batch, cycles, size, kind="every", **more):
         "seconds": {"cycles": cycles, "links": links}, "compile_seconds": 9.0,
     }  # fmt: skip
     case = {"kind": kind, "name": name, "topology": of.name, "batch_size": batch, "options": []}
-    return {"case": case, "costs": costs | more, "processor_seconds": 4.0, "images": batch}
+    versions = {"commit": "0123456789abcdef"}
+    return {"case": case, "costs": costs | more, "processor_seconds": 4.0, "images": batch, "versions": versions}
 
 
 def test_each_config_and_game_is_compiled_for_each_slice_cheap_ones_first():
@@ -60,7 +61,10 @@ def test_tables_and_picture(tmp_path):
     lines = [line("a", "v5e:2x4", 64, 1e-3, 10**6), line("a", "v5p:8x8x8", 4096, 1e-3, 10**6)]
     lines += [line("a", "v5e:4x4", 64, 6e-4, 10**6, "strong")]
     lines += [line("b", "v5e:2x4", 64, 0.0, 0, fits=False, seconds={}, exchanges=[])]
-    text = tpu_report.tables(lines, {"gan-jax train": "compiled"})
+    lines += [line("game c", "v5e:2x4", 16, 1e-3, 0)]
+    text = tpu_report.tables(lines, {"gan-jax train": "compiled"}, ["every: d on v5e:2x4"])
+    assert text.index("| a |") < text.index("### Games of the conformance suite") < text.index("| game c |")
+    assert "Results by commit: 5 at 012345678.\n\nNot compiled yet:\n\n- every: d on v5e:2x4" in text
     assert "| a | v5e:2x4 | 64 | 4 | 1,025 MiB, 6.4% | 2 | 3 | 1 all-reduce, 1 MB |" in text
     assert "| b | v5e:2x4 | 64 | 4 | 1,025 MiB, 6.4%, too much |" in text
     assert "### Scaling, by the model" in text and "```text\n$ gan-jax train\ncompiled\n```" in text
