@@ -38,8 +38,10 @@ def tables(lines: Sequence[Line], commands: Mapping[str, str], missing: Iterable
     shown = [f"```text\n$ {command}\n{text.strip()}\n```" for command, text in commands.items()]
     whole = [f"{title}\n\n{table(rows)}" for title, rows in parts if len(rows) > 1]
     whole.append(f"### Where the figures are from\n\n{commits(lines)}")
+    if compared := tpu_scaling.agreement(lines):
+        whole.append(compared)
     if left := "\n".join(f"- {case}" for case in missing):
-        whole[-1] += f"\n\nNot compiled yet:\n\n{left}"
+        whole.append(f"Not compiled yet:\n\n{left}")
     return "\n\n".join([*whole, *(["### What the command prints", *shown] if shown else [])])
 
 

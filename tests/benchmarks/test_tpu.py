@@ -44,6 +44,16 @@ def test_where_efficiency_falls_only_the_links_grow():
     assert curve[512] == pytest.approx((1e-3 + first) / (1e-3 + links))
 
 
+def test_weak_curves_from_few_chips_are_compared_with_programs_for_many():
+    few, many = (line("a", of, 8, 1e-3, 10**6) for of in ("v5e:2x4", "v5e:16x16"))
+    assert list(tpu_scaling.weak(few)) == [8, 16, 32, 64, 128, 256]
+    said = tpu_scaling.agreement([few, many, line("b", "v5e:2x4", 8, 1e-3, 0)])
+    assert said.startswith("1 configs and games") and "in 1, and 1.000 to 1.000 of it in all" in said
+    slower = line("a", "v5e:16x16", 8, 2e-3, 10**6)
+    assert "in 0, and 0.5" in tpu_scaling.agreement([few, slower])
+    assert tpu_scaling.agreement([few]) == ""
+
+
 def test_where_a_config_stops_scaling_and_why():
     chips = {"v5e:2x4": 8, "v5e:4x4": 16, "v5e:4x8": 32}
     halves = [line("a", of, 32, 1e-3 / n, 0, "strong") for of, n in chips.items()]
