@@ -9,6 +9,7 @@ the data, and `feed(...)`, which defines how batches get into the compiled step.
 import dataclasses
 import functools
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -365,19 +366,29 @@ class Draws:
         return Feed(jax.random.fold_in(jax.random.key(seed), DATA_KEY), lambda length: None, fetch, stream)
 
 
+_LANES = 128
+
+
 def rows(values: np.ndarray) -> np.ndarray:
-    """Flattens each example, `[n, ...] -> [n, size]`, for `gathered`.
+    """Flattens each example to a row of whole lanes, `[n, ...] -> [n, size]`, for `gathered`.
 
     Accelerators hold arrays in tiles. With axes of few pixels and channels, TPUs would copy the whole data set in every
-    dispatch to a layout from which examples can be gathered, padded to four times its size. Rows are gathered from as
-    they are.
+    dispatch to a layout from which examples can be gathered, padded to four times its size. Rows whose length is a
+    multiple of 128 are gathered from as they are. Others, such as those of 28x28 pixels, get zeros at their end: TPUs
+    would hold them as columns, which need less padding, and copy them too.
     """
-    return values.reshape(len(values), -1) if values.ndim > 2 else values
+    if values.ndim < 3:
+        return values
+    flat = values.reshape(len(values), -1)
+    missing = -flat.shape[1] % _LANES
+    return np.pad(flat, ((0, 0), (0, missing))) if missing else flat
 
 
 def gathered(values: jax.Array, index: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Gathers examples of a shape by their index from an array that `rows` has flattened."""
-    return values[index].reshape(*index.shape, *shape)
+    if len(shape) < 2:
+        return values[index]
+    return values[index][..., : math.prod(shape)].reshape(*index.shape, *shape)
 
 
 def to_model(name: str, values: Any) -> Any:

@@ -9,8 +9,11 @@ import pytest
 
 from gan_jax import eval as evals
 from gan_jax import runs, runtime
+from gan_jax.data import sources
 from gan_jax.distributed import topology
-from gan_jax.runtime import ahead
+from gan_jax.ops import primitives
+from gan_jax.ops.geometry import ConvGeometry
+from gan_jax.runtime import ahead, costs, hlo
 from gan_jax.sweep import Member
 from gan_jax.sweep import ahead as populations
 from gan_jax.types import InvalidInputError
@@ -72,6 +75,42 @@ def test_iterations_of_a_dispatch_change_no_cost_of_an_iteration_and_microbatche
     one = cost(steps_per_dispatch=1)
     assert cost(steps_per_dispatch=50) == pytest.approx(one, rel=1e-3)
     assert one < cost(steps_per_dispatch=1, microbatches=4) < 2 * one
+
+
+def executed(lowered):
+    module = hlo.parse(lowered.compile().as_text())
+    return list(hlo.executed(module))
+
+
+@pytest.mark.parametrize("example", [(28, 28, 1), (32, 32, 3), (7, 5, 2)])
+def test_a_data_set_is_gathered_from_where_it_is(example):
+    """Without `rows`, or with rows of other lengths than multiples of 128, the whole of it is copied first."""
+    mesh = ahead.slice_mesh(SLICE)
+    data = sources.rows(np.zeros((4096, *example), np.uint8))
+
+    def mean(data, indices):
+        return jax.lax.map(lambda index: sources.gathered(data, index, example).astype(float).mean(), indices)
+
+    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    shapes = [jax.ShapeDtypeStruct(*x, sharding=whole) for x in ((data.shape, data.dtype), ((10, 8), np.int32))]
+    found = executed(jax.jit(mean).lower(*shapes))
+    sizes = [x.size for one in found for x in one.instruction.arrays if x.dtype == "u8"]
+    assert sizes and max(sizes) < data.nbytes / 100
+
+
+def test_the_gradient_of_joined_groups_is_exchanged_without_the_zeros_between_them():
+    mesh, geometry = ahead.slice_mesh(SLICE), ConvGeometry(1, 1, (32, 32), (3, 3))
+    specs = jax.sharding.PartitionSpec(None, mesh.axis_names), jax.sharding.PartitionSpec()
+    along, whole = (jax.sharding.NamedSharding(mesh, spec) for spec in specs)
+
+    def loss(x, kernel):
+        return (primitives.forward_p.bind(x, kernel, geometry=geometry) ** 2).sum()
+
+    with jax.set_mesh(mesh):
+        x = jax.ShapeDtypeStruct((6, 32, 32, 32, 16), np.float32, sharding=along)
+        kernel = jax.ShapeDtypeStruct((6, 3, 3, 16, 16), np.float32, sharding=whole)
+        found = executed(jax.jit(jax.grad(loss, 1), out_shardings=whole).lower(x, kernel))
+    assert [one.size for one in map(costs.collective, found) if one] == [6 * 3 * 3 * 16 * 16 * 4]
 
 
 def test_members_of_a_population_exchange_nothing():
