@@ -237,11 +237,12 @@ def latest() -> dict[Any, dict[str, Any]]:
 
 def shown() -> list[dict[str, Any]]:
     """Returns the newest lines of the cases that still exist, by config and slice."""
-    names, slices = [*CONFIGS, *(f"game {name}" for name in GAMES)], [*SLICES, *_STRONG]
+    names = [*CONFIGS, *(f"game {name}" for name in GAMES)]
+    chips = [topology.parse(name).chip for name in SLICES]
 
-    def place(line: Mapping[str, Any]) -> tuple[int, int]:
-        name, of = line["case"]["name"], line["case"]["topology"]
-        return names.index(name) if name in names else len(names), slices.index(of)
+    def place(line: Mapping[str, Any]) -> tuple[int, int, int]:
+        name, of = line["case"]["name"], topology.parse(line["case"]["topology"])
+        return names.index(name) if name in names else len(names), chips.index(of.chip), of.size
 
     known = {_frozen(dataclasses.astuple(case)) for case in _cases()}
     return sorted((line for key, line in latest().items() if key[0] in known), key=place)
