@@ -171,14 +171,15 @@ def lines(one: Forecast, of: Slice, images: int = 0) -> Iterator[str]:
     yield f"{one.program}: compiled in {one.compile_seconds:.1f} s"
     share = one.needed / of.chip.memory
     yield f"  memory per chip   {one.needed / 2**20:,.1f} MiB, {share:.1%} of {of.chip.memory / 2**30:.2f} GiB"
-    yield f"    {', '.join(f'{name} {size / 2**20:,.1f}' for name, size in one.memory.items())} MiB"
+    if one.seconds:
+        yield f"    {', '.join(f'{name} {size / 2**20:,.1f}' for name, size in one.memory.items())} MiB"
     if not one.fits:
         yield f"  DOES NOT FIT by   {(one.needed - of.chip.memory) / 2**30:,.2f} GiB"
     if not one.seconds:
         return
     yield f"  operations        {_scaled(one.operations)}FLOP per chip, {_scaled(one.operations * of.size)}FLOP in all"
     yield f"  HBM traffic       {_scaled(one.moved)}B per chip"
-    sent = ", ".join(f"{count:.4g} {kind} of {_scaled(size)}B" for kind, (count, size) in one.collectives.items())
+    sent = ", ".join(f"{count:.4g} {kind} ({_scaled(size)}B)" for kind, (count, size) in one.collectives.items())
     yield f"  collectives       {sent or 'none'}"
     rate = f", {images / one.total_seconds:,.0f} images/s" if images else ""
     yield f"  time, by a model  {one.total_seconds * 1e3:.3f} ms{rate}"

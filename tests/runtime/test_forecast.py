@@ -141,7 +141,7 @@ def test_the_time_of_a_program_is_that_of_its_instructions_and_of_its_links():
     assert found.total_seconds > found.operations / V5E.chip.flops + links
     assert found.total_seconds >= found.moved / V5E.chip.bandwidth
     text = "\n".join(forecast.lines(found, V5E, 64))
-    assert "1,027.0 MiB, 6.4% of 15.75 GiB" in text and "3.25 all-reduce of 221 kB" in text and "images/s" in text
+    assert "1,027.0 MiB, 6.4% of 15.75 GiB" in text and "3.25 all-reduce (221 kB)" in text and "images/s" in text
     assert max(map(len, text.splitlines())) <= 80
     forecast.check_fits([found], V5E, lambda one: "less")
 
