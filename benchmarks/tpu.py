@@ -122,25 +122,25 @@ def cases() -> list[Case]:
 
 
 def _cases() -> Iterator[Case]:
-    for of in map(topology.parse, SLICES):
-        yield from (Case("every", f"game {name}", of.name, _PER_CHIP * of.size) for name in GAMES)
-        yield Case("inception", "inception", of.name, 64)
+    for target in map(topology.parse, SLICES):
+        yield from (Case("every", f"game {name}", target.name, _PER_CHIP * target.size) for name in GAMES)
+        yield Case("inception", "inception", target.name, 64)
         for name in CONFIGS:
             own = runs.load_module(runs.find(name)).get_config().batch_size
-            yield Case("every", name, of.name, own * of.size // _BASE)
-            if of.name == SLICES[0] and "dtype" in runs.load_module(runs.find(name)).get_config():
-                yield Case("bfloat16", name, of.name, own, (("dtype", "bfloat16"),))
-            if name in _FSDP and of.name in _SPLIT:
-                yield Case("fsdp", name, of.name, own * of.size // _BASE, (("fsdp", _FSDP[name]),))
-            if name in _MEMBERS and of.name == "v5e:16x16":
-                yield Case("population", name, of.name, own)
+            yield Case("every", name, target.name, own * target.size // _BASE)
+            if target.name == SLICES[0] and "dtype" in runs.load_module(runs.find(name)).get_config():
+                yield Case("bfloat16", name, target.name, own, (("dtype", "bfloat16"),))
+            if name in _FSDP and target.name in _SPLIT:
+                yield Case("fsdp", name, target.name, own * target.size // _BASE, (("fsdp", _FSDP[name]),))
+            if name in _MEMBERS and target.name == "v5e:16x16":
+                yield Case("population", name, target.name, own)
     for remedy in ((), (("fsdp", 8),)):
         yield Case("memory", "digits", SLICES[0], 64, (("width", 4096), *remedy))
-    for of in map(topology.parse, _STRONG):
+    for target in map(topology.parse, _STRONG):
         for name in CONFIGS:
             own = runs.load_module(runs.find(name)).get_config().batch_size
-            if own % of.size == 0:
-                yield Case("strong", name, of.name, own)
+            if own % target.size == 0:
+                yield Case("strong", name, target.name, own)
 
 
 def build(case: Case, folder: str) -> runtime.Experiment:
@@ -162,11 +162,11 @@ def lowered(
     case: Case, folder: str, sources: dict[str, Source]
 ) -> Iterator[tuple[ahead.Lowered, runtime.Experiment | None]]:
     """Yields the programs of a case before compilation, each with its experiment; keeps the opened source by name."""
-    of = topology.parse(case.topology)
+    target = topology.parse(case.topology)
     if case.kind == "inception":
         network = evals.inception()
         extractor = evals.Extractor(network.apply, network.shapes(), {})
-        yield ahead.feature_pass(case.name, extractor, (32, 32, 3), ahead.slice_mesh(of)), None
+        yield ahead.feature_pass(case.name, extractor, (32, 32, 3), ahead.slice_mesh(target)), None
         return
     experiment = build(case, folder)
     if case.name not in sources:
@@ -174,9 +174,9 @@ def lowered(
     source = sources[case.name]
     if case.kind == "population":
         members = [Member(seed) for seed in range(_MEMBERS[case.name])]
-        yield populations.lower(experiment, source, members, topology.devices(of)), experiment
+        yield populations.lower(experiment, source, members, topology.devices(target)), experiment
         return
-    mesh = ahead.slice_mesh(of, fsdp=experiment.fsdp)
+    mesh = ahead.slice_mesh(target, fsdp=experiment.fsdp)
     for one in ahead.programs(experiment, source, mesh, lambda message: None):
         if one.name == "training" or case.kind == "every":
             yield one, experiment
@@ -241,8 +241,8 @@ def shown() -> list[dict[str, Any]]:
     chips = [topology.parse(name).chip for name in SLICES]
 
     def place(line: Mapping[str, Any]) -> tuple[int, int, int]:
-        name, of = line["case"]["name"], topology.parse(line["case"]["topology"])
-        return names.index(name) if name in names else len(names), chips.index(of.chip), of.size
+        name, target = line["case"]["name"], topology.parse(line["case"]["topology"])
+        return names.index(name) if name in names else len(names), chips.index(target.chip), target.size
 
     known = {_frozen(dataclasses.astuple(case)) for case in _cases()}
     return sorted((line for key, line in latest().items() if key[0] in known), key=place)

@@ -83,9 +83,9 @@ def training(lines: Iterable[Line]) -> list[list[Any]]:
     ]
     for line in lines:
         case, costs = line["case"], line["costs"]
-        of, needed = topology.parse(case["topology"]), sum(costs["memory"].values())
+        target, needed = topology.parse(case["topology"]), sum(costs["memory"].values())
         name = case["name"] + "".join(f" {key}={value}" for key, value in case["options"])
-        memory = f"{needed / 2**20:,.0f} MiB, {needed / of.chip.memory:.1%}" + ("" if costs["fits"] else ", too much")
+        memory = f"{needed / 2**20:,.0f} MiB, {needed / target.chip.memory:.1%}{'' if costs['fits'] else ', too much'}"
         total = sum(costs["seconds"].values())
         bound = max(costs["seconds"], key=costs["seconds"].get) if costs["seconds"] else ""
         compiled = f"{line['processor_seconds']:.0f}"
@@ -93,7 +93,7 @@ def training(lines: Iterable[Line]) -> list[list[Any]]:
             f"{costs['operations'] / 1e9:.3g}", f"{costs['moved'] / 1e6:.3g}", exchanged(costs), f"{total * 1e3:.3g}",
             bound,
         ]  # fmt: skip
-        rows.append([name, of.name, case["batch_size"], compiled, memory, *(found if total else [""] * len(found))])
+        rows.append([name, target.name, case["batch_size"], compiled, memory, *(found if total else [""] * len(found))])
     return rows
 
 

@@ -29,27 +29,27 @@ def chips_seconds(line: Line) -> float:
     return sum(x for name, x in line["costs"]["seconds"].items() if name != "links")
 
 
-def links_seconds(line: Line, of: Slice) -> float:
+def links_seconds(line: Line, target: Slice) -> float:
     """Returns the time of the collective operations of a program, as they would be on a slice."""
     compiled = parse(line["case"]["topology"])
     total = 0.0
     for kind, size, group, overlaps, times in line["costs"]["exchanges"]:
         if not overlaps:
-            total += times * of.seconds(kind, size, of.size if group == compiled.size else group)
+            total += times * target.seconds(kind, size, target.size if group == compiled.size else group)
     return total
 
 
 def weak(line: Line) -> dict[int, float]:
     """Returns the efficiency by the number of chips: the rate of a chip, relative to that with 8 chips."""
     slices = map(parse, WEAK[line["case"]["topology"]])
-    seconds = {of.size: chips_seconds(line) + links_seconds(line, of) for of in slices}
+    seconds = {target.size: chips_seconds(line) + links_seconds(line, target) for target in slices}
     return {chips: seconds[8] / x for chips, x in seconds.items()}
 
 
 def agreement(lines: Sequence[Line]) -> str:
     """Compares the weak curves from programs for 8 chips with the programs that were compiled for 256."""
     every = [x for x in lines if x["case"]["kind"] == "every" and x["costs"]["program"] == "training"]
-    few, many = ({x["case"]["name"]: x for x in every if x["case"]["topology"] == of} for of in (_FIRST, _MANY))
+    few, many = ({x["case"]["name"]: x for x in every if x["case"]["topology"] == target} for target in (_FIRST, _MANY))
     ratios = [
         _total(few[name]) / weak(few[name])[parse(_MANY).size] / _total(line)
         for name, line in many.items()
@@ -83,7 +83,7 @@ def by_name(lines: Sequence[Line]) -> dict[str, dict[str, Any]]:
         own = [line for line in training if line["case"]["name"] == name]
         every = {line["case"]["topology"]: line for line in own if line["case"]["kind"] == "every"}
         points = [*([every[_FIRST]] if _FIRST in every else []), *(x for x in own if x["case"]["kind"] == "strong")]
-        found[name] = {"weak": next((every[of] for of in WEAK if of in every), None), "strong": strong(points)}
+        found[name] = {"weak": next((every[x] for x in WEAK if x in every), None), "strong": strong(points)}
     return found
 
 

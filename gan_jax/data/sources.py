@@ -9,7 +9,6 @@ the data, and `feed(...)`, which defines how batches get into the compiled step.
 import dataclasses
 import functools
 import hashlib
-import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -18,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gan_jax.data import order
+from gan_jax.data.rows import gathered, rows
 from gan_jax.host import from_uint8
 from gan_jax.types import Batch, InvalidInputError, PRNGKey, Spec
 
@@ -364,31 +364,6 @@ class Draws:
             return jax.vmap(lambda key: self.draw(key, batch_size))(keys)
 
         return Feed(jax.random.fold_in(jax.random.key(seed), DATA_KEY), lambda length: None, fetch, stream)
-
-
-_LANES = 128
-
-
-def rows(values: np.ndarray) -> np.ndarray:
-    """Flattens each example to a row of whole lanes, `[n, ...] -> [n, size]`, for `gathered`.
-
-    Accelerators hold arrays in tiles. With axes of few pixels and channels, TPUs would copy the whole data set in every
-    dispatch to a layout from which examples can be gathered, padded to four times its size. Rows whose length is a
-    multiple of 128 are gathered from as they are. Others, such as those of 28x28 pixels, get zeros at their end: TPUs
-    would hold them as columns, which need less padding, and copy them too.
-    """
-    if values.ndim < 3:
-        return values
-    flat = values.reshape(len(values), -1)
-    missing = -flat.shape[1] % _LANES
-    return np.pad(flat, ((0, 0), (0, missing))) if missing else flat
-
-
-def gathered(values: jax.Array, index: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Gathers examples of a shape by their index from an array that `rows` has flattened."""
-    if len(shape) < 2:
-        return values[index]
-    return values[index][..., : math.prod(shape)].reshape(*index.shape, *shape)
 
 
 def to_model(name: str, values: Any) -> Any:

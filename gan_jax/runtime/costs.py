@@ -133,8 +133,8 @@ def moved(module: Module, one: Executed) -> float:
     return reads + sum(_written(body, root, computation if not inside else body) for root in _roots(body))
 
 
-def _hbm(of: Iterable[ArrayShape]) -> int:
-    return sum(x.padded for x in of if x.space == 0)
+def _hbm(arrays: Iterable[ArrayShape]) -> int:
+    return sum(x.padded for x in arrays if x.space == 0)
 
 
 def _read(module: Module, body: Computation, index: int) -> float:

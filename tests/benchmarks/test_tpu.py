@@ -11,15 +11,15 @@ from tests.conformance.games import GAMES
 from tests.processes import ROOT, finish, start_module
 
 
-def line(name, of, batch, cycles, size, kind="every", **more):
-    of = topology.parse(of)
-    links = of.seconds("all-reduce", size, of.size)
+def line(name, target, batch, cycles, size, kind="every", **more):
+    target = topology.parse(target)
+    links = target.seconds("all-reduce", size, target.size)
     costs = {
         "program": "training", "memory": {"arguments": 2**30, "temporaries": 2**20}, "fits": True, "operations": 2e9,
-        "moved": 3e6, "exchanges": [["all-reduce", size, of.size, False, 1.0]],
+        "moved": 3e6, "exchanges": [["all-reduce", size, target.size, False, 1.0]],
         "seconds": {"cycles": cycles, "links": links}, "compile_seconds": 9.0,
     }  # fmt: skip
-    case = {"kind": kind, "name": name, "topology": of.name, "batch_size": batch, "options": []}
+    case = {"kind": kind, "name": name, "topology": target.name, "batch_size": batch, "options": []}
     versions = {"commit": "0123456789abcdef"}
     return {"case": case, "costs": costs | more, "processor_seconds": 4.0, "images": batch, "versions": versions}
 
@@ -30,8 +30,8 @@ def test_each_config_and_game_is_compiled_for_each_slice_cheap_ones_first():
     words = re.findall(r"^(\w+) +((?:game )?\w+) +(v\w+:\w+) +batch", printed, re.MULTILINE)
     configs = {path.stem for path in (ROOT / "experiments" / "configs").glob("[!_]*.py")}
     slices = {"v5e:2x4", "v5e:16x16", "v6e:16x16", "v5p:8x8x8"}
-    found = {(name.removeprefix("game "), of) for kind, name, of in words if kind == "every"}
-    assert found == {(name, of) for name in configs | set(GAMES) for of in slices}
+    found = {(name.removeprefix("game "), target) for kind, name, target in words if kind == "every"}
+    assert found == {(name, target) for name in configs | set(GAMES) for target in slices}
     assert words[0][1] == "ring" and words[-1][1] == "stylegan2_cifar10"
 
 
@@ -45,7 +45,7 @@ def test_where_efficiency_falls_only_the_links_grow():
 
 
 def test_weak_curves_from_few_chips_are_compared_with_programs_for_many():
-    few, many = (line("a", of, 8, 1e-3, 10**6) for of in ("v5e:2x4", "v5e:16x16"))
+    few, many = (line("a", target, 8, 1e-3, 10**6) for target in ("v5e:2x4", "v5e:16x16"))
     assert list(tpu_scaling.weak(few)) == [8, 16, 32, 64, 128, 256]
     said = tpu_scaling.agreement([few, many, line("b", "v5e:2x4", 8, 1e-3, 0)])
     assert said.startswith("1 configs and games") and "in 1, and 1.000 to 1.000 of it in all" in said
@@ -56,13 +56,13 @@ def test_weak_curves_from_few_chips_are_compared_with_programs_for_many():
 
 def test_where_a_config_stops_scaling_and_why():
     chips = {"v5e:2x4": 8, "v5e:4x4": 16, "v5e:4x8": 32}
-    halves = [line("a", of, 32, 1e-3 / n, 0, "strong") for of, n in chips.items()]
+    halves = [line("a", target, 32, 1e-3 / n, 0, "strong") for target, n in chips.items()]
     assert tpu_scaling.stop(tpu_scaling.strong(halves)) == ("32 or more", "a chip has one example")
-    same = [line("a", of, 64, 1e-3, 0, "strong") for of in chips]
+    same = [line("a", target, 64, 1e-3, 0, "strong") for target in chips]
     assert tpu_scaling.stop(tpu_scaling.strong(same)) == (
         "8", "the chips still need 100% of the time for 50% of the batch",
     )  # fmt: skip
-    linked = [line("a", of, 64, 1e-6 / n, 10**8, "strong") for of, n in chips.items()]
+    linked = [line("a", target, 64, 1e-6 / n, 10**8, "strong") for target, n in chips.items()]
     stopped, reason = tpu_scaling.stop(tpu_scaling.strong(linked))
     assert stopped == "8" and reason.startswith("links take 100%")
 

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from gan_jax import data
-from gan_jax.data import order, sources
+from gan_jax.data import order
+from gan_jax.data.rows import gathered, rows
 from gan_jax.types import InvalidInputError
 
 
@@ -110,9 +111,9 @@ class Held:
 @pytest.mark.parametrize(("example", "size"), [((28, 28, 1), 896), ((32, 32, 3), 3072), ((4, 3, 2), 128), ((5,), 5)])
 def test_examples_are_gathered_from_rows_of_whole_lanes(example, size):
     values = np.random.default_rng(0).integers(0, 256, (6, *example), np.uint8)
-    rows, index = sources.rows(values), np.array([[3, 0], [5, 3]])
-    assert rows.shape == (6, size)
-    np.testing.assert_array_equal(sources.gathered(rows, index, example), values[index])
+    made, index = rows(values), np.array([[3, 0], [5, 3]])
+    assert made.shape == (6, size)
+    np.testing.assert_array_equal(gathered(made, index, example), values[index])
 
 
 def test_images_are_in_minus_one_to_one():

@@ -9,7 +9,7 @@ import pytest
 
 from gan_jax import eval as evals
 from gan_jax import runs, runtime
-from gan_jax.data import sources
+from gan_jax.data.rows import gathered, rows
 from gan_jax.distributed import topology
 from gan_jax.ops import primitives
 from gan_jax.ops.geometry import ConvGeometry
@@ -41,10 +41,10 @@ def experiment(name, **options):
     )  # fmt: skip
 
 
-def forecasts(made, of=SLICE):
-    mesh = ahead.slice_mesh(of, fsdp=made.fsdp)
+def forecasts(made, target=SLICE):
+    mesh = ahead.slice_mesh(target, fsdp=made.fsdp)
     return {
-        one.name: ahead.compiled(one, of, made)
+        one.name: ahead.compiled(one, target, made)
         for one in ahead.programs(made, made.open_source(), mesh, lambda _: None)
     }
 
@@ -86,10 +86,10 @@ def executed(lowered):
 def test_a_data_set_is_gathered_from_where_it_is(example):
     """Without `rows`, or with rows of other lengths than multiples of 128, the whole of it is copied first."""
     mesh = ahead.slice_mesh(SLICE)
-    data = sources.rows(np.zeros((4096, *example), np.uint8))
+    data = rows(np.zeros((4096, *example), np.uint8))
 
     def mean(data, indices):
-        return jax.lax.map(lambda index: sources.gathered(data, index, example).astype(float).mean(), indices)
+        return jax.lax.map(lambda index: gathered(data, index, example).astype(float).mean(), indices)
 
     whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     shapes = [jax.ShapeDtypeStruct(*x, sharding=whole) for x in ((data.shape, data.dtype), ((10, 8), np.int32))]
@@ -129,9 +129,9 @@ def test_published_networks_are_compiled_without_their_files():
 
 def test_the_chips_are_as_the_compiler_describes_them():
     for name, chip in topology.CHIPS.items():
-        of = topology.parse(f"{name}:{'2x2' if chip.torus == 2 else '2x2x1'}")
-        found = topology.devices(of)
-        assert len(found) == of.size and {x.device_kind for x in found} == {chip.kind}
+        target = topology.parse(f"{name}:{'2x2' if chip.torus == 2 else '2x2x1'}")
+        found = topology.devices(target)
+        assert len(found) == target.size and {x.device_kind for x in found} == {chip.kind}
         mesh = runtime.make_mesh(found)
         sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
         matrix = jax.ShapeDtypeStruct((8192, 8192), jax.numpy.bfloat16, sharding=sharding)
