@@ -48,7 +48,7 @@ _DATA = flags.DEFINE_string("data_dir", "", "directory in which TFDS prepared mn
 _ONLY = flags.DEFINE_list("only", [], "names of configs and games; all by default")
 _KINDS = flags.DEFINE_list("kinds", [], "kinds of cases: see `Case`; all by default")
 _MINUTES = flags.DEFINE_float("minutes", float("inf"), "begin no case after this time")
-_COMMANDS = flags.DEFINE_bool("commands", False, "record what the command prints for three configs, and no more")
+_COMMANDS = flags.DEFINE_bool("commands", False, "record what the commands on docs/tpu.md print, and no more")
 _LIST = flags.DEFINE_bool("list", False, "compile nothing: print the cases")
 _TABLE = flags.DEFINE_bool("table", False, "compile nothing: print the tables of the recorded results")
 _WRITE = flags.DEFINE_bool("write", False, "compile nothing: write the tables and the picture into docs/tpu.md")
@@ -58,12 +58,14 @@ SLICES = ("v5e:2x4", "v5e:16x16", "v6e:16x16", "v5p:8x8x8")
 _STRONG = ("v5e:4x4", "v5e:4x8", "v5e:8x8", "v5e:8x16", "v5e:16x16")
 _BASE = 8  # chips among which a config's own batch is divided where the batch grows with the chips
 _PER_CHIP = 2  # examples on a chip, of games with small networks
-# Configs with seconds that their compilation takes, roughly, on an idle machine of two cores: cheap ones come first.
-CONFIGS = {
+# Seconds that the compilation of a config takes, roughly, on an idle machine of two cores: cheap ones come first.
+_SECONDS = {
     "ring": 3, "vanilla_mnist": 3, "digits": 4, "cgan_mnist": 5, "r3gan_digits": 8, "dcgan_mnist": 10,
     "wgan_gp_mnist": 12, "dcgan_folder": 20, "stacked_mnist": 30, "r3gan_stacked_mnist": 90, "sngan_cifar10": 120,
     "r3gan_cifar10": 300, "r3gan_folder": 400, "stylegan2_cifar10": 700,
 }  # fmt: skip
+_UNKNOWN = 60  # seconds of other configs
+CONFIGS = sorted(runs.shipped(), key=lambda name: _SECONDS.get(name, _UNKNOWN))
 _SLICE = "gan-jax train --dry_run --topology=v5e:16x16 --config.batch_size=2048"
 _SHOWN = (
     f"{_SLICE} --config=digits",
@@ -105,7 +107,9 @@ class Case:
     @property
     def seconds(self) -> float:
         """Rough duration."""
-        return {"inception": 600.0}.get(self.kind, float(CONFIGS.get(self.name, 4)))
+        if self.kind == "inception":
+            return 600.0
+        return 4.0 if self.name.startswith("game ") else float(_SECONDS.get(self.name, _UNKNOWN))
 
     def __str__(self) -> str:
         options = "".join(f" {key}={value}" for key, value in self.options)
