@@ -3,7 +3,8 @@
 It needs the extra `tpu` and no TPU. A case is a config or game, a slice, a batch size and flags that save memory. Its
 programs are compiled, and a line with their costs on each chip is appended to results/tpu.jsonl. Cases that have a line
 for the same program and compiler are passed over, so that a run continues where one was interrupted. Cheap cases come
-first. The time of a step is a model (`gan_jax.runtime.forecast`), not a measurement.
+first, and those of the default dtype and a growing batch before others that take as long. The time of a step is a model
+(`gan_jax.runtime.forecast`), not a measurement.
 
 python -m benchmarks.tpu --data_dir=DIR             compiles what has no line yet: many hours in all on two cores
 python -m benchmarks.tpu --data_dir=DIR --minutes=60 --only=digits,ring
@@ -36,6 +37,7 @@ from benchmarks import tpu_report, tpu_scaling
 from benchmarks.measure import RESULTS, put, record, recorded
 from gan_jax import eval as evals
 from gan_jax import runs, runtime
+from gan_jax.data import Source
 from gan_jax.distributed import topology
 from gan_jax.runtime import ahead
 from gan_jax.runtime.forecast import Forecast
@@ -46,7 +48,7 @@ _DATA = flags.DEFINE_string("data_dir", "", "directory in which TFDS prepared mn
 _ONLY = flags.DEFINE_list("only", [], "names of configs and games; all by default")
 _KINDS = flags.DEFINE_list("kinds", [], "kinds of cases: see `Case`; all by default")
 _MINUTES = flags.DEFINE_float("minutes", float("inf"), "begin no case after this time")
-_COMMANDS = flags.DEFINE_bool("commands", False, "record what the command prints for three configs, and no more")
+_COMMANDS = flags.DEFINE_bool("commands", False, "record what the commands on docs/tpu.md print, and no more")
 _LIST = flags.DEFINE_bool("list", False, "compile nothing: print the cases")
 _TABLE = flags.DEFINE_bool("table", False, "compile nothing: print the tables of the recorded results")
 _WRITE = flags.DEFINE_bool("write", False, "compile nothing: write the tables and the picture into docs/tpu.md")
@@ -56,21 +58,29 @@ SLICES = ("v5e:2x4", "v5e:16x16", "v6e:16x16", "v5p:8x8x8")
 _STRONG = ("v5e:4x4", "v5e:4x8", "v5e:8x8", "v5e:8x16", "v5e:16x16")
 _BASE = 8  # chips among which a config's own batch is divided where the batch grows with the chips
 _PER_CHIP = 2  # examples on a chip, of games with small networks
-# Configs with seconds that their compilation takes, roughly, on an idle machine of two cores: cheap ones come first.
-CONFIGS = {
+# Seconds that the compilation of a config takes, roughly, on an idle machine of two cores: cheap ones come first.
+_SECONDS = {
     "ring": 3, "vanilla_mnist": 3, "digits": 4, "cgan_mnist": 5, "r3gan_digits": 8, "dcgan_mnist": 10,
     "wgan_gp_mnist": 12, "dcgan_folder": 20, "stacked_mnist": 30, "r3gan_stacked_mnist": 90, "sngan_cifar10": 120,
     "r3gan_cifar10": 300, "r3gan_folder": 400, "stylegan2_cifar10": 700,
 }  # fmt: skip
-_SHOWN = tuple(
-    f"gan-jax train --dry_run --topology=v5e:16x16 --config={name} --config.batch_size=2048{data}"
-    for name, data in {
-        "digits": "",
-        "stacked_mnist": " --config.data_dir=DIR",
-        "sngan_cifar10": " --config.data_dir=DIR",
-    }.items()
+_UNKNOWN = 60  # seconds of other configs
+CONFIGS = sorted(runs.shipped(), key=lambda name: _SECONDS.get(name, _UNKNOWN))
+_SLICE = "gan-jax train --dry_run --topology=v5e:16x16 --config.batch_size=2048"
+_SHOWN = (
+    f"{_SLICE} --config=digits",
+    f"{_SLICE} --config=wgan_gp_mnist --config.data_dir=DIR",
+    f"{_SLICE} --config=stacked_mnist --config.data_dir=DIR",
+    "gan-jax train --dry_run --topology=v5e:2x4 --config=digits --config.width=4096",
+    "gan-jax train --dry_run --topology=v5e:2x4 --config=digits --config.width=4096 --config.fsdp=8",
+    "gan-jax sweep --dry_run --topology=v5e:16x16 --config=digits --points=random --num_trials=256",
+    "gan-jax train --dry_run --topology=v5e:3x3",
+    "gan-jax train --dry_run --topology=v5e:16x16 --config.batch_size=1000",
 )
+_PARAMETERS = re.compile(r" *\S+ +(\([\d, ]*\) +)?[\d,]+$")  # a line of the table of parameters
 _FSDP = {"r3gan_cifar10": 8, "stylegan2_cifar10": 8}
+_SPLIT = SLICES[:2]  # where players are split
+_LATER = {"fsdp": 2, "bfloat16": 3, "strong": 8}  # these kinds of cases wait as if they took so many times as long
 _MEMBERS = {"ring": 256, "digits": 256}
 
 
@@ -80,7 +90,8 @@ class Case:
 
     Attributes:
       kind: table that shows it. `every`: everything, with a batch that grows with the chips; `strong`: a config's own
-        batch; `bfloat16`: networks in that type; `fsdp`: players split over chips; `population`: members; `inception`.
+        batch; `bfloat16`: networks in that type; `fsdp`: players split over chips; `memory`: too large for a chip, and
+        with flags that make it fit; `population`: members; `inception`.
       name: config, or `game` and a name of the conformance suite.
       topology: name of the slice.
       batch_size: examples on all chips; of a population, those of a member.
@@ -96,7 +107,9 @@ class Case:
     @property
     def seconds(self) -> float:
         """Rough duration."""
-        return {"inception": 60.0}.get(self.kind, 2.0 * CONFIGS.get(self.name, 4))
+        if self.kind == "inception":
+            return 600.0
+        return 4.0 if self.name.startswith("game ") else float(_SECONDS.get(self.name, _UNKNOWN))
 
     def __str__(self) -> str:
         options = "".join(f" {key}={value}" for key, value in self.options)
@@ -105,27 +118,33 @@ class Case:
 
 def cases() -> list[Case]:
     """Returns all cases, cheap ones first, and each config on its first slice before it is on others."""
-    return sorted(_cases(), key=lambda case: case.seconds * (1 if case.topology == SLICES[0] else 4))
+
+    def rank(case: Case) -> float:
+        return case.seconds * _LATER.get(case.kind, 1) * (1 if case.topology == SLICES[0] else 16)
+
+    return sorted(_cases(), key=rank)
 
 
 def _cases() -> Iterator[Case]:
-    for of in map(topology.parse, SLICES):
-        yield from (Case("every", f"game {name}", of.name, _PER_CHIP * of.size) for name in GAMES)
-        yield Case("inception", "inception", of.name, 64)
+    for target in map(topology.parse, SLICES):
+        yield from (Case("every", f"game {name}", target.name, _PER_CHIP * target.size) for name in GAMES)
+        yield Case("inception", "inception", target.name, 64)
         for name in CONFIGS:
             own = runs.load_module(runs.find(name)).get_config().batch_size
-            yield Case("every", name, of.name, own * of.size // _BASE)
-            if of.name == SLICES[0] and "dtype" in runs.load_module(runs.find(name)).get_config():
-                yield Case("bfloat16", name, of.name, own, (("dtype", "bfloat16"),))
-            if name in _FSDP:
-                yield Case("fsdp", name, of.name, own * of.size // _BASE, (("fsdp", _FSDP[name]),))
-            if name in _MEMBERS and of.name == "v5e:16x16":
-                yield Case("population", name, of.name, own)
-    for of in map(topology.parse, _STRONG):
+            yield Case("every", name, target.name, own * target.size // _BASE)
+            if target.name == SLICES[0] and "dtype" in runs.load_module(runs.find(name)).get_config():
+                yield Case("bfloat16", name, target.name, own, (("dtype", "bfloat16"),))
+            if name in _FSDP and target.name in _SPLIT:
+                yield Case("fsdp", name, target.name, own * target.size // _BASE, (("fsdp", _FSDP[name]),))
+            if name in _MEMBERS and target.name == "v5e:16x16":
+                yield Case("population", name, target.name, own)
+    for remedy in ((), (("fsdp", 8),)):
+        yield Case("memory", "digits", SLICES[0], 64, (("width", 4096), *remedy))
+    for target in map(topology.parse, _STRONG):
         for name in CONFIGS:
             own = runs.load_module(runs.find(name)).get_config().batch_size
-            if own % of.size == 0:
-                yield Case("strong", name, of.name, own)
+            if own % target.size == 0:
+                yield Case("strong", name, target.name, own)
 
 
 def build(case: Case, folder: str) -> runtime.Experiment:
@@ -143,21 +162,25 @@ def build(case: Case, folder: str) -> runtime.Experiment:
     return runs.build(case.name, **values)
 
 
-def lowered(case: Case, folder: str) -> Iterator[tuple[ahead.Lowered, runtime.Experiment | None]]:
-    """Yields the programs of a case before compilation, each with its experiment."""
-    of = topology.parse(case.topology)
+def lowered(
+    case: Case, folder: str, sources: dict[str, Source]
+) -> Iterator[tuple[ahead.Lowered, runtime.Experiment | None]]:
+    """Yields the programs of a case before compilation, each with its experiment; keeps the opened source by name."""
+    target = topology.parse(case.topology)
     if case.kind == "inception":
         network = evals.inception()
         extractor = evals.Extractor(network.apply, network.shapes(), {})
-        yield ahead.feature_pass(case.name, extractor, (32, 32, 3), ahead.slice_mesh(of)), None
+        yield ahead.feature_pass(case.name, extractor, (32, 32, 3), ahead.slice_mesh(target)), None
         return
     experiment = build(case, folder)
-    source = experiment.open_source()
+    if case.name not in sources:
+        sources[case.name] = experiment.open_source()
+    source = sources[case.name]
     if case.kind == "population":
         members = [Member(seed) for seed in range(_MEMBERS[case.name])]
-        yield populations.lower(experiment, source, members, topology.devices(of)), experiment
+        yield populations.lower(experiment, source, members, topology.devices(target)), experiment
         return
-    mesh = ahead.slice_mesh(of, fsdp=experiment.fsdp)
+    mesh = ahead.slice_mesh(target, fsdp=experiment.fsdp)
     for one in ahead.programs(experiment, source, mesh, lambda message: None):
         if one.name == "training" or case.kind == "every":
             yield one, experiment
@@ -174,9 +197,9 @@ def code() -> str:
     return digest.hexdigest()
 
 
-def run(case: Case, folder: str, done: Mapping[Any, dict[str, Any]], of_code: str) -> None:
+def run(case: Case, folder: str, sources: dict[str, Source], done: Mapping[Any, dict[str, Any]], of_code: str) -> None:
     """Compiles the programs of a case, and records those that are new."""
-    for one, experiment in lowered(case, folder):
+    for one, experiment in lowered(case, folder, sources):
         key = (dataclasses.astuple(case), one.name)
         # The program as text, and the compiler that makes the rest of it.
         text = f"{importlib.metadata.version('libtpu')} {case.topology}\n{one.lowered.as_text()}"
@@ -216,6 +239,31 @@ def latest() -> dict[Any, dict[str, Any]]:
     return {(_frozen(list(line["case"].values())), line["costs"]["program"]): line for line in recorded("tpu")}
 
 
+def shown() -> list[dict[str, Any]]:
+    """Returns the newest lines of the cases that still exist, by config and slice."""
+    names = [*CONFIGS, *(f"game {name}" for name in GAMES)]
+    chips = [topology.parse(name).chip for name in SLICES]
+
+    def place(line: Mapping[str, Any]) -> tuple[int, int, int]:
+        name, target = line["case"]["name"], topology.parse(line["case"]["topology"])
+        return names.index(name) if name in names else len(names), chips.index(target.chip), target.size
+
+    known = {_frozen(dataclasses.astuple(case)) for case in _cases()}
+    return sorted((line for key, line in latest().items() if key[0] in known), key=place)
+
+
+def missing(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Describes the cases without a line: those of each kind in one text."""
+    done, left = {_frozen(list(line["case"].values())) for line in lines}, dict[str, dict[str, list[str]]]()
+    for case in _cases():
+        if _frozen(dataclasses.astuple(case)) not in done:
+            left.setdefault(case.kind, {}).setdefault(case.name, []).append(case.topology)
+    names = {
+        kind: "; ".join(f"{x} on {', '.join(where)}" for x, where in found.items()) for kind, found in left.items()
+    }
+    return [f"{kind}: {text}" for kind, text in names.items()]
+
+
 def main(argv: Sequence[str]) -> None:
     """Compiles, or prints or writes the results."""
     del argv
@@ -229,9 +277,8 @@ def main(argv: Sequence[str]) -> None:
     elif _LIST.value:
         print("\n".join(map(str, wanted)))
     elif _TABLE.value or _WRITE.value:
-        lines = list(latest().values())
-        commands = recorded("tpu_commands")
-        text = tpu_report.tables(lines, commands[-1]["printed"] if commands else {})
+        lines, commands = shown(), recorded("tpu_commands")
+        text = tpu_report.tables(lines, commands[-1]["printed"] if commands else {}, missing(lines))
         print(text)
         if _WRITE.value:
             tpu_scaling.draw(lines, RESULTS.parents[1] / "docs" / "images" / "tpu_scaling.png")
@@ -241,17 +288,23 @@ def main(argv: Sequence[str]) -> None:
 
 
 def printed(command: str) -> str:
-    """Runs a command, and returns what it prints without the table of parameters."""
+    """Runs a command, and returns what it prints, without the table of parameters and the progress of reading data.
+
+    Of a command that is refused, the message and the exit code come last.
+    """
     words = [word.replace("DIR", _DATA.value) for word in command.split()[1:]]
-    output = subprocess.run(
-        [sys.executable, "-m", "gan_jax", *words], check=True, capture_output=True, text=True
-    ).stdout
-    return "\n".join(line for line in output.splitlines() if not re.match(r" *\S+ +(\([\d, ]*\) +)?[\d,]+$", line))
+    done = subprocess.run([sys.executable, "-m", "gan_jax", *words], capture_output=True, text=True)
+    lines = [line for line in done.stdout.splitlines() if not _PARAMETERS.match(line)]
+    if done.returncode:
+        message = done.stderr[done.stderr.rindex("error: ") :]
+        lines += [*message.strip().splitlines(), f"exit code {done.returncode}"]
+    return "\n".join(lines)
 
 
 def compile_all(wanted: Sequence[Case]) -> None:
     """Compiles the cases that have no line of this code."""
     done, of_code, began, spent = latest(), code(), time.monotonic(), 0.0
+    sources = dict[str, Source]()
     current = {key[0] for key, line in done.items() if line["code"] == of_code}
     left = [case for case in wanted if _frozen(dataclasses.astuple(case)) not in current]
     print(f"{len(wanted)} cases, {len(left)} without a line of this code", flush=True)
@@ -265,7 +318,7 @@ def compile_all(wanted: Sequence[Case]) -> None:
             rate = (time.monotonic() - began) / spent if spent else 1.0
             eta = runtime.duration(rate * sum(x.seconds for x in left[index:]))
             print(f"{index + 1}/{len(left)} {case}, ETA {eta}", flush=True)
-            run(case, folder, done, of_code)
+            run(case, folder, sources, done, of_code)
             spent += case.seconds
             jax.clear_caches()
 

@@ -29,39 +29,40 @@ def check(name: str | None, dry_run: bool) -> topology.Slice | None:
     return topology.parse(name)
 
 
-def train(experiment: runtime.Experiment, config: runs.Config, of: topology.Slice) -> None:
+def train(experiment: runtime.Experiment, config: runs.Config, target: topology.Slice) -> None:
     """Compiles the programs of a run for a slice, and prints what they cost."""
-    mesh = ahead.slice_mesh(of, fsdp=experiment.fsdp)
+    mesh = ahead.slice_mesh(target, fsdp=experiment.fsdp)
     source = experiment.open_source()
     log(source.summary())
     with jax.set_mesh(mesh):
         start = runtime.build_start(experiment, source.spec, mesh)
         experiment.check_metric({*start.abstract["window"], "samples/diversity"})
         log(summary.parameter_table(start.abstract["state"].players))
-    _show(ahead.programs(experiment, source, mesh, log), of, experiment, config)
+    _show(ahead.programs(experiment, source, mesh, log), target, experiment, config)
 
 
-def population(made: trials.Members, config: runs.Config, of: topology.Slice) -> None:
+def population(made: trials.Members, config: runs.Config, target: topology.Slice) -> None:
     """Compiles the population of a sweep for a slice, and prints what it costs."""
     source = made.experiment.open_source()
     log(source.summary())
-    _show([populations.lower(made.experiment, source, made.members, topology.devices(of))], of, made.experiment, config)
+    lowered = populations.lower(made.experiment, source, made.members, topology.devices(target))
+    _show([lowered], target, made.experiment, config)
 
 
 def _show(
-    programs: Iterable[ahead.Lowered], of: topology.Slice, experiment: runtime.Experiment, config: runs.Config
+    programs: Iterable[ahead.Lowered], target: topology.Slice, experiment: runtime.Experiment, config: runs.Config
 ) -> None:
     jax.config.update("jax_enable_compilation_cache", False)  # the times are those of a compilation
-    log(f"compiling for {of.name}: {of.size} chips with {of.chip.memory / 2**30:.2f} GiB each ...")
+    log(f"compiling for {target.name}: {target.size} chips with {target.chip.memory / 2**30:.2f} GiB each ...")
     found = list[Forecast]()
     for lowered in programs:
-        found.append(ahead.compiled(lowered, of, experiment))
-        log("\n".join(lines(found[-1], of, lowered.images)))
-    log(f"The time is a model, not a measurement (docs/tpu.md), with the rates of\n{of.chip.source}")
-    check_fits(found, of, lambda one: remedy(one, of, config))
+        found.append(ahead.compiled(lowered, target, experiment))
+        log("\n".join(lines(found[-1], target, lowered.images)))
+    log(f"The time is a model, not a measurement (docs/tpu.md), with the rates of\n{target.chip.source}")
+    check_fits(found, target, lambda one: remedy(one, target, config))
 
 
-def remedy(one: Forecast, of: topology.Slice, config: runs.Config) -> str:
+def remedy(one: Forecast, target: topology.Slice, config: runs.Config) -> str:
     """Says which flags make a program smaller."""
     if one.program != "training":
         return "take chips with more memory, or smaller networks"
@@ -69,7 +70,7 @@ def remedy(one: Forecast, of: topology.Slice, config: runs.Config) -> str:
     flags = [
         f"--config.microbatches={2 * parts} halves the activations" if parts else "",
         "--config.remat=True recomputes them" if config.get("remat") is False else "",
-        f"--config.fsdp={split} splits the players' arrays" if of.size % split == 0 else "",
+        f"--config.fsdp={split} splits the players' arrays" if target.size % split == 0 else "",
         f"a --config.batch_size below {config.batch_size}, or more chips",
     ]
-    return "change one or more of these: " + "; ".join(flag for flag in flags if flag)
+    return "\n  ".join(["change one or more of these:", *filter(None, flags)])

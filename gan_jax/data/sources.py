@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gan_jax.data import order
+from gan_jax.data.rows import gathered, rows
 from gan_jax.host import from_uint8
 from gan_jax.types import Batch, InvalidInputError, PRNGKey, Spec
 
@@ -363,21 +364,6 @@ class Draws:
             return jax.vmap(lambda key: self.draw(key, batch_size))(keys)
 
         return Feed(jax.random.fold_in(jax.random.key(seed), DATA_KEY), lambda length: None, fetch, stream)
-
-
-def rows(values: np.ndarray) -> np.ndarray:
-    """Flattens each example, `[n, ...] -> [n, size]`, for `gathered`.
-
-    Accelerators hold arrays in tiles. With axes of few pixels and channels, TPUs would copy the whole data set in every
-    dispatch to a layout from which examples can be gathered, padded to four times its size. Rows are gathered from as
-    they are.
-    """
-    return values.reshape(len(values), -1) if values.ndim > 2 else values
-
-
-def gathered(values: jax.Array, index: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Gathers examples of a shape by their index from an array that `rows` has flattened."""
-    return values[index].reshape(*index.shape, *shape)
 
 
 def to_model(name: str, values: Any) -> Any:

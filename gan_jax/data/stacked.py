@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gan_jax.data import order
-from gan_jax.data.sources import Arrays, Feed, Source, describe, fingerprint, gathered, rows, to_model
+from gan_jax.data.rows import gathered, rows
+from gan_jax.data.sources import Arrays, Feed, Source, describe, fingerprint, to_model
 from gan_jax.types import Batch, InvalidInputError, Spec
 
 CHANNELS = 3

@@ -160,7 +160,7 @@ def chip_of(device: jax.Device) -> Chip | None:
     return next((chip for chip in CHIPS.values() if chip.kind == device.device_kind), None)
 
 
-def devices(of: Slice) -> list[jax.Device]:
+def devices(target: Slice) -> list[jax.Device]:
     """Returns devices that the TPU compiler can compile for, and that can run nothing. No TPU is needed.
 
     Call it before the first use of JAX's devices, with the platform `cpu`: JAX would look for a TPU otherwise.
@@ -170,21 +170,21 @@ def devices(of: Slice) -> list[jax.Device]:
     """
     if importlib.util.find_spec("libtpu") is None:
         raise InvalidInputError(
-            f"topology={of.name!r} needs the TPU compiler, which is in the package libtpu (for Linux on x86-64; no TPU "
-            "is needed): install the extra tpu, such as pip install -c constraints.txt -e '.[tpu]'"
+            f"topology={target.name!r} needs the TPU compiler, which is in the package libtpu (for Linux on x86-64; no "
+            "TPU is needed): install the extra tpu, such as pip install -c constraints.txt -e '.[tpu]'"
         )
     # Without these, libtpu asks the metadata server of Google's cloud, and waits long where there is none.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("TPU_ACCELERATOR_TYPE", of.chip.accelerator.format(of.size * of.chip.cores))
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", target.chip.accelerator.format(target.size * target.chip.cores))
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # no chip is used, so that several processes may compile
-    options: dict[str, Any] = dict(of.chip.options)
-    if of.size == 1:
+    options: dict[str, Any] = dict(target.chip.options)
+    if target.size == 1:
         options["chips_per_host_bounds"] = (1, 1, 1)
     try:
-        described = topologies.get_topology_desc(platform="tpu", topology_name=of.name, **options)
+        described = topologies.get_topology_desc(platform="tpu", topology_name=target.name, **options)
     except jax.errors.JaxRuntimeError as error:
         raise InvalidInputError(
-            f"topology={of.name!r}: the TPU compiler refuses it ({str(error).splitlines()[0]}). {known()}"
+            f"topology={target.name!r}: the TPU compiler refuses it ({str(error).splitlines()[0]}). {known()}"
         ) from error
     return list(described.devices)

@@ -61,6 +61,13 @@ def _is_local(axis_context: Any) -> bool:
     return getattr(axis_context, "num_devices", None) == 1
 
 
+def _splits(axis_context: Any, left: tuple[int, ...]) -> AbstractMesh | None:
+    """Returns the mesh whose devices can share the batch of a grouped convolution; None if there is none."""
+    mesh = jax.sharding.get_abstract_mesh()
+    alone = left[0] == 1 or _is_local(axis_context) or isinstance(axis_context, SPMDAxisContext) or mesh.empty
+    return None if alone or left[1] % mesh.size else mesh
+
+
 def _split_by_hand(form: Callable[..., Array], mesh: AbstractMesh, sums: bool) -> Callable[..., Array]:
     """Returns a form of which each device computes its part of the batch: the second axis of the left operand.
 
@@ -120,13 +127,15 @@ def _primitive(
         return functools.partial(cpu, local=_is_local(axes))
 
     def on_tpu(axes: Any, left: tuple[int, ...]) -> Callable[..., Array]:
+        mesh = _splits(axes, left)
+        if sums and mesh is not None:  # or else the zeros between joined groups would be sent too
+            return _split_by_hand(functools.partial(tpu, devices=1), mesh, sums)
         # Inside `jax.shard_map` groups are members of a population.
         return functools.partial(tpu, devices=0 if isinstance(axes, SPMDAxisContext) else axes.num_devices)
 
     def elsewhere(axes: Any, left: tuple[int, ...]) -> Callable[..., Array]:
-        mesh = jax.sharding.get_abstract_mesh()
-        alone = left[0] == 1 or _is_local(axes) or isinstance(axes, SPMDAxisContext) or mesh.empty
-        return default if alone or left[1] % mesh.size else _split_by_hand(default, mesh, sums)
+        mesh = _splits(axes, left)
+        return default if mesh is None else _split_by_hand(default, mesh, sums)
 
     mlir.register_lowering(primitive, lower(elsewhere))
     mlir.register_lowering(primitive, lower(on_tpu), platform="tpu")

@@ -38,9 +38,9 @@ class Lowered(NamedTuple):
     iterations: int = 1
 
 
-def slice_mesh(of: topology.Slice, *, fsdp: int = 1) -> Mesh:
+def slice_mesh(target: topology.Slice, *, fsdp: int = 1) -> Mesh:
     """Makes the mesh of a slice, as a run on it would; see `make_mesh`."""
-    return make_mesh(topology.devices(of), fsdp=fsdp)
+    return make_mesh(topology.devices(target), fsdp=fsdp)
 
 
 def programs(experiment: Experiment, source: Source, mesh: Mesh, log: Callable[[str], None]) -> Iterator[Lowered]:
@@ -92,7 +92,7 @@ def feature_pass(name: str, network: evals.Extractor, example: tuple[int, ...], 
     )
 
 
-def compiled(one: Lowered, of: topology.Slice, experiment: Experiment | None = None) -> Forecast:
+def compiled(one: Lowered, target: topology.Slice, experiment: Experiment | None = None) -> Forecast:
     """Compiles a program for a slice, and returns its costs; the experiment says how often its phases run."""
     shares = lazy_shares(experiment.game) if experiment is not None else {}
-    return forecast(one.name, one.lowered, of, iterations=one.iterations, shares=shares)
+    return forecast(one.name, one.lowered, target, iterations=one.iterations, shares=shares)

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from gan_jax.runtime.hlo import ArrayShape, Computation, Executed, Instruction, Module
@@ -40,7 +40,9 @@ def _group(text: str) -> int:
         return int(found[1])
     if found := re.search(r"replica_groups=\{\{([\d,]*)\}", text):
         return len(found[1].split(","))
-    return 1 if "collective_permute" in text or "source_target_pairs" not in text else 2
+    if "source_target_pairs=" in text:
+        return 2
+    raise ValueError(f"no group of devices is known in: {text}")
 
 
 def operations(module: Module, one: Instruction, computation: Computation) -> tuple[float, float]:
@@ -131,8 +133,8 @@ def moved(module: Module, one: Executed) -> float:
     return reads + sum(_written(body, root, computation if not inside else body) for root in _roots(body))
 
 
-def _hbm(of: Iterable[ArrayShape]) -> int:
-    return sum(x.padded for x in of if x.space == 0)
+def _hbm(arrays: Iterable[ArrayShape]) -> int:
+    return sum(x.padded for x in arrays if x.space == 0)
 
 
 def _read(module: Module, body: Computation, index: int) -> float:
@@ -165,6 +167,3 @@ def cycles(one: Instruction) -> int:
     """Returns the TPU compiler's own estimate of an instruction's clock cycles; 0 where it gives none."""
     found = re.search(r'"estimated_cycles":"(\d+)"', one.text)
     return int(found[1]) if found else 0
-
-
-Seconds = Callable[[Executed], float]

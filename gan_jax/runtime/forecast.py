@@ -76,7 +76,7 @@ def lazy_shares(game: Game) -> dict[str, float]:
 def forecast(
     program: str,
     lowered: jax.stages.Lowered,
-    of: Slice,
+    target: Slice,
     *,
     iterations: int = 1,
     shares: Mapping[str, float] | None = None,
@@ -86,7 +86,7 @@ def forecast(
     Args:
       program: what it is.
       lowered: the program, lowered for devices of `topology.devices`.
-      of: the slice.
+      target: the slice.
       iterations: iterations of training in one dispatch; costs are divided by it.
       shares: see `hlo.executed`.
 
@@ -99,8 +99,9 @@ def forecast(
     except jax.errors.JaxRuntimeError as error:
         return Forecast(program, time.monotonic() - began, {"needed": _exceeded(error)}, fits=False)
     seconds, memory = time.monotonic() - began, _memory(compiled.memory_analysis())
-    fits = sum(memory.values()) <= of.chip.memory
-    return Forecast(program, seconds, memory, fits, **_costs(compiled.as_text() or "", of, iterations, shares or {}))
+    fits = sum(memory.values()) <= target.chip.memory
+    found = _costs(compiled.as_text() or "", target, iterations, shares or {})
+    return Forecast(program, seconds, memory, fits, **found)
 
 
 def _memory(analysis: Any) -> dict[str, int]:
@@ -123,8 +124,8 @@ def _exceeded(error: Exception) -> int:
     return int(float(found[1]) * _UNITS[found[2]])
 
 
-def _costs(text: str, of: Slice, iterations: int, shares: Mapping[str, float]) -> dict[str, Any]:
-    module, chip = hlo.parse(text), of.chip
+def _costs(text: str, target: Slice, iterations: int, shares: Mapping[str, float]) -> dict[str, Any]:
+    module, chip = hlo.parse(text), target.chip
     operations = moved = count = 0.0
     exchanges = collections.defaultdict[costs.Collective, float](float)
     seconds = collections.defaultdict[str, float](float)
@@ -133,7 +134,7 @@ def _costs(text: str, of: Slice, iterations: int, shares: Mapping[str, float]) -
         if exchanged := costs.collective(one):
             exchanges[exchanged] += times
             if not exchanged.overlaps:
-                seconds["links"] += times * of.seconds(exchanged.kind, exchanged.size, exchanged.group)
+                seconds["links"] += times * target.seconds(exchanged.kind, exchanged.size, exchanged.group)
             continue
         multiplied, passes = costs.operations(module, one.instruction, one.computation)
         traffic, cycles = costs.moved(module, one), costs.cycles(one.instruction)
@@ -157,28 +158,30 @@ def _costs(text: str, of: Slice, iterations: int, shares: Mapping[str, float]) -
     }
 
 
-def lines(one: Forecast, of: Slice, images: int = 0) -> Iterator[str]:
+def lines(one: Forecast, target: Slice, images: int = 0) -> Iterator[str]:
     """Formats the costs of a program.
 
     Args:
       one: the costs.
-      of: the slice.
+      target: the slice.
       images: number of images that the program makes or sees on all chips, for the rate; 0 for none.
 
     Yields:
       Lines of text.
     """
     yield f"{one.program}: compiled in {one.compile_seconds:.1f} s"
-    share = one.needed / of.chip.memory
-    yield f"  memory per chip   {one.needed / 2**20:,.1f} MiB, {share:.1%} of {of.chip.memory / 2**30:.2f} GiB"
-    yield f"    {', '.join(f'{name} {size / 2**20:,.1f}' for name, size in one.memory.items())} MiB"
+    share = one.needed / target.chip.memory
+    yield f"  memory per chip   {one.needed / 2**20:,.1f} MiB, {share:.1%} of {target.chip.memory / 2**30:.2f} GiB"
+    if one.seconds:
+        yield f"    {', '.join(f'{name} {size / 2**20:,.1f}' for name, size in one.memory.items())} MiB"
     if not one.fits:
-        yield f"  DOES NOT FIT by   {(one.needed - of.chip.memory) / 2**30:,.2f} GiB"
+        yield f"  DOES NOT FIT by   {(one.needed - target.chip.memory) / 2**30:,.2f} GiB"
     if not one.seconds:
         return
-    yield f"  operations        {_scaled(one.operations)}FLOP per chip, {_scaled(one.operations * of.size)}FLOP in all"
+    whole = one.operations * target.size
+    yield f"  operations        {_scaled(one.operations)}FLOP per chip, {_scaled(whole)}FLOP in all"
     yield f"  HBM traffic       {_scaled(one.moved)}B per chip"
-    sent = ", ".join(f"{count:.4g} {kind} of {_scaled(size)}B" for kind, (count, size) in one.collectives.items())
+    sent = ", ".join(f"{count:.4g} {kind} ({_scaled(size)}B)" for kind, (count, size) in one.collectives.items())
     yield f"  collectives       {sent or 'none'}"
     rate = f", {images / one.total_seconds:,.0f} images/s" if images else ""
     yield f"  time, by a model  {one.total_seconds * 1e3:.3f} ms{rate}"
@@ -194,17 +197,17 @@ def _scaled(value: float) -> str:
     return f"{value:.3g} "
 
 
-def check_fits(found: Iterable[Forecast], of: Slice, remedy: Callable[[Forecast], str]) -> None:
+def check_fits(found: Iterable[Forecast], target: Slice, remedy: Callable[[Forecast], str]) -> None:
     """Raises `InvalidInputError` if a program does not fit into the memory of a chip.
 
     Args:
       found: the programs.
-      of: the slice.
+      target: the slice.
       remedy: says what to change for a program.
     """
     refused = [
-        f"{one.program} needs {one.needed / 2**30:,.2f} GiB per chip, and a program on {of.name} can use "
-        f"{of.chip.memory / 2**30:.2f}: {remedy(one)}"
+        f"{one.program} needs {one.needed / 2**30:,.2f} GiB per chip, and a program on {target.name} can use "
+        f"{target.chip.memory / 2**30:.2f}: {remedy(one)}"
         for one in found
         if not one.fits
     ]

@@ -11,6 +11,7 @@ from PIL import Image
 
 from gan_jax import data
 from gan_jax.data import order
+from gan_jax.data.rows import gathered, rows
 from gan_jax.types import InvalidInputError
 
 
@@ -105,6 +106,14 @@ class Held:
 
     def read(self, indices):
         return {name: values[indices] for name, values in self.arrays.items()}
+
+
+@pytest.mark.parametrize(("example", "size"), [((28, 28, 1), 896), ((32, 32, 3), 3072), ((4, 3, 2), 128), ((5,), 5)])
+def test_examples_are_gathered_from_rows_of_whole_lanes(example, size):
+    values = np.random.default_rng(0).integers(0, 256, (6, *example), np.uint8)
+    made, index = rows(values), np.array([[3, 0], [5, 3]])
+    assert made.shape == (6, size)
+    np.testing.assert_array_equal(gathered(made, index, example), values[index])
 
 
 def test_images_are_in_minus_one_to_one():

@@ -52,10 +52,13 @@ def test_collectives_have_their_bytes_and_groups():
         ("replica_groups=mesh['a'=4,'b'=2] {'a','b'}", 8),
         ("replica_groups=[2,4]<=[8]", 4),
         ("replica_groups={{0,1},{2,3}}", 2),
+        ("source_target_pairs={{0,1},{1,0}}", 2),
     ],
 )
 def test_groups_of_chips_in_all_their_forms(text, size):
     assert costs._group(text) == size
+    with pytest.raises(ValueError, match="no group of devices is known in: channel_id=1"):
+        costs._group("channel_id=1")
 
 
 def test_arrays_take_whole_tiles_and_those_on_the_chip_are_not_in_hbm():
@@ -138,7 +141,7 @@ def test_the_time_of_a_program_is_that_of_its_instructions_and_of_its_links():
     assert found.total_seconds > found.operations / V5E.chip.flops + links
     assert found.total_seconds >= found.moved / V5E.chip.bandwidth
     text = "\n".join(forecast.lines(found, V5E, 64))
-    assert "1,027.0 MiB, 6.4% of 15.75 GiB" in text and "3.25 all-reduce of 221 kB" in text and "images/s" in text
+    assert "1,027.0 MiB, 6.4% of 15.75 GiB" in text and "3.25 all-reduce (221 kB)" in text and "images/s" in text
     assert max(map(len, text.splitlines())) <= 80
     forecast.check_fits([found], V5E, lambda one: "less")
 

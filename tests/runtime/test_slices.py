@@ -9,8 +9,11 @@ import pytest
 
 from gan_jax import eval as evals
 from gan_jax import runs, runtime
+from gan_jax.data.rows import gathered, rows
 from gan_jax.distributed import topology
-from gan_jax.runtime import ahead
+from gan_jax.ops import primitives
+from gan_jax.ops.geometry import ConvGeometry
+from gan_jax.runtime import ahead, costs, hlo
 from gan_jax.sweep import Member
 from gan_jax.sweep import ahead as populations
 from gan_jax.types import InvalidInputError
@@ -38,10 +41,10 @@ def experiment(name, **options):
     )  # fmt: skip
 
 
-def forecasts(made, of=SLICE):
-    mesh = ahead.slice_mesh(of, fsdp=made.fsdp)
+def forecasts(made, target=SLICE):
+    mesh = ahead.slice_mesh(target, fsdp=made.fsdp)
     return {
-        one.name: ahead.compiled(one, of, made)
+        one.name: ahead.compiled(one, target, made)
         for one in ahead.programs(made, made.open_source(), mesh, lambda _: None)
     }
 
@@ -74,6 +77,42 @@ def test_iterations_of_a_dispatch_change_no_cost_of_an_iteration_and_microbatche
     assert one < cost(steps_per_dispatch=1, microbatches=4) < 2 * one
 
 
+def executed(lowered):
+    module = hlo.parse(lowered.compile().as_text())
+    return list(hlo.executed(module))
+
+
+@pytest.mark.parametrize("example", [(28, 28, 1), (32, 32, 3), (7, 5, 2)])
+def test_a_data_set_is_gathered_from_where_it_is(example):
+    """Without `rows`, or with rows of other lengths than multiples of 128, the whole of it is copied first."""
+    mesh = ahead.slice_mesh(SLICE)
+    data = rows(np.zeros((4096, *example), np.uint8))
+
+    def mean(data, indices):
+        return jax.lax.map(lambda index: gathered(data, index, example).astype(float).mean(), indices)
+
+    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    shapes = [jax.ShapeDtypeStruct(*x, sharding=whole) for x in ((data.shape, data.dtype), ((10, 8), np.int32))]
+    found = executed(jax.jit(mean).lower(*shapes))
+    sizes = [x.size for one in found for x in one.instruction.arrays if x.dtype == "u8"]
+    assert sizes and max(sizes) < data.nbytes / 100
+
+
+def test_the_gradient_of_joined_groups_is_exchanged_without_the_zeros_between_them():
+    mesh, geometry = ahead.slice_mesh(SLICE), ConvGeometry(1, 1, (32, 32), (3, 3))
+    specs = jax.sharding.PartitionSpec(None, mesh.axis_names), jax.sharding.PartitionSpec()
+    along, whole = (jax.sharding.NamedSharding(mesh, spec) for spec in specs)
+
+    def loss(x, kernel):
+        return (primitives.forward_p.bind(x, kernel, geometry=geometry) ** 2).sum()
+
+    with jax.set_mesh(mesh):
+        x = jax.ShapeDtypeStruct((6, 32, 32, 32, 16), np.float32, sharding=along)
+        kernel = jax.ShapeDtypeStruct((6, 3, 3, 16, 16), np.float32, sharding=whole)
+        found = executed(jax.jit(jax.grad(loss, 1), out_shardings=whole).lower(x, kernel))
+    assert [one.size for one in map(costs.collective, found) if one] == [6 * 3 * 3 * 16 * 16 * 4]
+
+
 def test_members_of_a_population_exchange_nothing():
     made = experiment("dcgan")
     members = [Member(seed) for seed in range(8)]
@@ -90,9 +129,9 @@ def test_published_networks_are_compiled_without_their_files():
 
 def test_the_chips_are_as_the_compiler_describes_them():
     for name, chip in topology.CHIPS.items():
-        of = topology.parse(f"{name}:{'2x2' if chip.torus == 2 else '2x2x1'}")
-        found = topology.devices(of)
-        assert len(found) == of.size and {x.device_kind for x in found} == {chip.kind}
+        target = topology.parse(f"{name}:{'2x2' if chip.torus == 2 else '2x2x1'}")
+        found = topology.devices(target)
+        assert len(found) == target.size and {x.device_kind for x in found} == {chip.kind}
         mesh = runtime.make_mesh(found)
         sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
         matrix = jax.ShapeDtypeStruct((8192, 8192), jax.numpy.bfloat16, sharding=sharding)

@@ -19,9 +19,9 @@ US = topology.HOP
     [("v5e:2x4", (2, 4), 8), ("v5e:2x2x1", (2, 2), 4), ("v5p:8x8x8", (8, 8, 8), 512), ("v6e:16x16", (16, 16), 256)],
 )
 def test_names_of_slices(name, shape, size):
-    of = topology.parse(name)
-    assert (of.shape, of.size) == (shape, size) and of.chip is topology.CHIPS[name[:3]]
-    assert topology.parse(of.name) == of
+    target = topology.parse(name)
+    assert (target.shape, target.size) == (shape, size) and target.chip is topology.CHIPS[name[:3]]
+    assert topology.parse(target.name) == target
 
 
 def test_documented_slices_are_parsed():
@@ -57,14 +57,14 @@ def test_an_all_reduce_over_lines_and_rings():
 
 
 def test_parts_of_a_slice_and_chips_alone():
-    of = topology.parse("v5p:8x8x8")
-    one_axis = of.seconds("all-gather", 10**6, 8)  # a ring of 8: v5p links the ends of axes of 4 and more
-    assert one_axis == pytest.approx(10**6 * 7 / 8 / (2 * of.chip.link) + 4 * US)
-    part = of.seconds("all-gather", 10**6, 4)  # half of an axis is a line
-    assert part == pytest.approx(10**6 * 3 / 4 / of.chip.link + 3 * US)
-    assert of.seconds("all-reduce", 10**6, 1) == 0.0
-    assert of.seconds("collective-permute", 10**6, 2) == pytest.approx(10**6 / of.chip.link + US)
-    assert of.seconds("all-to-all", 10**6, 512) > of.seconds("all-gather", 10**6, 512)
+    target = topology.parse("v5p:8x8x8")
+    one_axis = target.seconds("all-gather", 10**6, 8)  # a ring of 8: v5p links the ends of axes of 4 and more
+    assert one_axis == pytest.approx(10**6 * 7 / 8 / (2 * target.chip.link) + 4 * US)
+    part = target.seconds("all-gather", 10**6, 4)  # half of an axis is a line
+    assert part == pytest.approx(10**6 * 3 / 4 / target.chip.link + 3 * US)
+    assert target.seconds("all-reduce", 10**6, 1) == 0.0
+    assert target.seconds("collective-permute", 10**6, 2) == pytest.approx(10**6 / target.chip.link + US)
+    assert target.seconds("all-to-all", 10**6, 512) > target.seconds("all-gather", 10**6, 512)
 
 
 def test_the_memory_of_a_chip_that_is_not_there():
