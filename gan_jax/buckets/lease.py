@@ -8,6 +8,7 @@ changed hands fails too, once the new holder has written that object: every writ
 writer knows (see `put`).
 """
 
+import atexit
 import concurrent.futures
 import contextlib
 import json
@@ -23,11 +24,12 @@ from typing import Any
 from gan_jax.buckets.objects import Bucket, StorageError, absent, bucket, lease_seconds
 
 _SHARE = 4  # renewals in a term
+_LOOK = 0.25  # seconds between two looks at a lease
 _AT_ONCE = 16  # leases that are renewed at a time
 
 _held: dict[str, "Lease"] = {}  # by the URL of the lease's object
 _seen: dict[str, tuple[bytes, float]] = {}  # generation of a foreign lease, and when it was first seen
-_lock = threading.RLock()
+_lock = threading.Condition(threading.RLock())
 _keeper: list[threading.Thread] = []
 
 
@@ -138,7 +140,7 @@ def take(url: str, *, patient: bool = False, log: Callable[[str], None] = lambda
         found, generation = at.read(key)
         if _is_free(found) or _has_expired(url, generation):
             lease = Lease(at, key, generation)
-            with contextlib.suppress(_Taken):
+            with contextlib.suppress(_TakenError):
                 return _begun(lease)
             continue
         if not _is_watched(url, generation) and not patient:
@@ -146,10 +148,10 @@ def take(url: str, *, patient: bool = False, log: Callable[[str], None] = lambda
         if not told:
             told = True
             log(f"waiting for at most {lease_seconds():g} s to see whether {_described(found)} still lives")
-        time.sleep(lease_seconds() / _SHARE / 8)
+        time.sleep(min(_LOOK, lease_seconds() / _SHARE / 8))
 
 
-class _Taken(Exception):
+class _TakenError(Exception):
     pass
 
 
@@ -158,7 +160,7 @@ def _begun(lease: Lease) -> Lease:
         lease.renew()
     except StorageError as error:
         if lease._lost:
-            raise _Taken from error  # somebody else was faster
+            raise _TakenError from error  # somebody else was faster
         raise
     with _lock:
         _held[lease.url] = lease
@@ -166,6 +168,7 @@ def _begun(lease: Lease) -> Lease:
         if not _keeper:
             _keeper.append(threading.Thread(target=_keep, daemon=True, name="leases"))
             _keeper[0].start()
+        _lock.notify_all()
     return lease
 
 
@@ -173,10 +176,14 @@ def _keep() -> None:
     """Renews all leases of this process, for ever."""
     with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
         while True:
-            time.sleep(lease_seconds() / _SHARE)
             with _lock:
-                held = list(_held.values())
-            list(pool.map(_renew, held))
+                shortest = min((lease._seconds for lease in _held.values()), default=None)
+                _lock.wait(None if shortest is None else shortest / _SHARE)
+                due = [x for x in _held.values() if now() - x._renewed >= x._seconds / _SHARE and not x._lost]
+            try:
+                list(pool.map(_renew, due))
+            except RuntimeError:  # the process is ending
+                return
 
 
 def _renew(lease: Lease) -> None:
@@ -245,8 +252,16 @@ def _began(pid: int) -> str:
     return "" if state in "ZX" else rest[18]
 
 
+def _release_all() -> None:
+    for lease in list(_held.values()):
+        lease.release()
+
+
+atexit.register(_release_all)
+
+
 def holding(url: str) -> Lease | None:
-    """Returns the lease under which this process writes a URL: that of the nearest workdir above it, if it holds any."""
+    """Returns the lease of the nearest workdir above a URL, under which this process writes it; None without."""
     with _lock:
         fitting = [one for one in _held if url.startswith(one.rpartition("/")[0] + "/") and "/claims/" not in one]
         return _held[max(fitting, key=len)] if fitting else None

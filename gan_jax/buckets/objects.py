@@ -3,11 +3,14 @@
 TensorStore finds the platform's own credentials; this package neither reads nor logs any.
 """
 
+import contextlib
 import functools
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+
+from gan_jax.types import InvalidInputError
 
 SCHEMES = ("gs", "s3")
 _DRIVERS = {"gs": "gcs", "s3": "s3"}
@@ -31,11 +34,21 @@ _REASONS = {  # beginnings of TensorStore's messages; what they mean, and what t
 }
 
 
-class StorageError(Exception):
-    """A bucket that cannot be used. The message says what failed and where, and what to do.
+class StorageError(InvalidInputError):
+    """The error for a bucket that cannot be used. The message says what failed and where, and what to do.
 
-    It is no `OSError`: a bucket that fails must not be taken for a file that is missing or damaged.
+    It is no `OSError`, and whoever reads a file passes it on: a bucket that does not answer must not be taken for a
+    file that is missing or damaged.
     """
+
+
+@contextlib.contextmanager
+def telling(what: str) -> Iterator[None]:
+    """Begins the message of a `StorageError` with `what`."""
+    try:
+        yield
+    except StorageError as error:
+        raise StorageError(f"{what}: {error}") from error
 
 
 def patience() -> float:
@@ -156,7 +169,7 @@ class Bucket:
         return sorted(key for key in listed if key.startswith(prefix))  # some services ignore the end of the range
 
     def _together(self, starts: Mapping[str, Any], done: str) -> dict[str, Any]:
-        names, found = list(starts), {}
+        names, found = list(starts), dict[str, Any]()
         for low in range(0, len(names), _BATCH):
             begun = {name: starts[name]() for name in names[low : low + _BATCH]}
             found |= {name: self._result(future, done, name) for name, future in begun.items()}
@@ -168,7 +181,10 @@ class Bucket:
         except ValueError as error:  # whatever status the request has ended with
             text = str(error)
             known = next((_REASONS[start] for start in _REASONS if text.startswith(start)), None)
-            reason, remedy = known or ("the bucket does not answer", "check the network, and run the same command again")
+            reason, remedy = known or (
+                "the bucket does not answer",
+                "check the network, and run the same command again",
+            )
             raise StorageError(f"{self.url}/{key} cannot be {done}: {reason} ({_short(error)}): {remedy}") from error
 
 

@@ -153,8 +153,7 @@ def write_log(path: BucketPath, content: bytes) -> None:
     lease = path.lease
     if lease is not None:
         lease.check()
-    put = path.at.write if lease is None else lease.put
-    tails.write_parts(path.at, path.key, content, lambda key, data: put(key, data) and None)  # type: ignore[func-returns-value]
+    tails.write_parts(path.at, path.key, content, path.at.write if lease is None else lease.put)
     if lease is not None:  # the generation of the last part is its own from here on
         for key in tails.part_keys(path.at, path.key):
             lease.forget(key)

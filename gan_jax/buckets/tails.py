@@ -6,11 +6,13 @@ for at most about a second, in a thread, since a bucket takes only so many write
 they are there, and whatever is written by `BucketPath` waits too. So a checkpoint is never ahead of its log.
 """
 
+import atexit
 import concurrent.futures
 import contextlib
 import re
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from gan_jax.buckets.lease import Lease, now
 from gan_jax.buckets.objects import Bucket, StorageError
@@ -35,7 +37,7 @@ def read_parts(at: Bucket, key: str) -> dict[str, bytes]:
     return dict(sorted(found.items()))
 
 
-def write_parts(at: Bucket, key: str, content: bytes, put: Callable[[str, bytes], None]) -> None:
+def write_parts(at: Bucket, key: str, content: bytes, put: Callable[[str, bytes], Any]) -> None:
     """Makes a log's parts hold `content`, from the last one to the first, so that a kill leaves a log that is shorter.
 
     Args:
@@ -161,8 +163,11 @@ def _write_all() -> None:
             if not ready or _failure:
                 _news.wait(None if not waiting or _failure else max(0.001, min(x.due for x in waiting) - now()))
                 continue
-        for failed in pool.map(_failed, ready):
-            _failure.extend(failed)
+        try:
+            for failed in pool.map(_failed, ready):
+                _failure.extend(failed)
+        except RuntimeError:  # the process is ending, and `_write_last` does the rest
+            return
         with _news:
             _news.notify_all()
 
@@ -186,6 +191,16 @@ def settle() -> None:
             _raise_failure()
             _news.wait()
         _raise_failure()
+
+
+def _write_last() -> None:
+    """Writes what waits at the end of the process: nothing, unless it ends early."""
+    for tail in _tails.values():
+        if tail.waiting and not _failure:
+            _failure.extend(_failed(tail))
+
+
+atexit.register(_write_last)
 
 
 def close(prefix: str) -> None:

@@ -1,7 +1,8 @@
 """Buckets on this machine for tests: emulators of both services behind a front that fails on request.
 
-moto checks the conditions of writes to s3://. The emulator of gs:// ignores them, so the front checks them: a write with
-`ifGenerationMatch` is passed on only if the object has that generation (0 if it must not exist), else answered by 412.
+moto checks the conditions of writes to s3://. The emulator of gs:// ignores them, so the front checks them: a write
+with `ifGenerationMatch` is passed on only if the object has that generation (0 if it must not exist), else answered by
+412.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ class Front(http.server.ThreadingHTTPServer):
     """Passes requests on to an emulator.
 
     Attributes:
-      fault: `(method, path) -> status` of an answer in place of the emulator's, 0 to break the connection, None for none.
+      fault: `(method, path) -> status` of an answer in place of the emulator's; 0 breaks the connection, None is none.
       requests: every request as `METHOD path`.
     """
 
@@ -99,13 +100,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         for name, value in headers:
             if name.lower() not in ("connection", "transfer-encoding", "content-length", "date", "server"):
                 self.send_header(name, value)
-        length = dict((k.lower(), v) for k, v in headers).get("content-length") if self.command == "HEAD" else None
+        length = {k.lower(): v for k, v in headers}.get("content-length") if self.command == "HEAD" else None
         self.send_header("Content-Length", length or str(len(content)))
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)
 
-    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _pass_on
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _pass_on  # noqa: N815 - names of the standard library
 
     def log_message(self, *arguments):
         """Says nothing."""
