@@ -105,7 +105,7 @@ def check_writable(directory: pathlib.Path, what: str) -> None:
     if isinstance(directory, BucketPath):
         with buckets.telling(what):
             probe = directory / f"probe_{uuid.uuid4().hex}"
-            probe.write_bytes(b"")
+            probe.write_bytes(b"probe\n")
             probe.unlink()
         return
     try:

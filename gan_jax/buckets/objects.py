@@ -165,7 +165,11 @@ class Bucket:
         # TensorStore takes a range of keys, which ends before the prefix with its last byte increased.
         low = prefix.encode()
         ranges = every(low, low[:-1] + bytes([low[-1] + 1])) if low else every()
-        listed = [key.decode() for key in self._result(self._store.list(ranges), "listed", prefix)]
+        try:
+            listed = [key.decode() for key in self._result(self._store.list(ranges), "listed", prefix)]
+        except StorageError:
+            self.read(f"{prefix}lock")  # TensorStore hides why Google refuses to list; a read tells, if it fails too
+            raise
         return sorted(key for key in listed if key.startswith(prefix))  # some services ignore the end of the range
 
     def _together(self, starts: Mapping[str, Any], done: str) -> dict[str, Any]:

@@ -1,11 +1,10 @@
 """Orbax checkpoints of the whole state: saved in the background, kept by a policy, restored where they are intact."""
 
-import contextlib
 import logging
 import math
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,11 +14,12 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 from orbax.checkpoint import checkpoint_managers
 
-from gan_jax.buckets import BucketPath, StorageError
+from gan_jax.buckets import BucketPath
 from gan_jax.distributed import hosts
 from gan_jax.distributed import mesh as meshes
 from gan_jax.runtime import manifest as manifests
 from gan_jax.runtime.arrays import compare, differences, flatten, gathered, rebuild
+from gan_jax.runtime.failures import in_short, telling
 from gan_jax.runtime.identity import Identity, steps_in
 from gan_jax.runtime.retention import BIN, Bin, Policy
 from gan_jax.runtime.staging import Stage
@@ -182,7 +182,7 @@ class Checkpointer:
           InvalidInputError: if the previous save failed; the message says why.
         """
         if self._is_new(step):
-            with _telling("the previous checkpoint"):
+            with telling("the previous checkpoint"):
                 self._settle()
                 if self._bin is not None:
                     self._bin.wait()
@@ -225,7 +225,7 @@ class Checkpointer:
 
     def check(self) -> None:
         """Raises the error of a background save, if one has failed."""
-        with _telling("a checkpoint"):
+        with telling("a checkpoint"):
             self._manager.check_for_errors()
             if self._stage is not None:
                 self._stage.check()
@@ -233,7 +233,7 @@ class Checkpointer:
 
     def wait(self) -> None:
         """Waits until every save is on disk; raises the error of a save that failed."""
-        with _telling("a checkpoint"):
+        with telling("a checkpoint"):
             self._settle()
             self._manager.check_for_errors()
 
@@ -267,7 +267,7 @@ class Checkpointer:
             try:
                 self.close()
             except Exception as another:
-                error.add_note(f"and a checkpoint could not be written: {_in_short(another)}")
+                error.add_note(f"and a checkpoint could not be written: {in_short(another)}")
 
     def restore(self, step: int, abstract: PyTree) -> PyTree:
         """Restores a checkpoint exactly as `abstract` describes it. All processes of a run must call it.
@@ -496,24 +496,3 @@ class Checkpointer:
         (self.directory / str(step)).rename(aside)
         self._manager.reload()
         return aside
-
-
-@contextlib.contextmanager
-def _telling(what: str) -> Iterator[None]:
-    """Turns an error of Orbax into an `InvalidInputError` that says what to do, or a `LostProcessError`."""
-    try:
-        yield
-    except Exception as error:
-        if hosts.client() is not None and hosts.told_by_another(error):
-            raise hosts.LostProcessError(_in_short(error)) from error
-        if isinstance(error, StorageError):  # says what to do
-            raise StorageError(f"{what} could not be written: {error}; earlier ones are untouched") from error
-        raise InvalidInputError(
-            f"{what} could not be written: {_in_short(error)}; existing checkpoints are untouched: free some space or "
-            "fix the storage, and run the same command again"
-        ) from error
-
-
-def _in_short(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text if len(text) < 400 else text[:150] + ' ... ' + text[-200:]}"

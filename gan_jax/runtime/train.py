@@ -94,8 +94,8 @@ def train(
     Args:
       experiment: experiment to run.
       workdir: directory of the run, or its URL in a bucket, such as `gs://bucket/run`. It receives `checkpoints/`,
-        `data.json`, `metrics.jsonl`, `samples/`, `tensorboard/` and `result.json`; and, if it holds no experiment file, the experiment itself, for
-        `gan_jax.load` and the commands.
+        `data.json`, `metrics.jsonl`, `samples/`, `tensorboard/` and `result.json`; and, if it holds no experiment file,
+        the experiment itself, for `gan_jax.load` and the commands.
       log: receives the messages for the user. By default the first process prints them, with a progress bar below them
         in a terminal or notebook.
       begin: returns what is carried at step 0, if there is no checkpoint.

@@ -27,8 +27,7 @@ class Front(http.server.ThreadingHTTPServer):
       requests: every request as `METHOD path`.
     """
 
-    daemon_threads = True
-    block_on_close = False
+    daemon_threads, block_on_close, request_queue_size = True, False, 128
 
     def __init__(self, emulator):
         super().__init__(("127.0.0.1", 0), _Handler)
