@@ -125,6 +125,7 @@ class Bucket:
             self._store = ts.KvStore.open(_spec(scheme, name)).result()
         except ValueError as error:
             raise StorageError(f"{self.url} is no bucket: {_short(error)}; check its name") from error
+        self.keys(".gan_jax")  # a bucket that does not exist is an error here; to a read, it has no objects
 
     def read(self, key: str) -> tuple[bytes | None, bytes]:
         """Returns an object's content, None if there is none, and its generation."""

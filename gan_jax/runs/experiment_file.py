@@ -143,7 +143,7 @@ def find(name: str) -> pathlib.Path:
     known = shipped()
     if name in known:
         return known[name]
-    path = user_path(name, "--config")
+    path = user_path(name, "--config", bucket=True)
     if not path.is_file():
         raise InvalidInputError(f"config {name!r}: expected a file, or one of the shipped configs: {', '.join(known)}")
     return path

@@ -50,10 +50,12 @@ class Stage:
         self._thread: threading.Thread | None = None
         self.local, self._lock = _scratch()
         self.saved = False  # whether a checkpoint was copied to the bucket
+        self._steps = set(steps_in(home)) if writes else set[int]()
         if writes:
-            whole = {str(step) for step in steps_in(home)}
-            for name in {path.parts[len(home.parts)] for path in home.files()} - whole:
-                (home / name).remove_tree()
+            names = {path.parts[len(home.parts)] for path in home.files()}
+            for name in names - {str(step) for step in self._steps}:
+                if name.isdecimal():
+                    (home / name).remove_tree()
 
     def options(self) -> dict[str, Any]:
         """Returns the options of Orbax's manager: every process of a run works in a directory of its own, alone."""
@@ -84,7 +86,7 @@ class Stage:
 
     def is_new(self, step: int) -> bool:
         """Whether there is no checkpoint of a step. All processes take part in a save, so process 0 decides."""
-        return hosts.decide("new checkpoint", lambda: step not in steps_in(self._home), _PATIENCE)
+        return hosts.decide("new checkpoint", lambda: step not in self._steps, _PATIENCE)
 
     def fetch(self, step: int) -> pathlib.Path:
         """Copies a checkpoint to the disk, unless it is there; returns its directory, where files may be missing."""
@@ -147,6 +149,7 @@ class Stage:
             list(pool.map(copy, names))
         buckets.settle()  # a checkpoint is never ahead of the log
         copy(pathlib.Path(manifests.NAME))
+        self._steps.add(step)
         self.saved = True
 
     def remove_surplus(self, kept: Callable[[Sequence[int]], set[int]]) -> None:
@@ -155,6 +158,7 @@ class Stage:
         for step in sorted(set(steps) - kept(steps)):
             (self._home / str(step) / manifests.NAME).unlink(missing_ok=True)
             (self._home / str(step)).remove_tree()
+            self._steps.discard(step)
 
     def put_aside(self, step: int) -> pathlib.Path:
         """Moves a damaged checkpoint to `damaged/`, and returns its new path."""
@@ -163,6 +167,7 @@ class Stage:
             aside.joinpath(*path.parts[len(there.parts) :]).write_bytes(path.read_bytes())
         (there / manifests.NAME).unlink(missing_ok=True)
         there.remove_tree()
+        self._steps.discard(step)
         shutil.rmtree(self.local / str(step), ignore_errors=True)
         return aside  # type: ignore[return-value]  # it has the methods of a path
 

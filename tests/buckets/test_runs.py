@@ -61,7 +61,7 @@ CUTS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cut", sorted(CUTS))
+@pytest.mark.parametrize(("service", "cut"), zip(["gs", "s3"] * 2, CUTS, strict=True), indirect=["service"])
 def test_killed_and_continued_as_on_a_disk(service, home, disk, cut):
     front = service[1]
     process = start("train", f"--workdir={home}", *RUN)
@@ -76,6 +76,7 @@ def test_killed_and_continued_as_on_a_disk(service, home, disk, cut):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("service", ["gs"], indirect=True)
 def test_a_signal_and_what_can_be_done_with_the_run(service, home, disk, tmp_path):
     process = start("train", f"--workdir={home}", *RUN)
     when(process, lambda line: line.startswith("step 20/"))
@@ -97,6 +98,7 @@ def test_a_signal_and_what_can_be_done_with_the_run(service, home, disk, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("service", ["s3"], indirect=True)
 def test_two_trainers_on_one_workdir(home, disk):
     first = start("train", f"--workdir={home}", *RUN, "--config.steps=100000")
     when(first, lambda line: line.startswith("step 20/"))
@@ -124,6 +126,7 @@ def test_a_holder_that_hangs_and_comes_back_writes_nothing(home, disk):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("service", ["gs"], indirect=True)
 def test_a_bucket_that_fails_for_a_while(service, home, disk):
     front = service[1]
     process = start("train", f"--workdir={home}", *RUN)
@@ -138,7 +141,9 @@ def test_a_bucket_that_fails_for_a_while(service, home, disk):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", [CUTS["a save cut in half"], CUTS["a line of the log"], r"(PUT|POST) .*run.json"])
+@pytest.mark.parametrize(
+    ("service", "place"), [("gs", CUTS["a save cut in half"]), ("s3", CUTS["a line of the log"])], indirect=["service"]
+)
 def test_a_bucket_that_fails_for_good(service, home, disk, place):
     front = service[1]
     process = start("train", f"--workdir={home}", *RUN, GAN_JAX_BUCKET_PATIENCE="2")
@@ -154,6 +159,7 @@ def test_a_bucket_that_fails_for_good(service, home, disk, place):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("service", ["s3"], indirect=True)
 def test_two_processes_one_of_which_is_killed(home, tmp_path):
     two = (*RUN, "--config.sgd=True", "--config.fsdp=8")
     run_together(f"--workdir={tmp_path / 'disk'}", *two, devices=4)
@@ -169,13 +175,14 @@ def test_two_processes_one_of_which_is_killed(home, tmp_path):
     assert (one == gan_jax.load(tmp_path / "disk").sample(4)).all()
 
 
+@pytest.mark.parametrize("service", ["gs"], indirect=True)
 def test_from_python_and_back_from_a_copy(home, tmp_path):
     """A notebook's run; its objects, copied to a disk, are a workdir there."""
     experiment = runs.build("digits", steps=4, report_every=2, checkpoint_every=2, width=2, sample_every=4)
     there, here = (runtime.train(experiment, place, log=lambda text: None) for place in (str(home), tmp_path / "disk"))
     assert there.state_sha256 == here.state_sha256
     assert (gan_jax.load(str(home)).sample(2) == there.sample(2)).all()
-    with pytest.raises(buckets.StorageError, match="was lost|nobody"):
+    with pytest.raises(buckets.StorageError, match="was lost"):
         lease = buckets.take(f"{home}/lock")
         lease.release()
         lease.check()
@@ -188,6 +195,7 @@ def test_from_python_and_back_from_a_copy(home, tmp_path):
     assert ends[0].step == 6 and ends[0].state_sha256 == ends[1].state_sha256
 
 
+@pytest.mark.parametrize("service", ["s3"], indirect=True)
 def test_a_damaged_checkpoint_is_put_aside(home):
     experiment = runs.build("digits", steps=4, report_every=2, checkpoint_every=2, width=2, sample_every=0)
     whole = runtime.train(experiment, home, log=lambda text: None)
@@ -236,6 +244,7 @@ def test_urls_that_are_refused(words, message):
     assert message in output
 
 
+@pytest.mark.parametrize("service", ["s3"], indirect=True)
 def test_paths_of_a_bucket_are_no_paths_of_a_disk(home):
     """What a bucket cannot do raises, instead of being done on the disk under a strange name."""
     assert isinstance(home, BucketPath)
@@ -244,6 +253,7 @@ def test_paths_of_a_bucket_are_no_paths_of_a_disk(home):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("service", ["gs"], indirect=True)
 def test_a_population(home, tmp_path):
     flags = ("--config=ring", "--config.width=8", "--config.steps=80", "--config.report_every=40",
              "--config.checkpoint_every=40", "--config.sample_every=0", "--config.metrics=mixture",
@@ -266,6 +276,7 @@ def test_a_population(home, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("service", ["s3"], indirect=True)
 def test_a_study_with_a_database(home, tmp_path):
     """One worker is killed; the other one takes its trial, and continues it from its checkpoint."""
     flags = ("--engine=study", f"--workdir={home}", f"--storage=sqlite:///{tmp_path / 'study.db'}", "--config=ring",
