@@ -61,7 +61,7 @@ CUTS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("service", "cut"), zip(["gs", "s3"] * 2, CUTS, strict=True), indirect=["service"])
+@pytest.mark.parametrize(("service", "cut"), list(zip(["gs", "s3"] * 2, CUTS, strict=True)), indirect=["service"])
 def test_killed_and_continued_as_on_a_disk(service, home, disk, cut):
     front = service[1]
     process = start("train", f"--workdir={home}", *RUN)
