@@ -114,7 +114,7 @@ class Lease:
         """Gives the lease back, so that nobody waits for its end."""
         with self._alone, _lock:
             _held.pop(self.url, None)
-            if not self._lost:
+            if not self._lost and not self._bucket.failed:
                 with contextlib.suppress(StorageError):  # then it ends by itself
                     self._bucket.write(self._key, b"{}\n", only_if=self._generation)
                 self._lost = "nobody, since it was given back,"

@@ -114,13 +114,14 @@ class Bucket:
 
     Attributes:
       url: such as `gs://name`.
+      failed: whether the newest request has failed. What could be left out is then not waited for once more.
     """
 
     def __init__(self, scheme: str, name: str) -> None:
         import tensorstore as ts  # noqa: PLC0415
 
         _environment()
-        self.url, self._ts = f"{scheme}://{name}", ts
+        self.url, self._ts, self.failed = f"{scheme}://{name}", ts, False
         try:
             self._store = ts.KvStore.open(_spec(scheme, name)).result()
         except ValueError as error:
@@ -182,8 +183,10 @@ class Bucket:
 
     def _result(self, future: Any, done: str, key: str) -> Any:
         try:
-            return future.result()
+            found, self.failed = future.result(), False
+            return found
         except ValueError as error:  # whatever status the request has ended with
+            self.failed = True
             text = str(error)
             known = next((_REASONS[start] for start in _REASONS if text.startswith(start)), None)
             reason, remedy = known or (

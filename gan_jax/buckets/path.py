@@ -3,6 +3,7 @@
 import atexit
 import fnmatch
 import io
+import itertools
 import pathlib
 import shutil
 import tempfile
@@ -64,8 +65,9 @@ class BucketPath(pathlib.PurePosixPath):
 
     def glob(self, pattern: str) -> Iterator["BucketPath"]:
         wanted = pattern.split("/")
+        plain = list(itertools.takewhile(lambda part: not set(part) & set("*?["), wanted[:-1]))
         found = set()
-        for path in self.files():
+        for path in self.joinpath(*plain).files():
             parts = path.parts[len(self.parts) :][: len(wanted)]
             if len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted)):
                 found.add(self.joinpath(*parts))
@@ -87,6 +89,8 @@ class BucketPath(pathlib.PurePosixPath):
         return self.read_bytes().decode(encoding)
 
     def open(self, mode: str = "r", encoding: str | None = None) -> IO[Any]:
+        if mode not in ("r", "rb"):
+            raise ValueError(f"{self}: an object is opened to be read, not with mode {mode!r}")
         binary = io.BytesIO(self.read_bytes())
         return binary if "b" in mode else io.TextIOWrapper(binary, encoding=encoding)
 

@@ -145,7 +145,7 @@ def append(at: Bucket, key: str, line: bytes, lease: Lease | None) -> None:
         _news.notify_all()
 
 
-_failure: list[StorageError] = []
+_failure: list[Exception] = []
 
 
 def _raise_failure() -> None:
@@ -172,10 +172,10 @@ def _write_all() -> None:
             _news.notify_all()
 
 
-def _failed(tail: Tail) -> list[StorageError]:
+def _failed(tail: Tail) -> list[Exception]:
     try:
         tail.write()
-    except StorageError as error:
+    except Exception as error:  # which nobody would see in this thread
         return [error]
     return []
 
@@ -196,7 +196,7 @@ def settle() -> None:
 def _write_last() -> None:
     """Writes what waits at the end of the process: nothing, unless it ends early."""
     for tail in _tails.values():
-        if tail.waiting and not _failure:
+        if tail.waiting and not _failure and not tail.bucket.failed:
             _failure.extend(_failed(tail))
 
 
@@ -206,7 +206,8 @@ atexit.register(_write_last)
 def close(prefix: str) -> None:
     """Writes what waits below a URL, and forgets it and its error, so that a later run in this process begins again."""
     with contextlib.suppress(StorageError), _news:
-        settle()
+        if not any(tail.bucket.failed for tail in _tails.values()):
+            settle()
     with _news:
         for url in [url for url in _tails if url.startswith(prefix)]:
             del _tails[url]

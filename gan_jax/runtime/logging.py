@@ -178,7 +178,10 @@ class _Board:
     def close(self) -> None:
         """Closes the file."""
         try:
-            self.flush(surely=True)
+            if not (
+                isinstance(self._directory, BucketPath) and self._directory.at.failed
+            ):  # else it is waited for again
+                self.flush(surely=True)
         finally:
             self.writer.close()
             if self._copied:

@@ -105,6 +105,10 @@ class Stage:
                     (here / name).parent.mkdir(parents=True, exist_ok=True)
                     (here / name).write_bytes(content)
         (here / manifests.NAME).write_bytes(sealed)
+        try:
+            manifests.check_orbax(here)
+        except InvalidInputError:  # a checkpoint can be read without Orbax's record, but not with a damaged one
+            (here / manifests.ORBAX).unlink()
         return here
 
     def is_there(self, step: int) -> bool:

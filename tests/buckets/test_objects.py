@@ -21,6 +21,8 @@ def test_paths(home):
     assert [x.name for x in home.glob("x/[0-9]/*.json")] == ["a.json"]
     assert home.is_dir() and not home.is_file() and (home / "x").exists()
     assert (home / "x/20/b.json").read_text() == "ü" and (home / "x/20/b.json").open("rb").read() == "ü".encode()
+    with pytest.raises(ValueError, match="not with mode 'w'"):
+        (home / "x/20/b.json").open("w")
     (home / "x/1/a.json").unlink()
     assert not (home / "x/1").exists()
     with pytest.raises(FileNotFoundError):
