@@ -134,7 +134,7 @@ def replacing(path: pathlib.Path, mode: str = "w", *, shared: bool = False, **op
       **options: more arguments of `open`.
 
     Yields:
-      The temporary file, in the same directory. It is renamed at the end unless an exception is raised.
+      The temporary file, in the same directory. It is renamed at the end, and removed if an exception is raised.
     """
     options = options if "b" in mode else {"encoding": "utf-8"} | options
     if isinstance(path, BucketPath):
@@ -144,11 +144,15 @@ def replacing(path: pathlib.Path, mode: str = "w", *, shared: bool = False, **op
         path.write_bytes(content.getvalue())
         return
     temporary = path.with_name(f"{path.name}{f'.{uuid.uuid4().hex}' if shared else ''}.tmp")
-    with open(temporary, mode, **options) as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, mode, **options) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     directory = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(directory)

@@ -1,11 +1,13 @@
 """Checks of docs/: the programs in losses.md run, its tables are complete, and all flags on the pages exist."""
 
+import ast
 import re
 
 import pytest
 
+import gan_jax
 from gan_jax import losses, regularizers
-from gan_jax.runs import load_module
+from gan_jax.runs import Run, load_module
 from tests.processes import ROOT, finish, run, start_module
 
 TEXT = (ROOT / "docs" / "losses.md").read_text()
@@ -31,6 +33,16 @@ def test_the_tables_name_every_loss_and_penalty():
     named = set(re.findall(r"`(\w+)(?:\(\w+\))?`", TEXT))
     states = {"GANLoss", "LeCamState", "init_lecam", "gaussian_kernel", "rational_quadratic_kernel"}
     assert {*losses.__all__, *regularizers.__all__} - states <= named
+
+
+def test_whatever_runs_the_code_of_a_workdir_says_so():
+    """The help pages, which are the modules' docstrings; the functions; and README."""
+    for command in ("train", "sample", "evaluate"):
+        text = " ".join(ast.get_docstring(ast.parse((ROOT / f"gan_jax/cli/{command}.py").read_text())).split())
+        assert "only workdirs of people whose code you would run" in text, command
+    for function in (gan_jax.load, Run.__init__):
+        assert "This runs the code in the workdir" in function.__doc__
+    assert "**A workdir is code.**" in (ROOT / "README.md").read_text()
 
 
 def test_every_flag_in_the_documentation_is_there():

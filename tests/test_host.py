@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gan_jax.host import append_line, read_json, read_lines, write_json
+from gan_jax.host import append_line, read_json, read_lines, replacing, write_json
 from gan_jax.types import InvalidInputError
 
 JSON = st.recursive(
@@ -127,3 +127,13 @@ def test_a_record_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", lambda *paths: happened.append("replace") or replace(*paths))
     write_json(tmp_path / "a.json", {})
     assert happened == ["fsync", "replace", "fsync"]  # the file, its name, and the directory
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_record_that_cannot_be_written_leaves_the_one_before_and_nothing_else(shared, tmp_path):
+    write_json(tmp_path / "record.json", {"step": 1})
+    with pytest.raises(OSError, match="full"), replacing(tmp_path / "record.json", shared=shared) as file:
+        file.write("half of")
+        raise OSError("disk is full")
+    assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
+    assert json.loads((tmp_path / "record.json").read_text()) == {"step": 1}

@@ -58,6 +58,20 @@ def run(command: Any, *, config: bool) -> None:
     app.run(guarded, flags_parser=functools.partial(parse, command, config=config))
 
 
+_PLAIN = {
+    r"flags? --\w+=None: Flag --(\w+) must have a value other than None\.?": r"--\1 is missing",
+    r"invalid literal for int\(\) with base 10: .*": "expected an integer in digits, such as 1000",
+    r"could not convert string to float: .*": "expected a number, such as 0.001",
+}
+
+
+def _plain(text: str) -> str:
+    """Rewords what absl, ml_collections and Python say about values of flags."""
+    for theirs, ours in _PLAIN.items():
+        text = re.sub(theirs, ours, text)
+    return text
+
+
 def parse(command: Any, argv: list[str], *, config: bool) -> list[str]:
     """Parses the flags of a command; shows its help page if they ask for it, and ends the process if one is wrong."""
     try:
@@ -70,8 +84,7 @@ def parse(command: Any, argv: list[str], *, config: bool) -> list[str]:
     except InvalidInputError as error:
         fail(str(error))
     except flags.Error as error:
-        missing = re.search(r"Flag --(\w+) must have a value other than None", str(error))
-        fail(f"{f'--{missing[1]} is missing' if missing else error}\nPass --help to see the flags.")
+        fail(f"{_plain(str(error))}\nPass --help to see the flags.")
     except Exception as error:  # anything that an experiment file or ml_collections may raise
         fail(f"{place(_chosen['path'], error) if _chosen else '--config'}: {type(error).__name__}: {_reason(error)}")
     if wanted:

@@ -31,7 +31,9 @@ def directory(path: str, what: str) -> pathlib.Path:
         raise InvalidInputError(f"data_dir is missing: {what}, such as --config.data_dir=DIR")
     root = user_path(path, "data_dir")
     if not root.is_dir():
-        raise InvalidInputError(f"data_dir={path!r} does not exist: expected {what}")
+        raise InvalidInputError(
+            f"data_dir={path!r} does not exist: expected {what}; if the data were moved, their new place"
+        )
     return root
 
 

@@ -208,6 +208,13 @@ class Records:
 
     by_index = True
 
+    def __post_init__(self) -> None:
+        if not callable(getattr(self.reader, "read", None)):
+            raise InvalidInputError(
+                f"{self.name}: reader is {type(self.reader).__name__}: expected an object with __len__() and "
+                "read(indices), which returns arrays by name; arrays in memory are data.Arrays(name, {'real': images})"
+            )
+
     def __len__(self) -> int:
         return len(self.reader)
 

@@ -72,7 +72,7 @@ def load_module(path: str | pathlib.Path) -> Any:
     except Exception as error:  # the file is the user's, and may raise anything
         raise InvalidInputError(f"{place(path, error)}: {type(error).__name__}: {error}") from error
     for name, kind, made in (("get_config", Config, "run_config"), ("build", Experiment, "runtime.Experiment")):
-        if not hasattr(module, name):
+        if not callable(getattr(module, name, None)):
             raise InvalidInputError(
                 f"{path} has no function {name}: an experiment file has get_config() and build(config)"
             )
@@ -95,6 +95,13 @@ def _returning(kind: type, made: str, function: Callable[..., Any], path: pathli
 
     @functools.wraps(function)
     def checked(*arguments: Any) -> Any:
+        try:
+            inspect.signature(function).bind(*arguments)
+        except TypeError as error:
+            raise InvalidInputError(
+                f"{function.__name__} of {path} has other arguments ({error}): an experiment file has get_config() and "
+                "build(config)"
+            ) from error
         found = function(*arguments)
         if not isinstance(found, kind):
             raise InvalidInputError(

@@ -1,5 +1,6 @@
 """What a game reads of its batches: traces of a game's functions, with errors that name the batch's arrays."""
 
+import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -78,13 +79,21 @@ def init(function: Callable[[jax.Array, Batch], T], key: jax.Array, batch: Batch
       InvalidInputError: if the game reads the values, or an array that the batch lacks.
     """
     own = jax.jit(lambda key, batch: function(key, batch), inline=True)  # a function of its own, traced by each call
-    traced = naming_missing(lambda batch: own.trace(key, batch), batch)
-    if found := values_read(traced, batch):
+    remedy = (
+        "init gets shapes and dtypes, not data, since a resumed run calls it too. Compute constants of the data before "
+        "the game is made (source.read), or keep them in state.aux and set them in the step"
+    )
+    try:
+        traced = naming_missing(lambda batch: own.trace(key, batch), batch)
+    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
+        *_, last = (x for x in traceback.extract_tb(error.__traceback__) if "site-packages" not in x.filename)
         raise InvalidInputError(
-            f"game: its init computes with the values of {', '.join(f'batch[{name!r}]' for name in found)}, which are "
-            "zeros there: init gets shapes and dtypes, not data, since a resumed run calls it too. Compute constants "
-            "of the data before the game is made (source.read), or keep them in state.aux and set them in the step"
-        )
+            f"game: its init computes in Python with the values of its key or batch, as numpy functions, float() and "
+            f"if do ({last.filename}, line {last.lineno}): {remedy}"
+        ) from error
+    if found := values_read(traced, batch):
+        names = ", ".join(f"batch[{name!r}]" for name in found)
+        raise InvalidInputError(f"game: its init computes with the values of {names}, which are zeros there: {remedy}")
     return own(key, batch)
 
 

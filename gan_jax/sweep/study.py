@@ -21,13 +21,13 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypedDict
 
 import optuna
-from optuna.storages import JournalStorage
+from optuna.storages import JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from gan_jax import buckets
 from gan_jax.buckets import BucketPath
-from gan_jax.host import misfit, read_json, trim, user_path, write_json
+from gan_jax.host import misfit, read_json, read_lines, trim, user_path, write_json
 from gan_jax.sweep.logs import DIVERGED, DONE, PRUNED, RUNNING
 from gan_jax.sweep.space import Choice, Distribution, LogUniform, Point, Space, grid
 from gan_jax.types import InvalidInputError
@@ -40,6 +40,11 @@ _ATTEMPTS = 3  # at a trial without progress; after these it counts as failed
 
 class _StudyName(TypedDict):
     study_name: str
+
+
+class _Operation(TypedDict):  # a line of Optuna's journal; the other keys depend on the operation
+    op_code: int
+    worker_id: str
 
 
 class Taken(NamedTuple):
@@ -134,11 +139,19 @@ class Study:
         """Opens the study in its journal or database, or creates it there."""
         journal = self._workdir / "study.journal"
         url = re.sub(r"(?<=^sqlite:///)~[^?]*", lambda found: str(user_path(found[0], "storage")), storage)
+        if re.match(r"sqlite(\+\w+)?:(/{0,3}$|/{0,3}\?|///:memory:)", url) or "mode=memory" in url:
+            raise InvalidInputError(
+                f"storage={storage!r} is a database in memory, which no other worker sees and which ends with the "
+                "process: name a file, such as sqlite:///study.db"
+            )
         name = self._name() if storage else "sweep"
+        # Optuna's own errors would not tell which line of the journal is damaged.
+        read_lines(journal, _Operation, remedy="restore it from a copy, or start another study in another workdir")
         try:
             with self.alone():  # workers that start together would all create the tables of a new database
                 lock: Any = _JournalLock(journal, self._workdir / "claims" / "journal.lock", log)
-                kept: Any = url or JournalStorage(JournalFileBackend(str(journal), lock))
+                kept: Any = RDBStorage(url) if url else JournalStorage(JournalFileBackend(str(journal), lock))
+                self._database = kept if url else None
                 return optuna.create_study(
                     storage=kept,
                     study_name=name,
@@ -372,9 +385,12 @@ class Study:
         return True
 
     def close(self) -> None:
-        """Releases all claims, as the end of the process does."""
+        """Releases all claims, and closes the database, as the end of the process does."""
         for number in list(self._claims):
             self._release(number)
+        if self._database is not None:
+            self._database.remove_session()
+            self._database.engine.dispose()
 
     def _release(self, number: int) -> None:
         claim = self._claims.pop(number)

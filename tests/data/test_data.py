@@ -77,6 +77,12 @@ def test_streamed_and_resident_give_the_same_batches():
         np.testing.assert_array_equal(a["real"], b["real"])
 
 
+@pytest.mark.parametrize("reader", [np.zeros((8, 2)), {"real": np.zeros((8, 2))}, None])
+def test_records_of_no_reader_are_refused(reader):
+    with pytest.raises(InvalidInputError, match=r"x: reader is \w+: expected an object with .*data\.Arrays"):
+        data.Records("x", reader)
+
+
 @pytest.mark.parametrize("make", [lambda x: data.Arrays("x", x), lambda x: data.Records("x", Held(x))])
 def test_the_fingerprint_is_of_the_content(make):
     images = np.arange(24, dtype=np.uint8).reshape(6, 2, 2, 1)

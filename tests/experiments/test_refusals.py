@@ -129,6 +129,11 @@ FILES = {
     "from gan_jax import runs\ndef get_config(): return runs.run_config(batch_size=1, steps=1)\ndef build(config): 3": (
         "build of .* returns nothing: expected `return runtime.Experiment"
     ),
+    "get_config = 3\ndef build(config): pass": "has no function get_config: an experiment file has",
+    "def get_config(config): pass\ndef build(config): pass": r"get_config of .* has other arguments \(missing",
+    "from gan_jax import runs\ndef get_config(): return runs.run_config(batch_size=1, steps=1)\ndef build(): 3": (
+        r"build of .* has other arguments \(too many positional.*build\(config\)"
+    ),
 }
 
 

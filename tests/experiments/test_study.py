@@ -170,10 +170,14 @@ def test_a_journal_that_is_damaged_is_named(tmp_path, study):
     study(tmp_path)
     journal = tmp_path / "study.journal"
     whole = journal.read_text()
-    for damaged in ("{\n" + whole, "[]\n" + whole, whole.replace("op_code", "code")):
-        journal.write_text(damaged)
-        with pytest.raises(InvalidInputError, match=r"study\.journal cannot be opened"):
+    lines = whole.splitlines(keepends=True)
+    for number, damaged in ((1, ["{\n", *lines]), (2, [lines[0], "[]\n", *lines[1:]]), (1, [lines[0][:9] + "\n"])):
+        journal.write_text("".join(damaged))
+        with pytest.raises(InvalidInputError, match=rf"^line {number} of .*study\.journal is damaged.*restore it"):
             study(tmp_path)
+    journal.write_text(whole.replace('"op_code":0', '"op_code":99'))
+    with pytest.raises(InvalidInputError, match=r"study\.journal cannot be opened"):
+        study(tmp_path)
     journal.write_text(re.sub(r'"facts":\{.*?\}\}', '"facts":[]', whole))
     with pytest.raises(InvalidInputError, match=r"study in .* has damaged settings"):
         study(tmp_path)
@@ -199,6 +203,13 @@ def test_another_study_is_refused(tmp_path, study):
         study(tmp_path, facts={"config": 2})
     with pytest.raises(InvalidInputError, match="cannot be opened"):
         study(tmp_path / "other", storage="nothing://here")
+
+
+@pytest.mark.parametrize("where", ["://", ":///", ":///:memory:", "+pysqlite:///:memory:", ":///file:a?mode=memory"])
+def test_a_database_in_memory_is_refused(where, tmp_path, study):
+    with pytest.raises(InvalidInputError, match=r"in memory.*name a file"):
+        study(tmp_path, storage=f"sqlite{where}")
+    assert not (tmp_path / "study.json").exists()
 
 
 def test_a_database_will_do(tmp_path, study, monkeypatch):

@@ -107,6 +107,16 @@ def test_an_init_that_looks_at_the_data_is_refused(function, in_aux):
         start(reading(["real"])._replace(init=begin), source_of(["real"]))
 
 
+@pytest.mark.parametrize("look", [np.asarray, lambda x: float(jnp.mean(x)), lambda x: 1 if jnp.any(x > 0) else 2])
+def test_an_init_that_looks_at_the_data_in_python_is_refused(look):
+    def begin(key, batch):
+        look(batch["real"])
+        return reading(["real"]).init(key, batch)
+
+    with pytest.raises(InvalidInputError, match=r"in Python .*test_batches\.py, line \d+\).*source\.read"):
+        start(reading(["real"])._replace(init=begin), source_of(["real"]))
+
+
 def test_a_run_of_such_an_init_can_still_be_loaded():
     def begin(key, batch):
         return reading(["real"]).init(key, batch).replace(aux={"scale": jnp.mean(batch["real"])})

@@ -35,9 +35,10 @@ def experiment(source, **options):
     return runtime.Experiment(source=lambda: source, preview=runtime.image_grid, **settings)
 
 
-def train(workdir, source, cache=None, **options):
-    said = []
-    return runtime.train(experiment(source, **options), workdir, log=said.append, evaluation_cache=cache), said
+def train(workdir, source, cache=None, stop=None, watch=lambda record: None, **options):
+    said, made = [], experiment(source, **options)
+    ended = runtime.train(made, workdir, log=said.append, evaluation_cache=cache, stop=stop, watch=watch)
+    return ended, said
 
 
 def test_a_streamed_data_set_trains_as_a_resident_one(tmp_path):
