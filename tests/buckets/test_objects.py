@@ -2,12 +2,14 @@
 
 import json
 import multiprocessing
+import re
 import threading
 import time
 
+import jax.numpy as jnp
 import pytest
 
-from gan_jax import buckets
+from gan_jax import buckets, runtime
 from gan_jax.buckets import BucketPath, StorageError, lease, objects, path, tails
 
 
@@ -231,3 +233,24 @@ def test_seconds_that_are_none(name, value, monkeypatch):
     monkeypatch.setenv(name, value)
     with pytest.raises(StorageError, match=name):
         (objects.patience if "PATIENCE" in name else objects.lease_seconds)()
+
+
+@pytest.mark.parametrize("service", ["s3"], indirect=True)
+def test_a_checkpoint_is_never_ahead_of_its_log(home, service):
+    held = buckets.take(f"{home}/lock")
+    where = r"PUT .*metrics.jsonl"
+    with (
+        runtime.Checkpointer(home / "checkpoints", keep_last=1) as checkpointer,
+        service[1].failing(only=lambda method, path: re.search(where, f"{method} {path}")),
+    ):
+        buckets.append_line(home / "metrics.jsonl", b"line\n")
+        checkpointer.save(1, {"x": jnp.zeros(3)})
+        deadline = time.monotonic() + 30
+        while not any(path.parent.name == "1" for path in (home / "checkpoints").files()):
+            assert time.monotonic() < deadline
+        time.sleep(1)
+        assert not checkpointer.steps()  # its files are there, and its manifest waits
+        service[1].fault = lambda method, path: None
+        checkpointer.wait()
+        assert checkpointer.steps() == [1] and lines(home, "metrics.jsonl") == ["line"]
+    held.release()
