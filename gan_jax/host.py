@@ -81,7 +81,7 @@ def user_path(path: str | os.PathLike[str], name: str, *, bucket: bool = False) 
         )
     if max(len(os.fsencode(part)) for part in text.split("/")) > _LONGEST_NAME:
         raise InvalidInputError(f"{name} is {text[:60]!r}...: expected names of at most {_LONGEST_NAME} bytes")
-    if re.match(r"[a-z][a-z0-9+.-]*:/", text):
+    if re.match(r"[a-z][a-z0-9+.-]*:/", text, re.IGNORECASE):
         found = parse(text) if bucket else "expected a path on this machine, not a URL"
         if isinstance(found, str):
             raise InvalidInputError(f"{name} is {text!r}: {found}")

@@ -63,10 +63,11 @@ class Lease:
             began, self._beat = now(), self._beat + 1
             record = {"owner": self._owner, "beat": self._beat} | _this_process()
             content = json.dumps(record).encode()
-            generation = self._bucket.write(self._key, content, only_if=self._generation)
-            if generation is None:
-                found, generation = self._bucket.read(self._key)
-                if found != content:  # else the write has succeeded, and only its answer was lost
+            while (generation := self._bucket.write(self._key, content, only_if=self._generation)) is None:
+                found, self._generation = self._bucket.read(self._key)
+                if (
+                    _record(found).get("owner") != self._owner
+                ):  # else an earlier write has come, and its answer was lost
                     self._lost = _described(found)
                     self._raise_if_lost()
             self._generation, self._renewed = generation, began

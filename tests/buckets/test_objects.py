@@ -70,6 +70,22 @@ def test_of_many_takers_one_gets_the_lease(home):
     assert len(taken) == 1
 
 
+def test_a_renewal_that_came_though_every_answer_was_lost(home):
+    held = buckets.take(f"{home}/lock")
+    write = held._bucket.write
+
+    def unanswered(*arguments, **options):
+        write(*arguments, **options)
+        raise StorageError("no answer")
+
+    held._bucket.write = unanswered
+    with pytest.raises(StorageError, match="no answer"):
+        held.renew()
+    del held._bucket.write
+    held.renew()
+    held.release()
+
+
 def elsewhere(url):
     """Pretends that a lease is held on another machine."""
     found = lease._held[url]

@@ -111,6 +111,7 @@ def test_two_trainers_on_one_workdir(home, disk):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("service", ["s3"], indirect=True)
 def test_a_holder_that_hangs_and_comes_back_writes_nothing(home, disk):
     first = start("train", f"--workdir={home}", *RUN, "--config.steps=100000")
     when(first, lambda line: line.startswith("step 20/"))
@@ -175,6 +176,7 @@ def test_two_processes_one_of_which_is_killed(home, tmp_path):
     assert (one == gan_jax.load(tmp_path / "disk").sample(4)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("service", ["gs"], indirect=True)
 def test_from_python_and_back_from_a_copy(home, tmp_path):
     """A notebook's run; its objects, copied to a disk, are a workdir there."""
