@@ -70,8 +70,11 @@ def test_killed_and_continued_as_on_a_disk(service, home, disk, cut):
         assert finish(process)[0] == -signal.SIGKILL
     finally:
         passing(front)
+    if "save" in cut:
+        assert runtime.identity.steps_in(home / "checkpoints") == [20]
     output = run("train", f"--workdir={home}", *RUN)
     assert ("continuing from the checkpoint of step" in output) or cut == "a line of the log"
+    assert "damaged" not in output  # what is incomplete does not exist
     same(home, disk)
 
 
