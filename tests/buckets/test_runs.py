@@ -12,7 +12,6 @@ from gan_jax import buckets, runs, runtime
 from gan_jax.buckets import BucketPath
 from tests.processes import CONFORMANCE, finish, metrics, result, run, run_together, start, together, when
 
-pytestmark = pytest.mark.xdist_group(name="buckets")
 STEPS = ("--config.steps=60", "--config.checkpoint_every=20", "--config.report_every=10", "--config.keep_last=2")
 RUN = (f"--config={CONFORMANCE}", *STEPS)
 
