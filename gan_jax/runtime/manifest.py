@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pathlib
 from typing import Any, NotRequired, TypedDict
 
@@ -159,7 +160,7 @@ def _files(directory: pathlib.Path) -> dict[str, list[Any]]:
 def _entry(path: pathlib.Path) -> list[Any]:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return [path.stat().st_size, digest]
+        return [file.seek(0, os.SEEK_END), digest]
 
 
 def _hash(body: dict[str, Any]) -> str:
