@@ -1,9 +1,11 @@
 """Runs in buckets, against emulators: the same state and log as on a disk, whatever is killed, hangs or fails."""
 
 import json
+import random
 import re
 import signal
 import threading
+import time
 
 import pytest
 
@@ -301,3 +303,45 @@ def test_a_study_with_a_database(home, tmp_path):
     assert [line["images"] for line in metrics(home / "trials" / "00000")] == sorted(
         {line["images"] for line in metrics(home / "trials" / "00000")}
     )
+
+
+def disturb(process, front, rng):
+    """Disturbs a run in a bucket at a random moment; returns how."""
+    how = rng.choice(["killed", "killed", "killed at a request", "terminated", "stopped for a while", "failing"])
+    if how == "killed at a request":
+        at_request(front, "", rng.randrange(1, 120), process.kill)
+        return how
+    time.sleep(rng.uniform(0.5, 6.0))
+    if how == "failing":
+        front.fault = lambda method, path: rng.choice([503, 429, 0, None])
+        time.sleep(rng.uniform(1.0, 5.0))
+    else:
+        process.send_signal({"killed": signal.SIGKILL, "terminated": signal.SIGTERM}.get(how, signal.SIGSTOP))
+        time.sleep(rng.uniform(0.5, 4.0) if how == "stopped for a while" else 0.0)
+        process.send_signal(signal.SIGCONT)
+    return how
+
+
+@pytest.mark.slow
+@pytest.mark.storm
+def test_a_storm(service, home, tmp_path):
+    """A run that is killed, stopped, starved and continued at random ends as one on a disk."""
+    front, rng = service[1], random.Random(service[0])
+    longer = (*RUN, "--config.steps=120", "--config.sample_every=40")
+    run("train", f"--workdir={tmp_path}", *longer)
+    for _ in range(30):
+        process = start("train", f"--workdir={home}", *longer)
+        how = disturb(process, front, rng)
+        try:
+            if how == "failing":
+                passing(front)
+            code, output = finish(process)
+        finally:
+            passing(front)
+        assert code in (0, 75, 130, 143, -signal.SIGKILL, -signal.SIGTERM), (how, output)
+        if code == 0:
+            break
+    assert result(home)["state_sha256"] == result(tmp_path)["state_sha256"]
+    assert metrics(home) == metrics(tmp_path)
+    assert runtime.identity.steps_in(home / "checkpoints") == runtime.identity.steps_in(tmp_path / "checkpoints")
+    assert not (home / "damaged").exists()
