@@ -60,9 +60,7 @@ from gan_jax.runtime import (
 from gan_jax.runtime.progress import log
 from gan_jax.types import InvalidInputError
 
-_WORKDIR = kinds.path(
-    "workdir", None, "directory of the run, or gs://BUCKET/RUN, s3://BUCKET/RUN", required=True, bucket=True
-)
+_WORKDIR = kinds.path("workdir", None, "directory of the run, or its URL: gs:// or s3://", required=True, bucket=True)
 _METRICS = flags.DEFINE_list("metrics", None, "names of metrics, separated by commas; see above", required=True)
 _STEP = kinds.step("step", "newest", "step of the checkpoint: a number, newest, best or all", "newest", "best", "all")
 _SEED = flags.DEFINE_integer("seed", 0, "seed of latents and random subsets", lower_bound=0, upper_bound=2**31 - 1)

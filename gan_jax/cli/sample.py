@@ -24,9 +24,7 @@ from gan_jax.runs.pictures import PICTURES, write
 from gan_jax.runtime import Trained, grid_columns
 from gan_jax.types import InvalidInputError
 
-_WORKDIR = kinds.path(
-    "workdir", None, "directory of the run, or gs://BUCKET/RUN, s3://BUCKET/RUN", required=True, bucket=True
-)
+_WORKDIR = kinds.path("workdir", None, "directory of the run, or its URL: gs:// or s3://", required=True, bucket=True)
 _NUM = flags.DEFINE_integer("num", 64, "number of samples", lower_bound=1, upper_bound=10**9)
 _OUT = kinds.path("out", "grid.png", "output file: a picture, or .npy for the samples as an array", bucket=True)
 _SEED = flags.DEFINE_integer("seed", 0, "seed of the latents", lower_bound=0, upper_bound=2**63 - 1)

@@ -47,7 +47,7 @@ from gan_jax.sweep import space as spaces
 from gan_jax.sweep.trials import Job
 from gan_jax.types import InvalidInputError
 
-_WORKDIR = kinds.path("workdir", None, "directory of the sweep; or gs://BUCKET/SWEEP, s3://BUCKET/SWEEP", bucket=True)
+_WORKDIR = kinds.path("workdir", None, "directory of the sweep, or its URL: gs:// or s3://", bucket=True)
 _ENGINE = flags.DEFINE_enum("engine", "population", ["population", "study", "local"], "what runs the trials")
 _STORAGE = kinds.given("storage", "study: URL of a database; by default a journal file in the workdir is used")
 _SAMPLER = flags.DEFINE_enum("sampler", "tpe", ["tpe", "random", "grid", "qmc"], "study: picks the next trial")

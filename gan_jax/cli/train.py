@@ -36,7 +36,7 @@ from gan_jax.types import InvalidInputError
 _WORKDIR = kinds.path(
     "workdir",
     None,
-    "directory of the run: checkpoints, logs, samples; or gs://BUCKET/RUN, s3://BUCKET/RUN",
+    "directory of the run, or its URL: gs:// or s3://",
     bucket=True,
 )
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "print data, parameters and memory, compile the program, train nothing")
