@@ -33,12 +33,7 @@ from gan_jax.runtime.program import build_start, compile_program
 from gan_jax.runtime.progress import log
 from gan_jax.types import InvalidInputError
 
-_WORKDIR = kinds.path(
-    "workdir",
-    None,
-    "directory of the run, or its URL: gs:// or s3://",
-    bucket=True,
-)
+_WORKDIR = kinds.path("workdir", None, "directory of the run, or its URL: gs:// or s3://", bucket=True)
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "print data, parameters and memory, compile the program, train nothing")
 _WANDB = flags.DEFINE_string("wandb_project", "", "log to this Weights & Biases project too")
 _INIT_FROM = kinds.path(
