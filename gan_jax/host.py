@@ -2,9 +2,11 @@
 
 import contextlib
 import dataclasses
+import io
 import json
 import os
 import pathlib
+import re
 import tempfile
 import types
 import typing
@@ -17,6 +19,9 @@ import numpy as np
 from jax.sharding import Sharding
 from jaxtyping import Array
 
+from gan_jax import buckets
+from gan_jax.buckets import BucketPath, StorageError
+from gan_jax.buckets.path import parse
 from gan_jax.types import InvalidInputError
 
 
@@ -52,19 +57,20 @@ def put(x: Any, sharding: Sharding) -> Array:
 _LONGEST_NAME = 255  # bytes of the name of a file or directory, on the usual file systems
 
 
-def user_path(path: str | os.PathLike[str], name: str) -> pathlib.Path:
+def user_path(path: str | os.PathLike[str], name: str, *, bucket: bool = False) -> pathlib.Path:
     """Resolves a path given by the user: `~` is the home directory, as the shell leaves it in `--workdir=~/x`.
 
     Args:
       path: path as given.
       name: name of the argument, for the message.
+      bucket: whether it may be in a bucket, such as `gs://bucket/run`.
 
     Returns:
-      The path.
+      The path. One in a bucket is a `BucketPath`, which has the methods of `pathlib.Path` that workdirs need.
 
     Raises:
       InvalidInputError: for an empty path, which would mean the current directory (a variable of the shell that is not
-        set gives one), or the home directory of a user that does not exist.
+        set gives one), the home directory of a user that does not exist, or a URL that names no place to write to.
     """
     text = os.fspath(path)
     if not text.strip() or "\0" in text:
@@ -75,6 +81,11 @@ def user_path(path: str | os.PathLike[str], name: str) -> pathlib.Path:
         )
     if max(len(os.fsencode(part)) for part in text.split("/")) > _LONGEST_NAME:
         raise InvalidInputError(f"{name} is {text[:60]!r}...: expected names of at most {_LONGEST_NAME} bytes")
+    if re.match(r"[a-z][a-z0-9+.-]*:/", text, re.IGNORECASE):
+        found = parse(text) if bucket else "expected a path on this machine, not a URL"
+        if isinstance(found, str):
+            raise InvalidInputError(f"{name} is {text!r}: {found}")
+        return typing.cast(pathlib.Path, found)
     try:
         return pathlib.Path(text).expanduser()
     except RuntimeError as error:
@@ -91,6 +102,12 @@ def check_writable(directory: pathlib.Path, what: str) -> None:
     Raises:
       InvalidInputError: if the directory cannot be created or written.
     """
+    if isinstance(directory, BucketPath):
+        with buckets.telling(what):
+            probe = directory / f"probe_{uuid.uuid4().hex}"
+            probe.write_bytes(b"probe\n")
+            probe.unlink()
+        return
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory):
@@ -107,7 +124,7 @@ def replacing(path: pathlib.Path, mode: str = "w", *, shared: bool = False, **op
     """Opens a temporary file that atomically replaces `path` when it is closed.
 
     Readers never see a half-written file, and neither a kill nor a power failure leaves one: the content is on disk
-    before the name is.
+    before the name is. In a bucket, the object is replaced as a whole.
 
     Args:
       path: path of the file to create or replace.
@@ -119,8 +136,14 @@ def replacing(path: pathlib.Path, mode: str = "w", *, shared: bool = False, **op
     Yields:
       The temporary file, in the same directory. It is renamed at the end, and removed if an exception is raised.
     """
-    temporary = path.with_name(f"{path.name}{f'.{uuid.uuid4().hex}' if shared else ''}.tmp")
     options = options if "b" in mode else {"encoding": "utf-8"} | options
+    if isinstance(path, BucketPath):
+        content = io.BytesIO()
+        yield (file := content if "b" in mode else io.TextIOWrapper(content, **options))
+        file.flush()
+        path.write_bytes(content.getvalue())
+        return
+    temporary = path.with_name(f"{path.name}{f'.{uuid.uuid4().hex}' if shared else ''}.tmp")
     try:
         with open(temporary, mode, **options) as file:
             yield file
@@ -146,8 +169,12 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 def append_line(path: pathlib.Path, record: Any) -> None:
     """Appends a line to a file of JSON lines; it is on disk when this returns.
 
-    An incomplete last line, which a kill in the middle of an earlier append has left, is removed first.
+    An incomplete last line, which a kill in the middle of an earlier append has left, is removed first. In a bucket the
+    line is there before the next checkpoint is; see `buckets.tails`.
     """
+    if isinstance(path, BucketPath):
+        buckets.append_line(path, f"{json.dumps(record)}\n".encode())
+        return
     with path.open("a+b") as file:
         trim(file)
         file.write(f"{json.dumps(record)}\n".encode())
@@ -189,6 +216,8 @@ def read_json(path: pathlib.Path, form: Any, *, remedy: str) -> Any:
     """
     try:
         text = path.read_text(encoding="utf-8")
+    except StorageError:
+        raise
     except (OSError, ValueError) as error:
         raise InvalidInputError(f"{path} cannot be read ({error}): {remedy}") from error
     return _parsed(text, form, f"{path}", remedy)
@@ -209,12 +238,28 @@ def read_lines(path: pathlib.Path, form: Any, *, remedy: str) -> list[Any]:
       InvalidInputError: as for `read_json`; the message names the line too.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+        lines = read_log(path).decode().split("\n")[:-1]
     except FileNotFoundError:
         return []
+    except StorageError:
+        raise
     except (OSError, ValueError) as error:
         raise InvalidInputError(f"{path} cannot be read ({error}): {remedy}") from error
     return [_parsed(line, form, f"line {number} of {path}", remedy) for number, line in enumerate(lines, 1)]
+
+
+def read_log(path: pathlib.Path) -> bytes:
+    """Reads a file of lines; in a bucket, all of its parts."""
+    return buckets.read_log(path) if isinstance(path, BucketPath) else path.read_bytes()
+
+
+def write_log(path: pathlib.Path, content: bytes) -> None:
+    """Replaces a file of lines, which in a bucket may have several parts."""
+    if isinstance(path, BucketPath):
+        buckets.write_log(path, content)
+        return
+    with replacing(path, "wb") as file:
+        file.write(content)
 
 
 def _parsed(text: str, form: Any, what: str, remedy: str) -> Any:

@@ -16,7 +16,8 @@ BASE = {"jax", "jaxtyping", "numpy", "gan_jax.types", "gan_jax.host", "gan_jax.d
 PACKAGES = {
     "deprecated": set(),
     "types": {"jax", "jaxtyping", "gan_jax.deprecated"},
-    "host": {"jax", "jaxtyping", "numpy", "gan_jax.types"},
+    "buckets": {"tensorstore", "gan_jax.types"},
+    "host": {"jax", "jaxtyping", "numpy", "gan_jax.buckets", "gan_jax.types"},
     "losses": {"jax", "jaxtyping", "gan_jax.types"},
     "regularizers": {"jax", "jaxtyping", "gan_jax.types"},
     "augment": {"jax", "jaxtyping", "numpy", "gan_jax.types"},
@@ -38,6 +39,7 @@ PACKAGES = {
         "cloudpickle",
         "matplotlib",
         "tqdm",
+        "gan_jax.buckets",
         "gan_jax.core",
         "gan_jax.data",
         "gan_jax.distributed",
@@ -126,6 +128,7 @@ def test_tests_start_processes_through_one_module_which_ends_them():
 BRANCHING = {
     "runtime",
     "distributed",
+    "buckets",
     "runs",
     "sweep",
     "eval",

@@ -38,13 +38,14 @@ from absl import flags
 
 from gan_jax import eval as evals
 from gan_jax import runtime
+from gan_jax.buckets import BucketPath
 from gan_jax.cli import flags as commands
 from gan_jax.cli import kinds, launch
 from gan_jax.distributed import hosts
 from gan_jax.eval import PAIRS
 from gan_jax.host import check_writable, from_uint8
 from gan_jax.runs import Run, evaluations
-from gan_jax.runs.pictures import curves, neighbours
+from gan_jax.runs.pictures import curves, neighbours, save
 from gan_jax.runtime import (
     Evaluator,
     Trained,
@@ -59,7 +60,7 @@ from gan_jax.runtime import (
 from gan_jax.runtime.progress import log
 from gan_jax.types import InvalidInputError
 
-_WORKDIR = kinds.path("workdir", None, "directory of the run", required=True)
+_WORKDIR = kinds.path("workdir", None, "directory of the run, or its URL: gs:// or s3://", required=True, bucket=True)
 _METRICS = flags.DEFINE_list("metrics", None, "names of metrics, separated by commas; see above", required=True)
 _STEP = kinds.step("step", "newest", "step of the checkpoint: a number, newest, best or all", "newest", "best", "all")
 _SEED = flags.DEFINE_integer("seed", 0, "seed of latents and random subsets", lower_bound=0, upper_bound=2**31 - 1)
@@ -147,7 +148,7 @@ def check_run(run: Run, path: pathlib.Path, cache: pathlib.Path) -> None:
         run.check_truncation(_TRUNCATION.value)
     if hosts.is_primary():
         check_writable(path.parent, f"--workdir={run.workdir}")
-        if path.exists() and not os.access(path, os.W_OK):
+        if not isinstance(path, BucketPath) and path.exists() and not os.access(path, os.W_OK):
             raise InvalidInputError(f"{path} cannot be written: change its permissions, or copy the workdir")
     if _CACHE.value is not None:
         check_writable(cache, f"--cache={_CACHE.value}")
@@ -216,9 +217,9 @@ def main() -> int:
             picture = neighbours(samples, run.experiment, evaluator)
             if hosts.is_primary():
                 where = run.workdir / f"neighbours_{trained.step:08d}.png"
-                picture.save(where)
+                save(picture, where)
                 log(f"the first samples beside their nearest images of {reference.name}: {where}")
         if hosts.is_primary():
-            curves(evaluations.of_protocol(path, protocol)).save(run.workdir / "eval.png")
+            save(curves(evaluations.of_protocol(path, protocol)), run.workdir / "eval.png")
             log(f"curves in {run.workdir / 'eval.png'}")
     return commands.DONE

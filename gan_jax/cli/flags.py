@@ -100,7 +100,7 @@ def _take_config(argv: list[str]) -> list[str]:
     # Which flags exist depends on the experiment file, so --config is read before absl parses anything.
     name, rest = _taken("config", argv)
     workdir, _ = _taken("workdir", rest)
-    kept = _kept(user_path(workdir, "--workdir")) if name is None and workdir is not None else None
+    kept = _kept(user_path(workdir, "--workdir", bucket=True)) if name is None and workdir is not None else None
     path = find(_DEFAULT if name is None else name) if kept is None else kept / EXPERIMENT_FILE
     module = load_module(path)
     values = {} if kept is None else read_record(kept)["config"]

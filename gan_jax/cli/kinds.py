@@ -1,6 +1,7 @@
 """Kinds of flags that the commands share: paths, and steps of checkpoints. A bad value ends in exit code 2."""
 
 import math
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,12 +15,12 @@ flags.disclaim_key_flags()  # a flag belongs to the command that defines it, not
 class _Path(flags.ArgumentParser[str]):
     """Parses the path of a file or directory: `~` is expanded, and an empty path refused."""
 
-    def __init__(self, empty: bool) -> None:
+    def __init__(self, empty: bool, bucket: bool) -> None:
         super().__init__()
-        self.empty = empty
+        self.empty, self.bucket = empty, bucket
 
     def parse(self, argument: str) -> str:
-        return "" if self.empty and not argument else str(user_path(argument, "the value"))
+        return "" if self.empty and not argument else str(user_path(argument, "the value", bucket=self.bucket))
 
 
 class _Step(flags.ArgumentParser[str]):
@@ -61,7 +62,9 @@ def _define(parser: flags.ArgumentParser[str], name: str, default: str | None, t
     return flags.DEFINE(parser, name, default, text, serializer=flags.ArgumentSerializer(), **options)
 
 
-def path(name: str, default: str | None, text: str, *, empty: bool = False, required: bool = False) -> Any:
+def path(
+    name: str, default: str | None, text: str, *, empty: bool = False, required: bool = False, bucket: bool = False
+) -> Any:
     """Defines a flag for a path; the value is a string with `~` expanded.
 
     Args:
@@ -70,11 +73,17 @@ def path(name: str, default: str | None, text: str, *, empty: bool = False, requ
       text: description for `--help`.
       empty: whether the empty path has a meaning of its own.
       required: whether the flag must be given.
+      bucket: whether it may be in a bucket, such as gs://bucket/run; see `place`.
 
     Returns:
       The holder of the flag.
     """
-    return _define(_Path(empty), name, default, text, required=required)
+    return _define(_Path(empty, bucket), name, default, text, required=required)
+
+
+def place(flag: Any) -> pathlib.Path:
+    """Returns the path that the value of a flag names, which may be in a bucket."""
+    return user_path(flag.value, f"--{flag.name}", bucket=True)
 
 
 def step(name: str, default: str | None, text: str, *words: str) -> Any:

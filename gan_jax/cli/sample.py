@@ -24,9 +24,9 @@ from gan_jax.runs.pictures import PICTURES, write
 from gan_jax.runtime import Trained, grid_columns
 from gan_jax.types import InvalidInputError
 
-_WORKDIR = kinds.path("workdir", None, "directory of the run", required=True)
+_WORKDIR = kinds.path("workdir", None, "directory of the run, or its URL: gs:// or s3://", required=True, bucket=True)
 _NUM = flags.DEFINE_integer("num", 64, "number of samples", lower_bound=1, upper_bound=10**9)
-_OUT = kinds.path("out", "grid.png", "output file: a picture, or .npy for the samples as an array")
+_OUT = kinds.path("out", "grid.png", "output file: a picture, or .npy for the samples as an array", bucket=True)
 _SEED = flags.DEFINE_integer("seed", 0, "seed of the latents", lower_bound=0, upper_bound=2**63 - 1)
 _STEP = kinds.step("step", None, "step of the checkpoint, or best; the newest by default", "best")
 _TRUNCATION = kinds.number(
@@ -56,7 +56,7 @@ def interpolated(run: Trained, num: int, between: int) -> np.ndarray:
 
 def check() -> pathlib.Path:
     """Returns the output file; refuses what would fail once the samples are there."""
-    out, num, between = pathlib.Path(_OUT.value), _NUM.value, _INTERPOLATE.value
+    out, num, between = kinds.place(_OUT), _NUM.value, _INTERPOLATE.value
     if out.suffix.lower() not in (".npy", *PICTURES):
         raise InvalidInputError(f"--out={out}: expected a name that ends in .npy, {', '.join(PICTURES)}")
     if out.is_dir():

@@ -33,6 +33,7 @@ import jax
 from absl import flags
 
 from gan_jax import runs, runtime, sweep
+from gan_jax.buckets import BucketPath
 from gan_jax.cli import flags as commands
 from gan_jax.cli import kinds, launch, slices
 from gan_jax.distributed import hosts, signals, topology
@@ -47,7 +48,7 @@ from gan_jax.sweep import space as spaces
 from gan_jax.sweep.trials import Job
 from gan_jax.types import InvalidInputError
 
-_WORKDIR = kinds.path("workdir", None, "directory of the sweep")
+_WORKDIR = kinds.path("workdir", None, "directory of the sweep, or its URL: gs:// or s3://", bucket=True)
 _ENGINE = flags.DEFINE_enum("engine", "population", ["population", "study", "local"], "what runs the trials")
 _STORAGE = kinds.given("storage", "study: URL of a database; by default a journal file in the workdir is used")
 _SAMPLER = flags.DEFINE_enum("sampler", "tpe", ["tpe", "random", "grid", "qmc"], "study: picks the next trial")
@@ -292,6 +293,11 @@ def study(job: Job) -> int:
     names = runtime.logged_names(settings, settings.open_source().spec)
     settings.check_metric([*names, "samples/diversity"])  # else every trial would be refused, one after another
     shared = None
+    if isinstance(job.workdir, BucketPath) and not _STORAGE.value:
+        raise InvalidInputError(
+            f"--workdir={job.workdir}: a study whose workdir is in a bucket needs a database, as a journal cannot be "
+            "appended to there: add --storage=URL, such as postgresql://USER@HOST/NAME"
+        )
     if hosts.is_primary():
         try:
             from gan_jax.sweep.study import Study  # noqa: PLC0415 - an optional dependency
@@ -361,8 +367,7 @@ def _run(words: Sequence[str], stop: signals.StopRequest) -> int:
 def main() -> int:
     """Runs the command."""
     path, module, config = commands.experiment_file()
-    compiled_for, wanted = slices.check(_TOPOLOGY.value, _DRY_RUN.value), check()
-    workdir = pathlib.Path(_WORKDIR.value or "")
+    compiled_for, wanted, workdir = slices.check(_TOPOLOGY.value, _DRY_RUN.value), check(), kinds.place(_WORKDIR)
     if _PRINT.value:
         for index, point in enumerate(wanted):
             words = trials.command(_named(path), overridden() | point, trials.directory(workdir, index))

@@ -33,12 +33,12 @@ from gan_jax.runtime.program import build_start, compile_program
 from gan_jax.runtime.progress import log
 from gan_jax.types import InvalidInputError
 
-_WORKDIR = kinds.path("workdir", None, "directory of the run: checkpoints, logs, samples")
+_WORKDIR = kinds.path("workdir", None, "directory of the run, or its URL: gs:// or s3://", bucket=True)
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "print data, parameters and memory, compile the program, train nothing")
 _TOPOLOGY = kinds.given("topology", slices.TEXT)
 _WANDB = flags.DEFINE_string("wandb_project", "", "log to this Weights & Biases project too")
 _INIT_FROM = kinds.path(
-    "init_from", None, "fine-tune: workdir of the run whose networks this run starts with, at step 0"
+    "init_from", None, "fine-tune: workdir of the run whose networks this run starts with, at step 0", bucket=True
 )
 _INIT_STEP = flags.DEFINE_integer(
     "init_step",
@@ -95,7 +95,7 @@ def train(
     """Trains, and returns the exit code."""
     options: dict[str, Any] = {"log": log, "watchdog": watchdog, "stop": stop, "wandb_project": _WANDB.value}
     if _INIT_FROM.value:
-        checkpoints = pathlib.Path(_INIT_FROM.value) / "checkpoints"
+        checkpoints = kinds.place(_INIT_FROM) / "checkpoints"
         if not checkpoints.is_dir():
             raise InvalidInputError(f"--init_from={_INIT_FROM.value}: no workdir of a run; it has no {checkpoints}")
         record = workdir / "init_from.json"
@@ -131,7 +131,7 @@ def main() -> int:
             else:
                 slices.train(experiment, config, compiled_for)
             return commands.DONE
-        workdir, begun = pathlib.Path(_WORKDIR.value), _begun_from()
+        workdir, begun = kinds.place(_WORKDIR), _begun_from()
         is_new = not has_begun(workdir)
         runs.claim_together(workdir, lambda: runs.claim(workdir, path, config, init_from=begun), watchdog.patience)
         if is_new:

@@ -13,6 +13,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from gan_jax import buckets
+from gan_jax.buckets import BucketPath
 from gan_jax.host import user_path
 from gan_jax.runs.settings import MEMORY_HELP, Config
 from gan_jax.runtime import Experiment, settings
@@ -53,6 +55,9 @@ def load_module(path: str | pathlib.Path) -> Any:
       InvalidInputError: if the file does not exist, lacks one of these two functions, or, once they are called, if one
         returns something else than a config or an `Experiment`.
     """
+    if isinstance(path, BucketPath):  # Python reads modules, and `inspect` their source, from a disk
+        with buckets.telling(f"config file {str(path)!r}"):
+            path = buckets.local_copy(path) if path.is_file() else path
     path = pathlib.Path(path)
     if not path.is_file():
         raise InvalidInputError(
@@ -145,7 +150,7 @@ def find(name: str) -> pathlib.Path:
     known = shipped()
     if name in known:
         return known[name]
-    path = user_path(name, "--config")
+    path = user_path(name, "--config", bucket=True)
     if not path.is_file():
         raise InvalidInputError(f"config {name!r}: expected a file, or one of the shipped configs: {', '.join(known)}")
     return path

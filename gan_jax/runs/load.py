@@ -42,7 +42,7 @@ class Run:
         This runs the code in the workdir, `experiment.py` or `experiment.pickle`: read only what you would run.
 
         Args:
-          workdir: workdir of the run.
+          workdir: workdir of the run, or its URL in a bucket.
           mesh: devices on which states are placed; the first local device by default.
           log: receives messages about damaged checkpoints.
           values: values of the config's keys that replace those of the run, such as `data_dir` of data that were moved.
@@ -50,7 +50,7 @@ class Run:
         Raises:
           InvalidInputError: if the workdir has no run, or the run's config no such key.
         """
-        self.workdir, self.log = user_path(workdir, "workdir"), log
+        self.workdir, self.log = user_path(workdir, "workdir", bucket=True), log
         self.experiment = _experiment(self.workdir, values)
         self.class_names = tuple(read_data(self.workdir).get("class_names", ()))
         spec = data_spec(self.workdir)
@@ -156,7 +156,7 @@ def load(workdir: str | pathlib.Path, step: int | str | None = None, *, log: Cal
     This runs the code in the workdir, `experiment.py` or `experiment.pickle`: load only what you would run.
 
     Args:
-      workdir: workdir of the run.
+      workdir: workdir of the run, or its URL in a bucket.
       step: step of the checkpoint, or `'best'`; by default the newest that is not damaged.
       log: receives messages about damaged checkpoints.
 

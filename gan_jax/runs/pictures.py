@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from gan_jax.buckets import StorageError
 from gan_jax.host import from_uint8, replacing
 from gan_jax.metrics import nearest
 from gan_jax.runtime import Evaluator, Experiment
@@ -40,10 +41,18 @@ def write(out: pathlib.Path, samples: np.ndarray, picture: Callable[[], Image.Im
                 np.save(file, samples)
             else:
                 picture().save(file, format=PICTURES[ending])
+    except StorageError:
+        raise
     except (OSError, ValueError) as error:
         raise InvalidInputError(
             f"{name} cannot be written ({error}): .png holds pictures of every kind and size"
         ) from error
+
+
+def save(picture: Image.Image, path: pathlib.Path) -> None:
+    """Writes a picture as PNG."""
+    with replacing(path, "wb") as file:
+        picture.save(file, format="PNG")
 
 
 def curves(lines: Sequence[dict[str, Any]]) -> Image.Image:

@@ -3,13 +3,11 @@
 import hashlib
 import json
 import pathlib
-import re
-import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from gan_jax.distributed import hosts
-from gan_jax.host import write_json
+from gan_jax.host import replacing, write_json
 from gan_jax.runs.experiment_file import same_experiment
 from gan_jax.runs.settings import Config, is_free
 from gan_jax.runtime import environment
@@ -49,13 +47,8 @@ def claim(
 
     Raises:
       InvalidInputError: if the workdir was made by another config (the message lists the differences), is in use by
-        another run, is a bucket instead of a directory, or cannot be written.
+        another run, or cannot be written.
     """
-    if re.match(r"[a-z0-9]+:/", str(workdir)):
-        raise InvalidInputError(
-            f"workdir {str(workdir)!r}: expected a directory, since its files are locked and appended to, which a "
-            "bucket does not support: use NFS, such as Filestore, and copy the run to a bucket when it has ended"
-        )
     lock(workdir)
     check_not_lost(workdir, saved)
     resolved = json.loads(config.to_json_best_effort())
@@ -78,7 +71,8 @@ def claim(
         facts["history"] = history(begun, facts)
     try:
         if begun is None:
-            shutil.copyfile(module_path, workdir / EXPERIMENT_FILE)
+            with replacing(workdir / EXPERIMENT_FILE, "wb") as file:
+                file.write(module_path.read_bytes())
             (workdir / PICKLED).unlink(missing_ok=True)
         write_json(workdir / "config.json", facts)
     except OSError as error:
@@ -147,7 +141,7 @@ def claim_together(workdir: pathlib.Path, take: Callable[[], None], patience: fl
     if hosts.decide("workdir", taken, patience) != _digest(workdir):
         raise InvalidInputError(
             f"workdir {str(workdir)!r} is not the directory that process 0 sees under this name: it must be on storage "
-            "that all processes share (NFS, Filestore, Lustre)"
+            "that all processes share (a bucket, NFS, Filestore, Lustre)"
         )
 
 

@@ -52,6 +52,27 @@ def state_sha256(state: PyTree) -> str:
     return digest.hexdigest()
 
 
+def gathered(arrays: dict[str, Any]) -> dict[str, Any]:
+    """Returns arrays of which every process holds the whole. All processes of a run must call it.
+
+    Args:
+      arrays: arrays by name, on the devices of any number of processes.
+
+    Returns:
+      The arrays by name: as they are with a single process, else on the host. Only process 0 copies those that every
+      process holds anyway.
+    """
+    if jax.process_count() == 1:
+        return arrays
+    found = dict[str, Any]()
+    for name, x in sorted(arrays.items()):  # an allgather is a collective, reached in the same order everywhere
+        if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
+            found[name] = np.asarray(multihost_utils.process_allgather(x, tiled=True))
+        elif jax.process_index() == 0:
+            found[name] = np.asarray(x)
+    return found
+
+
 def rebuild(abstract: PyTree, arrays: dict[str, jax.Array]) -> PyTree:
     """Builds the tree that `abstract` describes from arrays by name; key data become PRNG keys again."""
     leaves = [

@@ -1,11 +1,10 @@
 """Orbax checkpoints of the whole state: saved in the background, kept by a policy, restored where they are intact."""
 
-import contextlib
 import logging
 import math
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,12 +14,15 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 from orbax.checkpoint import checkpoint_managers
 
+from gan_jax.buckets import BucketPath
 from gan_jax.distributed import hosts
 from gan_jax.distributed import mesh as meshes
 from gan_jax.runtime import manifest as manifests
-from gan_jax.runtime.arrays import compare, differences, flatten, rebuild
+from gan_jax.runtime.arrays import compare, differences, flatten, gathered, rebuild
+from gan_jax.runtime.failures import in_short, telling
 from gan_jax.runtime.identity import Identity, steps_in
 from gan_jax.runtime.retention import BIN, Bin, Policy
+from gan_jax.runtime.staging import Stage
 from gan_jax.types import InvalidInputError
 
 # Orbax warns about a directory that it was asked to open for reading only.
@@ -65,7 +67,8 @@ class Checkpointer:
         """Opens a directory of checkpoints.
 
         Args:
-          directory: directory with one sub-directory per step; all processes of a run must see the same one.
+          directory: directory with one sub-directory per step; all processes of a run must see the same one. One in a
+            bucket passes through this machine's disk; with several processes, process 0 saves the whole of it.
           keep_last: number of newest checkpoints to keep, in addition to one that was saved off schedule.
           every: interval of the schedule: checkpoints whose step is a multiple of it are on schedule.
           keep_every: checkpoints whose step is a multiple of it are kept for good; 0 for none.
@@ -83,26 +86,30 @@ class Checkpointer:
         self._identity, self._best, self._sign = identity, best_metric, -1.0 if best_mode == "min" else 1.0
         self._saving: tuple[int, dict[str, Any]] = (-1, {})  # step and metrics of the newest save
         self._known: dict[int, float | None] = {}  # values of the metric, by step
-        for step in steps_in(self.directory):
-            manifests.check_orbax(self.directory / str(step))
+        writes, in_bucket = not read_only and hosts.is_primary(), isinstance(self.directory, BucketPath)
+        self._stage = Stage(self.directory, writes=writes) if isinstance(self.directory, BucketPath) else None
+        self._local = self.directory if self._stage is None else self._stage.local  # where Orbax works
+        for step in steps_in(self._local):
+            manifests.check_orbax(self._local / str(step))
         self._policy = Policy(keep_last, every, keep_every, self._to_keep)
-        self._bin = Bin(self.directory) if not read_only and hosts.is_primary() else None
-        self._manager = self._opened(checkpoint_managers.LatestN() if read_only else self._policy)
+        self._bin = Bin(self.directory) if writes and not in_bucket else None
+        self._manager = self._opened(checkpoint_managers.LatestN(1) if in_bucket or read_only else self._policy)
 
     def _opened(self, policy: Any) -> _Manager:
         """Opens Orbax's manager, again if a run that writes here deletes a checkpoint while the manager lists it."""
+        others = {"create": not self._read_only} if self._stage is None else self._stage.options()
         for _ in range(_ATTEMPTS):
             try:
                 return _Manager(
-                    self.directory,
+                    self._local,
                     item_handlers=ocp.StandardCheckpointHandler(),  # without it a new process cannot read metadata
                     options=ocp.CheckpointManagerOptions(
                         preservation_policy=policy,
                         cleanup_tmp_directories=not self._read_only,
                         read_only=self._read_only,
                         save_interval_steps=0 if self._read_only else 1,
-                        todelete_subdir=None if self._read_only else BIN,
-                        create=not self._read_only,
+                        todelete_subdir=None if self._read_only or self._stage else BIN,
+                        **others,
                         async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifest),
                     ),
                 )
@@ -174,21 +181,34 @@ class Checkpointer:
         Raises:
           InvalidInputError: if the previous save failed; the message says why.
         """
-        if step not in self._manager.all_steps():
-            with _telling("the previous checkpoint"):
-                self._manager.wait_until_finished()
-                self._note_saved()
+        if self._is_new(step):
+            with telling("the previous checkpoint"):
+                self._settle()
                 if self._bin is not None:
                     self._bin.wait()
                 self._saving = step, metrics or {}
                 self._known[step] = self._saving[1].get(self._best)  # before there is a manifest to read it from
-                self._manager.save(step, args=ocp.args.StandardSave(flatten(tree)))
+                arrays = flatten(tree) if self._stage is None else gathered(flatten(tree))
+                if self._stage is None or hosts.is_primary():
+                    self._manager.save(step, args=ocp.args.StandardSave(arrays))
+                if self._stage is not None and hosts.is_primary():
+                    self._stage.begin(step, self._manager.wait_until_finished, self._policy.kept)
+
+    def _is_new(self, step: int) -> bool:
+        return step not in self._manager.all_steps() if self._stage is None else self._stage.is_new(step)
+
+    def _settle(self) -> None:
+        """Waits until the last save is complete."""
+        self._manager.wait_until_finished()
+        if self._stage is not None:
+            self._stage.wait()
+        self._note_saved()
 
     def _write_manifest(self) -> None:
         """Writes the manifest, just before Orbax renames the checkpoint to its final name."""
         step, metrics = self._saving  # saves do not overlap
         # Other files and directories may be named like a temporary one; Orbax has written to its own last.
-        named = [path for path in self.directory.glob(f"{step}{_TEMPORARY}*") if path.is_dir()]
+        named = [path for path in self._local.glob(f"{step}{_TEMPORARY}*") if path.is_dir()]
         temporary = max(named, key=lambda path: path.stat().st_mtime_ns)
         run = None if self._identity is None else self._identity.run
         manifests.write(temporary, step=step, run=run, about=self._about, metrics=metrics)
@@ -197,30 +217,38 @@ class Checkpointer:
         """Records in the run's identity that there is a checkpoint; deletes those that Orbax has moved away."""
         if self._bin is not None:
             self._bin.empty()
-        if self._identity is not None and not self._identity.saved and steps_in(self.directory):
+        if self._identity is not None and not self._identity.saved and self._has_saved():
             self._identity.note_saved()
+
+    def _has_saved(self) -> bool:
+        return bool(steps_in(self.directory)) if self._stage is None else self._stage.saved
 
     def check(self) -> None:
         """Raises the error of a background save, if one has failed."""
-        with _telling("a checkpoint"):
+        with telling("a checkpoint"):
             self._manager.check_for_errors()
+            if self._stage is not None:
+                self._stage.check()
             self._note_saved()
 
     def wait(self) -> None:
         """Waits until every save is on disk; raises the error of a save that failed."""
-        with _telling("a checkpoint"):
-            self._manager.wait_until_finished()
+        with telling("a checkpoint"):
+            self._settle()
             self._manager.check_for_errors()
-            self._note_saved()
 
     def close(self) -> None:
         """Waits for a save in progress, and closes the directory."""
         self._manager.close()
+        if self._stage is not None:
+            self._stage.close()
         if self._bin is not None:
             self._bin.close()
 
     def _remove_surplus(self) -> None:
         """Moves away what an earlier process has not, because it was killed just after it had saved a newer one."""
+        if self._stage is not None and not self._read_only and hosts.is_primary():
+            self._stage.remove_surplus(self._policy.kept)
         if self._bin is not None:
             steps = steps_in(self.directory)
             for step in set(steps) - self._policy.kept(steps):
@@ -239,7 +267,7 @@ class Checkpointer:
             try:
                 self.close()
             except Exception as another:
-                error.add_note(f"and a checkpoint could not be written: {_in_short(another)}")
+                error.add_note(f"and a checkpoint could not be written: {in_short(another)}")
 
     def restore(self, step: int, abstract: PyTree) -> PyTree:
         """Restores a checkpoint exactly as `abstract` describes it. All processes of a run must call it.
@@ -264,7 +292,7 @@ class Checkpointer:
         wanted, stored = flatten(abstract), self._stored(step)
         tops = {name.partition(".")[0] for name in wanted}
         looked_at = {name: x for name, x in stored.items() if not self._read_only or name.partition(".")[0] in tops}
-        about = manifests.read(self.directory / str(step))["about"]
+        about = manifests.read(self._files(step))["about"]
         changed = [] if self._about is None else compare(about or {}, self._about)
         changed += differences(wanted, looked_at)
         if changed:
@@ -283,6 +311,8 @@ class Checkpointer:
             return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=meshes.split_sharding(x, mesh))
 
         whole = {name: wanted[name] if name in wanted else unasked(x) for name, x in self._stored(step).items()}
+        if self._stage is not None:
+            return self._stage.restored(self._manager, step, whole)
         return self._manager.restore(step, args=ocp.args.StandardRestore(whole))
 
     def restore_some(self, step: int, wanted: dict[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
@@ -332,13 +362,22 @@ class Checkpointer:
           OSError: if the checkpoint is damaged.
         """
         self._check_whole(step)
-        return manifests.read(self.directory / str(step))["sha256"]
+        return manifests.read(self._files(step))["sha256"]
 
     def names(self, step: int) -> list[str]:
         """Returns the names of the arrays in a checkpoint."""
         return list(self._stored(step))
 
+    def _files(self, step: int) -> pathlib.Path:
+        """Returns the directory with the files of a checkpoint, which are copied here first if they are in a bucket."""
+        if self._stage is None:
+            return self.directory / str(step)
+        directory = self._stage.fetch(step)
+        self._manager.reload()
+        return directory
+
     def _stored(self, step: int) -> dict[str, Any]:
+        self._files(step)
         stored = self._manager.item_metadata(step)
         if stored is None:
             raise OSError("its metadata cannot be read")
@@ -350,7 +389,7 @@ class Checkpointer:
 
     def _fault(self, step: int) -> str:
         """Describes what is wrong with the files of a checkpoint; empty if they are intact and of this run."""
-        return manifests.fault(self.directory / str(step), self._identity)
+        return manifests.fault(self._files(step), self._identity)
 
     def newest(self, log: Callable[[str], None], *, every: int = 1) -> int | None:
         """Finds the newest checkpoint with intact files. Newer, damaged ones are logged and moved to `damaged/`.
@@ -436,39 +475,24 @@ class Checkpointer:
 
     def _restore_unless_gone(self, step: int, abstract: PyTree) -> PyTree | None:
         """Restores a checkpoint; None if its files are deleted meanwhile."""
-        directory = self.directory / str(step)
         try:
             found = self._restore(step, abstract)
         except Exception:
-            if manifests.is_there(directory):
+            if self._is_there(step):
                 raise
             return None
-        return found if manifests.is_there(directory) else None
+        return found if self._is_there(step) else None
+
+    def _is_there(self, step: int) -> bool:
+        return manifests.is_there(self.directory / str(step)) if self._stage is None else self._stage.is_there(step)
 
     def _put_aside(self, step: int) -> pathlib.Path:
         """Moves a damaged checkpoint to `damaged/`, and returns its new path."""
+        if self._stage is not None:
+            return self._stage.put_aside(step)
         aside = self.directory.parent / "damaged" / str(step)
         aside.parent.mkdir(exist_ok=True)
         shutil.rmtree(aside, ignore_errors=True)
         (self.directory / str(step)).rename(aside)
         self._manager.reload()
         return aside
-
-
-@contextlib.contextmanager
-def _telling(what: str) -> Iterator[None]:
-    """Turns an error of Orbax into an `InvalidInputError` that says what to do, or a `LostProcessError`."""
-    try:
-        yield
-    except Exception as error:
-        if hosts.client() is not None and hosts.told_by_another(error):
-            raise hosts.LostProcessError(_in_short(error)) from error
-        raise InvalidInputError(
-            f"{what} could not be written: {_in_short(error)}; existing checkpoints are untouched: free some space or "
-            "fix the storage, and run the same command again"
-        ) from error
-
-
-def _in_short(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text if len(text) < 400 else text[:150] + ' ... ' + text[-200:]}"

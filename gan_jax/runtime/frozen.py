@@ -52,7 +52,7 @@ def trained_player(workdir: str | pathlib.Path, name: str = "ema.generator", *, 
     Raises:
       InvalidInputError: if the workdir has no such checkpoint, or the checkpoint no such player.
     """
-    home = user_path(workdir, "workdir") / "checkpoints"
+    home = user_path(workdir, "workdir", bucket=True) / "checkpoints"
     if not home.is_dir():
         raise InvalidInputError(f"{home} is not there: expected the workdir of a run with checkpoints")
     identity = identities.read(home.parent)

@@ -7,11 +7,13 @@ import secrets
 from collections.abc import Sequence
 from typing import NotRequired, TypedDict
 
+from gan_jax.buckets import BucketPath
 from gan_jax.distributed import hosts
 from gan_jax.host import read_json, write_json
 from gan_jax.types import InvalidInputError
 
 _RECORD = "run.json"
+MANIFEST = "gan_jax.json"  # in the directory of each checkpoint
 _STEP = re.compile("0|[1-9][0-9]*")
 SAVED = ("checkpoints/*",)  # patterns of a run's checkpoints
 SWEEP_SAVED = ("population/*/*", "trials/*/checkpoints/*")  # patterns of a sweep's checkpoints
@@ -50,13 +52,16 @@ class Identity:
         self.saved = True
 
 
-def steps_in(directory: pathlib.Path) -> list[int]:
+def steps_in(directory: pathlib.Path | BucketPath) -> list[int]:
     """Returns the steps of the finished checkpoints in a directory, oldest first; other files there are ignored."""
     return saved_steps(directory, ("*",))
 
 
-def saved_steps(workdir: pathlib.Path, patterns: Sequence[str] = SAVED) -> list[int]:
+def saved_steps(workdir: pathlib.Path | BucketPath, patterns: Sequence[str] = SAVED) -> list[int]:
     """Returns the steps of all finished checkpoints of a workdir, in order."""
+    if isinstance(workdir, BucketPath):  # its manifest makes a checkpoint complete, since nothing can be renamed there
+        sealed = [path.parent for pattern in patterns for path in workdir.glob(f"{pattern}/{MANIFEST}")]
+        return sorted(int(path.name) for path in sealed if _STEP.fullmatch(path.name))
     found = [path for pattern in patterns for path in workdir.glob(pattern) if _STEP.fullmatch(path.name)]
     return sorted(int(path.name) for path in found if path.is_dir())
 

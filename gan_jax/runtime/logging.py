@@ -4,6 +4,8 @@ import json
 import os
 import pathlib
 import secrets
+import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any, TypedDict
@@ -11,7 +13,9 @@ from typing import Any, TypedDict
 import numpy as np
 from PIL import Image
 
-from gan_jax.host import append_line, read_lines, replacing
+from gan_jax import buckets
+from gan_jax.buckets import BucketPath
+from gan_jax.host import append_line, read_lines, read_log, replacing, write_log
 from gan_jax.runtime import progress
 from gan_jax.types import InvalidInputError
 
@@ -25,6 +29,7 @@ class Step(TypedDict):
 
 
 LogLine = (Step, dict[str, float])  # form of a line of `metrics.jsonl`, for `read_lines`
+_BOARD_SECONDS, _BOARD_BYTES = 30.0, 2**23  # between copies to a bucket; from which on another file is begun
 REPAIR_LINE = "repair or remove the line"
 
 
@@ -39,9 +44,8 @@ def keep_until(path: pathlib.Path, step: int, form: Any, *, writes: bool = True)
     """
     lines = read_lines(path, form, remedy=REPAIR_LINE)
     kept = [line for line in lines if line["step"] <= step]
-    if writes and path.exists() and (len(kept) < len(lines) or not path.read_bytes().endswith(b"\n")):
-        with replacing(path) as file:
-            file.writelines(json.dumps(line) + "\n" for line in kept)
+    if writes and path.exists() and (len(kept) < len(lines) or not read_log(path).endswith(b"\n")):
+        write_log(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
     return kept
 
 
@@ -62,8 +66,11 @@ class Silent:
         del picture
         return pathlib.Path(f"{name or 'step'}_{step:08d}.png")
 
-    def close(self) -> None:
+    def flush(self) -> None:
         """Does nothing: there is nothing to flush."""
+
+    def close(self) -> None:
+        """Does nothing: there is nothing to close."""
 
 
 class Logger(Silent):
@@ -107,7 +114,7 @@ class Logger(Silent):
         if self._board is not None:
             for name, value in record.items():
                 if isinstance(value, int | float) and name != "step":
-                    self._board.add_scalar(name, value, record["step"])
+                    self._board.writer.add_scalar(name, value, record["step"])
             self._board.flush()
         if self._wandb is not None:
             self._wandb.log(record)
@@ -119,36 +126,83 @@ class Logger(Silent):
         with replacing(path, "wb") as file:
             picture.save(file, format="png")
         if self._board is not None:
-            self._board.add_image(name or "samples", np.asarray(picture.convert("RGB")), step, dataformats="HWC")
+            self._board.writer.add_image(name or "samples", np.asarray(picture.convert("RGB")), step, dataformats="HWC")
         if self._wandb is not None:
             import wandb  # noqa: PLC0415 - an optional dependency
 
             self._wandb.log({name or "samples": wandb.Image(picture), "step": step})
         return path
 
+    def flush(self) -> None:
+        """Writes what is pending, before a checkpoint is saved."""
+        if self._board is not None:
+            self._board.flush(surely=True)
+
     def close(self) -> None:
         """Closes the logs, and writes what is pending."""
         if self._board is not None:
             self._board.close()
+        buckets.settle()
         if self._wandb is not None:
             self._wandb.finish()
 
 
-def _open_board(directory: pathlib.Path, step: int, log: Callable[[str], None]) -> Any:
-    """Opens a new TensorBoard file whose name sorts after the existing ones, even if the clock was set back."""
+def _open_board(directory: pathlib.Path, step: int, log: Callable[[str], None]) -> "_Board | None":
+    """Opens a new TensorBoard file; returns None, with a message, where tensorboardX is not installed."""
     try:
-        from tensorboardX import SummaryWriter  # noqa: PLC0415 - not in every image for accelerators
-    except ImportError as error:
+        return _Board(directory, step)
+    except ImportError as error:  # images for accelerators may lack it
         log(f"no files for TensorBoard: {error}; metrics.jsonl and samples/ are complete (pip install tensorboardX)")
         return None
-    stamps = [int(path.name.split(".")[3]) for path in directory.glob("events.out.tfevents.*")]
-    suffix = f".{os.getpid()}-{time.monotonic_ns()}"  # else the writer overwrites a file from the same second
-    writer = SummaryWriter(str(directory), purge_step=step + 1, filename_suffix=suffix)
-    [path] = directory.glob(f"events.out.tfevents.*{suffix}")
-    parts = path.name.split(".")
-    parts[3] = str(max([int(parts[3]), *(stamp + 1 for stamp in stamps)]))
-    path.rename(path.with_name(".".join(parts)))
-    return writer
+
+
+class _Board:
+    """TensorBoard files. For a bucket they are written on this machine's disk, and copied there now and then.
+
+    Attributes:
+      writer: writer of the newest file.
+    """
+
+    def __init__(self, directory: pathlib.Path, step: int) -> None:
+        from tensorboardX import SummaryWriter  # noqa: PLC0415 - see `_open_board`
+
+        self._writing, self._directory = SummaryWriter, directory
+        self._copied = isinstance(directory, BucketPath)
+        self._local = pathlib.Path(tempfile.mkdtemp(prefix="gan_jax_")) if self._copied else directory
+        self._sent = time.monotonic()
+        self._open(step + 1)
+
+    def _open(self, purge_step: int | None) -> None:
+        """Opens a new file whose name sorts after the existing ones, even if the clock was set back."""
+        stamps = [int(path.name.split(".")[3]) for path in self._directory.glob("events.out.tfevents.*")]
+        suffix = f".{os.getpid()}-{time.monotonic_ns()}"  # else the writer overwrites a file from the same second
+        self.writer = self._writing(str(self._local), purge_step=purge_step, filename_suffix=suffix)
+        [path] = self._local.glob(f"events.out.tfevents.*{suffix}")
+        parts = path.name.split(".")
+        parts[3] = str(max([int(parts[3]), *(stamp + 1 for stamp in stamps)]))
+        self._path = path.rename(path.with_name(".".join(parts)))
+
+    def flush(self, *, surely: bool = False) -> None:
+        """Writes what is pending; to a bucket only now and then, or `surely`."""
+        self.writer.flush()
+        if self._copied and (surely or time.monotonic() - self._sent > _BOARD_SECONDS):
+            (self._directory / self._path.name).write_bytes(self._path.read_bytes())
+            self._sent = time.monotonic()
+            if self._path.stat().st_size > _BOARD_BYTES:  # each copy would take longer
+                self.writer.close()
+                self._open(None)
+
+    def close(self) -> None:
+        """Closes the file."""
+        try:
+            if not (
+                isinstance(self._directory, BucketPath) and self._directory.at.failed
+            ):  # else it is waited for again
+                self.flush(surely=True)
+        finally:
+            self.writer.close()
+            if self._copied:
+                shutil.rmtree(self._local, ignore_errors=True)
 
 
 def _start_wandb(workdir: pathlib.Path, project: str, config: Any) -> Any:
@@ -161,9 +215,8 @@ def _start_wandb(workdir: pathlib.Path, project: str, config: Any) -> Any:
     identity = workdir / "wandb_id"
     if not identity.exists():
         identity.write_text(secrets.token_hex(4), encoding="utf-8")
-    run = wandb.init(
-        project=project, id=identity.read_text(encoding="utf-8"), resume="allow", dir=str(workdir), config=config
-    )
+    place = tempfile.gettempdir() if isinstance(workdir, BucketPath) else str(workdir)
+    run = wandb.init(project=project, id=identity.read_text(encoding="utf-8"), resume="allow", dir=place, config=config)
     run.define_metric("*", step_metric="step")  # wandb's own step counter cannot go back to a checkpoint
     return run
 

@@ -90,6 +90,7 @@ class Loop:
                 if scheduled and not self.diverged[1] and not finite:
                     self.diverge(step, "a parameter, an optimiser's moment or a metric")
                 if finite and not self.diverged[1]:
+                    self.logger.flush()
                     self.checkpointer.save(step, carried, measured if scheduled else None)
             if self.diverged[1]:
                 return DIVERGED, self.diverged[0], carried

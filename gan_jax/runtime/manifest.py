@@ -2,17 +2,19 @@
 
 import hashlib
 import json
+import os
 import pathlib
 from typing import Any, NotRequired, TypedDict
 
+from gan_jax.buckets import StorageError
 from gan_jax.host import misfit, read_json, write_json
+from gan_jax.runtime.identity import MANIFEST as NAME
 from gan_jax.runtime.identity import Identity
 from gan_jax.types import InvalidInputError
 
-NAME = "gan_jax.json"  # in the directory of each checkpoint
 # Files that the manifest does not cover: itself, and those that Orbax writes later, while it commits the checkpoint.
-_ORBAX = "_CHECKPOINT_METADATA"
-_UNSEALED = {NAME, _ORBAX, "commit_success.txt"}
+ORBAX = "_CHECKPOINT_METADATA"
+_UNSEALED = {NAME, ORBAX, "commit_success.txt"}
 _METRICS = "metrics/metrics"  # file in which checkpoints of version 0.1 keep their metrics
 
 
@@ -67,6 +69,8 @@ def read(directory: pathlib.Path) -> Manifest:
     """
     try:
         found = read_json(directory / NAME, Manifest, remedy="restore the whole checkpoint from a copy")
+    except StorageError:
+        raise
     except InvalidInputError as error:
         raise OSError(f"its manifest {NAME} is missing or damaged ({error})") from error
     if found["sha256"] != _hash({key: value for key, value in found.items() if key != "sha256"}):
@@ -103,7 +107,7 @@ def check_orbax(directory: pathlib.Path) -> None:
     Raises:
       InvalidInputError: if the record is JSON of another form.
     """
-    path = directory / _ORBAX
+    path = directory / ORBAX
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -156,7 +160,7 @@ def _files(directory: pathlib.Path) -> dict[str, list[Any]]:
 def _entry(path: pathlib.Path) -> list[Any]:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return [path.stat().st_size, digest]
+        return [file.seek(0, os.SEEK_END), digest]
 
 
 def _hash(body: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from gan_jax.buckets import BucketPath
 from gan_jax.data import Source
 from gan_jax.deprecated import arguments
 from gan_jax.distributed import hosts
@@ -19,6 +20,7 @@ from gan_jax.distributed import mesh as meshes
 from gan_jax.distributed.signals import StopRequest, stop_signals
 from gan_jax.distributed.watchdog import Watchdog
 from gan_jax.host import read_json, user_path, write_json
+from gan_jax.runtime import environment
 from gan_jax.runtime import identity as identities
 from gan_jax.runtime import workdir as workdirs
 from gan_jax.runtime.arrays import state_sha256
@@ -91,9 +93,9 @@ def train(
 
     Args:
       experiment: experiment to run.
-      workdir: directory of the run. It receives `checkpoints/`, `data.json`, `metrics.jsonl`, `samples/`,
-        `tensorboard/` and `result.json`; and, if it holds no experiment file, the experiment itself, for
-        `gan_jax.load` and the commands.
+      workdir: directory of the run, or its URL in a bucket, such as `gs://bucket/run`. It receives `checkpoints/`,
+        `data.json`, `metrics.jsonl`, `samples/`, `tensorboard/` and `result.json`; and, if it holds no experiment file,
+        the experiment itself, for `gan_jax.load` and the commands.
       log: receives the messages for the user. By default the first process prints them, with a progress bar below them
         in a terminal or notebook.
       begin: returns what is carried at step 0, if there is no checkpoint.
@@ -102,7 +104,8 @@ def train(
       stop: holds requests to stop; by default SIGTERM and SIGINT make one.
       wandb_project: Weights & Biases project to log to; empty for none.
       config: configuration that is logged to Weights & Biases.
-      evaluation_cache: cache directory of the `Evaluator` for metrics of samples; `workdir/evaluation` by default.
+      evaluation_cache: cache directory of the `Evaluator` for metrics of samples; by default `workdir/evaluation`, or
+        the user's cache directory if the workdir is in a bucket.
       watch: is called with each line of the log, in every process; it may request a stop through `stop`.
 
     Returns:
@@ -112,7 +115,7 @@ def train(
       InvalidInputError: for a batch size that the devices do not divide, data or checkpoints of another run, or storage
         that fails.
     """
-    watchdog, workdir = watchdog or Watchdog(), user_path(workdir, "workdir")
+    watchdog, workdir = watchdog or Watchdog(), user_path(workdir, "workdir", bucket=True)
     with watchdog, _telling(workdir), contextlib.ExitStack() as stack:
         stop = stop or stack.enter_context(stop_signals())
         keep = stack.enter_context(_held(experiment, workdir, log))
@@ -127,7 +130,7 @@ def train(
         start = build_start(experiment, source.spec, mesh)
         experiment.check_metric({*start.abstract["window"], "samples/diversity"})
         watchdog.beat("preparing metrics of samples")
-        evaluator = make_evaluator(experiment, mesh, evaluation_cache or workdir / "evaluation", log, watchdog)
+        evaluator = make_evaluator(experiment, mesh, evaluation_cache or cache_in(workdir), log, watchdog)
         if evaluator:
             _note_protocol(evaluator.records, workdir, bool(checkpointer.steps()), watchdog)
 
@@ -234,6 +237,12 @@ def _result(
     )
 
 
+def cache_in(workdir: pathlib.Path) -> pathlib.Path:
+    """Returns the default cache directory of an `Evaluator`: in the workdir, unless that is in a bucket."""
+    home = environment.cache_directory() if isinstance(workdir, BucketPath) else workdir
+    return home / "evaluation"
+
+
 def make_evaluator(
     experiment: Experiment,
     mesh: Mesh,
@@ -300,7 +309,7 @@ def _logger(
 
 @contextlib.contextmanager
 def _telling(workdir: pathlib.Path) -> Iterator[None]:
-    """Announces an error to the other processes; for a disk that cannot be written, the error says what to do."""
+    """Announces an error to the other processes; for storage that cannot be written, the error says what to do."""
     try:
         try:
             yield

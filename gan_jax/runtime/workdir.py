@@ -13,18 +13,22 @@ from typing import Any, NotRequired, TypedDict
 
 import cloudpickle
 
+from gan_jax import buckets
+from gan_jax.buckets import BucketPath
 from gan_jax.host import read_json, replacing, write_json
 from gan_jax.runtime import environment
 from gan_jax.runtime.experiment import Experiment, settings
+from gan_jax.runtime.progress import log
 from gan_jax.types import InvalidInputError
 
 EXPERIMENT_FILE, PICKLED = "experiment.py", "experiment.pickle"
 _LARGE = 2**20  # bytes of a stored experiment from which on the log says so
-_locks: dict[pathlib.Path, Any] = {}  # open files; the system releases their locks however the process ends
+# Open files, whose locks the system releases however the process ends; or leases, which end when they are not renewed.
+_locks: dict[pathlib.Path, Any] = {}
 
 
 def lock(workdir: pathlib.Path) -> bool:
-    """Locks a workdir for this process until the process ends or calls `release`.
+    """Locks a workdir for this process until the process ends or calls `release`; one in a bucket by a lease.
 
     Args:
       workdir: workdir of the run; created if missing.
@@ -37,6 +41,13 @@ def lock(workdir: pathlib.Path) -> bool:
     """
     if workdir.absolute() in _locks:
         return False
+    if isinstance(workdir, BucketPath):
+        with buckets.telling(f"workdir {str(workdir)!r}"):
+            found = buckets.take(f"{workdir}/lock", log=log)
+        if isinstance(found, str):
+            raise _in_use(workdir, found)
+        _locks[workdir.absolute()] = found
+        return True
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         file = (workdir / "lock").open("a+", encoding="utf-8")
@@ -46,10 +57,7 @@ def lock(workdir: pathlib.Path) -> bool:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         file.seek(0)
-        raise InvalidInputError(
-            f"workdir {str(workdir)!r} is in use by another run ({file.read().strip()}): wait for it, stop it, or "
-            "choose another --workdir"
-        ) from error
+        raise _in_use(workdir, file.read().strip()) from error
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
     file.flush()
@@ -57,10 +65,22 @@ def lock(workdir: pathlib.Path) -> bool:
     return True
 
 
+def _in_use(workdir: pathlib.Path, holder: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"workdir {str(workdir)!r} is in use by another run ({holder}): wait for it, stop it, or choose another "
+        "--workdir"
+    )
+
+
 def release(workdir: pathlib.Path) -> None:
     """Releases the lock of a workdir, if this process holds it."""
     if workdir.absolute() in _locks:
-        _locks.pop(workdir.absolute()).close()
+        held = _locks.pop(workdir.absolute())
+        if isinstance(held, buckets.Lease):
+            buckets.close(f"{workdir}/")
+            held.release()
+        else:
+            held.close()
 
 
 class RunRecord(TypedDict):

@@ -1,7 +1,6 @@
 """Export of population members as ordinary runs, which can be sampled, evaluated and continued like any other."""
 
 import pathlib
-import shutil
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -11,6 +10,7 @@ from gan_jax import runtime
 from gan_jax.data import Source
 from gan_jax.distributed import hosts
 from gan_jax.distributed import mesh as meshes
+from gan_jax.host import read_log, write_log
 from gan_jax.runtime import identity as identities
 from gan_jax.runtime.train import note_data
 from gan_jax.sweep import members as programs
@@ -76,7 +76,8 @@ def export(
                 written.wait()
             if hosts.is_primary():
                 note_data(source, target, False)
-                shutil.copyfile(Logs(workdir, 0, writes=False).directory(outcome.member) / _LOG, target / _LOG)
+                log = Logs(workdir, 0, writes=False).directory(outcome.member) / _LOG
+                write_log(target / _LOG, read_log(log))
 
 
 def _restored(checkpointer: runtime.Checkpointer, abstract: PyTree) -> PyTree:

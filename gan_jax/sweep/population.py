@@ -36,7 +36,7 @@ from gan_jax.runtime.identity import Identity
 from gan_jax.runtime.logging import Pace
 from gan_jax.runtime.program import Start
 from gan_jax.runtime.progress import duration
-from gan_jax.runtime.train import make_evaluator
+from gan_jax.runtime.train import cache_in, make_evaluator
 from gan_jax.sweep import members as programs
 from gan_jax.sweep.logs import (
     DIVERGED,
@@ -132,7 +132,7 @@ def train_population(
       watch: is called on process 0 after every report, with an outcome for each member. Members that train are
         `running`.
       evaluation_cache: directory of classifiers and reference outputs of the metrics, see `runtime.Evaluator`;
-        `workdir/evaluation` by default.
+        by default `workdir/evaluation`, or the user's cache directory if the workdir is in a bucket.
 
     Returns:
       The outcome of each member, in the order of ids.
@@ -158,7 +158,7 @@ def train_population(
         if hosts.decide("results", lambda: logs.finished(experiment.steps) is not None, watchdog.patience):
             log(f"this population has already finished: results in {workdir / 'members'}")
             return logs.finished(experiment.steps) or []
-        mesh, cache = runtime.make_mesh(), evaluation_cache or workdir / "evaluation"
+        mesh, cache = runtime.make_mesh(), evaluation_cache or cache_in(workdir)
         with jax.set_mesh(mesh):
             judge = make_evaluator(experiment, mesh, cache, log, watchdog)
         chosen = tuple(jax.devices() if devices is None else devices)

@@ -3,7 +3,8 @@
 Workers use the ask-and-tell interface of Optuna (Akiba et al., "Optuna: A Next-generation Hyperparameter Optimization
 Framework", arXiv:1907.10902, 2019). Its storage is a journal on a disk that all workers see, or a database. A worker
 holds a lock on a file of each trial that it trains (a claim), until it reports the result or its process ends. So a
-running trial that nobody has claimed is abandoned, and the next free worker continues it from its checkpoint.
+running trial that nobody has claimed is abandoned, and the next free worker continues it from its checkpoint. In a
+bucket, a claim is a lease, which ends some time after its worker has.
 
 In a worker of several processes only process 0 has a `Study`.
 """
@@ -24,6 +25,8 @@ from optuna.storages import JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
+from gan_jax import buckets
+from gan_jax.buckets import BucketPath
 from gan_jax.host import misfit, read_json, read_lines, trim, user_path, write_json
 from gan_jax.sweep.logs import DIVERGED, DONE, PRUNED, RUNNING
 from gan_jax.sweep.space import Choice, Distribution, LogUniform, Point, Space, grid
@@ -274,6 +277,8 @@ class Study:
             raise InvalidInputError(
                 f"trial {number} is not this worker's: only the worker that has claimed a trial may record its result"
             )
+        if isinstance(claim := self._claims[number], buckets.Lease):
+            claim.check(surely=True)  # else another worker has the trial by now
         states = {DONE: TrialState.COMPLETE, PRUNED: TrialState.PRUNED, DIVERGED: TrialState.PRUNED}
         known = value is not None and math.isfinite(value)
         state = states.get(status, TrialState.FAIL)
@@ -352,11 +357,24 @@ class Study:
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """Holds a lock of the whole study: one worker at a time claims trials, and writes the files that all write."""
+        if isinstance(self._workdir, BucketPath):
+            lease = buckets.take(f"{self._workdir}/claims/study.lock", patient=True)
+            assert isinstance(lease, buckets.Lease)
+            try:
+                yield
+            finally:
+                lease.release()
+            return
         with (self._workdir / "claims" / "study.lock").open("a", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def _claim(self, number: int) -> bool:
+        if isinstance(self._workdir, BucketPath):
+            found = buckets.take(f"{self._workdir}/claims/{number:05d}.lock")
+            if isinstance(found, buckets.Lease):
+                self._claims[number] = found
+            return isinstance(found, buckets.Lease)
         file = (self._workdir / "claims" / f"{number:05d}.lock").open("a", encoding="utf-8")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -375,7 +393,8 @@ class Study:
             self._database.engine.dispose()
 
     def _release(self, number: int) -> None:
-        self._claims.pop(number).close()
+        claim = self._claims.pop(number)
+        claim.release() if isinstance(claim, buckets.Lease) else claim.close()
 
 
 class _JournalLock:

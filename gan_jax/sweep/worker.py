@@ -8,15 +8,18 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from gan_jax import runs, runtime, sweep
+from gan_jax.buckets import StorageError
 from gan_jax.distributed import hosts
 from gan_jax.host import write_json
 from gan_jax.runs import FREE, Config
 from gan_jax.runs.workdir import SWEEP_SAVED
 from gan_jax.runtime import environment
+from gan_jax.runtime.identity import SAVED, saved_steps
 from gan_jax.runtime.loop import DONE, STOPPED
 from gan_jax.runtime.progress import log
 from gan_jax.runtime.workdir import release
 from gan_jax.sweep import driver, trials
+from gan_jax.sweep.logs import SAVED as POPULATION_SAVED
 from gan_jax.sweep.space import Point, Space
 from gan_jax.sweep.trials import Job
 from gan_jax.types import InvalidInputError
@@ -84,7 +87,7 @@ class Worker:
                 refused = 0
             except InvalidInputError as error:
                 refused += 1
-                if hosts.client() is not None or refused >= _REFUSALS:
+                if hosts.client() is not None or refused >= _REFUSALS or isinstance(error, StorageError):
                     raise  # the other processes may not have this error; or the cause is not the trial (a full disk)
                 log(f"trial {numbers[0]} cannot be run: {error}")
                 ends = [("failed", None)] * len(numbers)
@@ -158,9 +161,11 @@ class Worker:
 
     def saved(self, first: int, together: bool) -> int:
         """Returns the last checkpoint's step of trial `first`, or of the population that begins with it; 0 without."""
-        home = self.job.workdir / "populations" / f"{first:05d}" / "population"
-        kept = home.glob("*/*") if together else (trials.directory(self.job.workdir, first) / "checkpoints").glob("*")
-        return max((int(path.name) for path in kept if path.name.isdecimal()), default=0)
+        if together:
+            home, patterns = self.job.workdir / "populations" / f"{first:05d}", POPULATION_SAVED
+        else:
+            home, patterns = trials.directory(self.job.workdir, first), SAVED
+        return max(saved_steps(home, patterns), default=0)
 
     def show(self) -> None:
         """Writes the table and the pictures of the study so far."""
