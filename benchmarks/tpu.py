@@ -236,7 +236,8 @@ def _frozen(key: Any) -> Any:
 
 def latest() -> dict[Any, dict[str, Any]]:
     """Returns the newest line of each program of each case."""
-    return {(_frozen(list(line["case"].values())), line["costs"]["program"]): line for line in recorded("tpu")}
+    lines = [line for line in recorded("tpu") if "case" in line]
+    return {(_frozen(list(line["case"].values())), line["costs"]["program"]): line for line in lines}
 
 
 def shown() -> list[dict[str, Any]]:
@@ -273,12 +274,12 @@ def main(argv: Sequence[str]) -> None:
         if (not _ONLY.value or case.name in _ONLY.value) and (not _KINDS.value or case.kind in _KINDS.value)
     ]
     if _COMMANDS.value:
-        record("tpu_commands", {"printed": {command: printed(command) for command in _SHOWN}})
+        record("tpu", {"printed": {command: printed(command) for command in _SHOWN}})
     elif _LIST.value:
         print("\n".join(map(str, wanted)))
     elif _TABLE.value or _WRITE.value:
-        lines, commands = shown(), recorded("tpu_commands")
-        text = tpu_report.tables(lines, commands[-1]["printed"] if commands else {}, missing(lines))
+        lines, commands = shown(), [line["printed"] for line in recorded("tpu") if "printed" in line]
+        text = tpu_report.tables(lines, commands[-1] if commands else {}, missing(lines))
         print(text)
         if _WRITE.value:
             tpu_scaling.draw(lines, RESULTS.parents[1] / "docs" / "images" / "tpu_scaling.png")
