@@ -98,7 +98,8 @@ def main() -> int:
     print(f"{len(files)} files changed, {len(tests)} files of tests:", *tests, sep="\n  ", flush=True)
     if alone := [file for file in files if affected([file], graph) == ALWAYS]:
         print("no tests are near, but those of the house rules:", *alone, sep="\n  ", flush=True)
-    command = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadgroup", "-m", "not slow and not storm"]
+    quick = "not slow and not storm and not long"
+    command = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadgroup", "-m", quick]
     return subprocess.run([*command, *tests, *arguments[split + 1 :]], cwd=ROOT, check=False).returncode
 
 

@@ -13,10 +13,7 @@ from gan_jax.sweep import ahead as populations
 from gan_jax.sweep import trials
 from gan_jax.types import InvalidInputError
 
-TEXT = (
-    "with --dry_run: compile for this slice of TPUs, such as v5e:16x16, and print memory, operations, collectives and "
-    "a model of the time; no TPU is needed"
-)
+TEXT = "--dry_run for a slice of TPUs, such as v5e:16x16"
 
 
 def check(name: str | None, dry_run: bool) -> topology.Slice | None:

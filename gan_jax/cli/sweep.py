@@ -10,8 +10,7 @@ program; during training --search=halving prunes members, and --search=pbt
 (population-based training) replaces them. --engine=study makes this process a
 worker of a study that any number of processes share, on any machine that sees
 the workdir. --engine=local runs the trials one after another.
---print_commands prints one command per trial, for a cluster's scheduler. The
-same command continues a sweep. Exit codes are those of train.
+The same command continues a sweep. Exit codes are those of train.
 
 The workdir gets results.csv and results.jsonl, with a row for each trial;
 sweep.png and curves.png; and trials/NNNNN, ordinary runs to sample, evaluate
@@ -63,9 +62,7 @@ _POPULATION = flags.DEFINE_integer(
     upper_bound=spaces.MOST_POINTS,
 )
 _SPACE = kinds.given("space", "what varies, instead of the config's sweep()")
-_POINTS = flags.DEFINE_enum(
-    "points", "grid", ["grid", "random", "qmc"], "trials: all combinations, random or quasi-random points"
-)
+_POINTS = flags.DEFINE_enum("points", "grid", ["grid", "random", "qmc"], "how points are chosen")
 _GRID_SIZE = flags.DEFINE_integer(
     "grid_size", 3, "values per distribution in a grid", lower_bound=1, upper_bound=spaces.MOST_POINTS
 )
@@ -89,9 +86,7 @@ _ETA = flags.DEFINE_integer(
 _PBT_IMAGES = flags.DEFINE_integer(
     "pbt_images", 0, "pbt: images between decisions; 0: 1/10 of the run", lower_bound=0, upper_bound=2**62
 )
-_EXPORT = flags.DEFINE_string(
-    "export", "best", "trials to export as ordinary runs: best, all, none, or ids such as 3,7"
-)
+_EXPORT = flags.DEFINE_string("export", "best", "trials to export: best, all, none, or ids as 3,7")
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "population: print data, trials and memory, compile the program, train nothing"
 )

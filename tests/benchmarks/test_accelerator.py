@@ -386,6 +386,8 @@ library.pthread_mutex_lock(lock)
 """
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_a_part_that_hangs_is_ended_and_the_next_one_runs(tmp_path):
     """The hang is in an import that does not return to the interpreter."""
     path = package(tmp_path / "site", "orbax", HANG)
@@ -434,6 +436,7 @@ raise ModuleNotFoundError('no', name='orbax')
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_all_parts_a_signal_and_a_second_call(tmp_path, digits_file):
     flags = f"--mnist={digits_file}", "--budget=1500"  # so that a busy machine comes to the end
     process = command(tmp_path, *flags)

@@ -80,6 +80,7 @@ def test_killed_and_continued_as_on_a_disk(service, home, disk, cut):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("service", ["gs"], indirect=True)
 def test_a_signal_and_what_can_be_done_with_the_run(service, home, disk, tmp_path):
     process = start("train", f"--workdir={home}", *RUN)
@@ -131,6 +132,7 @@ def test_a_holder_that_hangs_and_comes_back_writes_nothing(home, disk):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("service", ["gs"], indirect=True)
 def test_a_bucket_that_fails_for_a_while(service, home, disk):
     front = service[1]
@@ -146,6 +148,7 @@ def test_a_bucket_that_fails_for_a_while(service, home, disk):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("service", "place"), [("gs", CUTS["a save cut in half"]), ("s3", CUTS["a line of the log"])], indirect=["service"]
 )
@@ -164,6 +167,7 @@ def test_a_bucket_that_fails_for_good(service, home, disk, place):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("service", ["s3"], indirect=True)
 def test_two_processes_one_of_which_is_killed(home, tmp_path):
     two = (*RUN, "--config.sgd=True", "--config.fsdp=8")
@@ -181,6 +185,7 @@ def test_two_processes_one_of_which_is_killed(home, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("service", ["gs"], indirect=True)
 def test_from_python_and_back_from_a_copy(home, tmp_path):
     """A notebook's run; its objects, copied to a disk, are a workdir there."""
@@ -259,6 +264,7 @@ def test_paths_of_a_bucket_are_no_paths_of_a_disk(home):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("service", ["gs"], indirect=True)
 def test_a_population(home, tmp_path):
     flags = ("--config=ring", "--config.width=8", "--config.steps=80", "--config.report_every=40",
@@ -282,6 +288,7 @@ def test_a_population(home, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("service", ["s3"], indirect=True)
 def test_a_study_with_a_database(home, tmp_path):
     """One worker is killed; the other one takes its trial, and continues it from its checkpoint."""
@@ -323,7 +330,7 @@ def disturb(process, front, rng):
 
 
 @pytest.mark.slow
-@pytest.mark.storm
+@pytest.mark.long
 def test_a_storm(service, home, tmp_path):
     """A run that is killed, stopped, starved and continued at random ends as one on a disk."""
     front, rng = service[1], random.Random(service[0])
