@@ -152,15 +152,21 @@ class Storm:
             if not events.reach(process, event.phase, workdir, self._dice):
                 self._deck.insert(0, event)  # it is over
                 break
-            events.strike(process, event.kind, self._dice)
-            codes: list[int] = []
-            if event.kind != events.STOP:
-                code, output = process.finish(events.LIMIT)
-                events.check(event, code, output)
-                codes, process = [code], None
-            records.check_logs(workdir)
+            codes = self._hit(process, event, workdir)
+            process = None if codes else process
             yield event, codes
         self._to_the_end([process or self._start(workdir, "", more)])
+
+    def _hit(self, process: Any, event: Event, workdir: pathlib.Path) -> list[int]:
+        """Strikes a process, and checks how it ends; returns its exit code, or nothing if it goes on."""
+        events.strike(process, event.kind, self._dice)
+        codes = list[int]()
+        if event.kind != events.STOP:
+            code, output = process.finish(events.LIMIT)
+            events.check(event, code, output)
+            codes = [code]
+        records.check_logs(workdir)
+        return codes
 
     def _workers(self, workdir: pathlib.Path, left: int, more: Sequence[str]) -> Iterator[Hit]:
         """Plays a lap with four workers of one study. A worker that an event ends is replaced by another one."""
@@ -172,14 +178,9 @@ class Storm:
             if not events.reach(worker, event.phase, workdir, self._dice):
                 self._deck.insert(0, event)  # there are no more trials
                 break
-            events.strike(worker, event.kind, self._dice)
-            codes: list[int] = []
-            if event.kind != events.STOP:
-                code, output = worker.finish(events.LIMIT)
-                events.check(event, code, output)
-                codes = [code]
+            codes = self._hit(worker, event, workdir)
+            if codes:
                 workers.remove(worker)
-            records.check_logs(workdir)
             yield event, codes
         self._to_the_end(workers)
         self._to_the_end([self._start(workdir, "", more)])  # in case that an event has ended the last one

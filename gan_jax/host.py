@@ -2,16 +2,18 @@
 
 import contextlib
 import dataclasses
+import fcntl
 import io
 import json
 import os
 import pathlib
 import re
+import socket
 import tempfile
 import types
 import typing
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 import jax
@@ -117,6 +119,50 @@ def check_writable(directory: pathlib.Path, what: str) -> None:
             f"{what}: files cannot be created in {str(directory)!r} ({error}): name another directory, or change its "
             "permissions"
         ) from error
+
+
+class FileLock:
+    """A lock of the system on an open file, which the end of the process releases however it comes."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def check(self, *, surely: bool = False) -> None:
+        """Does nothing, unlike `buckets.Lease.check`: a lock of the system cannot be lost."""
+
+    def release(self) -> None:
+        """Releases the lock."""
+        self._file.close()
+
+
+def take_lock(
+    path: pathlib.Path, *, patient: bool = False, told: bool = False, log: Callable[[str], None] = lambda message: None
+) -> FileLock | buckets.Lease | str:
+    """Takes the lock that a file stands for: one of the system on a disk, a lease in a bucket.
+
+    Args:
+      path: path of the file; its directory must exist.
+      patient: whether to wait for a holder that lives.
+      told: whether to write into the file which process holds it, for the description; a lease always tells.
+      log: receives a message if it takes a while to see whether the holder of a lease lives.
+
+    Returns:
+      The lock, or a description of the process that holds it.
+    """
+    if isinstance(path, BucketPath):
+        return buckets.take(str(path), patient=patient, log=log)
+    file = path.open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if patient else fcntl.LOCK_NB))
+    except BlockingIOError:
+        file.seek(0)
+        with file:
+            return file.read().strip() or "another process"
+    if told:
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+    return FileLock(file)
 
 
 @contextlib.contextmanager

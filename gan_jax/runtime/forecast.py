@@ -60,7 +60,7 @@ class Forecast:
 
     @property
     def collectives(self) -> dict[str, tuple[float, float]]:
-        """By kind, the number of collective operations and their bytes."""
+        """The collective operations of each kind: their number, and their bytes together."""
         found = dict[str, tuple[float, float]]()
         for one, times in self.exchanges.items():
             count, size = found.get(one.kind, (0.0, 0.0))

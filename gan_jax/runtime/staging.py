@@ -5,7 +5,6 @@ manifest, which names every file with its hash, is copied last: a checkpoint wit
 """
 
 import concurrent.futures
-import fcntl
 import itertools
 import json
 import os
@@ -23,7 +22,7 @@ import orbax.checkpoint as ocp
 from gan_jax import buckets
 from gan_jax.buckets import BucketPath
 from gan_jax.distributed import hosts
-from gan_jax.host import put
+from gan_jax.host import put, take_lock
 from gan_jax.runtime import manifest as manifests
 from gan_jax.runtime.identity import steps_in
 from gan_jax.types import InvalidInputError
@@ -191,7 +190,7 @@ class Stage:
         if self._thread is not None:
             self._thread.join()
         shutil.rmtree(self.local, ignore_errors=True)
-        self._lock.close()
+        self._lock.release()
 
 
 def _listed(sealed: bytes) -> list[str]:
@@ -204,7 +203,7 @@ def _listed(sealed: bytes) -> list[str]:
 
 
 def _scratch() -> tuple[pathlib.Path, Any]:
-    """Returns an empty directory for this process, and the open file that locks it; deletes those of dead processes."""
+    """Returns an empty directory for this process, and its lock; deletes those of dead processes."""
     base = pathlib.Path(tempfile.gettempdir()) / f"gan_jax_{os.getuid()}"
     try:
         base.mkdir(mode=0o700, exist_ok=True)
@@ -212,19 +211,16 @@ def _scratch() -> tuple[pathlib.Path, Any]:
             raise PermissionError(f"{base} is another user's")
         mine = None
         for number in itertools.count():
-            directory, file = base / str(number), (base / f"{number}.lock").open("a", encoding="utf-8")
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.close()
+            directory, lock = base / str(number), take_lock(base / f"{number}.lock")
+            if isinstance(lock, str):
                 continue
             known = directory.exists()
             shutil.rmtree(directory, ignore_errors=True)
             if mine is None:
                 directory.mkdir()
-                mine = directory, file
+                mine = directory, lock
             else:
-                file.close()
+                lock.release()
                 if not known:
                     return mine
         raise AssertionError("numbers do not end")

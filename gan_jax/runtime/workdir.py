@@ -1,21 +1,17 @@
 """The workdir of a run: a lock, so that one process at a time writes there, and the stored experiment."""
 
 import dataclasses
-import fcntl
 import json
-import os
 import pathlib
 import pickle
 import platform
-import socket
 from collections.abc import Callable, Mapping
 from typing import Any, NotRequired, TypedDict
 
 import cloudpickle
 
 from gan_jax import buckets
-from gan_jax.buckets import BucketPath
-from gan_jax.host import read_json, replacing, write_json
+from gan_jax.host import FileLock, read_json, replacing, take_lock, write_json
 from gan_jax.runtime import environment
 from gan_jax.runtime.experiment import Experiment, settings
 from gan_jax.runtime.progress import log
@@ -23,8 +19,7 @@ from gan_jax.types import InvalidInputError
 
 EXPERIMENT_FILE, PICKLED = "experiment.py", "experiment.pickle"
 _LARGE = 2**20  # bytes of a stored experiment from which on the log says so
-# Open files, whose locks the system releases however the process ends; or leases, which end when they are not renewed.
-_locks: dict[pathlib.Path, Any] = {}
+_locks: dict[pathlib.Path, FileLock | buckets.Lease] = {}
 
 
 def lock(workdir: pathlib.Path) -> bool:
@@ -41,35 +36,19 @@ def lock(workdir: pathlib.Path) -> bool:
     """
     if workdir.absolute() in _locks:
         return False
-    if isinstance(workdir, BucketPath):
-        with buckets.telling(f"workdir {str(workdir)!r}"):
-            found = buckets.take(f"{workdir}/lock", log=log)
-        if isinstance(found, str):
-            raise _in_use(workdir, found)
-        _locks[workdir.absolute()] = found
-        return True
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        file = (workdir / "lock").open("a+", encoding="utf-8")
+        with buckets.telling(f"workdir {str(workdir)!r}"):
+            found = take_lock(workdir / "lock", told=True, log=log)
     except OSError as error:
         raise InvalidInputError(f"workdir {str(workdir)!r} cannot be written: {error}") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.seek(0)
-        raise _in_use(workdir, file.read().strip()) from error
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-    file.flush()
-    _locks[workdir.absolute()] = file
+    if isinstance(found, str):
+        raise InvalidInputError(
+            f"workdir {str(workdir)!r} is in use by another run ({found}): wait for it, stop it, or choose another "
+            "--workdir"
+        )
+    _locks[workdir.absolute()] = found
     return True
-
-
-def _in_use(workdir: pathlib.Path, holder: str) -> InvalidInputError:
-    return InvalidInputError(
-        f"workdir {str(workdir)!r} is in use by another run ({holder}): wait for it, stop it, or choose another "
-        "--workdir"
-    )
 
 
 def release(workdir: pathlib.Path) -> None:
@@ -78,9 +57,7 @@ def release(workdir: pathlib.Path) -> None:
         held = _locks.pop(workdir.absolute())
         if isinstance(held, buckets.Lease):
             buckets.close(f"{workdir}/")
-            held.release()
-        else:
-            held.close()
+        held.release()
 
 
 class RunRecord(TypedDict):

@@ -7,6 +7,7 @@ from typing import Any
 from gan_jax import runs, runtime, sweep
 from gan_jax.distributed import hosts
 from gan_jax.runtime import environment
+from gan_jax.runtime.identity import saved_steps
 from gan_jax.runtime.progress import log
 from gan_jax.runtime.workdir import release
 from gan_jax.sweep import trials
@@ -115,8 +116,7 @@ def _to_export(job: Job, outcomes: Sequence[sweep.Outcome], settings: runtime.Ex
     chosen = wished(job.wish, known) if best is None else [best]
 
     def done(index: int) -> int:
-        kept = (trials.directory(job.workdir, index) / "checkpoints").glob("[0-9]*")
-        return max((int(path.name) for path in kept if path.name.isdecimal()), default=0)
+        return max(saved_steps(trials.directory(job.workdir, index)), default=0)
 
     return [index for index in chosen if done(index) < outcomes[index].step]
 

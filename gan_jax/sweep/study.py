@@ -11,7 +11,6 @@ In a worker of several processes only process 0 has a `Study`.
 
 import contextlib
 import datetime
-import fcntl
 import json
 import math
 import pathlib
@@ -25,9 +24,8 @@ from optuna.storages import JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from gan_jax import buckets
-from gan_jax.buckets import BucketPath
-from gan_jax.host import misfit, read_json, read_lines, trim, user_path, write_json
+from gan_jax.buckets import Lease
+from gan_jax.host import FileLock, misfit, read_json, read_lines, take_lock, trim, user_path, write_json
 from gan_jax.sweep.logs import DIVERGED, DONE, PRUNED, RUNNING
 from gan_jax.sweep.space import Choice, Distribution, LogUniform, Point, Space, grid
 from gan_jax.types import InvalidInputError
@@ -131,7 +129,7 @@ class Study:
                 self._num_trials = 0  # no trials but those enqueued: all, or the rest if a worker died half-way
                 for point in grid(space, grid_size)[len(self._study.get_trials(deepcopy=False)) :]:
                     self._study.enqueue_trial(point)
-        self._claims: dict[int, Any] = {}
+        self._claims: dict[int, FileLock | Lease] = {}
 
     def _opened(
         self, storage: str, mode: str, pruner: optuna.pruners.BasePruner, log: Callable[[str], None]
@@ -277,8 +275,7 @@ class Study:
             raise InvalidInputError(
                 f"trial {number} is not this worker's: only the worker that has claimed a trial may record its result"
             )
-        if isinstance(claim := self._claims[number], buckets.Lease):
-            claim.check(surely=True)  # else another worker has the trial by now
+        self._claims[number].check(surely=True)  # a lease may be lost, and another worker have the trial by now
         states = {DONE: TrialState.COMPLETE, PRUNED: TrialState.PRUNED, DIVERGED: TrialState.PRUNED}
         known = value is not None and math.isfinite(value)
         state = states.get(status, TrialState.FAIL)
@@ -357,31 +354,18 @@ class Study:
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """Holds a lock of the whole study: one worker at a time claims trials, and writes the files that all write."""
-        if isinstance(self._workdir, BucketPath):
-            lease = buckets.take(f"{self._workdir}/claims/study.lock", patient=True)
-            assert isinstance(lease, buckets.Lease)
-            try:
-                yield
-            finally:
-                lease.release()
-            return
-        with (self._workdir / "claims" / "study.lock").open("a", encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        lock = take_lock(self._workdir / "claims" / "study.lock", patient=True)
+        assert not isinstance(lock, str)
+        try:
             yield
+        finally:
+            lock.release()
 
     def _claim(self, number: int) -> bool:
-        if isinstance(self._workdir, BucketPath):
-            found = buckets.take(f"{self._workdir}/claims/{number:05d}.lock")
-            if isinstance(found, buckets.Lease):
-                self._claims[number] = found
-            return isinstance(found, buckets.Lease)
-        file = (self._workdir / "claims" / f"{number:05d}.lock").open("a", encoding="utf-8")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
+        found = take_lock(self._workdir / "claims" / f"{number:05d}.lock")
+        if isinstance(found, str):
             return False
-        self._claims[number] = file
+        self._claims[number] = found
         return True
 
     def close(self) -> None:
@@ -393,8 +377,7 @@ class Study:
             self._database.engine.dispose()
 
     def _release(self, number: int) -> None:
-        claim = self._claims.pop(number)
-        claim.release() if isinstance(claim, buckets.Lease) else claim.close()
+        self._claims.pop(number).release()
 
 
 class _JournalLock:
@@ -410,9 +393,7 @@ class _JournalLock:
         self._held: Any = None
 
     def acquire(self) -> bool:
-        file = self._lock.open("a", encoding="utf-8")
-        fcntl.flock(file, fcntl.LOCK_EX)
-        self._held = file
+        self._held = take_lock(self._lock, patient=True)
         with self._path.open("r+b") as journal:
             removed = trim(journal)
         if removed:
@@ -420,7 +401,7 @@ class _JournalLock:
         return True
 
     def release(self) -> None:
-        self._held.close()
+        self._held.release()
 
 
 def _distribution(x: Distribution, size: int, in_grid: bool) -> optuna.distributions.BaseDistribution:

@@ -186,7 +186,7 @@ def test_after_a_crash_the_suspects_run_alone_and_the_culprit_no_more(tmp_path):
 
 
 def truncated(x, bits):
-    """Rounds float32 numbers to so many bits after the point, as tensor cores do with TF32."""
+    """Rounds float32 numbers to `bits` bits after the point, as tensor cores do with TF32."""
     scale = np.float32(2.0) ** (bits - np.floor(np.log2(np.abs(x))))
     return (np.round(x * scale) / scale).astype(np.float32)
 
