@@ -4,6 +4,7 @@ import collections
 import csv
 import hashlib
 import json
+import os
 import pathlib
 from typing import Any
 
@@ -118,6 +119,8 @@ def check_logs(workdir: pathlib.Path) -> None:
     Raises:
       AssertionError: naming the log.
     """
-    for path in workdir.rglob("metrics.jsonl"):
+    # Unlike `rglob`, this passes over directories that are deleted meanwhile, as checkpoints are.
+    homes = [pathlib.Path(home) for home, _, files in os.walk(workdir) if "metrics.jsonl" in files]
+    for path in (home / "metrics.jsonl" for home in homes):
         steps = [json.loads(line)["step"] for line in path.read_text().split("\n")[:-1]]
         assert steps == sorted(set(steps)), f"{path}: steps {steps}"

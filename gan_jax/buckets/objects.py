@@ -27,11 +27,12 @@ _REASONS = {  # beginnings of TensorStore's messages; what they mean, and what t
         "log in on this machine (gcloud auth application-default login; aws configure; or the role of the machine)",
     ),
     "NOT_FOUND": ("there is no such bucket", "check its name, or create it"),
-    "INTERNAL: Failed to parse response": (
-        "the bucket does not exist, or this account may not list its objects",
-        "check its name and the account's permissions",
-    ),
 }
+_NO_LIST = (
+    "the bucket does not exist, or this account may not list its objects",
+    "check its name and the account's permissions",
+)
+_REASONS |= {"INTERNAL: Failed to parse response": _NO_LIST, "Malformed List response": _NO_LIST}  # by version
 
 
 class StorageError(InvalidInputError):

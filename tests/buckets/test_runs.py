@@ -226,7 +226,7 @@ def test_refusals(service, home):
     flags = ("--config=digits", "--config.steps=2", "--config.width=2", "--config.report_every=2")
     patience = {"GAN_JAX_BUCKET_PATIENCE": "0.5"}
     output = run("train", f"--workdir={scheme}://no-such-bucket/run", *flags, code=2, **patience)
-    assert "no-such-bucket" in output and "check its name" in output
+    assert "no-such-bucket" in output and "check its name" in output, output
     with front.failing(403):
         output = run("train", f"--workdir={home}", *flags, code=2, **patience)
     assert "permission denied" in output and "log in on this machine" in output and "Traceback" not in output
