@@ -13,6 +13,7 @@ _COMMANDS = {
     "train": "trains a GAN, or continues where it stopped",
     "sample": "draws samples of a trained run, as a picture",
     "evaluate": "computes metrics of a trained run",
+    "export": "writes a folder that others use without this library",
     "sweep": "trains many trials, in one program or many processes",
 }
 INTERRUPTED = 130  # exit code

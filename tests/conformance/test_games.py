@@ -12,10 +12,11 @@ import optax
 import pytest
 from jax import monitoring
 
-from gan_jax import core, gans, runtime
+from gan_jax import core, data, gans, runtime
 from gan_jax.core.phase import run_phase
+from gan_jax.runs import programs
 from gan_jax.types import Game, InvalidInputError
-from tests.conformance.games import BATCH, GAMES
+from tests.conformance.games import BATCH, GAMES, Z
 
 ALL = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in sorted(GAMES)], scope="module"
@@ -253,3 +254,27 @@ def test_a_checkpoint_brings_everything_back(name, tmp_path):
     checkpointer.close()
     assert runtime.state_sha256(resumed[0]) == runtime.state_sha256(straight)
     assert runtime.state_sha256(resumed[1]) == runtime.state_sha256(straight_window)
+
+
+@ALL
+def test_its_functions_are_exported_for_every_platform_and_size_of_the_batch(name):
+    this = subject(name)
+    mapped = None if this.game.prior is not None else lambda: data.renamed(this.source, inputs="a", target="b")
+    experiment = runtime.Experiment(
+        game=this.game, source=lambda: this.source, preview=runtime.image_grid, seed=SEED, batch_size=BATCH, steps=1,
+        conditions=mapped,
+    )  # fmt: skip
+    trained = runtime.Trained(experiment, this.state, 0, runtime.make_mesh(jax.devices()[:1]))
+    for function, described in programs.describe(trained, programs.exportable(trained)).items():
+        made = programs.program(trained, described, function)
+        assert made.exported.platforms == ("cpu", "cuda", "tpu")
+        # The latents, labels, truncation and keys that the game can be given.
+        given = {
+            "z": Z.sample(jax.random.key(1), 3), "inputs": this.first.get("a", jnp.zeros(1))[:3],
+            "label": jnp.arange(3), "truncation": jnp.float32(1), "key": jax.random.key_data(jax.random.key(2)),
+        }  # fmt: skip
+        wanted = jax.jit(described.call)(this.state, *(given[each] for each in described.inputs))
+        np.testing.assert_allclose(
+            made.exported.call(*(given[each] for each in made.inputs)), wanted, rtol=1e-5, atol=1e-6
+        )
+        assert not any(key.startswith("players.discriminator") for key in made.arrays)
