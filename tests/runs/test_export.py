@@ -19,9 +19,9 @@ import gan_jax
 from gan_jax import core, data, gans, nets, runs, runtime
 from gan_jax.runs import programs
 from gan_jax.types import InvalidInputError, Prior
-from tests.processes import run, start_module
+from tests.processes import ROOT, run, start_module
 
-SMALL = {"width": 4, "latents": 8, "steps": 2, "steps_per_dispatch": 2, "report_every": 2, "sample_every": 0}
+SMALL = {"width": 4, "latents": 64, "steps": 2, "steps_per_dispatch": 2, "report_every": 2, "sample_every": 0}
 
 
 def quiet(message):
@@ -38,7 +38,7 @@ def workdir(tmp_path_factory):
 @pytest.fixture(scope="module")
 def exported(workdir):
     """The folder of the run's model, to be left as it is."""
-    folder = workdir.parent / "model"
+    folder = workdir.parent / "digits_model"
     line = {"step": 2, "images": 128, "metrics": {"fcd2k": 12.5}, "state_sha256": digest(workdir)}
     about = {"samples": 2000, "reference": "digits", "network": {"name": "classifier", "weights_sha256": "ab12"}}
     protocol = {"metrics": {"fcd2k": about}, "seed": 0, "weights": "ema", "truncation": None}
@@ -70,7 +70,7 @@ def test_a_folder_has_what_a_hub_shows(exported, workdir):
     found = sorted(path.name for path in exported.iterdir())
     assert found == ["README.md", "config.json", "generator.stablehlo", "model.safetensors", "samples.png"]
     record, card = json.loads((exported / "config.json").read_text()), (exported / "README.md").read_text()
-    assert record["functions"]["sample"]["shapes"] == {"z": "float32[b, 8]"}
+    assert record["functions"]["sample"]["shapes"] == {"z": "float32[b, 64]"}
     assert len(record["metrics"]) == 1 and "| fcd2k | 12.5 | 2000 | digits | classifier ab12 |" in card
     header = card.split("---\n")[1]
     assert 'license: "cc0-1.0"' in header and "library_name: gan_jax" in header
@@ -130,6 +130,16 @@ def test_the_commands(workdir, tmp_path):
     assert (folder / "notes.txt").exists() and gan_jax.load(folder).record["license"] == "unknown"
     assert "has other files" in run("export", f"--workdir={workdir}", f"--out={tmp_path}", code=2)
     assert "expected some of cpu" in run("export", f"--workdir={workdir}", f"--out={folder}", "--platforms=npu", code=2)
+
+
+def test_the_page(exported, monkeypatch):
+    monkeypatch.chdir(exported.parent)
+    plain, library = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "export.md").read_text(), re.DOTALL)
+    first, second = {}, {}
+    exec(compile(plain, "export.md", "exec"), first)
+    exec(compile(library, "export.md", "exec"), second)
+    assert "gan_jax" not in plain.replace("`gan-jax", "") and first["images"].shape == (16, 8, 8, 1)
+    np.testing.assert_array_equal(first["images"], second["model"].sample(16))
 
 
 def test_wrong_arguments(exported, workdir, tmp_path):
