@@ -169,7 +169,7 @@ class Made(Transformed):
 
     def summary(self) -> str:
         shapes = ", ".join(f"{name} {x.shape}" for name, x in self.spec.items())
-        return f"{self.source.summary()}\n  in pairs made by {_described(self.make)}, {shapes}"
+        return f"{self.name}: pairs, {shapes}\n{self.source.summary()}"
 
     def fingerprint(self) -> str:
         """Returns a hash of the source's fingerprint and of the function's name and parameters."""
