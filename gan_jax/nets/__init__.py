@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gan_jax.nets.adapter import from_linen, from_nnx
+    from gan_jax.nets.autoencoder import DCGANEncoder, MLPEncoder
     from gan_jax.nets.classifier import Classifier
     from gan_jax.nets.dcgan import DCGANDiscriminator, DCGANGenerator
     from gan_jax.nets.mlp import MLPDiscriminator, MLPGenerator
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
 _WHERE = {  # the module of each name; imported on first use, so that `import gan_jax.nets` alone does not need Flax
     "Classifier": "classifier",
     "DCGANDiscriminator": "dcgan",
+    "DCGANEncoder": "autoencoder",
     "DCGANGenerator": "dcgan",
     "MLPDiscriminator": "mlp",
+    "MLPEncoder": "autoencoder",
     "MLPGenerator": "mlp",
     "R3GANDiscriminator": "r3gan",
     "R3GANGenerator": "r3gan",
@@ -37,8 +40,10 @@ __all__ = [
     "R3GAN_PRESETS",
     "Classifier",
     "DCGANDiscriminator",
+    "DCGANEncoder",
     "DCGANGenerator",
     "MLPDiscriminator",
+    "MLPEncoder",
     "MLPGenerator",
     "R3GANDiscriminator",
     "R3GANGenerator",
