@@ -6,8 +6,9 @@ from gan_jax.ops.convolution import (
     conv_halved,
     conv_transpose,
     doubled_conv,
+    pad,
     upfirdn,
     upsample,
 )
 
-__all__ = ["blur_pool", "conv", "conv_halved", "conv_transpose", "doubled_conv", "upfirdn", "upsample"]
+__all__ = ["blur_pool", "conv", "conv_halved", "conv_transpose", "doubled_conv", "pad", "upfirdn", "upsample"]

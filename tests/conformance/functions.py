@@ -195,6 +195,13 @@ CASES: dict[str, Case] = {
         batched=3,
         coupled=True,
     ),
+    "patch_nce": Case(
+        "losses.patch_nce",
+        lambda q, k: jnp.mean(losses.patch_nce(q, k), axis=1),
+        normals((BATCH, 5, 3), (BATCH, 5, 3)),
+        "example",
+        signs=(None, 0),  # no gradient into the patches of the input
+    ),
     # distances
     "maximum_mean_discrepancy": Case(
         "losses.maximum_mean_discrepancy losses.rational_quadratic_kernel",

@@ -229,7 +229,7 @@ def test_a_key_for_every_shard(name):
 
 
 EXACT = ("conditional_contrastive", "data_to_data_cross_entropy", "energy_distance", "maximum_mean_discrepancy",
-         "geometry", "transform_color", "filter_bands", "orthogonal")  # fmt: skip
+         "geometry", "transform_color", "filter_bands", "orthogonal", "patch_nce")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", EXACT)
