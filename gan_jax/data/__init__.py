@@ -15,13 +15,18 @@ from gan_jax.data.combine import (
 from gan_jax.data.digits import digits
 from gan_jax.data.folder import image_folder
 from gan_jax.data.mixtures import Mixture, grid, ring
+from gan_jax.data.movies import video_folder
+from gan_jax.data.moving_digits import DigitTruth, moving_digits, moving_digits_truth
 from gan_jax.data.sources import Arrays, Draws, Feed, Records, Source, to_model
 from gan_jax.data.stacked import Stacked, stacked
 from gan_jax.data.tfds import tfds_images
+from gan_jax.data.videos import Clips, tfds_videos, video_arrays
 
 __all__ = [
     "Arrays",
+    "Clips",
     "Combined",
+    "DigitTruth",
     "Draws",
     "Feed",
     "Mixture",
@@ -36,12 +41,17 @@ __all__ = [
     "flip",
     "grid",
     "image_folder",
+    "moving_digits",
+    "moving_digits_truth",
     "renamed",
     "ring",
     "stacked",
     "tfds_images",
+    "tfds_videos",
     "to_model",
     "transformed",
     "unpaired",
+    "video_arrays",
+    "video_folder",
     "zip_sources",
 ]

@@ -59,13 +59,13 @@ def image_folder(
     root = images.directory(path, "the folder of images")
     images.check_size(image_size)
     decoder = decode.Decoder(channels, background, value_range)
-    files, passed = _files_below(root)
-    more = f"; {_listed('passed over', passed)}" if passed else ""
+    files, passed = files_below(root, frozenset(decode.endings()))
+    more = f"; {listed('passed over', passed)}" if passed else ""
     if not files:
         raise InvalidInputError(
             f"image folder {path!r} has no image: expected files ending in {', '.join(sorted(decode.endings()))}" + more
         )
-    classes = sorted({p.relative_to(root).parts[0] for p in files if p.parent != root}, key=_natural)
+    classes = sorted({p.relative_to(root).parts[0] for p in files if p.parent != root}, key=natural)
     if labels:
         stray = [p for p in files if p.parent == root]
         if stray or len(classes) < 2:
@@ -78,28 +78,29 @@ def image_folder(
     targets = [numbers[p.relative_to(root).parts[0]] for p in files] if labels else None
     reader = _Files(files, targets, image_size, decoder)
     kinds = _looked_at(reader, f"folder {root.absolute().name}")
-    notes = [*([_listed("passed over", passed)] if passed else []), *([_listed("images", kinds)] if kinds else [])]
+    notes = [*([listed("passed over", passed)] if passed else []), *([listed("images", kinds)] if kinds else [])]
     names = classes if labels else []
     return images.hold_or_stream(
         f"folder {root.absolute().name}", reader, len(names) if labels else None, resident_bytes, names, notes, check
     )
 
 
-def _natural(name: str) -> tuple[Sequence[str | int], str]:
+def natural(name: str) -> tuple[Sequence[str | int], str]:
     """Returns the key of natural order, in which `2` is before `10`."""
     parts = re.split(r"(\d+)", name)
     return [int(part) if index % 2 else part for index, part in enumerate(parts)], name
 
 
-def _listed(what: str, counts: collections.Counter[str]) -> str:
+def listed(what: str, counts: collections.Counter[str]) -> str:
+    """Says how many there are of each kind, for the summary."""
     return f"{what}: " + "; ".join(f"{count:,} {kind}" for kind, count in sorted(counts.items()))
 
 
-def _files_below(root: pathlib.Path) -> tuple[list[pathlib.Path], collections.Counter[str]]:
-    """Returns the files with the ending of an image, sorted, and the number of others that are passed over by kind."""
+def files_below(root: pathlib.Path, endings: frozenset[str]) -> tuple[list[pathlib.Path], collections.Counter[str]]:
+    """Returns the files with one of the endings, sorted, and the number of others that are passed over by kind."""
     passed: collections.Counter[str] = collections.Counter()
     try:
-        files = sorted(_scanned(root, frozenset([root.resolve()]), frozenset(decode.endings()), passed))
+        files = sorted(_scanned(root, frozenset([root.resolve()]), endings, passed))
     except OSError as error:
         raise InvalidInputError(f"{error.filename} cannot be read ({error.strerror}): fix or remove it") from error
     return files, +passed
