@@ -32,6 +32,7 @@ def test_programs_train(index):
 def test_the_tables_name_every_loss_and_penalty():
     named = set(re.findall(r"`(\w+)(?:\(\w+\))?`", TEXT))
     states = {"GANLoss", "LeCamState", "init_lecam", "gaussian_kernel", "rational_quadratic_kernel"}
+    states |= {"BalancerState", "init_balancer"}
     assert {*losses.__all__, *regularizers.__all__} - states <= named
 
 

@@ -89,7 +89,7 @@ def video_folder(
         raise InvalidInputError(f"frame_rate={frame_rate}: expected frames per second, 0, or None")
     decoder = decode.Decoder(channels, background)
     endings = frozenset(decode.endings()) | FILMS | {".apng"}
-    files, passed = folder.files_below(root, endings)
+    files, passed = folder.files_below(root, endings, "clip")
     movies = _timed(_movies(root, files), frame_rate)
     if skip_short:
         span = (clip_frames - 1) * every + 1

@@ -30,6 +30,7 @@ def tfds_images(
     split: str = "train",
     image_size: int | None = None,
     channels: int | None = None,
+    fit: str = "crop",
     background: str = "white",
     image_key: str = "image",
     label_key: str = "label",
@@ -43,8 +44,10 @@ def tfds_images(
       data_dir: directory in which TFDS prepared the data set.
       labels: whether to deliver the labels.
       split: split in TFDS syntax, such as `train` or `train[:90%]`.
-      image_size: height and width to which images are cropped and resized; None keeps the size.
+      image_size: height and width to which images are made square and resized; None keeps the size.
       channels: 1 to convert to grey, 3 to convert to colour; None keeps what the feature has, without transparency.
+      fit: `crop` cuts images to the largest central square; `stretch` resizes them whole, ignoring the ratio of height
+        to width, by bicubic interpolation.
       background: colour that shows through where images are transparent, a name or `#rrggbb`.
       image_key: name of the feature that holds the image.
       label_key: name of the feature that holds the label.
@@ -59,6 +62,7 @@ def tfds_images(
         other classes than TFDS's own, since TFDS would import and run the module that their file names.
     """
     images.check_size(image_size)
+    images.check_fit(fit)
     source, features = open_prepared(name, data_dir, split, label_key if labels else None)
     wanted = [image_key, *([label_key] if labels else [])]
     missing = [key for key in wanted if key not in features]
@@ -69,7 +73,7 @@ def tfds_images(
         )
     stored = stored_channels(features[image_key], f"feature {image_key!r} of {name!r}")
     decoder = decode.Decoder(channels or min(stored, 3), background)
-    reader = _Images(source, name, image_key, label_key if labels else None, image_size, decoder)
+    reader = _Images(source, name, image_key, label_key if labels else None, image_size, decoder, fit)
     num_classes = getattr(features[label_key], "num_classes", None) if labels else None
     if labels and num_classes is None:
         raise InvalidInputError(
@@ -187,6 +191,7 @@ class _Images:
     label_key: str | None
     image_size: int | None
     decoder: decode.Decoder
+    fit: str = "crop"
 
     def __len__(self) -> int:
         return len(self.source)
@@ -208,7 +213,7 @@ class _Images:
         else:
             picture = Image.fromarray(stored[..., 0] if stored.shape[-1] == 1 else stored)
             image = self.decoder.pixels(picture, f"an image of {self.name}")
-        example = {"real": images.resize(image, self.image_size)}
+        example = {"real": images.resize(image, self.image_size, self.fit)}
         if self.label_key is not None:
             example["label"] = np.asarray(record[self.label_key], np.int32)
         return example

@@ -39,14 +39,26 @@ from gan_jax.losses.relativistic import (
     relativistic_average_least_squares,
     relativistic_pairing,
 )
-from gan_jax.losses.weighting import adaptive_weight, top_k
+from gan_jax.losses.weighting import (
+    BalancerState,
+    adaptive_weight,
+    balance,
+    init_balancer,
+    normalize_gradient,
+    output_gradients,
+    ramp,
+    steer,
+    top_k,
+)
 
 __all__ = [
+    "BalancerState",
     "GANLoss",
     "adaptive_weight",
     "auxiliary_classifier",
     "auxiliary_discriminative",
     "auxiliary_discriminative_generator",
+    "balance",
     "charbonnier",
     "conditional_contrastive",
     "cycle_consistency",
@@ -60,6 +72,7 @@ __all__ = [
     "gaussian_mutual_information",
     "hinge",
     "identity_mapping",
+    "init_balancer",
     "l1",
     "l2",
     "least_squares",
@@ -69,12 +82,16 @@ __all__ = [
     "mode_seeking",
     "multi_hinge",
     "non_saturating",
+    "normalize_gradient",
+    "output_gradients",
     "perceptual",
+    "ramp",
     "rational_quadratic_kernel",
     "relativistic_average",
     "relativistic_average_hinge",
     "relativistic_average_least_squares",
     "relativistic_pairing",
+    "steer",
     "top_k",
     "wasserstein",
 ]

@@ -67,6 +67,7 @@ def moderate_logits(key: Array) -> tuple[Array, Array]:
 LOGITS = normals((BATCH,), (BATCH,), scale=3.0)
 FEATURES = normals((BATCH, 4), (BATCH, 4))
 IMAGES = normals((BATCH, 6, 6, 2), (BATCH, 6, 6, 2))
+WEIGHTS = {"a": 1.0, "b": 3.0}
 EXPONENTIAL = {"kl", "reverse_kl", "squared_hellinger"}
 RELATIVISTIC = {name for name in losses.__all__ if name.startswith("relativistic")}
 
@@ -217,6 +218,36 @@ CASES: dict[str, Case] = {
     ),
     "adaptive_weight": Case(
         "losses.adaptive_weight", losses.adaptive_weight, FEATURES, "scalar", coupled=True, signs=(0, 0)
+    ),
+    "output_gradients": Case(
+        "losses.output_gradients",
+        lambda y, w: losses.output_gradients({"critic": lambda y: critic(w, y)}, y)[1]["critic"],
+        normals((BATCH, 4), (4, 3)),
+        "elementwise",
+        batched=1,
+        coupled=True,  # by the 1 / b of the mean
+        signs=(0, 0),
+    ),
+    "steer": Case("losses.steer", losses.steer, IMAGES, "scalar", coupled=True, signs=(None, 0)),
+    "balance": Case(
+        "losses.balance losses.BalancerState losses.init_balancer",
+        lambda a, b: losses.balance({"a": a, "b": b}, WEIGHTS, losses.init_balancer(WEIGHTS))[0],
+        IMAGES,
+        "elementwise",
+        coupled=True,
+        signs=(0, 0),
+    ),
+    "normalize_gradient": Case(
+        "losses.normalize_gradient",
+        lambda g: losses.normalize_gradient(g, jnp.zeros(()))[0],
+        normals((BATCH, 6)),
+        "elementwise",
+        batched=1,
+        coupled=True,
+        signs=(0,),
+    ),
+    "ramp": Case(
+        "losses.ramp", lambda step: losses.ramp(step, -9.0, 20.0), normals((BATCH,)), "elementwise", batched=1
     ),
     # regularizers
     "zero_centered_penalty": Case(
