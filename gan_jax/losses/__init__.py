@@ -15,7 +15,7 @@ from gan_jax.losses.auxiliary import (
     multi_hinge,
 )
 from gan_jax.losses.base import GANLoss
-from gan_jax.losses.contrastive import conditional_contrastive, data_to_data_cross_entropy
+from gan_jax.losses.contrastive import conditional_contrastive, data_to_data_cross_entropy, patch_nce
 from gan_jax.losses.distance import (
     energy_distance,
     gaussian_kernel,
@@ -88,6 +88,7 @@ __all__ = [
     "non_saturating",
     "normalize_gradient",
     "output_gradients",
+    "patch_nce",
     "perceptual",
     "ramp",
     "rational_quadratic_kernel",
