@@ -7,13 +7,13 @@ import pytest
 
 import gan_jax
 from gan_jax import losses, regularizers
+from gan_jax.cli.main import COMMANDS
 from gan_jax.runs import Run, load_module
 from tests.processes import ROOT, finish, run, start_module
 
 TEXT = (ROOT / "docs" / "losses.md").read_text()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 WRITTEN = re.compile(r"<!-- written by python -m (\S+) --write -->\n(.*?)\n<!-- end of what is written -->", re.DOTALL)
-VERBS = "train|sample|evaluate|export|sweep"
 PROGRAMS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 
@@ -33,12 +33,13 @@ def test_programs_train(index):
 def test_the_tables_name_every_loss_and_penalty():
     named = set(re.findall(r"`(\w+)(?:\(\w+\))?`", TEXT))
     states = {"GANLoss", "LeCamState", "init_lecam", "gaussian_kernel", "rational_quadratic_kernel"}
+    states |= {"BalancerState", "init_balancer"}
     assert {*losses.__all__, *regularizers.__all__} - states <= named
 
 
 def test_whatever_runs_the_code_of_a_workdir_says_so():
     """The help pages, which are the modules' docstrings; the functions; and README."""
-    for command in ("train", "sample", "evaluate", "export"):
+    for command in ("train", "sample", "translate", "evaluate", "export"):
         text = " ".join(ast.get_docstring(ast.parse((ROOT / f"gan_jax/cli/{command}.py").read_text())).split())
         assert "only workdirs of people whose code you would run" in text, command
     for function in (gan_jax.load, Run.__init__):
@@ -48,7 +49,7 @@ def test_whatever_runs_the_code_of_a_workdir_says_so():
 
 def test_every_flag_in_the_documentation_is_there():
     """In README and docs, after any launcher. Flags of other programs are found in their sources."""
-    told = "".join(run(command, "--helpfull") for command in VERBS.split("|"))
+    told = "".join(run(command, "--helpfull") for command in COMMANDS)
     known = set(re.findall(r"--(?:\[no\])?(\w+)", told))
     sources = "".join(path.read_text() for path in (ROOT / "benchmarks").rglob("*.py"))
     known |= set(re.findall(r"flags\.DEFINE_\w+\(\s*\"(\w+)\"", sources))
@@ -58,7 +59,7 @@ def test_every_flag_in_the_documentation_is_there():
     keys = {"key", "KEY", *(key for path in configs for key in load_module(path).get_config())}  # the first two for any
     for page in PAGES:
         text = page.read_text()
-        commands = re.findall(rf"(?:experiments\.|gan-jax )(?:{VERBS})((?:[^`\n]|\\\n)*)", text)
+        commands = re.findall(rf"(?:experiments\.|gan-jax )(?:{'|'.join(COMMANDS)})((?:[^`\n]|\\\n)*)", text)
         written = {name for command in commands for name in re.findall(r"--([\w.]+)", command)}
         written |= set(re.findall(r"`--([\w.]+)(?:=[^`]*)?`", text)) - {"signal", "worker", "xla_gpu_deterministic_ops"}
         for name in written:
@@ -68,7 +69,8 @@ def test_every_flag_in_the_documentation_is_there():
 def test_what_the_commands_print_fits_a_terminal():
     text = (ROOT / "docs" / "commands.md").read_text()
     assert (
-        text.count("```text") == 6 and max(map(len, re.findall(r"```text\n(.*?)```", text, re.S)[-1].split("\n"))) <= 80
+        text.count("```text") == len(COMMANDS) + 1
+        and max(map(len, re.findall(r"```text\n(.*?)```", text, re.S)[-1].split("\n"))) <= 80
     )
 
 

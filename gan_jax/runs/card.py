@@ -93,8 +93,8 @@ def usage(record: Mapping[str, Any]) -> str:
     name = next(iter(record["functions"]))
     about, count = record["functions"][name], record["batch"] or 16
     call = "generator" if name == SAMPLE else name
-    lines = ["import jax", "from jax import export, numpy as jnp", ""]
-    lines.append(f'{call} = export.deserialize(bytearray(open("{about["file"]}", "rb").read()))')
+    lines = ["from pathlib import Path", "", "import jax", "from jax import export, numpy as jnp", ""]
+    lines.append(f'{call} = export.deserialize(bytearray(Path("{about["file"]}").read_bytes()))')
     key = "key = jax.random.split(jax.random.key(0), 3)[0]  # as `gan-jax sample --seed=0` does"
     values = {
         LABEL: f"jnp.arange({count}) % {record['num_classes']}",
@@ -108,7 +108,7 @@ def usage(record: Mapping[str, Any]) -> str:
         file = record["functions"][LATENTS_OF_PRIOR]["file"]
         lines += [
             key,
-            f'latents = export.deserialize(bytearray(open("{file}", "rb").read()))',
+            f'latents = export.deserialize(bytearray(Path("{file}").read_bytes()))',
             f"z = latents.call(jax.random.key_data(key), jnp.arange({count}))",
         ]
     else:
