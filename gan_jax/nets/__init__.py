@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gan_jax.nets.adapter import from_linen, from_nnx
+    from gan_jax.nets.autoencoder import DCGANEncoder, MLPEncoder
     from gan_jax.nets.classifier import Classifier
     from gan_jax.nets.dcgan import DCGANDiscriminator, DCGANGenerator
     from gan_jax.nets.mlp import MLPDiscriminator, MLPGenerator
@@ -21,8 +22,10 @@ _WHERE = {  # the module of each name; imported on first use, so that `import ga
     "CUT_FEATURES": "translation",
     "Classifier": "classifier",
     "DCGANDiscriminator": "dcgan",
+    "DCGANEncoder": "autoencoder",
     "DCGANGenerator": "dcgan",
     "MLPDiscriminator": "mlp",
+    "MLPEncoder": "autoencoder",
     "MLPGenerator": "mlp",
     "MultiScaleDiscriminator": "patchgan",
     "PatchDiscriminator": "patchgan",
@@ -53,8 +56,10 @@ __all__ = [
     "SPADE",
     "Classifier",
     "DCGANDiscriminator",
+    "DCGANEncoder",
     "DCGANGenerator",
     "MLPDiscriminator",
+    "MLPEncoder",
     "MLPGenerator",
     "MultiScaleDiscriminator",
     "PatchDiscriminator",
