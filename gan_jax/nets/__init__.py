@@ -9,6 +9,14 @@ if TYPE_CHECKING:
     from gan_jax.nets.classifier import Classifier
     from gan_jax.nets.dcgan import DCGANDiscriminator, DCGANGenerator
     from gan_jax.nets.mlp import MLPDiscriminator, MLPGenerator
+    from gan_jax.nets.mocogan import (
+        FramesDiscriminator,
+        MoCoGANCritic,
+        MoCoGANDiscriminator,
+        MoCoGANGenerator,
+        MotionGRU,
+        split_latents,
+    )
     from gan_jax.nets.r3gan import R3GAN_PRESETS, R3GANDiscriminator, R3GANGenerator
     from gan_jax.nets.remat import microbatched, rematerialized
     from gan_jax.nets.resnet import ResNetDiscriminator, ResNetGenerator
@@ -20,6 +28,12 @@ _WHERE = {  # the module of each name; imported on first use, so that `import ga
     "DCGANGenerator": "dcgan",
     "MLPDiscriminator": "mlp",
     "MLPGenerator": "mlp",
+    "FramesDiscriminator": "mocogan",
+    "MoCoGANCritic": "mocogan",
+    "MoCoGANDiscriminator": "mocogan",
+    "MoCoGANGenerator": "mocogan",
+    "MotionGRU": "mocogan",
+    "split_latents": "mocogan",
     "R3GANDiscriminator": "r3gan",
     "R3GANGenerator": "r3gan",
     "R3GAN_PRESETS": "r3gan",
@@ -38,8 +52,13 @@ __all__ = [
     "Classifier",
     "DCGANDiscriminator",
     "DCGANGenerator",
+    "FramesDiscriminator",
     "MLPDiscriminator",
     "MLPGenerator",
+    "MoCoGANCritic",
+    "MoCoGANDiscriminator",
+    "MoCoGANGenerator",
+    "MotionGRU",
     "R3GANDiscriminator",
     "R3GANGenerator",
     "ResNetDiscriminator",
@@ -50,6 +69,7 @@ __all__ = [
     "from_nnx",
     "microbatched",
     "rematerialized",
+    "split_latents",
 ]
 
 
