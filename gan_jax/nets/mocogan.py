@@ -268,6 +268,7 @@ class MoCoGANDiscriminator(nn.Module):
 
     @nn.compact
     def __call__(self, clips: Float[Array, "b t h w c"], *, train: bool) -> dict[str, Array | dict[str, Array]]:
+        layers.check_norm(self, self.norm, "batch", "layer", "none")
         b, t = clips.shape[:2]
         options = {"noise": self.noise, "norm": self.norm, "dtype": self.dtype}
         video = MoCoGANCritic(1 + self.categories, self.video_width or self.width, name="video", **options)

@@ -68,7 +68,7 @@ def _write_film(out: pathlib.Path, picture: Image.Image | Film, name: str) -> No
             f"{name}: films are written by PyAV, which is not installed: pip install 'gan_jax[video]', or use .webp"
         ) from error
     width, height = picture.frames[0].size
-    with replacing(out, "wb") as file, av.open(file, "w", format="mp4") as container:
+    with replacing(out, "wb") as file, av.open(file, mode="w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=fractions.Fraction(picture.rate).limit_denominator(1000))
         stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
         for frame in picture.frames:
