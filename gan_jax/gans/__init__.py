@@ -7,6 +7,7 @@ from gan_jax.gans.cut import FASTCUT, cut
 from gan_jax.gans.cyclegan import cyclegan
 from gan_jax.gans.dcgan import dcgan
 from gan_jax.gans.inversion import invert
+from gan_jax.gans.mocogan import mocogan
 from gan_jax.gans.pix2pix import pix2pix
 from gan_jax.gans.r3gan import R3GAN_OPERATIONS, R3GAN_SCHEDULES, R3GANSchedule, r3gan
 from gan_jax.gans.sngan import sngan
@@ -36,6 +37,7 @@ __all__ = [
     "heads",
     "invert",
     "linear_decay",
+    "mocogan",
     "penalty",
     "pix2pix",
     "r1",
