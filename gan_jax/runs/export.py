@@ -33,7 +33,7 @@ from gan_jax.runs.programs import (
     Z,
 )  # fmt: skip
 from gan_jax.runs.settings import is_place
-from gan_jax.runtime import Trained, environment, state_sha256
+from gan_jax.runtime import Film, Trained, environment, state_sha256
 from gan_jax.runtime.sampling import begin_outputs, begin_pictures, begin_samples
 from gan_jax.runtime.train import read_data
 from gan_jax.runtime.workdir import read_record
@@ -186,7 +186,7 @@ def _files(trained: Trained, made: Mapping[str, Program], record: dict[str, Any]
     return files
 
 
-def _picture(trained: Trained) -> Image.Image | None:
+def _picture(trained: Trained) -> Image.Image | Film | None:
     """Draws samples; for a game that maps data the first preview, which shows what it maps beside them."""
     experiment = trained.experiment
     with jax.set_mesh(trained.mesh):

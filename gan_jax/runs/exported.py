@@ -28,7 +28,7 @@ from gan_jax.runs.programs import (
     Z,
     check_operations,
 )  # fmt: skip
-from gan_jax.runtime import image_grid, scatter
+from gan_jax.runtime import Film, clip_grid, image_grid, scatter
 from gan_jax.runtime.trained import class_number
 from gan_jax.types import InvalidInputError, Prior
 
@@ -297,12 +297,14 @@ class Exported:
         """Returns the number of a class, given by its name or its number; see `Trained.class_number`."""
         return class_number(self.class_names, label)
 
-    def preview(self, samples: np.ndarray, columns: int) -> Image.Image:
-        """Draws samples as a picture: a grid of images, or a scatter plot of points.
+    def preview(self, samples: np.ndarray, columns: int) -> Image.Image | Film:
+        """Draws samples as a picture: a grid of images or of clips, or a scatter plot of points.
 
         Raises:
-          InvalidInputError: for samples that are neither images nor points of the plane.
+          InvalidInputError: for samples that are none of these.
         """
+        if samples.ndim == 5:
+            return clip_grid(samples, columns)
         if samples.ndim == 2 and samples.shape[1] == 2:
             return scatter(samples, columns)
         return image_grid(samples, columns)

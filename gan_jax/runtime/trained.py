@@ -12,6 +12,7 @@ from PIL import Image
 from gan_jax.core import GANState, priors
 from gan_jax.host import from_uint8
 from gan_jax.runtime.experiment import Experiment
+from gan_jax.runtime.film import Film
 from gan_jax.runtime.sampling import sample_grid
 from gan_jax.runtime.translation import Translator
 from gan_jax.types import InvalidInputError, Spec
@@ -71,7 +72,7 @@ class Trained:
         """Number of classes of a conditional game; None if it is unconditional."""
         return self.experiment.game.num_classes
 
-    def preview(self, samples: np.ndarray, columns: int) -> Image.Image:
+    def preview(self, samples: np.ndarray, columns: int) -> Image.Image | Film:
         """Draws samples as the experiment's picture."""
         return self.experiment.preview(samples, columns)
 
