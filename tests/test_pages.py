@@ -40,6 +40,13 @@ def files(tmp_path_factory):
         for where in (f"photos/{'cat' if i % 2 else 'dog'}", "edges"):
             (home / where).mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(home / where / f"{i}.png")
+        for part in (
+            "facades/A/train",
+            "facades/B/train",
+            *(f"horses/{x}" for x in ("trainA", "trainB", "testA", "testB")),
+        ):
+            (home / part).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(home / part / f"{i}.png")
     with tarfile.open(home / "shard.tar", "w") as shard:
         for path in sorted((home / "edges").iterdir()):
             shard.add(path, path.name)

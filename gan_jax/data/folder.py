@@ -2,13 +2,15 @@
 
 import collections
 import dataclasses
+import functools
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from gan_jax.data import decode, images
 from gan_jax.data.sources import Arrays, Records
@@ -24,12 +26,13 @@ def image_folder(
     image_size: int,
     labels: bool,
     channels: int = 3,
+    fit: str = "crop",
     background: str = "white",
     value_range: tuple[float, float] | None = None,
     check: bool = True,
     resident_bytes: int = images.RESIDENT_BYTES,
 ) -> Arrays | Records:
-    """Reads all images below a folder, cropped to the largest central square and resized, as `'real'`.
+    """Reads all images below a folder, made square and resized, as `'real'`.
 
     Links are followed. Hidden files and folders, those that systems make for themselves, and files without the ending
     of an image are passed over. The summary counts what was passed over, and images that were changed: transparent,
@@ -41,6 +44,8 @@ def image_folder(
       labels: whether to use the names of the sub-folders as classes 0, 1, ..., delivered as `'label'`. Numbers in names
         are ordered by value: 1, 2, 10.
       channels: 1 for grey, 3 for colour.
+      fit: `crop` cuts images to the largest central square; `stretch` resizes them whole, ignoring the ratio of height
+        to width, by bicubic interpolation.
       background: colour that shows through where images are transparent, a name or `#rrggbb`.
       value_range: values of grey images with more than 8 bits that become black and white, such as `(0, 4095)` for 12
         bits in files of 16, or `(0.0, 1.0)`; values beyond become black or white too. None: the range of the type.
@@ -58,14 +63,11 @@ def image_folder(
     """
     root = images.directory(path, "the folder of images")
     images.check_size(image_size)
+    images.check_fit(fit)
     decoder = decode.Decoder(channels, background, value_range)
-    files, passed = _files_below(root)
-    more = f"; {_listed('passed over', passed)}" if passed else ""
-    if not files:
-        raise InvalidInputError(
-            f"image folder {path!r} has no image: expected files ending in {', '.join(sorted(decode.endings()))}" + more
-        )
-    classes = sorted({p.relative_to(root).parts[0] for p in files if p.parent != root}, key=_natural)
+    files, passed = files_below(root)
+    more = f"; {listed('passed over', passed)}" if passed else ""
+    classes = sorted({p.relative_to(root).parts[0] for p in files if p.parent != root}, key=natural)
     if labels:
         stray = [p for p in files if p.parent == root]
         if stray or len(classes) < 2:
@@ -76,32 +78,49 @@ def image_folder(
             )
     numbers = {name: index for index, name in enumerate(classes)}
     targets = [numbers[p.relative_to(root).parts[0]] for p in files] if labels else None
-    reader = _Files(files, targets, image_size, decoder)
-    kinds = _looked_at(reader, f"folder {root.absolute().name}")
-    notes = [*([_listed("passed over", passed)] if passed else []), *([_listed("images", kinds)] if kinds else [])]
+    reader = _Files(files, targets, image_size, decoder, fit)
+    kinds = looked_at(files, decoder, reader.kinds, f"folder {root.absolute().name}").kinds()
+    notes = [*([listed("passed over", passed)] if passed else []), *([listed("images", kinds)] if kinds else [])]
     names = classes if labels else []
     return images.hold_or_stream(
         f"folder {root.absolute().name}", reader, len(names) if labels else None, resident_bytes, names, notes, check
     )
 
 
-def _natural(name: str) -> tuple[Sequence[str | int], str]:
+def natural(name: str) -> tuple[Sequence[str | int], str]:
     """Returns the key of natural order, in which `2` is before `10`."""
     parts = re.split(r"(\d+)", name)
     return [int(part) if index % 2 else part for index, part in enumerate(parts)], name
 
 
-def _listed(what: str, counts: collections.Counter[str]) -> str:
+def listed(what: str, counts: collections.Counter[str]) -> str:
+    """Returns a line of the summary: how many of each kind there are."""
     return f"{what}: " + "; ".join(f"{count:,} {kind}" for kind, count in sorted(counts.items()))
 
 
-def _files_below(root: pathlib.Path) -> tuple[list[pathlib.Path], collections.Counter[str]]:
-    """Returns the files with the ending of an image, sorted, and the number of others that are passed over by kind."""
+def files_below(
+    root: pathlib.Path, endings: frozenset[str] = frozenset(decode.endings()), what: str = "image"
+) -> tuple[list[pathlib.Path], collections.Counter[str]]:
+    """Returns the files with one of the endings, sorted, and the number of others that are passed over by kind.
+
+    Args:
+      root: the folder.
+      endings: endings of the files, by default those of images.
+      what: what the files hold, for the error.
+
+    Raises:
+      InvalidInputError: if there is no such file, or a part of the folder cannot be read.
+    """
     passed: collections.Counter[str] = collections.Counter()
     try:
-        files = sorted(_scanned(root, frozenset([root.resolve()]), frozenset(decode.endings()), passed))
+        files = sorted(_scanned(root, frozenset([root.resolve()]), endings, passed))
     except OSError as error:
         raise InvalidInputError(f"{error.filename} cannot be read ({error.strerror}): fix or remove it") from error
+    if not files:
+        more = f"; {listed('passed over', +passed)}" if +passed else ""
+        raise InvalidInputError(
+            f"{what} folder '{root}' has no {what}: expected files ending in {', '.join(sorted(endings))}" + more
+        )
     return files, +passed
 
 
@@ -131,74 +150,118 @@ def _scanned(
             yield path
 
 
+def decoded(examples: Sequence[Callable[[], dict[str, np.ndarray]]], name: str) -> dict[str, np.ndarray]:
+    """Decodes and stacks examples; raises one error for all of those that are broken.
+
+    Args:
+      examples: functions that each decode one example.
+      name: name of the data in the error for examples that differ in shape.
+    """
+    made, broken = [], []
+    for example in examples:
+        try:
+            made.append(example())
+        except InvalidInputError as error:
+            broken.append(str(error))
+    if broken:
+        raise images.BrokenImagesError("\n".join(broken))
+    return images.stack(made, name)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Files:
     files: list[pathlib.Path]
     labels: list[int] | None
     image_size: int
     decoder: decode.Decoder
+    fit: str
 
     def __len__(self) -> int:
         return len(self.files)
 
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        examples, broken = [], []
-        for index in indices:
-            try:
-                examples.append(self._example(int(index)))
-            except InvalidInputError as error:
-                broken.append(str(error))
-        if broken:
-            raise images.BrokenImagesError("\n".join(broken))
-        return images.stack(examples, "image folder")
+        return decoded([functools.partial(self._example, int(index)) for index in indices], "image folder")
 
     def _example(self, index: int) -> dict[str, np.ndarray]:
         file = self.files[index]
         with decode.open_picture(file, str(file)) as picture:
             image = self.decoder.pixels(picture, str(file))
-        example = {"real": images.resize(image, self.image_size)}
+        example = {"real": images.resize(image, self.image_size, self.fit)}
         if self.labels is not None:
             example["label"] = np.asarray(self.labels[index], np.int32)
         return example
 
+    def kinds(self, picture: Image.Image) -> dict[str, bool]:
+        """Returns the kinds that an image may be counted under in the summary, each with whether it is of that kind."""
+        squared = {"crop": "cropped to the central square", "stretch": "stretched to a square"}[self.fit]
+        return usual_kinds(picture, self.decoder) | {
+            f"not square, {squared}": picture.width != picture.height,
+            f"smaller than {self.image_size} pixels, enlarged": min(picture.size) < self.image_size,
+        }
+
+
+def usual_kinds(picture: Image.Image, decoder: decode.Decoder) -> dict[str, bool]:
+    """Returns the kinds of images that any source changes, each with whether an image is of that kind."""
+    return {
+        f"transparent, blended on {decoder.background}": picture.has_transparency_data,
+        "with further frames, of which the first is read": getattr(picture, "is_animated", False),
+        "of more than 8 bits, scaled to 8": decode.is_deep(picture),
+    }
+
 
 class _Header(NamedTuple):
-    """The kinds that an image is counted under, and whether its values have more than 8 bits."""
+    """The kinds that an image is counted under, its size, and whether its values have more than 8 bits."""
 
     kinds: tuple[str, ...]
+    size: tuple[int, int]
     deep: bool
 
 
-def _header(reader: _Files, file: pathlib.Path) -> _Header | str:
-    try:
-        with decode.open_picture(file, str(file)) as picture, decode.reading(str(file), "is corrupt"):
-            deep = decode.is_deep(picture)
-            kinds = {
-                f"transparent, blended on {reader.decoder.background}": picture.has_transparency_data,
-                "not square, cropped to the central square": picture.width != picture.height,
-                f"smaller than {reader.image_size} pixels, enlarged": min(picture.size) < reader.image_size,
-                "with further frames, of which the first is read": getattr(picture, "is_animated", False),
-                "of more than 8 bits, scaled to 8": deep,
-            }
-    except InvalidInputError as error:
-        return str(error)
-    return _Header(tuple(kind for kind, applies in kinds.items() if applies), deep)
+class Headers(list[_Header]):
+    """What the headers of all files of a folder say."""
+
+    def kinds(self) -> collections.Counter[str]:
+        """Returns the number of images of each kind."""
+        return collections.Counter(kind for one in self for kind in one.kinds)
 
 
-def _looked_at(reader: _Files, name: str) -> collections.Counter[str]:
-    """Opens all images without decoding them, and counts them by kind.
+def looked_at(
+    files: Sequence[pathlib.Path],
+    decoder: decode.Decoder,
+    kinds: Callable[[Image.Image], dict[str, bool]],
+    name: str,
+) -> Headers:
+    """Opens all images without decoding them.
+
+    Args:
+      files: the images.
+      decoder: decoder that will read them.
+      kinds: returns, for an opened image, each kind that it may be counted under and whether it is of that kind; it
+        may raise `InvalidInputError`.
+      name: name of the data, for the progress line.
+
+    Returns:
+      The headers, in the order of the files.
 
     Raises:
       InvalidInputError: if some cannot be opened, or if deep ones have values that their type's range does not fit.
     """
 
-    def headers(indices: np.ndarray) -> list[_Header | str]:
-        return [_header(reader, reader.files[index]) for index in indices]
+    def header(file: pathlib.Path) -> _Header | str:
+        try:
+            with decode.open_picture(file, str(file)) as picture, decode.reading(str(file), "is corrupt"):
+                counted = tuple(kind for kind, applies in kinds(picture).items() if applies)
+                return _Header(counted, picture.size, decode.is_deep(picture))
+        except InvalidInputError as error:
+            return str(error)
 
-    found = [one for many in images.in_threads(headers, len(reader), f"opening {name}") for one in many]
+    def headers(indices: np.ndarray) -> list[_Header | str]:
+        return [header(files[index]) for index in indices]
+
+    found = [one for many in images.in_threads(headers, len(files), f"opening {name}") for one in many]
     images.refuse_broken([one for one in found if isinstance(one, str)])
-    opened = [one for one in found if isinstance(one, _Header)]
-    deep = [file for file, one in zip(reader.files, opened, strict=True) if one.deep]
-    if deep and reader.decoder.value_range is None:
+    opened = Headers(one for one in found if isinstance(one, _Header))
+    deep = [file for file, one in zip(files, opened, strict=True) if one.deep]
+    if deep and decoder.value_range is None:
         decode.check_depths(deep[:: -(-len(deep) // _LOOKED_AT)])
-    return collections.Counter(kind for one in opened for kind in one.kinds)
+    return opened

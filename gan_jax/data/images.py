@@ -15,6 +15,7 @@ from gan_jax.host import user_path
 from gan_jax.types import InvalidInputError
 
 RESIDENT_BYTES = 2**30
+FITS = ("crop", "stretch")
 _CHUNK, _THREADS = 64, 8  # examples of one piece of work, and pieces at once
 _SHOWN = 20  # of many broken images the message names the first ones
 
@@ -43,12 +44,22 @@ def check_size(image_size: int | None) -> None:
         raise InvalidInputError(f"image_size={image_size}: expected at least 1 pixel")
 
 
-def resize(image: np.ndarray, image_size: int | None) -> np.ndarray:
-    """Crops an image to its largest central square, and resizes it with antialiasing.
+def check_fit(fit: str) -> None:
+    """Raises for an unknown way of making images square."""
+    if fit not in FITS:
+        raise InvalidInputError(
+            f"fit={fit!r}: expected 'crop' (the largest central square) or 'stretch' (the whole image, of any shape)"
+        )
+
+
+def resize(image: np.ndarray, image_size: int | None, fit: str = "crop") -> np.ndarray:
+    """Makes an image square, with antialiasing.
 
     Args:
       image: `[h, w, c]`, uint8.
       image_size: requested height and width; None keeps the size and does not crop.
+      fit: `crop` resizes the largest central square, by Lanczos interpolation; `stretch` the whole image, ignoring its
+        ratio of height to width, by bicubic interpolation, as pix2pix and CycleGAN do.
 
     Returns:
       `[image_size, image_size, c]`, uint8.
@@ -56,6 +67,9 @@ def resize(image: np.ndarray, image_size: int | None) -> np.ndarray:
     if image_size is None or image.shape[:2] == (image_size, image_size):
         return image
     picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    if fit == "stretch":
+        stretched = np.asarray(picture.resize((image_size, image_size), Image.Resampling.BICUBIC))
+        return stretched.reshape(image_size, image_size, image.shape[-1])
     side = min(picture.size)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
     box = (left, top, left + side, top + side)

@@ -30,6 +30,7 @@ def tfds_images(
     split: str = "train",
     image_size: int | None = None,
     channels: int | None = None,
+    fit: str = "crop",
     background: str = "white",
     image_key: str = "image",
     label_key: str = "label",
@@ -43,8 +44,10 @@ def tfds_images(
       data_dir: directory in which TFDS prepared the data set.
       labels: whether to deliver the labels.
       split: split in TFDS syntax, such as `train` or `train[:90%]`.
-      image_size: height and width to which images are cropped and resized; None keeps the size.
+      image_size: height and width to which images are made square and resized; None keeps the size.
       channels: 1 to convert to grey, 3 to convert to colour; None keeps what the feature has, without transparency.
+      fit: `crop` cuts images to the largest central square; `stretch` resizes them whole, ignoring the ratio of height
+        to width, by bicubic interpolation.
       background: colour that shows through where images are transparent, a name or `#rrggbb`.
       image_key: name of the feature that holds the image.
       label_key: name of the feature that holds the label.
@@ -59,7 +62,8 @@ def tfds_images(
         other classes than TFDS's own, since TFDS would import and run the module that their file names.
     """
     images.check_size(image_size)
-    source, features = _open(name, data_dir, split, label_key if labels else None)
+    images.check_fit(fit)
+    source, features = open_prepared(name, data_dir, split, label_key if labels else None)
     wanted = [image_key, *([label_key] if labels else [])]
     missing = [key for key in wanted if key not in features]
     if missing:
@@ -67,9 +71,9 @@ def tfds_images(
             f"TFDS data set {name!r} has no feature {missing}: it has {sorted(features)}"
             + (" (labels=False reads it without labels)" if label_key in missing else "")
         )
-    stored = _stored_channels(features[image_key], f"feature {image_key!r} of {name!r}")
+    stored = stored_channels(features[image_key], f"feature {image_key!r} of {name!r}")
     decoder = decode.Decoder(channels or min(stored, 3), background)
-    reader = _Images(source, name, image_key, label_key if labels else None, image_size, decoder)
+    reader = _Images(source, name, image_key, label_key if labels else None, image_size, decoder, fit)
     num_classes = getattr(features[label_key], "num_classes", None) if labels else None
     if labels and num_classes is None:
         raise InvalidInputError(
@@ -81,13 +85,13 @@ def tfds_images(
     return images.hold_or_stream(f"{name} ({split})", reader, num_classes, resident_bytes, names, notes)
 
 
-def _stored_channels(feature: Any, what: str) -> int:
+def stored_channels(feature: Any, what: str) -> int:
     """Returns the number of channels of an image feature; raises for videos and others."""
     shape, plain = getattr(feature, "shape", None), getattr(feature, "np_dtype", None) == np.uint8
     if not plain or not isinstance(shape, tuple) or len(shape) != 3 or shape[-1] not in (1, 3, 4):
         raise InvalidInputError(
             f"{what} is {feature}: expected an image, [h, w, c], of uint8 and 1, 3 or 4 channels; name another feature "
-            "by image_key, or read videos yourself, as data.Arrays(name, {'real': clips}) with clips [n, t, h, w, c]"
+            "by image_key; tfds_videos reads videos that are stored as sequences of images"
         )
     return shape[-1]
 
@@ -124,7 +128,7 @@ def _check_classes(directory: pathlib.Path) -> None:
         )
 
 
-def _open(name: str, data_dir: str, split: str, label_key: str | None) -> tuple[Any, Any]:
+def open_prepared(name: str, data_dir: str, split: str, label_key: str | None) -> tuple[Any, Any]:
     """Opens a prepared data set; returns the records of the split, with only the label decoded, and the features."""
     root = images.directory(data_dir, "the directory that TFDS prepared data in")
     path, _, version = name.partition(":")
@@ -144,7 +148,8 @@ def _open(name: str, data_dir: str, split: str, label_key: str | None) -> tuple[
         builder = tfds.builder_from_directory(versions[-1])
     except Exception as error:  # TFDS raises exceptions of many types for files that are damaged
         raise InvalidInputError(
-            f"{versions[-1]} cannot be opened ({error}): prepare it again; a feature of class Video needs TensorFlow"
+            f"{versions[-1]} cannot be opened ({error}): prepare it again; a feature of class Video needs TensorFlow: "
+            "tfds_videos reads videos whose feature is a Sequence of Image"
         ) from error
     if builder.info.file_format.value != "array_record":
         raise InvalidInputError(
@@ -155,9 +160,15 @@ def _open(name: str, data_dir: str, split: str, label_key: str | None) -> tuple[
     if base not in builder.info.splits:
         raise InvalidInputError(f"split={split!r}: {name!r} has {sorted(builder.info.splits)}")
 
+    class Stored(tfds.decode.SkipDecoding):
+        """Leaves features as they are stored; that of TFDS refuses sequences, such as the frames of a video."""
+
+        def decode_batch_example_np(self, example: Any) -> Any:
+            return example
+
     def undecoded(feature: Any) -> Any:  # TFDS would have Pillow open images of any format; see `decode`
         inside = isinstance(feature, tfds.features.FeaturesDict)
-        return {key: undecoded(feature[key]) for key in feature} if inside else tfds.decode.SkipDecoding()
+        return {key: undecoded(feature[key]) for key in feature} if inside else Stored()
 
     features = builder.info.features
     decoders = {key: undecoded(features[key]) for key in features if key != label_key}
@@ -180,6 +191,7 @@ class _Images:
     label_key: str | None
     image_size: int | None
     decoder: decode.Decoder
+    fit: str = "crop"
 
     def __len__(self) -> int:
         return len(self.source)
@@ -201,7 +213,7 @@ class _Images:
         else:
             picture = Image.fromarray(stored[..., 0] if stored.shape[-1] == 1 else stored)
             image = self.decoder.pixels(picture, f"an image of {self.name}")
-        example = {"real": images.resize(image, self.image_size)}
+        example = {"real": images.resize(image, self.image_size, self.fit)}
         if self.label_key is not None:
             example["label"] = np.asarray(record[self.label_key], np.int32)
         return example

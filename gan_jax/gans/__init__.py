@@ -5,18 +5,23 @@ from gan_jax.gans.adversarial import Augmentation, adversarial
 from gan_jax.gans.cgan import cgan
 from gan_jax.gans.cyclegan import cyclegan
 from gan_jax.gans.dcgan import dcgan
+from gan_jax.gans.inversion import invert
 from gan_jax.gans.r3gan import R3GAN_OPERATIONS, R3GAN_SCHEDULES, R3GANSchedule, r3gan
 from gan_jax.gans.sngan import sngan
 from gan_jax.gans.standard import sampler, sampling_weights, standard_game
 from gan_jax.gans.stylegan2 import stylegan2
 from gan_jax.gans.terms import gradient_penalty, penalty, r1, r2
+from gan_jax.gans.vae import BERNOULLI, GAUSSIAN, Likelihood, vae
 from gan_jax.gans.vanilla import vanilla
 from gan_jax.gans.wgan_gp import wgan_gp
 
 __all__ = [
+    "BERNOULLI",
+    "GAUSSIAN",
     "R3GAN_OPERATIONS",
     "R3GAN_SCHEDULES",
     "Augmentation",
+    "Likelihood",
     "R3GANSchedule",
     "adversarial",
     "cgan",
@@ -24,6 +29,7 @@ __all__ = [
     "dcgan",
     "gradient_penalty",
     "heads",
+    "invert",
     "penalty",
     "r1",
     "r2",
@@ -34,6 +40,7 @@ __all__ = [
     "standard_game",
     "stylegan2",
     "terms",
+    "vae",
     "vanilla",
     "wgan_gp",
 ]

@@ -15,7 +15,7 @@ from gan_jax.losses.auxiliary import (
     multi_hinge,
 )
 from gan_jax.losses.base import GANLoss
-from gan_jax.losses.contrastive import conditional_contrastive, data_to_data_cross_entropy
+from gan_jax.losses.contrastive import conditional_contrastive, data_to_data_cross_entropy, patch_nce
 from gan_jax.losses.distance import (
     energy_distance,
     gaussian_kernel,
@@ -39,14 +39,28 @@ from gan_jax.losses.relativistic import (
     relativistic_average_least_squares,
     relativistic_pairing,
 )
-from gan_jax.losses.weighting import adaptive_weight, top_k
+from gan_jax.losses.variational import bernoulli_nll, gaussian_kl, gaussian_nll
+from gan_jax.losses.weighting import (
+    BalancerState,
+    adaptive_weight,
+    balance,
+    init_balancer,
+    normalize_gradient,
+    output_gradients,
+    ramp,
+    steer,
+    top_k,
+)
 
 __all__ = [
+    "BalancerState",
     "GANLoss",
     "adaptive_weight",
     "auxiliary_classifier",
     "auxiliary_discriminative",
     "auxiliary_discriminative_generator",
+    "balance",
+    "bernoulli_nll",
     "charbonnier",
     "conditional_contrastive",
     "cycle_consistency",
@@ -57,9 +71,12 @@ __all__ = [
     "f_divergence",
     "feature_matching",
     "gaussian_kernel",
+    "gaussian_kl",
     "gaussian_mutual_information",
+    "gaussian_nll",
     "hinge",
     "identity_mapping",
+    "init_balancer",
     "l1",
     "l2",
     "least_squares",
@@ -69,12 +86,17 @@ __all__ = [
     "mode_seeking",
     "multi_hinge",
     "non_saturating",
+    "normalize_gradient",
+    "output_gradients",
+    "patch_nce",
     "perceptual",
+    "ramp",
     "rational_quadratic_kernel",
     "relativistic_average",
     "relativistic_average_hinge",
     "relativistic_average_least_squares",
     "relativistic_pairing",
+    "steer",
     "top_k",
     "wasserstein",
 ]

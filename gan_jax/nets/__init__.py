@@ -6,27 +6,44 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gan_jax.nets.adapter import from_linen, from_nnx
+    from gan_jax.nets.autoencoder import DCGANEncoder, MLPEncoder
     from gan_jax.nets.classifier import Classifier
     from gan_jax.nets.dcgan import DCGANDiscriminator, DCGANGenerator
     from gan_jax.nets.mlp import MLPDiscriminator, MLPGenerator
+    from gan_jax.nets.patchgan import MultiScaleDiscriminator, PatchDiscriminator, PixelDiscriminator
     from gan_jax.nets.r3gan import R3GAN_PRESETS, R3GANDiscriminator, R3GANGenerator
     from gan_jax.nets.remat import microbatched, rematerialized
     from gan_jax.nets.resnet import ResNetDiscriminator, ResNetGenerator
+    from gan_jax.nets.spade import SPADE, SPADEBlock, SPADEGenerator
     from gan_jax.nets.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
+    from gan_jax.nets.translation import CUT_FEATURES, PatchProjector, TranslationResNet, UNet, cut_init
 
 _WHERE = {  # the module of each name; imported on first use, so that `import gan_jax.nets` alone does not need Flax
+    "CUT_FEATURES": "translation",
     "Classifier": "classifier",
     "DCGANDiscriminator": "dcgan",
+    "DCGANEncoder": "autoencoder",
     "DCGANGenerator": "dcgan",
     "MLPDiscriminator": "mlp",
+    "MLPEncoder": "autoencoder",
     "MLPGenerator": "mlp",
+    "MultiScaleDiscriminator": "patchgan",
+    "PatchDiscriminator": "patchgan",
+    "PatchProjector": "translation",
+    "PixelDiscriminator": "patchgan",
     "R3GANDiscriminator": "r3gan",
     "R3GANGenerator": "r3gan",
     "R3GAN_PRESETS": "r3gan",
     "ResNetDiscriminator": "resnet",
     "ResNetGenerator": "resnet",
+    "SPADE": "spade",
+    "SPADEBlock": "spade",
+    "SPADEGenerator": "spade",
     "StyleGAN2Discriminator": "stylegan2",
     "StyleGAN2Generator": "stylegan2",
+    "TranslationResNet": "translation",
+    "UNet": "translation",
+    "cut_init": "translation",
     "from_linen": "adapter",
     "from_nnx": "adapter",
     "microbatched": "remat",
@@ -34,18 +51,31 @@ _WHERE = {  # the module of each name; imported on first use, so that `import ga
 }
 
 __all__ = [
+    "CUT_FEATURES",
     "R3GAN_PRESETS",
+    "SPADE",
     "Classifier",
     "DCGANDiscriminator",
+    "DCGANEncoder",
     "DCGANGenerator",
     "MLPDiscriminator",
+    "MLPEncoder",
     "MLPGenerator",
+    "MultiScaleDiscriminator",
+    "PatchDiscriminator",
+    "PatchProjector",
+    "PixelDiscriminator",
     "R3GANDiscriminator",
     "R3GANGenerator",
     "ResNetDiscriminator",
     "ResNetGenerator",
+    "SPADEBlock",
+    "SPADEGenerator",
     "StyleGAN2Discriminator",
     "StyleGAN2Generator",
+    "TranslationResNet",
+    "UNet",
+    "cut_init",
     "from_linen",
     "from_nnx",
     "microbatched",

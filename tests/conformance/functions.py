@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gan_jax import augment, losses, regularizers
+from gan_jax import augment, losses, ops, regularizers
 
 BATCH = 8
 CLASSES = 3
@@ -67,6 +67,7 @@ def moderate_logits(key: Array) -> tuple[Array, Array]:
 LOGITS = normals((BATCH,), (BATCH,), scale=3.0)
 FEATURES = normals((BATCH, 4), (BATCH, 4))
 IMAGES = normals((BATCH, 6, 6, 2), (BATCH, 6, 6, 2))
+WEIGHTS = {"a": 1.0, "b": 3.0}
 EXPONENTIAL = {"kl", "reverse_kl", "squared_hellinger"}
 RELATIVISTIC = {name for name in losses.__all__ if name.startswith("relativistic")}
 
@@ -129,8 +130,106 @@ def class_case(name: str, k: int = CLASSES, **bound: Any) -> Case:
     )
 
 
+BOTTLENECKS = (
+    "Bottleneck", "CodebookState", "count_codes", "finite_scalar_codes", "finite_scalar_quantize",
+    "gaussian_bottleneck", "init_codebook", "kmeans", "lookup_free_codes", "lookup_free_quantize", "perplexity",
+    "straight_through", "update_codebook", "vector_quantize",
+)  # fmt: skip
+
+
+def near_codes(key: Array) -> tuple[Array, Array]:
+    """Draws vectors near to codes, so that rounding them does not change their choice, and the codes."""
+    codes, near, which = jax.random.split(key, 3)
+    codebook = jax.random.normal(codes, (5, 4))
+    chosen = codebook[jax.random.randint(which, (BATCH,), 0, 5)]
+    return chosen + 0.05 * jax.random.normal(near, (BATCH, 4)), codebook
+
+
+def near_levels(key: Array) -> tuple[Array]:
+    """Draws numbers that round to -1, 0 and 1 of five levels, away from the edges between these."""
+    near, which = jax.random.split(key)
+    levels = 0.55 * jax.random.randint(which, (BATCH, 4), -1, 2)
+    return (levels + 0.02 * jax.random.normal(near, (BATCH, 4)),)
+
+
+def away_from_zero(key: Array) -> tuple[Array]:
+    x = jax.random.normal(key, (BATCH, 5))
+    return (x + jnp.sign(x),)
+
+
+def update_codebook(z: Array, codes: Array) -> Array:
+    ids = ops.vector_quantize(z, codes).ids
+    return jnp.sum(ops.update_codebook(ops.init_codebook(codes), z, ids, KEY, threshold=0.0)[0].codes ** 2)
+
+
+def bottlenecks() -> dict[str, Case]:
+    """Returns the cases of the bottlenecks of tokenizers."""
+    vq, lfq, fsq = ops.vector_quantize, ops.lookup_free_quantize, ops.finite_scalar_quantize
+    common: dict[str, Any] = {"batched": 1}
+
+    def codes(z: Array) -> Array:
+        levels = (5, 5, 5, 5)
+        return (ops.finite_scalar_codes(fsq(z, levels).ids, levels) + ops.lookup_free_codes(lfq(z).ids, 4)).mean(-1)
+
+    def used(counts: Array) -> Array:
+        return ops.perplexity(counts) + ops.perplexity(ops.count_codes(jnp.argmax(counts, -1)[:1], 5))
+
+    return {
+        "vector_quantize": Case(
+            "ops.vector_quantize ops.straight_through ops.Bottleneck", lambda z, c: vq(z, c).codes, near_codes,
+            "elementwise", stopped=True, signs=(1, 0), **common,
+        ),
+        "vector_quantize_commitment": Case(
+            "ops.vector_quantize", lambda z, c: vq(z, c).losses["commitment"], near_codes, "example",
+            signs=(None, 0), **common,
+        ),
+        "vector_quantize_entropy": Case(
+            "ops.vector_quantize", lambda z, c: vq(z, c, temperature=2.0, normalize=True).losses["entropy"],
+            near_codes, "example", coupled=True, **common,
+        ),
+        "finite_scalar_quantize": Case(
+            "ops.finite_scalar_quantize", lambda z: fsq(z, (5, 5, 5, 5)).codes, near_levels, "elementwise",
+            stopped=True, signs=(1,), **common,
+        ),
+        "codes_of_ids": Case(
+            "ops.finite_scalar_codes ops.lookup_free_codes", codes, near_levels, "example", signs=(0,), **common
+        ),
+        "lookup_free_quantize": Case(
+            "ops.lookup_free_quantize", lambda z: lfq(z).codes, away_from_zero, "elementwise", stopped=True,
+            signs=(1,), **common,
+        ),
+        "lookup_free_quantize_losses": Case(
+            "ops.lookup_free_quantize", lambda z: sum(lfq(z, temperature=2.0, group=3).losses.values()),
+            away_from_zero, "example", coupled=True, **common,
+        ),
+        "gaussian_bottleneck": Case(
+            "ops.gaussian_bottleneck", lambda x: ops.gaussian_bottleneck(x).losses["kl"], normals((BATCH, 6)),
+            "example", **common,
+        ),
+        "update_codebook": Case(
+            "ops.update_codebook ops.init_codebook ops.CodebookState", update_codebook, near_codes, "scalar",
+            coupled=True, signs=(0, None), **common,
+        ),
+        "kmeans": Case(
+            "ops.kmeans", lambda z: jnp.sum(ops.kmeans(z, 2, KEY, iterations=2) ** 2), near_codes_of_two, "scalar",
+            coupled=True, random=True, signs=(0,), **common,
+        ),
+        "perplexity": Case(
+            "ops.count_codes ops.perplexity", used, lambda key: (1.0 + jax.random.uniform(key, (BATCH, 5)),),
+            "example", extremes=False, **common,
+        ),
+    }  # fmt: skip
+
+
+def near_codes_of_two(key: Array) -> tuple[Array]:
+    """Draws vectors in two clusters that are far apart."""
+    centres = jnp.where(jnp.arange(BATCH) % 2 == 0, 8.0, -8.0)[:, None]
+    return (centres + jax.random.normal(key, (BATCH, 4)),)
+
+
 CASES: dict[str, Case] = {
     **pairs(),
+    **bottlenecks(),
     # reconstruction
     **{
         name: Case(f"losses.{name}", getattr(losses, name), IMAGES, "elementwise")
@@ -195,6 +294,13 @@ CASES: dict[str, Case] = {
         batched=3,
         coupled=True,
     ),
+    "patch_nce": Case(
+        "losses.patch_nce",
+        lambda q, k: jnp.mean(losses.patch_nce(q, k), axis=1),
+        normals((BATCH, 5, 3), (BATCH, 5, 3)),
+        "example",
+        signs=(None, 0),  # no gradient into the patches of the input
+    ),
     # distances
     "maximum_mean_discrepancy": Case(
         "losses.maximum_mean_discrepancy losses.rational_quadratic_kernel",
@@ -211,12 +317,53 @@ CASES: dict[str, Case] = {
         coupled=True,
     ),
     "energy_distance": Case("losses.energy_distance", losses.energy_distance, FEATURES, "scalar", coupled=True),
+    # the evidence lower bound
+    "gaussian_kl": Case(
+        "losses.gaussian_kl",
+        # encoders clip the log variance: exp(1e4) is infinite in any formula
+        lambda mean, log_variance: losses.gaussian_kl(mean, jnp.clip(log_variance, -30.0, 20.0)),
+        normals((BATCH, 4), (BATCH, 4)),
+        "example",
+    ),
+    "gaussian_nll": Case("losses.gaussian_nll", losses.gaussian_nll, IMAGES, "example", coupled=True, stopped=True),
+    "gaussian_nll_fixed": Case("losses.gaussian_nll", lambda x, y: losses.gaussian_nll(x, y, 0.3), IMAGES, "example"),
+    "bernoulli_nll": Case("losses.bernoulli_nll", losses.bernoulli_nll, IMAGES, "example"),
     # weights
     "top_k": Case(
         "losses.top_k", lambda logits: losses.top_k(logits, 3), normals((BATCH,)), "example", batched=1, coupled=True
     ),
     "adaptive_weight": Case(
         "losses.adaptive_weight", losses.adaptive_weight, FEATURES, "scalar", coupled=True, signs=(0, 0)
+    ),
+    "output_gradients": Case(
+        "losses.output_gradients",
+        lambda y, w: losses.output_gradients({"critic": lambda y: critic(w, y)}, y)[1]["critic"],
+        normals((BATCH, 4), (4, 3)),
+        "elementwise",
+        batched=1,
+        coupled=True,  # by the 1 / b of the mean
+        signs=(0, 0),
+    ),
+    "steer": Case("losses.steer", losses.steer, IMAGES, "scalar", coupled=True, signs=(None, 0)),
+    "balance": Case(
+        "losses.balance losses.BalancerState losses.init_balancer",
+        lambda a, b: losses.balance({"a": a, "b": b}, WEIGHTS, losses.init_balancer(WEIGHTS))[0],
+        IMAGES,
+        "elementwise",
+        coupled=True,
+        signs=(0, 0),
+    ),
+    "normalize_gradient": Case(
+        "losses.normalize_gradient",
+        lambda g: losses.normalize_gradient(g, jnp.zeros(()))[0],
+        normals((BATCH, 6)),
+        "elementwise",
+        batched=1,
+        coupled=True,
+        signs=(0,),
+    ),
+    "ramp": Case(
+        "losses.ramp", lambda step: losses.ramp(step, -9.0, 20.0), normals((BATCH,)), "elementwise", batched=1
     ),
     # regularizers
     "zero_centered_penalty": Case(

@@ -12,12 +12,13 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from gan_jax import augment, losses, regularizers
+from gan_jax import augment, losses, ops, regularizers
 from gan_jax.types import InvalidInputError
-from tests.conformance.functions import BATCH, CASES, KEY
+from tests.conformance.functions import BATCH, BOTTLENECKS, CASES, KEY
 
 PACKAGES = {"augment": augment, "losses": losses, "regularizers": regularizers}
 PUBLIC = {f"{package}.{name}": getattr(module, name) for package, module in PACKAGES.items() for name in module.__all__}
+PUBLIC |= {f"ops.{name}": getattr(ops, name) for name in BOTTLENECKS}
 EACH = pytest.mark.parametrize("name", sorted(CASES))
 
 
@@ -73,7 +74,7 @@ def test_documented(name):
         assert "Attributes:" in text
         return
     parts = ["Returns:", "Example:", ">>>"]
-    if not name.split(".")[1].startswith(("init_", "band_filters")):  # states and constants cite no paper
+    if not name.split(".")[1].startswith(("init_", "count_", "band_filters")):  # states and constants cite no paper
         parts += ["Args:", "References:", "arXiv:"]
     assert [part for part in parts if part not in text] == []
 
@@ -229,7 +230,8 @@ def test_a_key_for_every_shard(name):
 
 
 EXACT = ("conditional_contrastive", "data_to_data_cross_entropy", "energy_distance", "maximum_mean_discrepancy",
-         "geometry", "transform_color", "filter_bands", "orthogonal")  # fmt: skip
+         "geometry", "transform_color", "filter_bands", "orthogonal", "vector_quantize", "lookup_free_quantize_losses",
+         "update_codebook", "kmeans", "patch_nce")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", EXACT)

@@ -153,6 +153,36 @@ VALUES = {
         ({"a": A, "b": B}, {"a": 2 * A, "b": 2 * B}),
         0.5,
     ),
+    "output_gradients": (lambda y: losses.output_gradients({"cube": lambda y: y**3}, y)[1]["cube"], (A,), A**2 / 6),
+    "gaussian_kl": (
+        losses.gaussian_kl,
+        (A, B),
+        [sum((m * m + np.exp(v) - 1 - v) / 2 for m, v in zip(*each, strict=True)) for each in zip(A, B, strict=True)],
+    ),
+    "gaussian_nll": (
+        losses.gaussian_nll,
+        (A, B),
+        ((A - B) ** 2 / (2 * np.mean((A - B) ** 2)) + np.log(2 * np.pi * np.mean((A - B) ** 2)) / 2).sum(1),
+    ),
+    "bernoulli_nll": (
+        losses.bernoulli_nll,
+        (A, np.sign(B)),
+        -np.log(1 / (1 + np.exp(-A * np.sign(B)))).sum(1),
+    ),
+    "steer": (losses.steer, (A, B), (A * B).sum()),
+    "balance": (
+        lambda a, b: losses.balance(
+            {"a": a, "b": b}, {"a": 1.0, "b": 3.0}, losses.init_balancer({"a": 1.0, "b": 3.0}), epsilon=0.5
+        )[0],
+        (A, B),
+        0.25 * A / (0.5 + np.linalg.norm(A, axis=1).mean()) + 0.75 * B / (0.5 + np.linalg.norm(B, axis=1).mean()),
+    ),
+    "normalize_gradient": (
+        lambda a: losses.normalize_gradient(a, jnp.zeros(()), epsilon=0.5)[0],
+        (A,),
+        A / (np.sqrt(0.1 * 18 * (A**2).sum()) + 0.5),
+    ),
+    "ramp": (lambda step: losses.ramp(step, 2, 4), (np.array([0, 2, 3, 9]),), [0, 0, 0.25, 1]),
 }
 
 
@@ -166,6 +196,7 @@ def test_values(name):
 def test_every_loss_that_is_no_pair_has_a_value_by_hand():
     plain = {name for name in losses.__all__ if not isinstance(getattr(losses, name), losses.GANLoss)}
     makers = {"GANLoss", "energy_based", "f_divergence", "gaussian_kernel", "rational_quadratic_kernel"}
+    makers |= {"BalancerState", "init_balancer"}
     adc = {"auxiliary_discriminative", "auxiliary_discriminative_generator"}
     assert plain - makers - adc <= set(VALUES)
 
