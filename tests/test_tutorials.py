@@ -14,7 +14,7 @@ TINY = {
     "your_own_gan": {"steps": 100, "width": 8},
     "losses_in_your_project": {"steps": 5, "width": 8, "batch": 16},
     "sweep": {"steps": 200, "trials": 3, "width": 4},
-    "evaluate_and_compare": {"steps": 200, "width": 4, "few": 100, "more": 200},
+    "evaluate_and_compare": {"steps": 200, "width": 4, "few": "1k", "more": "2k"},
     "another_machine": {"half": 50, "width": 4},
     "plan_for_a_slice": {"slices": ("v5e:2x2",), "width": 8},
 }
