@@ -6,6 +6,7 @@ from gan_jax.gans.cgan import cgan
 from gan_jax.gans.cyclegan import cyclegan
 from gan_jax.gans.dcgan import dcgan
 from gan_jax.gans.inversion import invert
+from gan_jax.gans.mocogan import mocogan
 from gan_jax.gans.r3gan import R3GAN_OPERATIONS, R3GAN_SCHEDULES, R3GANSchedule, r3gan
 from gan_jax.gans.sngan import sngan
 from gan_jax.gans.standard import sampler, sampling_weights, standard_game
@@ -30,6 +31,7 @@ __all__ = [
     "gradient_penalty",
     "heads",
     "invert",
+    "mocogan",
     "penalty",
     "r1",
     "r2",

@@ -7,6 +7,7 @@ from gan_jax.runtime.checkpoint import Checkpointer
 from gan_jax.runtime.conditions import Conditions, Domain
 from gan_jax.runtime.evaluation import Evaluator, directions, first_samples, same_protocol
 from gan_jax.runtime.experiment import Experiment, settings
+from gan_jax.runtime.film import Film, clip_grid
 from gan_jax.runtime.finetune import init_from
 from gan_jax.runtime.frozen import Frozen, trained_player
 from gan_jax.runtime.health import all_finite, diversity
@@ -27,6 +28,7 @@ __all__ = [
     "Domain",
     "Evaluator",
     "Experiment",
+    "Film",
     "Frozen",
     "Logger",
     "Program",
@@ -41,6 +43,7 @@ __all__ = [
     "build_start",
     "check_choice",
     "choose_samples",
+    "clip_grid",
     "directions",
     "diversity",
     "duration",

@@ -16,6 +16,7 @@ from gan_jax.data import Source, renamed
 from gan_jax.eval import PAIRS, Metric
 from gan_jax.runtime.conditions import TARGET, Conditions, Domain
 from gan_jax.runtime.evaluation import directions
+from gan_jax.runtime.film import Film
 from gan_jax.runtime.frozen import Frozen, Networks
 from gan_jax.types import Batch, Game, InvalidInputError, PRNGKey, State
 
@@ -57,7 +58,7 @@ class Experiment:
     Attributes:
       game: game to train, built once; a second build has optimisers that compare unequal.
       source: function that opens the data source. It is called when the data are needed, so sampling loads none.
-      preview: `(samples, columns) -> image`, draws samples as a picture.
+      preview: `(samples, columns) -> image`, draws samples as a picture, or clips as a `Film`.
       seed: seed of parameters, latents and data order.
       batch_size: examples per update, over all devices.
       steps: iterations of the whole run.
@@ -99,7 +100,7 @@ class Experiment:
 
     game: Game
     source: Callable[[], Source]
-    preview: Callable[[np.ndarray, int], Image.Image]
+    preview: Callable[[np.ndarray, int], Image.Image | Film]
     seed: int = setting(least=0, most=2**63 - 1, free=False)
     batch_size: int = setting(least=1, free=False)
     steps: int = setting(least=1, boundary=True)
