@@ -92,7 +92,7 @@ class Reference:
 
         Args:
           name: name of a published network, or `classifier`.
-          weights: directory of published networks' weights; None for `$GAN_JAX_WEIGHTS`.
+          weights: directory of published networks' weights; None for the usual one.
         """
         if name in _PUBLISHED:
             network = _PUBLISHED[name]()
