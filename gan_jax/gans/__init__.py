@@ -10,14 +10,19 @@ from gan_jax.gans.sngan import sngan
 from gan_jax.gans.standard import sampler, sampling_weights, standard_game
 from gan_jax.gans.stylegan2 import stylegan2
 from gan_jax.gans.terms import gradient_penalty, penalty, r1, r2
+from gan_jax.gans.tokenizer import TOKENIZER_RECIPES, VQ_WEIGHTS, FrozenFeatures, TokenizerRecipe, tokenizer
 from gan_jax.gans.vanilla import vanilla
 from gan_jax.gans.wgan_gp import wgan_gp
 
 __all__ = [
     "R3GAN_OPERATIONS",
     "R3GAN_SCHEDULES",
+    "TOKENIZER_RECIPES",
+    "VQ_WEIGHTS",
     "Augmentation",
+    "FrozenFeatures",
     "R3GANSchedule",
+    "TokenizerRecipe",
     "adversarial",
     "cgan",
     "cyclegan",
@@ -34,6 +39,7 @@ __all__ = [
     "standard_game",
     "stylegan2",
     "terms",
+    "tokenizer",
     "vanilla",
     "wgan_gp",
 ]

@@ -9,15 +9,27 @@ if TYPE_CHECKING:
     from gan_jax.nets.classifier import Classifier
     from gan_jax.nets.dcgan import DCGANDiscriminator, DCGANGenerator
     from gan_jax.nets.mlp import MLPDiscriminator, MLPGenerator
+    from gan_jax.nets.quantize import (
+        FiniteScalarQuantizer,
+        GaussianBottleneck,
+        LookupFreeQuantizer,
+        VectorQuantizer,
+    )
     from gan_jax.nets.r3gan import R3GAN_PRESETS, R3GANDiscriminator, R3GANGenerator
     from gan_jax.nets.remat import microbatched, rematerialized
     from gan_jax.nets.resnet import ResNetDiscriminator, ResNetGenerator
     from gan_jax.nets.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
+    from gan_jax.nets.tokenizer import TOKENIZER_LAST_LAYER, Tokenizer, TokenizerDecoder, TokenizerEncoder
+    from gan_jax.nets.tokenizer_critics import BlurPatchDiscriminator, feature_heads
 
 _WHERE = {  # the module of each name; imported on first use, so that `import gan_jax.nets` alone does not need Flax
+    "BlurPatchDiscriminator": "tokenizer_critics",
     "Classifier": "classifier",
     "DCGANDiscriminator": "dcgan",
     "DCGANGenerator": "dcgan",
+    "FiniteScalarQuantizer": "quantize",
+    "GaussianBottleneck": "quantize",
+    "LookupFreeQuantizer": "quantize",
     "MLPDiscriminator": "mlp",
     "MLPGenerator": "mlp",
     "R3GANDiscriminator": "r3gan",
@@ -27,6 +39,12 @@ _WHERE = {  # the module of each name; imported on first use, so that `import ga
     "ResNetGenerator": "resnet",
     "StyleGAN2Discriminator": "stylegan2",
     "StyleGAN2Generator": "stylegan2",
+    "TOKENIZER_LAST_LAYER": "tokenizer",
+    "Tokenizer": "tokenizer",
+    "TokenizerDecoder": "tokenizer",
+    "TokenizerEncoder": "tokenizer",
+    "VectorQuantizer": "quantize",
+    "feature_heads": "tokenizer_critics",
     "from_linen": "adapter",
     "from_nnx": "adapter",
     "microbatched": "remat",
@@ -35,9 +53,14 @@ _WHERE = {  # the module of each name; imported on first use, so that `import ga
 
 __all__ = [
     "R3GAN_PRESETS",
+    "TOKENIZER_LAST_LAYER",
+    "BlurPatchDiscriminator",
     "Classifier",
     "DCGANDiscriminator",
     "DCGANGenerator",
+    "FiniteScalarQuantizer",
+    "GaussianBottleneck",
+    "LookupFreeQuantizer",
     "MLPDiscriminator",
     "MLPGenerator",
     "R3GANDiscriminator",
@@ -46,6 +69,11 @@ __all__ = [
     "ResNetGenerator",
     "StyleGAN2Discriminator",
     "StyleGAN2Generator",
+    "Tokenizer",
+    "TokenizerDecoder",
+    "TokenizerEncoder",
+    "VectorQuantizer",
+    "feature_heads",
     "from_linen",
     "from_nnx",
     "microbatched",
