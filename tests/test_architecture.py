@@ -27,7 +27,7 @@ PACKAGES = {
     "feature_networks": BASE | {"gan_jax.ops", "gan_jax.nets"},
     "core": BASE | {"optax", "flax.struct", "flax.training.train_state"},
     "gans": BASE | {"optax", "gan_jax.core", *(f"gan_jax.{package}" for package in PURE)},
-    "eval": BASE | {"optax", "gan_jax.metrics", "gan_jax.nets", "gan_jax.feature_networks"},
+    "eval": BASE | {"optax", "sklearn", "gan_jax.metrics", "gan_jax.nets", "gan_jax.feature_networks"},
     "metrics": {"jax", "jaxtyping", "numpy", "gan_jax.types"},
     "data": BASE | {"grain", "tensorflow_datasets", "sklearn", "PIL"},
     "runtime": BASE

@@ -25,18 +25,23 @@ from gan_jax.data.made import (
     made_pairs,
 )
 from gan_jax.data.mixtures import Mixture, grid, ring
+from gan_jax.data.movies import video_folder
+from gan_jax.data.moving_digits import DigitTruth, moving_digits, moving_digits_truth
 from gan_jax.data.pairs import paired_folder, unpaired_folder, unpaired_tfds
 from gan_jax.data.photographs import photographs
 from gan_jax.data.sources import Arrays, Draws, Feed, Records, Source, to_model
 from gan_jax.data.stacked import Stacked, stacked
 from gan_jax.data.tfds import tfds_images
 from gan_jax.data.turned_digits import turned, turned_digit_pairs, turned_digits
+from gan_jax.data.videos import Clips, tfds_videos, video_arrays
 
 __all__ = [
     "Arrays",
+    "Clips",
     "Colourisation",
     "Combined",
     "Denoising",
+    "DigitTruth",
     "Draws",
     "EdgesToImage",
     "Feed",
@@ -57,12 +62,15 @@ __all__ = [
     "image_folder",
     "luma",
     "made_pairs",
+    "moving_digits",
+    "moving_digits_truth",
     "paired_folder",
     "photographs",
     "renamed",
     "ring",
     "stacked",
     "tfds_images",
+    "tfds_videos",
     "to_model",
     "transformed",
     "turned",
@@ -71,5 +79,7 @@ __all__ = [
     "unpaired",
     "unpaired_folder",
     "unpaired_tfds",
+    "video_arrays",
+    "video_folder",
     "zip_sources",
 ]

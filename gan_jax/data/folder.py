@@ -67,7 +67,7 @@ def image_folder(
     decoder = decode.Decoder(channels, background, value_range)
     files, passed = files_below(root)
     more = f"; {listed('passed over', passed)}" if passed else ""
-    classes = sorted({p.relative_to(root).parts[0] for p in files if p.parent != root}, key=_natural)
+    classes = sorted({p.relative_to(root).parts[0] for p in files if p.parent != root}, key=natural)
     if labels:
         stray = [p for p in files if p.parent == root]
         if stray or len(classes) < 2:
@@ -87,7 +87,7 @@ def image_folder(
     )
 
 
-def _natural(name: str) -> tuple[Sequence[str | int], str]:
+def natural(name: str) -> tuple[Sequence[str | int], str]:
     """Returns the key of natural order, in which `2` is before `10`."""
     parts = re.split(r"(\d+)", name)
     return [int(part) if index % 2 else part for index, part in enumerate(parts)], name
@@ -98,21 +98,28 @@ def listed(what: str, counts: collections.Counter[str]) -> str:
     return f"{what}: " + "; ".join(f"{count:,} {kind}" for kind, count in sorted(counts.items()))
 
 
-def files_below(root: pathlib.Path) -> tuple[list[pathlib.Path], collections.Counter[str]]:
-    """Returns the files with the ending of an image, sorted, and the number of others that are passed over by kind.
+def files_below(
+    root: pathlib.Path, endings: frozenset[str] = frozenset(decode.endings()), what: str = "image"
+) -> tuple[list[pathlib.Path], collections.Counter[str]]:
+    """Returns the files with one of the endings, sorted, and the number of others that are passed over by kind.
+
+    Args:
+      root: the folder.
+      endings: endings of the files, by default those of images.
+      what: what the files hold, for the error.
 
     Raises:
-      InvalidInputError: if there is no image, or a part of the folder cannot be read.
+      InvalidInputError: if there is no such file, or a part of the folder cannot be read.
     """
     passed: collections.Counter[str] = collections.Counter()
     try:
-        files = sorted(_scanned(root, frozenset([root.resolve()]), frozenset(decode.endings()), passed))
+        files = sorted(_scanned(root, frozenset([root.resolve()]), endings, passed))
     except OSError as error:
         raise InvalidInputError(f"{error.filename} cannot be read ({error.strerror}): fix or remove it") from error
     if not files:
         more = f"; {listed('passed over', +passed)}" if +passed else ""
         raise InvalidInputError(
-            f"image folder '{root}' has no image: expected files ending in {', '.join(sorted(decode.endings()))}" + more
+            f"{what} folder '{root}' has no {what}: expected files ending in {', '.join(sorted(endings))}" + more
         )
     return files, +passed
 

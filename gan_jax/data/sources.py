@@ -18,6 +18,7 @@ import numpy as np
 
 from gan_jax.data import order
 from gan_jax.data.rows import gathered, rows
+from gan_jax.data.streaming import streamed
 from gan_jax.host import from_uint8
 from gan_jax.types import Batch, InvalidInputError, PRNGKey, Spec
 
@@ -257,15 +258,8 @@ class Records:
 
     def feed(self, seed: int, draws: int, batch_size: int, local_indices: order.LocalIndices) -> Feed:
         def stream(start: int, length: int) -> Iterator[Batch]:
-            import grain  # noqa: PLC0415 - slow to import, and data in memory do not need it
-
             batches = _Batches(self.reader, seed, batch_size, local_indices, start * draws, self.change)
-            options = grain.ReadOptions(num_threads=self.num_threads, prefetch_buffer_size=self.prefetch)
-            iterator = iter(
-                grain.MapDataset.source(cast(Any, batches)).to_iter_dataset(options).batch(draws).batch(length)
-            )
-            while True:
-                yield next(iterator)
+            return streamed(batches, draws, length, self.num_threads, self.prefetch)
 
         def fetch(data: None, batches: Batch, step: jax.Array) -> Batch:
             del data, step

@@ -63,7 +63,7 @@ def tfds_images(
     """
     images.check_size(image_size)
     images.check_fit(fit)
-    source, features = _open(name, data_dir, split, label_key if labels else None)
+    source, features = open_prepared(name, data_dir, split, label_key if labels else None)
     wanted = [image_key, *([label_key] if labels else [])]
     missing = [key for key in wanted if key not in features]
     if missing:
@@ -71,7 +71,7 @@ def tfds_images(
             f"TFDS data set {name!r} has no feature {missing}: it has {sorted(features)}"
             + (" (labels=False reads it without labels)" if label_key in missing else "")
         )
-    stored = _stored_channels(features[image_key], f"feature {image_key!r} of {name!r}")
+    stored = stored_channels(features[image_key], f"feature {image_key!r} of {name!r}")
     decoder = decode.Decoder(channels or min(stored, 3), background)
     reader = _Images(source, name, image_key, label_key if labels else None, image_size, decoder, fit)
     num_classes = getattr(features[label_key], "num_classes", None) if labels else None
@@ -85,13 +85,13 @@ def tfds_images(
     return images.hold_or_stream(f"{name} ({split})", reader, num_classes, resident_bytes, names, notes)
 
 
-def _stored_channels(feature: Any, what: str) -> int:
+def stored_channels(feature: Any, what: str) -> int:
     """Returns the number of channels of an image feature; raises for videos and others."""
     shape, plain = getattr(feature, "shape", None), getattr(feature, "np_dtype", None) == np.uint8
     if not plain or not isinstance(shape, tuple) or len(shape) != 3 or shape[-1] not in (1, 3, 4):
         raise InvalidInputError(
             f"{what} is {feature}: expected an image, [h, w, c], of uint8 and 1, 3 or 4 channels; name another feature "
-            "by image_key, or read videos yourself, as data.Arrays(name, {'real': clips}) with clips [n, t, h, w, c]"
+            "by image_key; tfds_videos reads videos that are stored as sequences of images"
         )
     return shape[-1]
 
@@ -128,7 +128,7 @@ def _check_classes(directory: pathlib.Path) -> None:
         )
 
 
-def _open(name: str, data_dir: str, split: str, label_key: str | None) -> tuple[Any, Any]:
+def open_prepared(name: str, data_dir: str, split: str, label_key: str | None) -> tuple[Any, Any]:
     """Opens a prepared data set; returns the records of the split, with only the label decoded, and the features."""
     root = images.directory(data_dir, "the directory that TFDS prepared data in")
     path, _, version = name.partition(":")
@@ -148,7 +148,8 @@ def _open(name: str, data_dir: str, split: str, label_key: str | None) -> tuple[
         builder = tfds.builder_from_directory(versions[-1])
     except Exception as error:  # TFDS raises exceptions of many types for files that are damaged
         raise InvalidInputError(
-            f"{versions[-1]} cannot be opened ({error}): prepare it again; a feature of class Video needs TensorFlow"
+            f"{versions[-1]} cannot be opened ({error}): prepare it again; a feature of class Video needs TensorFlow: "
+            "tfds_videos reads videos whose feature is a Sequence of Image"
         ) from error
     if builder.info.file_format.value != "array_record":
         raise InvalidInputError(
@@ -159,9 +160,15 @@ def _open(name: str, data_dir: str, split: str, label_key: str | None) -> tuple[
     if base not in builder.info.splits:
         raise InvalidInputError(f"split={split!r}: {name!r} has {sorted(builder.info.splits)}")
 
+    class Stored(tfds.decode.SkipDecoding):
+        """Leaves features as they are stored; that of TFDS refuses sequences, such as the frames of a video."""
+
+        def decode_batch_example_np(self, example: Any) -> Any:
+            return example
+
     def undecoded(feature: Any) -> Any:  # TFDS would have Pillow open images of any format; see `decode`
         inside = isinstance(feature, tfds.features.FeaturesDict)
-        return {key: undecoded(feature[key]) for key in feature} if inside else tfds.decode.SkipDecoding()
+        return {key: undecoded(feature[key]) for key in feature} if inside else Stored()
 
     features = builder.info.features
     decoders = {key: undecoded(features[key]) for key in features if key != label_key}

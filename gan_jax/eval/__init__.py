@@ -15,6 +15,7 @@ from gan_jax.eval.classifier import (
     untrained_classifier,
 )
 from gan_jax.eval.extract import Extractor, Outputs, extract, keep, lower, placed
+from gan_jax.eval.latents import fit_prior
 from gan_jax.eval.scores import METRICS, PAIRS, SAMPLES, Comparison, FeatureStatistics, Metric, MetricSpec, metric_specs
 from gan_jax.eval.selection import Chosen, calibrate, metropolis_hastings, reject, top
 from gan_jax.feature_networks import FeatureNetwork, WeightsFile, clip, dinov2, inception
@@ -39,6 +40,7 @@ __all__ = [
     "clip",
     "dinov2",
     "extract",
+    "fit_prior",
     "inception",
     "keep",
     "load_classifier",

@@ -179,6 +179,15 @@ def _mixture(found: Comparison) -> dict[str, float]:
     return {f"_{name}": float(value) for name, value in coverage._asdict().items()}
 
 
+def _average(found: Comparison) -> dict[str, float]:
+    """Computes the mean of the outputs themselves, such as bits per dimension."""
+    return {"": float(np.mean(found.fake.outputs.features, dtype=np.float64))}
+
+
+def _active(found: Comparison) -> dict[str, float]:
+    return {"": float(metrics.active_units(jnp.asarray(found.fake.outputs.features)))}
+
+
 def _stacked(found: Comparison) -> dict[str, float]:
     """Computes the modes that Stacked-MNIST images reach, and the KL of their histogram from the reference.
 
@@ -220,6 +229,8 @@ METRICS = {
     "prdc_classifier": Metric("classifier", _neighbours, _FOUR),
     "stacked": Metric("classifier", _stacked, {"_modes": "max", "_kl": "min"}, 26_000, needs=("modes",)),
     "mixture": Metric("", _mixture, _COVERAGE, 2_500, compares=False, needs=("centers", "std")),
+    "mean": Metric("", _average, {"": ""}, compares=False),
+    "active_units": Metric("", _active, {"": ""}, compares=False),
     "l1": _of_pairs(metrics.l1, "min"),
     "psnr": _of_pairs(metrics.psnr, "max"),
     "ssim": _of_pairs(metrics.ssim, "max"),
@@ -235,8 +246,9 @@ data set in hand. Compare their values only within one data set and one classifi
 precision, recall, density and coverage, with as many reals as fakes: the smaller of the two counts. Kernel distances
 use 100 subsets of 1,000 samples, or of all samples if there are fewer. `stacked` uses 26,000 samples by default. It
 gives the modes of Stacked-MNIST that they reach, and KL(samples || data), called "reverse KL" in papers. `mixture` uses
-2,500 points. `l1`, `psnr`, `ssim` and the feature distances are metrics of pairs: the mean over all pairs of an output
-and its target.
+2,500 points. `mean` and `active_units` are of what a function of the game returns, which need not be images, as in
+`bits_per_dimension:mean` and `encode:active_units`. `l1`, `psnr`, `ssim` and the feature distances are metrics of
+pairs: the mean over all pairs of an output and its target.
 """
 
 

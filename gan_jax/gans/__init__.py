@@ -5,22 +5,27 @@ from gan_jax.gans.adversarial import Augmentation, adversarial
 from gan_jax.gans.cgan import cgan
 from gan_jax.gans.cyclegan import cyclegan
 from gan_jax.gans.dcgan import dcgan
+from gan_jax.gans.inversion import invert
 from gan_jax.gans.r3gan import R3GAN_OPERATIONS, R3GAN_SCHEDULES, R3GANSchedule, r3gan
 from gan_jax.gans.sngan import sngan
 from gan_jax.gans.standard import sampler, sampling_weights, standard_game
 from gan_jax.gans.stylegan2 import stylegan2
 from gan_jax.gans.terms import gradient_penalty, penalty, r1, r2
 from gan_jax.gans.tokenizer import TOKENIZER_RECIPES, VQ_WEIGHTS, FrozenFeatures, TokenizerRecipe, tokenizer
+from gan_jax.gans.vae import BERNOULLI, GAUSSIAN, Likelihood, vae
 from gan_jax.gans.vanilla import vanilla
 from gan_jax.gans.wgan_gp import wgan_gp
 
 __all__ = [
+    "BERNOULLI",
+    "GAUSSIAN",
     "R3GAN_OPERATIONS",
     "R3GAN_SCHEDULES",
     "TOKENIZER_RECIPES",
     "VQ_WEIGHTS",
     "Augmentation",
     "FrozenFeatures",
+    "Likelihood",
     "R3GANSchedule",
     "TokenizerRecipe",
     "adversarial",
@@ -29,6 +34,7 @@ __all__ = [
     "dcgan",
     "gradient_penalty",
     "heads",
+    "invert",
     "penalty",
     "r1",
     "r2",
@@ -40,6 +46,7 @@ __all__ = [
     "stylegan2",
     "terms",
     "tokenizer",
+    "vae",
     "vanilla",
     "wgan_gp",
 ]

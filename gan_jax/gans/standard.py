@@ -128,7 +128,7 @@ def standard_game(
         first = jax.tree.map(lambda x: x[:1], batch)  # one example is enough to initialise parameters
         drawn = inputs(generator_key, first, constants)
         params, model_state = generator.init(generator_key, *drawn)
-        _check_shapes(generator, (params, model_state, *drawn), fakes, real(first), key)
+        check_shapes(generator, (params, model_state, *drawn), fakes, real(first), key)
         judge = discriminator.init(discriminator_key, real(first), *condition(first))
         players = {
             GENERATOR: core.create_player(params, model_state, optimizers[GENERATOR]),
@@ -246,7 +246,7 @@ def _keys(player: str, lazy: bool, key: PRNGKey, count: int) -> _Keys:
     return _Keys(fake, real, fake_critic, [key])
 
 
-def _check_shapes(
+def check_shapes(
     generator: Network,
     arguments: tuple[PyTree, ...],
     fakes: Callable[[PyTree], PyTree],

@@ -12,7 +12,14 @@ from jaxtyping import Array, PyTree
 from gan_jax import core, losses
 from gan_jax.core import GANState, Hook
 from gan_jax.gans.adversarial import Augmentation, check_labels
-from gan_jax.gans.standard import DISCRIMINATOR, GENERATOR, sampler, sampling_weights, standard_game
+from gan_jax.gans.standard import (
+    DISCRIMINATOR,
+    GENERATOR,
+    check_shapes,
+    sampler,
+    sampling_weights,
+    standard_game,
+)
 from gan_jax.gans.terms import LOGITS, gan_loss, lecam, r1
 from gan_jax.losses import GANLoss
 from gan_jax.types import Batch, Game, InvalidInputError, Network, Phase, PRNGKey, Term, Value, View
@@ -364,7 +371,9 @@ def _alone(
 
     def init(key: PRNGKey, batch: Batch) -> GANState:
         check(batch)
-        params, model_state = network.init(core.init_key(key), batch["real"][:1])
+        first = batch["real"][:1]
+        params, model_state = network.init(core.init_key(key), first)
+        check_shapes(network, (params, model_state, first), lambda made: made["images"], first, key)
         players = {GENERATOR: core.create_player(params, model_state, optimizers[GENERATOR])}
         state = core.create_state(key, players, hparams=core.term_hparams(terms), aux=core.term_aux(terms))
         for hook in hooks:

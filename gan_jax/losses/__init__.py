@@ -15,7 +15,7 @@ from gan_jax.losses.auxiliary import (
     multi_hinge,
 )
 from gan_jax.losses.base import GANLoss
-from gan_jax.losses.contrastive import conditional_contrastive, data_to_data_cross_entropy
+from gan_jax.losses.contrastive import conditional_contrastive, data_to_data_cross_entropy, patch_nce
 from gan_jax.losses.distance import (
     energy_distance,
     gaussian_kernel,
@@ -39,6 +39,7 @@ from gan_jax.losses.relativistic import (
     relativistic_average_least_squares,
     relativistic_pairing,
 )
+from gan_jax.losses.variational import bernoulli_nll, gaussian_kl, gaussian_nll
 from gan_jax.losses.weighting import (
     BalancerState,
     adaptive_weight,
@@ -59,6 +60,7 @@ __all__ = [
     "auxiliary_discriminative",
     "auxiliary_discriminative_generator",
     "balance",
+    "bernoulli_nll",
     "charbonnier",
     "conditional_contrastive",
     "cycle_consistency",
@@ -69,7 +71,9 @@ __all__ = [
     "f_divergence",
     "feature_matching",
     "gaussian_kernel",
+    "gaussian_kl",
     "gaussian_mutual_information",
+    "gaussian_nll",
     "hinge",
     "identity_mapping",
     "init_balancer",
@@ -84,6 +88,7 @@ __all__ = [
     "non_saturating",
     "normalize_gradient",
     "output_gradients",
+    "patch_nce",
     "perceptual",
     "ramp",
     "rational_quadratic_kernel",

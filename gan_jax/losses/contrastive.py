@@ -1,4 +1,4 @@
-"""Contrastive losses for conditional GANs, on embeddings of the examples and of their labels."""
+"""Contrastive losses: of examples and their labels, for conditional GANs, and of patches, for image translation."""
 
 import jax
 import jax.numpy as jnp
@@ -102,6 +102,46 @@ def data_to_data_cross_entropy(
     positive = -jax.nn.relu(positive_margin - jnp.sum(embedding * proxy, axis=-1)) / temperature
     negative = jax.nn.relu(_similarity(embedding) - negative_margin) / temperature
     return jnp.logaddexp(positive, _logsumexp(negative, label[:, None] != label)) - positive
+
+
+def patch_nce(
+    query: Float[Array, "b n d"], positive: Float[Array, "b n d"], *, temperature: float = 0.07
+) -> Float[Array, "b n"]:
+    """Computes the patchwise contrastive loss of CUT: a patch of the output should resemble the patch at its place.
+
+    With q_i and k_i the vectors at place i of the output and of the input, and t the temperature:
+    -log [exp(q_i k_i / t) / sum over j of exp(q_i k_j / t)].
+    The other places of the same image are the negatives. No gradient flows into `positive`.
+
+    Args:
+      query: vectors of the output at n places of each image, of unit length, such as those of `nets.PatchProjector`.
+      positive: vectors of the input at the same places.
+      temperature: the temperature t, above 0.
+
+    Returns:
+      `[b, n]`, non-negative, float32 or wider. For negatives from all images of the batch, as in SinCUT, pass
+      `[1, b n, d]`; inside `jax.shard_map` gather the arguments first in that case.
+
+    Raises:
+      InvalidInputError: if the shapes differ, or the temperature is not above 0.
+
+    References:
+      Park et al., "Contrastive Learning for Unpaired Image-to-Image Translation", arXiv:2007.15651, 2020. The authors'
+      code replaces the diagonal of the negatives by -10, and has the positive as an additional class: the same up to
+      exp(-10 / t).
+
+    Example:
+      >>> same = jnp.ones((1, 4, 3)) / 3**0.5
+      >>> print(patch_nce(same, same).round(4))
+      [[1.3863 1.3863 1.3863 1.3863]]
+    """
+    check_same_shape(query=query, positive=positive)
+    if not temperature > 0:
+        raise InvalidInputError(f"temperature={temperature}: expected a number above 0")
+    dtype = jnp.promote_types(query.dtype, jnp.float32)
+    query, positive = query.astype(dtype), jax.lax.stop_gradient(positive).astype(dtype)
+    similarity = jnp.einsum("bid,bjd->bij", query, positive, precision=jax.lax.Precision.HIGHEST) / temperature
+    return jax.nn.logsumexp(similarity, axis=-1) - jnp.einsum("bii->bi", similarity)
 
 
 def _check(embedding: Embeddings, proxy: Embeddings, label: Integer[Array, " b"], temperature: float) -> None:

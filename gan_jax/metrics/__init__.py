@@ -11,6 +11,7 @@ from gan_jax.metrics.modes import Coverage, MixtureCoverage, mixture_coverage, m
 from gan_jax.metrics.neighbours import DensityCoverage, PrecisionRecall, density_coverage, nearest, precision_recall
 from gan_jax.metrics.pairs import feature_distance, l1, psnr, ssim
 from gan_jax.metrics.transport import sliced_wasserstein
+from gan_jax.metrics.variational import active_units
 
 __all__ = [
     "Coverage",
@@ -20,6 +21,7 @@ __all__ = [
     "Moments",
     "PrecisionRecall",
     "Score",
+    "active_units",
     "cmmd",
     "density_coverage",
     "feature_distance",

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gan_jax.nets.adapter import from_linen, from_nnx
+    from gan_jax.nets.autoencoder import DCGANEncoder, MLPEncoder
     from gan_jax.nets.classifier import Classifier
     from gan_jax.nets.dcgan import DCGANDiscriminator, DCGANGenerator
     from gan_jax.nets.mlp import MLPDiscriminator, MLPGenerator
+    from gan_jax.nets.patchgan import MultiScaleDiscriminator, PatchDiscriminator, PixelDiscriminator
     from gan_jax.nets.quantize import (
         FiniteScalarQuantizer,
         GaussianBottleneck,
@@ -18,25 +20,37 @@ if TYPE_CHECKING:
     from gan_jax.nets.r3gan import R3GAN_PRESETS, R3GANDiscriminator, R3GANGenerator
     from gan_jax.nets.remat import microbatched, rematerialized
     from gan_jax.nets.resnet import ResNetDiscriminator, ResNetGenerator
+    from gan_jax.nets.spade import SPADE, SPADEBlock, SPADEGenerator
     from gan_jax.nets.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
     from gan_jax.nets.tokenizer import TOKENIZER_LAST_LAYER, Tokenizer, TokenizerDecoder, TokenizerEncoder
     from gan_jax.nets.tokenizer_critics import BlurPatchDiscriminator, feature_heads
+    from gan_jax.nets.translation import CUT_FEATURES, PatchProjector, TranslationResNet, UNet, cut_init
 
 _WHERE = {  # the module of each name; imported on first use, so that `import gan_jax.nets` alone does not need Flax
     "BlurPatchDiscriminator": "tokenizer_critics",
+    "CUT_FEATURES": "translation",
     "Classifier": "classifier",
     "DCGANDiscriminator": "dcgan",
+    "DCGANEncoder": "autoencoder",
     "DCGANGenerator": "dcgan",
     "FiniteScalarQuantizer": "quantize",
     "GaussianBottleneck": "quantize",
     "LookupFreeQuantizer": "quantize",
     "MLPDiscriminator": "mlp",
+    "MLPEncoder": "autoencoder",
     "MLPGenerator": "mlp",
+    "MultiScaleDiscriminator": "patchgan",
+    "PatchDiscriminator": "patchgan",
+    "PatchProjector": "translation",
+    "PixelDiscriminator": "patchgan",
     "R3GANDiscriminator": "r3gan",
     "R3GANGenerator": "r3gan",
     "R3GAN_PRESETS": "r3gan",
     "ResNetDiscriminator": "resnet",
     "ResNetGenerator": "resnet",
+    "SPADE": "spade",
+    "SPADEBlock": "spade",
+    "SPADEGenerator": "spade",
     "StyleGAN2Discriminator": "stylegan2",
     "StyleGAN2Generator": "stylegan2",
     "TOKENIZER_LAST_LAYER": "tokenizer",
@@ -45,6 +59,9 @@ _WHERE = {  # the module of each name; imported on first use, so that `import ga
     "TokenizerEncoder": "tokenizer",
     "VectorQuantizer": "quantize",
     "feature_heads": "tokenizer_critics",
+    "TranslationResNet": "translation",
+    "UNet": "translation",
+    "cut_init": "translation",
     "from_linen": "adapter",
     "from_nnx": "adapter",
     "microbatched": "remat",
@@ -52,27 +69,40 @@ _WHERE = {  # the module of each name; imported on first use, so that `import ga
 }
 
 __all__ = [
+    "CUT_FEATURES",
     "R3GAN_PRESETS",
+    "SPADE",
     "TOKENIZER_LAST_LAYER",
     "BlurPatchDiscriminator",
     "Classifier",
     "DCGANDiscriminator",
+    "DCGANEncoder",
     "DCGANGenerator",
     "FiniteScalarQuantizer",
     "GaussianBottleneck",
     "LookupFreeQuantizer",
     "MLPDiscriminator",
+    "MLPEncoder",
     "MLPGenerator",
+    "MultiScaleDiscriminator",
+    "PatchDiscriminator",
+    "PatchProjector",
+    "PixelDiscriminator",
     "R3GANDiscriminator",
     "R3GANGenerator",
     "ResNetDiscriminator",
     "ResNetGenerator",
+    "SPADEBlock",
+    "SPADEGenerator",
     "StyleGAN2Discriminator",
     "StyleGAN2Generator",
     "Tokenizer",
     "TokenizerDecoder",
     "TokenizerEncoder",
+    "TranslationResNet",
+    "UNet",
     "VectorQuantizer",
+    "cut_init",
     "feature_heads",
     "from_linen",
     "from_nnx",

@@ -53,6 +53,7 @@ class DCGANGenerator(nn.Module):
       num_classes: number of classes of a conditional generator, which appends an embedding of the label to the
         latents; None for an unconditional one.
       dtype: dtype of the computation; parameters and images are float32.
+      bounded: whether the output goes through tanh; without it, the outputs can be log odds of binary pixels.
     """
 
     image_size: int
@@ -61,6 +62,7 @@ class DCGANGenerator(nn.Module):
     norm: str = "batch"
     num_classes: int | None = None
     dtype: layers.DType = jnp.float32
+    bounded: bool = True
 
     @nn.compact
     def __call__(
@@ -91,7 +93,7 @@ class DCGANGenerator(nn.Module):
             )(x)
             x = jax.nn.relu(layers.normalize(x, self.norm, train=train, dtype=self.dtype, name=f"norm_{level}"))
         x = layers.Conv(self.channels, 4, 2, 1, op=ops.conv_transpose, dtype=self.dtype, name="output")(x)
-        return jnp.tanh(x.astype(jnp.float32))
+        return jnp.tanh(x.astype(jnp.float32)) if self.bounded else x.astype(jnp.float32)
 
 
 class DCGANDiscriminator(nn.Module):

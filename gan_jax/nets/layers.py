@@ -1,5 +1,6 @@
 """Linen layers shared by the network families."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,11 +18,16 @@ Initializer = Callable[..., Array]
 dcgan_init = nn.initializers.normal(0.02)
 
 
+def dcgan_scale_init(key: Array, shape: tuple[int, ...], dtype: DType = jnp.float32) -> Array:
+    """Draws the scales of batch norm from N(1, 0.02^2), as the authors of DCGAN, pix2pix and CycleGAN do."""
+    return 1.0 + dcgan_init(key, shape, dtype)
+
+
 class Conv(nn.Module):
     """A convolution layer that applies `op`: `ops.conv`, `ops.conv_transpose`, `ops.doubled_conv` or `ops.conv_halved`.
 
     Parameters are float32; the computation is in `dtype`. Only `ops.conv` and `ops.conv_transpose` take `stride` and
-    `groups`. With a `stride` of None they use their own default.
+    `groups`. With a `stride` of None they use their own default. A `mode` other than 'zeros' is for `ops.conv` alone.
     """
 
     features: int
@@ -33,13 +39,15 @@ class Conv(nn.Module):
     dtype: DType = jnp.float32
     kernel_init: Initializer = dcgan_init
     groups: int = 1
+    mode: str = "zeros"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b hout wout features"]:
         shape = (self.kernel_size, self.kernel_size, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32).astype(self.dtype)
-        options = {} if self.stride is None else {"stride": self.stride}
+        options: dict[str, Any] = {} if self.stride is None else {"stride": self.stride}
         options |= {} if self.groups == 1 else {"groups": self.groups}
+        options |= {} if self.mode == "zeros" else {"mode": self.mode}
         y = self.op(x.astype(self.dtype), kernel, padding=self.padding, **options)
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32).astype(self.dtype)
@@ -62,6 +70,12 @@ def check_settings(dtype: DType, **sizes: int) -> None:
             raise InvalidInputError(f"{name}={size}: expected at least 1")
 
 
+def check_dropout(dropout: float) -> None:
+    """Raises InvalidInputError for a dropout that is not a fraction."""
+    if not 0 <= dropout < 1:
+        raise InvalidInputError(f"dropout={dropout}: expected a fraction from 0 to below 1")
+
+
 def check_norm(network: nn.Module, norm: str, *known: str) -> None:
     """Raises InvalidInputError for a norm that the network does not have, such as spectral norm in a generator."""
     if norm not in known:
@@ -69,20 +83,76 @@ def check_norm(network: nn.Module, norm: str, *known: str) -> None:
         raise InvalidInputError(f"norm={norm!r}: a {type(network).__name__} takes {names} or {known[-1]!r}")
 
 
-def normalize(x: Array, norm: str, *, train: bool, dtype: DType, name: str, affine: bool = True) -> Array:
-    """Normalises activations by `norm`: 'batch', 'layer' (over all axes of one example) or 'none'.
+def normalize(
+    x: Array, norm: str, *,
+    train: bool, dtype: DType, name: str, affine: bool = True, scale_init: Initializer = nn.initializers.ones,
+) -> Array:  # fmt: skip
+    """Normalises activations by `norm`: 'batch', 'layer' (over all axes of one example), 'instance', 'act' or 'none'.
 
-    A learned scale and shift per channel follow if `affine` is true. With 'spectral', as with 'none', the activations
-    stay as they are.
+    After 'batch' and 'layer', a learned scale and shift per channel follow if `affine` is true. 'instance' has none, as
+    in PyTorch (`instance_norm`), and 'act' always has one (`ActNorm`). With 'spectral', as with 'none', the activations stay as they are.
     """
-    learned: dict[str, Any] = {"use_scale": affine, "use_bias": affine, "dtype": dtype, "name": name}
+    if norm == "instance":
+        return instance_norm(x.astype(dtype))
+    if norm == "act":
+        return ActNorm(name=name)(x, train=train).astype(dtype)
+    learned: dict[str, Any] = {
+        "use_scale": affine, "use_bias": affine, "dtype": dtype, "name": name, "scale_init": scale_init
+    }  # fmt: skip
     if norm == "batch":
         return nn.BatchNorm(use_running_average=not train, momentum=0.9, **learned)(x)
     if norm == "layer":
         return nn.LayerNorm(reduction_axes=tuple(range(1, x.ndim)), **learned)(x)
     if norm in ("none", "spectral"):  # spectral norm is for kernels, see `spectral`
         return x
-    raise InvalidInputError(f"norm={norm!r}: expected 'batch', 'layer', 'spectral' or 'none'")
+    raise InvalidInputError(f"norm={norm!r}: expected 'batch', 'layer', 'instance', 'act', 'spectral' or 'none'")
+
+
+class ActNorm(nn.Module):
+    """Scales and shifts each channel so that the first training batch has mean 0 and variance 1; both are learned.
+
+    scale * factor * (x + shift + loc). The statistics of the first training pass give `shift` and `factor`, which are
+    model state and stay as they are; `loc` and `scale`, which start at 0 and 1, are learned. Logits of one example
+    depend on no other example, except in the first pass.
+
+    References:
+      Kingma and Dhariwal, "Glow", arXiv:1807.03039, 2018. The code of taming-transformers overwrites the learned
+      variables themselves in the first pass, so there Adam's steps are relative to another scale.
+    """
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b *rest c"], *, train: bool) -> Float[Array, "b *rest c"]:
+        x = x.astype(jnp.float32)
+        features = (x.shape[-1],)
+        zeros, ones = (functools.partial(make, features, jnp.float32) for make in (jnp.zeros, jnp.ones))
+        loc = self.param("loc", nn.initializers.zeros, features, jnp.float32)
+        scale = self.param("scale", nn.initializers.ones, features, jnp.float32)
+        started = self.variable("first_batch", "started", lambda: jnp.zeros((), jnp.int32))
+        shift, factor = (self.variable("first_batch", n, f) for n, f in (("shift", zeros), ("factor", ones)))
+        if train and not self.is_initializing():
+            flat, first = x.reshape(-1, x.shape[-1]), started.value == 0
+            deviation = jnp.std(flat, axis=0, ddof=min(1, len(flat) - 1))
+            shift.value = jax.lax.stop_gradient(jnp.where(first, -jnp.mean(flat, axis=0), shift.value))
+            factor.value = jax.lax.stop_gradient(jnp.where(first, 1.0 / (deviation + 1e-6), factor.value))
+            started.value = jnp.ones((), jnp.int32)
+        return scale * factor.value * (x + shift.value + loc)
+
+
+def instance_norm(x: Float[Array, "b h w c"], *, epsilon: float = 1e-5) -> Float[Array, "b h w c"]:
+    """Normalises each channel of each image to mean 0 and variance 1, over its height and width.
+
+    (x - mean) / sqrt(variance + epsilon), with the biased variance; no learned scale and shift, no running statistics.
+    An image of one pixel becomes 0. The statistics are computed in float32 or wider.
+
+    References:
+      Ulyanov et al., "Instance Normalization: The Missing Ingredient for Fast Stylization", arXiv:1607.08022, 2016.
+      PyTorch's `InstanceNorm2d` with its defaults, as the authors of pix2pix and CycleGAN use it. Flax's
+      `InstanceNorm` has the epsilon 1e-6, and learned scales.
+    """
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    centred = wide - jnp.mean(wide, axis=(1, 2), keepdims=True)
+    variance = jnp.mean(jnp.square(centred), axis=(1, 2), keepdims=True)
+    return (centred * jax.lax.rsqrt(variance + epsilon)).astype(x.dtype)
 
 
 def normalize_by_label(
@@ -178,3 +248,17 @@ def given(label: Array | None) -> Array:
 def leaky_relu(x: Array) -> Array:
     """Applies leaky ReLU with slope 0.2, as in DCGAN."""
     return jax.nn.leaky_relu(x, 0.2)
+
+
+def downsample(x: Float[Array, "b h w c"]) -> Float[Array, "b hout wout c"]:
+    """Halves images with the filter [1, 2, 1] / 4; beyond the edge they are mirrored. An odd size is rounded up.
+
+    References:
+      Zhang, "Making Convolutional Networks Shift-Invariant Again", arXiv:1904.11486, 2019.
+    """
+    return ops.upfirdn(ops.pad(x, 1), (0.25, 0.5, 0.25), down=2)
+
+
+def upsample(x: Float[Array, "b h w c"]) -> Float[Array, "b 2*h 2*w c"]:
+    """Doubles images with the filter [1, 3, 3, 1] / 4; beyond the edge the outermost pixels are repeated."""
+    return ops.upsample(ops.pad(x, 1, "edge"))[:, 2:-2, 2:-2]

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from gan_jax.nets import layers
-from gan_jax.types import InvalidInputError
 
 
 class MLPGenerator(nn.Module):
@@ -68,8 +67,7 @@ class MLPDiscriminator(nn.Module):
     ) -> Float[Array, " b"]:
         layers.check_settings(self.dtype, features=min(self.features, default=1))
         layers.check_norm(self, self.norm, "batch", "layer", "spectral", "none")
-        if not 0 <= self.dropout < 1:
-            raise InvalidInputError(f"dropout={self.dropout}: expected a fraction from 0 to below 1")
+        layers.check_dropout(self.dropout)
         x = x.reshape(x.shape[0], -1).astype(self.dtype)
         for index, features in enumerate(self.features):
             dense = nn.Dense(features, dtype=self.dtype, name=f"dense_{index}")

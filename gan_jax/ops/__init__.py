@@ -7,6 +7,7 @@ from gan_jax.ops.convolution import (
     conv_halved,
     conv_transpose,
     doubled_conv,
+    pad,
     upfirdn,
     upsample,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "kmeans",
     "lookup_free_codes",
     "lookup_free_quantize",
+    "pad",
     "perplexity",
     "straight_through",
     "unit_length",

@@ -20,7 +20,7 @@ from gan_jax.types import InvalidInputError
 
 def conv(
     x: Float[Array, "b h w cin"], kernel: Float[Array, "kh kw cingroup cout"], *,
-    stride: int = 1, padding: int = 0, groups: int = 1,
+    stride: int = 1, padding: int = 0, groups: int = 1, mode: str = "zeros",
 ) -> Float[Array, "b hout wout cout"]:  # fmt: skip
     """Computes the cross-correlation of images with a kernel.
 
@@ -30,8 +30,9 @@ def conv(
       x: images.
       kernel: `[kh, kw, in / groups, out]`.
       stride: distance of neighbouring kernel positions on the image.
-      padding: number of zeros added on every side of the images.
+      padding: number of pixels added on every side of the images.
       groups: number of groups of input channels; each group has its own part of the kernel's output channels, in order.
+      mode: values of the added pixels: 'zeros', or 'reflect' or 'edge' as in `pad`.
 
     Returns:
       `[b, (h + 2 padding - kh) // stride + 1, ..., out]`, in the dtype that `x` and `kernel` promote to.
@@ -40,6 +41,8 @@ def conv(
       InvalidInputError: for arguments that don't fit each other.
     """
     x, kernel = _checked(x, kernel, stride, padding, groups)
+    if mode != "zeros":
+        x, padding = pad(x, padding, mode), 0
     geometry = ConvGeometry(stride, padding, (x.shape[1], x.shape[2]), (kernel.shape[0], kernel.shape[1]))
     if min(geometry.result) < 1:
         raise InvalidInputError(
@@ -47,6 +50,39 @@ def conv(
         )
     y = primitives.forward(_split(x, groups), _split(kernel, groups), geometry)
     return _joined(y)
+
+
+def pad(x: Float[Array, "b h w c"], padding: int, mode: str = "reflect") -> Float[Array, "b hout wout c"]:
+    """Adds pixels on every side of images, with values that depend on the image.
+
+    Args:
+      x: images.
+      padding: number of pixels added on every side.
+      mode: values of the added pixels. 'reflect' mirrors the image at its outermost row, which is not repeated; 'edge'
+        repeats the outermost row; 'zeros' adds zeros.
+
+    Returns:
+      `[b, h + 2 padding, w + 2 padding, c]`.
+
+    Raises:
+      InvalidInputError: for another mode, a negative padding, and a reflection that is wider than the image.
+
+    References:
+      PyTorch's `ReflectionPad2d` and `ReplicationPad2d`.
+
+    Example:
+      >>> print(pad(jnp.arange(3.0)[None, None, :, None].repeat(2, 1), 1)[0, 1, :, 0])
+      [1. 0. 1. 2. 1.]
+    """
+    modes = {"zeros": "constant", "reflect": "reflect", "edge": "edge"}
+    if mode not in modes or padding < 0:
+        raise InvalidInputError(f"mode={mode!r}, padding={padding}: expected one of {', '.join(modes)}, and at least 0")
+    if mode == "reflect" and padding >= min(x.shape[1:3]):
+        raise InvalidInputError(
+            f"padding={padding} by reflection: images of {x.shape[1]}x{x.shape[2]} pixels are too small; "
+            f"expected more than {padding}: use larger images"
+        )
+    return jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)), mode=modes[mode])
 
 
 def conv_transpose(

@@ -294,6 +294,13 @@ CASES: dict[str, Case] = {
         batched=3,
         coupled=True,
     ),
+    "patch_nce": Case(
+        "losses.patch_nce",
+        lambda q, k: jnp.mean(losses.patch_nce(q, k), axis=1),
+        normals((BATCH, 5, 3), (BATCH, 5, 3)),
+        "example",
+        signs=(None, 0),  # no gradient into the patches of the input
+    ),
     # distances
     "maximum_mean_discrepancy": Case(
         "losses.maximum_mean_discrepancy losses.rational_quadratic_kernel",
@@ -310,6 +317,17 @@ CASES: dict[str, Case] = {
         coupled=True,
     ),
     "energy_distance": Case("losses.energy_distance", losses.energy_distance, FEATURES, "scalar", coupled=True),
+    # the evidence lower bound
+    "gaussian_kl": Case(
+        "losses.gaussian_kl",
+        # encoders clip the log variance: exp(1e4) is infinite in any formula
+        lambda mean, log_variance: losses.gaussian_kl(mean, jnp.clip(log_variance, -30.0, 20.0)),
+        normals((BATCH, 4), (BATCH, 4)),
+        "example",
+    ),
+    "gaussian_nll": Case("losses.gaussian_nll", losses.gaussian_nll, IMAGES, "example", coupled=True, stopped=True),
+    "gaussian_nll_fixed": Case("losses.gaussian_nll", lambda x, y: losses.gaussian_nll(x, y, 0.3), IMAGES, "example"),
+    "bernoulli_nll": Case("losses.bernoulli_nll", losses.bernoulli_nll, IMAGES, "example"),
     # weights
     "top_k": Case(
         "losses.top_k", lambda logits: losses.top_k(logits, 3), normals((BATCH,)), "example", batched=1, coupled=True

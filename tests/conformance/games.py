@@ -138,6 +138,15 @@ def tokenizer(**o) -> Game:
     )  # fmt: skip
 
 
+def one_player(build: Callable[..., Game]) -> Callable[..., Game]:
+    """Drops the optimiser of a discriminator that the game does not have."""
+    return lambda discriminator_optimizer=None, **o: build(**o)
+
+
+def encoder(**options):
+    return linen(nets.DCGANEncoder(4, 4, **options))
+
+
 def nnx_critic():
     class Critic(nnx.Module):
         def __init__(self, rngs):
@@ -158,6 +167,7 @@ GAMES: dict[str, tuple[Callable[..., Game], Arrays]] = {
     "sngan": (lambda **o: gans.sngan(resnet(**K), resnet_critic(**K), Z, **K, **o), LABELLED),
     "stylegan2": (stylegan2, LABELLED),
     "tokenizer": (tokenizer, REAL),
+    "vae": (one_player(lambda **o: gans.vae(encoder(), conv(), 4, levels=256, **o)), REAL),
     "vanilla": (lambda **o: gans.vanilla(mlp(), mlp_critic(), Z, **o), REAL),
     "vanilla_minimax": (lambda **o: gans.vanilla(mlp(norm="batch"), nnx_critic(), U, loss=losses.minimax, **o), REAL),
     "wgan_gp": (lambda **o: gans.wgan_gp(conv(), conv_critic(norm="layer"), Z, **o), REAL),

@@ -231,7 +231,7 @@ def test_a_key_for_every_shard(name):
 
 EXACT = ("conditional_contrastive", "data_to_data_cross_entropy", "energy_distance", "maximum_mean_discrepancy",
          "geometry", "transform_color", "filter_bands", "orthogonal", "vector_quantize", "lookup_free_quantize_losses",
-         "update_codebook", "kmeans")  # fmt: skip
+         "update_codebook", "kmeans", "patch_nce")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", EXACT)

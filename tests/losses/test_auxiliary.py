@@ -154,6 +154,21 @@ VALUES = {
         0.5,
     ),
     "output_gradients": (lambda y: losses.output_gradients({"cube": lambda y: y**3}, y)[1]["cube"], (A,), A**2 / 6),
+    "gaussian_kl": (
+        losses.gaussian_kl,
+        (A, B),
+        [sum((m * m + np.exp(v) - 1 - v) / 2 for m, v in zip(*each, strict=True)) for each in zip(A, B, strict=True)],
+    ),
+    "gaussian_nll": (
+        losses.gaussian_nll,
+        (A, B),
+        ((A - B) ** 2 / (2 * np.mean((A - B) ** 2)) + np.log(2 * np.pi * np.mean((A - B) ** 2)) / 2).sum(1),
+    ),
+    "bernoulli_nll": (
+        losses.bernoulli_nll,
+        (A, np.sign(B)),
+        -np.log(1 / (1 + np.exp(-A * np.sign(B)))).sum(1),
+    ),
     "steer": (losses.steer, (A, B), (A * B).sum()),
     "balance": (
         lambda a, b: losses.balance(

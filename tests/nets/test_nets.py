@@ -129,7 +129,16 @@ NORMED = {
     "MLPDiscriminator": {"features": (4,)},
     "ResNetGenerator": {"image_size": 8, "channels": 1, "width": 4},
     "ResNetDiscriminator": {"width": 4},
+    "TranslationResNet": {"channels": 1, "width": 4, "blocks": 1},
+    "UNet": {"channels": 1, "levels": 3, "width": 4},
+    "PatchDiscriminator": {"width": 4, "depth": 1},
+    "PixelDiscriminator": {"width": 4},
+    "MultiScaleDiscriminator": {"width": 4, "depth": 1},
+    "SPADE": {"hidden": 4},
+    "SPADEBlock": {"features": 4, "hidden": 4},
+    "SPADEGenerator": {"channels": 1, "width": 1, "hidden": 4},
 }
+LATENTS = {"DCGANGenerator", "MLPGenerator", "ResNetGenerator"}
 
 
 def test_every_network_with_a_norm_is_in_the_list():
@@ -141,10 +150,12 @@ def test_every_network_with_a_norm_is_in_the_list():
 @pytest.mark.parametrize("name", NORMED)
 def test_a_norm_does_what_its_docstring_says_or_is_refused(name, norm):
     module = getattr(nets, name)(**NORMED[name], norm=norm)
-    inputs = jnp.ones((2, 8, 8, 1) if name.endswith("Discriminator") else (2, 4))
+    size = 32 if name == "SPADEGenerator" else 8
+    images = (jnp.ones((2, size, size, 1)),) * (2 if name in ("SPADE", "SPADEBlock") else 1)
+    inputs = (jnp.ones((2, 4)),) if name in LATENTS else images
 
     def make():
-        return jax.eval_shape(lambda: nets.from_linen(module).init(KEY, inputs))
+        return jax.eval_shape(lambda: nets.from_linen(module).init(KEY, *inputs))
 
     listed = module.__doc__.split("norm: ")[1].split("num_classes:")[0].split("dtype:")[0]
     if f"'{norm}'" not in listed.replace("'batch' is an error", ""):
@@ -156,6 +167,7 @@ def test_a_norm_does_what_its_docstring_says_or_is_refused(name, norm):
     found = {"batch": "batch_stats", "layer": "norm_", "spectral": "sigma"}.get(norm, "kernel")
     assert any(found in path for path in paths), paths
     assert norm != "none" or not any("norm" in path or "sigma" in path for path in paths)
+    assert norm != "instance" or not any("norm" in path for path in paths)  # it has no parameters
 
 
 @pytest.mark.parametrize("classes", [None, 3])

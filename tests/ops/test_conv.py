@@ -325,6 +325,9 @@ def test_conv_transpose_undoes_the_shape_of_conv():
         (lambda x, k: ops.upfirdn(x[:, :2], (1, 1, 1)), "does not fit"),
         (lambda x, k: ops.upfirdn(x, (1, 1), up=0), "up=0"),
         (lambda x, k: ops.blur_pool(x, (1, -1)), "sum is 0"),
+        (lambda x, k: ops.pad(x, 1, "wrap"), "mode='wrap'"),
+        (lambda x, k: ops.pad(x, -1), "padding=-1"),
+        (lambda x, k: ops.conv(x[:, :3], k, padding=3, mode="reflect"), "padding=3 by reflection"),
     ],
 )
 def test_refuses_what_does_not_fit(call, message):
@@ -385,3 +388,23 @@ def test_upsample_is_the_transpose_of_blur_pool():
     x = jax.random.normal(jax.random.key(0), (1, 4, 4, 2))
     (transposed,) = jax.linear_transpose(ops.blur_pool, jax.ShapeDtypeStruct((1, 8, 8, 2), jnp.float32))(x)
     np.testing.assert_allclose(4 * transposed, ops.upsample(x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["reflect", "edge"])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_padding_with_the_images_own_pixels(mode, stride):
+    """`conv` with a mode equals numpy's padding followed by a convolution without padding, and so do its gradients."""
+    x, kernel = arguments()
+    padded = jnp.asarray(np.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)), mode))
+    np.testing.assert_array_equal(ops.pad(x, 2, mode), padded)
+    ours, slope = jax.value_and_grad(lambda x: jnp.sum(ops.conv(x, kernel, padding=2, stride=stride, mode=mode) ** 2))(
+        x
+    )
+    theirs, wide = jax.value_and_grad(lambda x: jnp.sum(ops.conv(x, kernel, stride=stride) ** 2))(padded)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+    # Each pixel gets the gradient of itself and of its copies.
+    places = np.pad(np.arange(x.shape[1] * x.shape[2]).reshape(x.shape[1:3]), 2, mode)
+    expected = np.zeros((x.shape[0], x.shape[1] * x.shape[2], x.shape[3]))
+    for b in range(x.shape[0]):
+        np.add.at(expected[b], places.ravel(), np.asarray(wide[b]).reshape(-1, x.shape[3]))
+    np.testing.assert_allclose(slope, expected.reshape(x.shape), rtol=1e-4, atol=1e-3)
