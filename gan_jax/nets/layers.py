@@ -90,7 +90,8 @@ def normalize(
     """Normalises activations by `norm`: 'batch', 'layer' (over all axes of one example), 'instance', 'act' or 'none'.
 
     After 'batch' and 'layer', a learned scale and shift per channel follow if `affine` is true. 'instance' has none, as
-    in PyTorch (`instance_norm`), and 'act' always has one (`ActNorm`). With 'spectral', as with 'none', the activations stay as they are.
+    in PyTorch (`instance_norm`), and 'act' always has one (`ActNorm`). With 'spectral', as with 'none', the activations
+    stay as they are.
     """
     if norm == "instance":
         return instance_norm(x.astype(dtype))

@@ -46,8 +46,8 @@ class PatchDiscriminator(nn.Module):
       spectral: which kernels are divided by their largest singular value: 'none', 'all', or 'inner' for those of all
         layers but the first and the last, as in SPADE. It goes with any `norm`.
       features: whether to return a dict of `'logits'` and `'features'`, a list of the activations of all other layers.
-      norm: normalisation of the activations of all layers but the first and the last: 'batch', 'instance', 'none' or, as
-        in taming-transformers with `use_actnorm`, 'act' (`layers.ActNorm`).
+      norm: normalisation of the activations of all layers but the first and the last: 'batch', 'instance', 'none', or
+        'act' (`layers.ActNorm`), as in taming-transformers with `use_actnorm`.
       dtype: dtype of the computation; parameters and logits are float32.
       kernel_init: initialiser of the kernels.
     """
