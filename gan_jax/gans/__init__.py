@@ -12,6 +12,7 @@ from gan_jax.gans.standard import sampler, sampling_weights, standard_game
 from gan_jax.gans.stylegan2 import stylegan2
 from gan_jax.gans.terms import gradient_penalty, penalty, r1, r2
 from gan_jax.gans.vae import BERNOULLI, GAUSSIAN, Likelihood, vae
+from gan_jax.gans.vae_gan import VAE_GAN_AUTHORS, vae_gan
 from gan_jax.gans.vanilla import vanilla
 from gan_jax.gans.wgan_gp import wgan_gp
 
@@ -20,6 +21,7 @@ __all__ = [
     "GAUSSIAN",
     "R3GAN_OPERATIONS",
     "R3GAN_SCHEDULES",
+    "VAE_GAN_AUTHORS",
     "Augmentation",
     "Likelihood",
     "R3GANSchedule",
@@ -41,6 +43,7 @@ __all__ = [
     "stylegan2",
     "terms",
     "vae",
+    "vae_gan",
     "vanilla",
     "wgan_gp",
 ]
