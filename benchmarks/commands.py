@@ -16,7 +16,7 @@ from benchmarks.measure import RESULTS, put, record, recorded
 
 _TABLE = flags.DEFINE_bool("table", False, "train nothing: print the help pages and the recorded session")
 _WRITE = flags.DEFINE_bool("write", False, "train nothing: write them into docs/commands.md")
-_VERBS = ("train", "sample", "evaluate", "sweep")
+_VERBS = ("train", "sample", "translate", "evaluate", "sweep")
 
 
 def main(argv: Sequence[str]) -> None:

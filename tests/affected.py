@@ -15,7 +15,13 @@ import grimp
 
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGES = ("gan_jax", "experiments", "benchmarks", "tests")
-COMMANDS = ("train", "sample", "evaluate", "sweep")  # `tests.processes` starts them by name, without an import
+COMMANDS = (
+    "train",
+    "sample",
+    "translate",
+    "evaluate",
+    "sweep",
+)  # `tests.processes` starts them by name, without an import
 COMMANDS_HOMES = ("gan_jax.cli", "gan_jax.runs")  # only the commands use these packages, so their tests test them
 PAGES = {"tests/test_docs.py", "tests/test_readme.py"}
 ALWAYS = {"tests/test_architecture.py"}

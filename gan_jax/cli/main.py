@@ -12,6 +12,7 @@ from typing import Any
 _COMMANDS = {
     "train": "trains a GAN, or continues where it stopped",
     "sample": "draws samples of a trained run, as a picture",
+    "translate": "translates a folder of pictures by a trained run",
     "evaluate": "computes metrics of a trained run",
     "sweep": "trains many trials, in one program or many processes",
 }

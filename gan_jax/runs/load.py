@@ -53,10 +53,10 @@ class Run:
         self.workdir, self.log = user_path(workdir, "workdir", bucket=True), log
         self.experiment = _experiment(self.workdir, values)
         self.class_names = tuple(read_data(self.workdir).get("class_names", ()))
-        spec = data_spec(self.workdir)
+        self._spec = data_spec(self.workdir)
         self.mesh = runtime.make_mesh(jax.local_devices()[:1]) if mesh is None else mesh
         with jax.set_mesh(self.mesh):
-            self._abstract = {"state": abstract_state(self.experiment, spec, self.mesh)}
+            self._abstract = {"state": abstract_state(self.experiment, self._spec, self.mesh)}
         self._checkpointer = runtime.Checkpointer(
             self.workdir / "checkpoints",
             keep_last=1,
@@ -119,7 +119,7 @@ class Run:
             raise InvalidInputError(f"{self.workdir} has no best checkpoint: train with --config.best_metric=NAME")
         if restored is None:
             raise InvalidInputError(f"{self.workdir} has no checkpoint yet")
-        return Trained(self.experiment, restored[1]["state"], restored[0], self.mesh, self.class_names)
+        return Trained(self.experiment, restored[1]["state"], restored[0], self.mesh, self.class_names, self._spec)
 
     def _restored(self, step: int | str | None) -> tuple[int, PyTree] | None:
         if step is None:

@@ -14,6 +14,7 @@ from gan_jax.metrics import nearest
 from gan_jax.runtime import Evaluator, Experiment
 from gan_jax.types import InvalidInputError
 
+_GAP = 4  # grey pixels between pictures in rows
 _NEAREST = 7  # reference images beside each sample
 # Formats for grey and colour in all usual sizes, by file ending.
 PICTURES = {
@@ -53,6 +54,30 @@ def save(picture: Image.Image, path: pathlib.Path) -> None:
     """Writes a picture as PNG."""
     with replacing(path, "wb") as file:
         picture.save(file, format="PNG")
+
+
+def rows(pictures: Sequence[Sequence[np.ndarray]], cell: int = 256) -> Image.Image:
+    """Arranges pictures of any sizes in rows, each scaled to fit into a square; its ratio of height to width stays.
+
+    Args:
+      pictures: rows of pictures `[h, w, 1]` or `[h, w, 3]`, uint8.
+      cell: height and width of the squares, in pixels.
+
+    Returns:
+      The picture.
+    """
+    step = cell + _GAP
+    columns = max(map(len, pictures))
+    canvas = Image.new("RGB", (columns * step + _GAP, len(pictures) * step + _GAP), (64, 64, 64))
+    for row, members in enumerate(pictures):
+        for column, values in enumerate(members):
+            picture = Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values)
+            ratio = cell / max(picture.size)
+            size = max(1, round(ratio * picture.width)), max(1, round(ratio * picture.height))
+            scaled = picture.resize(size, Image.Resampling.LANCZOS if ratio < 1 else Image.Resampling.NEAREST)
+            left, top = ((cell - extent) // 2 for extent in size)
+            canvas.paste(scaled, (_GAP + column * step + left, _GAP + row * step + top))
+    return canvas
 
 
 def curves(lines: Sequence[dict[str, Any]]) -> Image.Image:

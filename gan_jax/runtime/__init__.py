@@ -19,6 +19,7 @@ from gan_jax.runtime.rejection_sampling import check_choice, choose_samples, par
 from gan_jax.runtime.sampling import sample_grid, stream_samples
 from gan_jax.runtime.train import Result, train
 from gan_jax.runtime.trained import Trained
+from gan_jax.runtime.translation import Translator
 
 __all__ = [
     "Checkpointer",
@@ -32,6 +33,7 @@ __all__ = [
     "Result",
     "Start",
     "Trained",
+    "Translator",
     "Watchdog",
     "all_finite",
     "build_program",

@@ -24,7 +24,7 @@ _MANY = 4096  # samples of one draw from which on their memory is checked first
 CHUNK = 256  # samples that `stream_samples` draws from one key
 
 
-class _Compiled:
+class Compiled:
     """A compiled function of a game. It receives only the frozen networks that it uses; the others are not read."""
 
     def __init__(self, function: Callable[..., PyTree], meshed: bool) -> None:
@@ -45,11 +45,15 @@ class _Compiled:
 
     def __call__(self, experiment: Experiment, state: GANState, key: jax.Array, *arguments: PyTree) -> PyTree:
         """Starts the computation, and returns the outputs as arrays that the devices may still be computing."""
+        return self._jitted(*self.arguments(experiment, state, key, *arguments))
+
+    def arguments(self, experiment: Experiment, state: GANState, key: jax.Array, *arguments: PyTree) -> tuple[Any, ...]:
+        """Returns the arguments of the compiled program: the state with the frozen networks used, the key, the rest."""
         # As a numpy array the key is on no device, so that it suits any mesh, also one of several processes.
         words = cast(jax.Array, np.asarray(jax.random.key_data(key)))
         used = self._networks(experiment, state, words, *arguments)
         taken = experiment.frozen_networks.on(jax.sharding.get_mesh(), used)
-        return self._jitted(state.replace(frozen=taken), words, *arguments)
+        return state.replace(frozen=taken), words, *arguments
 
     def _networks(self, experiment: Experiment, state: GANState, words: Any, *arguments: PyTree) -> Collection[str]:
         """Returns the names of the frozen networks that the function uses."""
@@ -66,22 +70,22 @@ class _Compiled:
 
 
 @functools.lru_cache(maxsize=8)
-def _sampling(function: Callable[..., PyTree], n: int, truncation: float | None, meshed: bool) -> _Compiled:
+def _sampling(function: Callable[..., PyTree], n: int, truncation: float | None, meshed: bool) -> Compiled:
     def sample(state: GANState, key: jax.Array, options: Mapping[str, PyTree]) -> PyTree:
         made = function(state, key, n=n, truncation=truncation, **options)
         # Where n divides evenly, each device makes its own part of the samples.
         return constrain_batch(made) if meshed and n % jax.sharding.get_abstract_mesh().size == 0 else made
 
-    return _Compiled(sample, meshed)
+    return Compiled(sample, meshed)
 
 
 @functools.lru_cache(maxsize=8)
-def _mapping(function: Callable[..., PyTree], by_name: bool, meshed: bool) -> _Compiled:
+def _mapping(function: Callable[..., PyTree], by_name: bool, meshed: bool) -> Compiled:
     def run(state: GANState, key: jax.Array, examples: Batch) -> PyTree:
         rest = {"label": examples[LABEL]} if LABEL in examples else {}
         return function(state, key, examples[INPUTS], **rest) if by_name else function(state, key, examples)
 
-    return _Compiled(run, meshed)
+    return Compiled(run, meshed)
 
 
 def begin_samples(

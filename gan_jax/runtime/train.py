@@ -172,7 +172,7 @@ def train(
             step, carried = again
         _close(result, experiment, workdir, log)
         names = tuple(source.class_names)
-        trained = None if status == DIVERGED else Trained(experiment, carried["state"], step, mesh, names)
+        trained = None if status == DIVERGED else Trained(experiment, carried["state"], step, mesh, names, source.spec)
     return dataclasses.replace(result, trained=trained)
 
 

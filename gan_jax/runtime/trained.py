@@ -1,16 +1,19 @@
 """A trained game: an experiment with a trained state to sample from."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, overload
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from gan_jax.core import GANState
+from gan_jax.host import from_uint8
 from gan_jax.runtime.experiment import Experiment
 from gan_jax.runtime.sampling import sample_grid
-from gan_jax.types import InvalidInputError
+from gan_jax.runtime.translation import Translator
+from gan_jax.types import InvalidInputError, Spec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +26,7 @@ class Trained:
       step: iterations that the state was trained for.
       mesh: mesh that holds the state.
       class_names: names of the labels in the data; empty if the labels have no names.
+      spec: shapes and dtypes of an example of the training data.
     """
 
     experiment: Experiment
@@ -30,6 +34,7 @@ class Trained:
     step: int
     mesh: Mesh = dataclasses.field(repr=False)
     class_names: tuple[str, ...] = ()
+    spec: Spec = dataclasses.field(default_factory=dict, repr=False)
 
     def sample(
         self,
@@ -59,6 +64,35 @@ class Trained:
         labels = None if label is None else np.broadcast_to(np.asarray(label, np.int32), (n,))
         with jax.set_mesh(self.mesh):
             return sample_grid(self.experiment, self.state, key, n, label=labels, inputs=inputs, truncation=truncation)
+
+    def translator(self, **options: Any) -> Translator:
+        """Returns what translates single pictures, with the options of `Translator`: direction, tile, overlap, seed."""
+        return Translator(self.experiment, self.state, self.mesh, self.spec, **options)
+
+    @overload
+    def translate(self, images: np.ndarray, **options: Any) -> np.ndarray: ...
+
+    @overload
+    def translate(self, images: Sequence[np.ndarray], **options: Any) -> list[np.ndarray]: ...
+
+    def translate(self, images: np.ndarray | Sequence[np.ndarray], **options: Any) -> np.ndarray | list[np.ndarray]:
+        """Translates pictures of any size, each by itself; see `Translator` for padding and tiles.
+
+        Args:
+          images: pictures, uint8 or in [-1, 1]: an array `[n, h, w, c]`, or a list of arrays `[h, w, c]` of any sizes.
+          **options: `direction="BtoA"` for the way back of a game that has one, `tile` and `overlap` in pixels, and
+            `seed`, as for `Translator`.
+
+        Returns:
+          The translations in [-1, 1], an array or a list as `images` are.
+
+        Raises:
+          InvalidInputError: for a game that translates no images, pictures with another number of channels, or tiles
+            that do not suit the network.
+        """
+        translator = self.translator(**options)
+        made = [translator(from_uint8(x) if x.dtype == np.uint8 else x) for x in map(np.asarray, images)]
+        return np.stack(made) if isinstance(images, np.ndarray) and made else made
 
     def class_number(self, label: str) -> int:
         """Returns the number of a class, given by its name in the data or, if no class has that name, by its number.

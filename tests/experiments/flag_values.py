@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from gan_jax.cli import flags as commands
 from gan_jax.types import InvalidInputError
 
-EXAMPLES = {"train": 200, "sweep": 200, "sample": 60, "evaluate": 60}
+EXAMPLES = {"train": 200, "sweep": 200, "sample": 60, "translate": 60, "evaluate": 60}
+USUAL = {"evaluate": {"metrics": "fcd2k"}, "translate": {"inputs": "pictures", "out": "translated"}}
 LAUNCHING = ("multihost", "coordinator", "num_processes", "process_id", "connect_timeout", "step_timeout")
 
 numbers = st.one_of(
@@ -52,7 +53,8 @@ players = st.lists(st.tuples(words, words).map("=".join), max_size=3).map(",".jo
 anything = st.one_of(numbers, words, paths, metrics, space, choices, ids, players)
 OWN = {
     "metrics": metrics, "config.metrics": metrics, "config.best_metric": metrics.map("eval/{}".format), "space": space,
-    "choose": choices, "export": ids, "init_players": players, "workdir": paths, "out": paths,
+    "choose": choices, "export": ids, "init_players": players, "workdir": paths, "out": paths, "inputs": paths,
+    "targets": paths, "grid": paths,
 }  # fmt: skip
 
 
@@ -116,7 +118,7 @@ def main(verb):
               suppress_health_check=list(HealthCheck))  # fmt: skip
     @given(st.lists(one, min_size=1, max_size=3, unique_by=lambda x: x[0]))
     def check(given_flags):
-        usual = {"workdir": "run", "metrics": "fcd2k"} if verb == "evaluate" else {"workdir": "run"}
+        usual = {"workdir": "run"} | USUAL.get(verb, {})
         argv = [f"--{name}={value}" for name, value in ({**usual, **dict(given_flags)}).items()]
         message = outcome(command, argv)
         seen["refused" if message else "right"] += 1
@@ -132,4 +134,5 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as home:
         os.environ["HOME"] = home
         os.chdir(pathlib.Path(home))
+        pathlib.Path("pictures").mkdir()
         main(sys.argv[1])

@@ -144,7 +144,7 @@ def test_dry_run_trains_nothing_and_writes_nothing(tmp_path):
 
 
 def test_help_explains():
-    for command in ("train", "sample", "evaluate", "sweep"):
+    for command in ("train", "sample", "translate", "evaluate", "sweep"):
         output = run(command, "--help", fresh=command == "train")
         lines = output.splitlines()
         assert f"gan-jax {command} --" in output and "--workdir" in output and len(lines) < 75

@@ -1,0 +1,102 @@
+"""The command that translates a folder of pictures."""
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import gan_jax
+from gan_jax import host
+from gan_jax.runs import pictures
+from tests.processes import ROOT, run
+
+SHORT = ("steps=2", "steps_per_dispatch=2", "report_every=2", "checkpoint_every=2", "sample_every=0", "batch_size=8")
+FLAGS = [f"--config.{value}" for value in (*SHORT, "metrics=", "evaluate_every=0", "best_metric=")]
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """A pix2pix of grey pictures that was hardly trained."""
+    where = tmp_path_factory.mktemp("translate") / "run"
+    run("train", f"--config={ROOT / 'docs' / 'examples' / 'pix2pix.py'}", f"--workdir={where}", *FLAGS)
+    return where
+
+
+def grey(seed, height, width):
+    return np.random.default_rng(seed).integers(0, 256, (height, width), np.uint8)
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    root = tmp_path / "in"
+    (root / "deep").mkdir(parents=True)
+    Image.fromarray(grey(0, 20, 31)).save(root / "a.png")
+    Image.fromarray(grey(1, 9, 8)).save(root / "deep" / "b[1].bmp")
+    Image.fromarray(np.stack([grey(2, 40, 12)] * 3, -1)).save(root / "c.png")  # grey, in three channels
+    (root / "notes.txt").write_text("no picture")
+    return root
+
+
+def command(workdir, inputs, *flags, code=0, out="out"):
+    return run(
+        "translate", f"--workdir={workdir}", f"--inputs={inputs}", f"--out={inputs.parent / out}", *flags, code=code
+    )
+
+
+@pytest.mark.slow
+def test_a_folder_of_pictures(workdir, inputs):
+    (inputs / "broken.png").write_bytes(b"nothing")
+    grid = inputs.parent / "grid.png"
+    printed = command(workdir, inputs, f"--grid={grid}", f"--targets={inputs}", code=2)
+    out = inputs.parent / "out"
+    assert "skipped broken.png: " in printed and "error: 1 of 4 pictures were skipped" in printed
+    assert "3 pictures translated by step 2" in printed and "3 of them in" in printed
+    made = {str(path.relative_to(out)) for path in out.rglob("*.*")}
+    assert made == {"a.png", "c.png", "deep/b[1].png"}
+    trained = gan_jax.load(workdir)
+    for name, image in (("a", grey(0, 20, 31)), ("c", grey(2, 40, 12)), ("deep/b[1]", grey(1, 9, 8))):
+        expected = host.to_uint8(trained.translate([image[..., None]])[0][..., 0])
+        with Image.open(out / f"{name}.png") as picture:
+            assert np.abs(np.asarray(picture).astype(int) - expected).max() <= 1
+    with Image.open(grid) as picture:  # three rows of source, output, target
+        assert picture.size == (3 * 260 + 4, 3 * 260 + 4)
+        cells = np.asarray(picture)
+        np.testing.assert_array_equal(cells[:, 4:260], cells[:, 524:780])  # here, the targets are the sources
+    # what is there is kept; the rest is made
+    (inputs / "broken.png").unlink()
+    before = (out / "a.png").stat().st_mtime_ns
+    (out / "c.png").unlink()
+    printed = command(workdir, inputs)
+    assert "2 of 3 pictures are in" in printed and "1 pictures translated" in printed
+    assert (out / "a.png").stat().st_mtime_ns == before
+    assert "3 pictures translated" in command(workdir, inputs, "--overwrite", "--tile=16", "--overlap=4")
+    assert (out / "a.png").stat().st_mtime_ns != before
+
+
+@pytest.mark.slow
+def test_what_is_refused_before_anything_is_written(workdir, inputs):
+    for flags, message in (
+        (["--direction=BtoA"], "this game translates in one direction alone"),
+        (["--tile=16", "--overlap=9"], "--overlap=9: expected at most half of --tile=16"),
+        ([f"--targets={inputs}"], "expected a directory, and --grid=FILE"),
+        (["--grid=grid.xyz"], "expected a name that ends in .png"),
+        ([f"--grid={inputs / 'a.png'}"], "a.png exists: choose another name, or pass --overwrite"),
+    ):
+        assert message in command(workdir, inputs, *flags, code=2)
+    assert "is in --inputs" in command(workdir, inputs, out="in/out", code=2)
+    shutil.copy(inputs / "a.png", inputs / "a.jpg")
+    assert "'a.jpg' and 'a.png' would both become" in command(workdir, inputs, code=2)
+    empty = inputs / "empty"
+    empty.mkdir()
+    assert "has no image" in run("translate", f"--workdir={workdir}", f"--inputs={empty}", "--out=x", code=2)
+    assert not list((inputs.parent / "out").rglob("*.png"))
+
+
+def test_rows_of_pictures_keep_their_ratios():
+    wide, tall = np.full((10, 40, 3), 255, np.uint8), np.full((300, 100, 1), 255, np.uint8)
+    found = np.asarray(pictures.rows([[wide, tall], [tall]], cell=60))
+    assert found.shape == (2 * 64 + 4, 2 * 64 + 4, 3)
+    white = (found == 255).all(-1)
+    assert white[:66, :66].sum() == 60 * 15 and white[:66, 66:].sum() == white[66:, :66].sum() == 60 * 20
+    assert not white[68:, 68:].any()
