@@ -10,6 +10,14 @@ if TYPE_CHECKING:
     from gan_jax.nets.classifier import Classifier
     from gan_jax.nets.dcgan import DCGANDiscriminator, DCGANGenerator
     from gan_jax.nets.mlp import MLPDiscriminator, MLPGenerator
+    from gan_jax.nets.mocogan import (
+        FramesDiscriminator,
+        MoCoGANCritic,
+        MoCoGANDiscriminator,
+        MoCoGANGenerator,
+        MotionGRU,
+        split_latents,
+    )
     from gan_jax.nets.patchgan import MultiScaleDiscriminator, PatchDiscriminator, PixelDiscriminator
     from gan_jax.nets.r3gan import R3GAN_PRESETS, R3GANDiscriminator, R3GANGenerator
     from gan_jax.nets.remat import microbatched, rematerialized
@@ -31,6 +39,12 @@ _WHERE = {  # the module of each name; imported on first use, so that `import ga
     "PatchDiscriminator": "patchgan",
     "PatchProjector": "translation",
     "PixelDiscriminator": "patchgan",
+    "FramesDiscriminator": "mocogan",
+    "MoCoGANCritic": "mocogan",
+    "MoCoGANDiscriminator": "mocogan",
+    "MoCoGANGenerator": "mocogan",
+    "MotionGRU": "mocogan",
+    "split_latents": "mocogan",
     "R3GANDiscriminator": "r3gan",
     "R3GANGenerator": "r3gan",
     "R3GAN_PRESETS": "r3gan",
@@ -58,9 +72,14 @@ __all__ = [
     "DCGANDiscriminator",
     "DCGANEncoder",
     "DCGANGenerator",
+    "FramesDiscriminator",
     "MLPDiscriminator",
     "MLPEncoder",
     "MLPGenerator",
+    "MoCoGANCritic",
+    "MoCoGANDiscriminator",
+    "MoCoGANGenerator",
+    "MotionGRU",
     "MultiScaleDiscriminator",
     "PatchDiscriminator",
     "PatchProjector",
@@ -80,6 +99,7 @@ __all__ = [
     "from_nnx",
     "microbatched",
     "rematerialized",
+    "split_latents",
 ]
 
 

@@ -39,7 +39,8 @@ class Subject:
         self.game = build(generator_optimizer=sgd, discriminator_optimizer=sgd)
         feed = self.source.feed(SEED, core.batches_per_iteration(self.game), BATCH, range(BATCH))
         sent = next(feed.stream(0, 2))
-        self.batches, self.next = (feed.fetch(feed.data, sent[step], step) for step in range(2))
+        each = [jax.tree.map(lambda x, step=step: x[step], sent) for step in range(2)]
+        self.batches, self.next = (feed.fetch(feed.data, x, step) for step, x in enumerate(each))
         self.first = jax.tree.map(lambda x: x[0], self.batches)
         self.init = jax.jit(self.game.init)
         self.state = self.init(jax.random.key(SEED), self.first)
@@ -161,7 +162,10 @@ def test_samples(name):
     game = this.game
     sample = jax.jit(functools.partial(game.sample, n=5))
     samples = sample(this.state, jax.random.key(0), **this.inputs)
-    assert samples.shape == (5, 8, 8, 1) and samples.dtype == jnp.float32
+    assert (
+        samples.shape == (5, *this.source.spec.get("real", this.first["a" if "a" in this.first else "real"][0]).shape)
+        and samples.dtype == jnp.float32
+    )
     assert bool(jnp.all(jnp.abs(samples) <= 1))
     np.testing.assert_array_equal(samples, sample(this.state, jax.random.key(0), **this.inputs))
     if game.prior is None:

@@ -159,11 +159,15 @@ NORMED = {
     "PatchDiscriminator": {"width": 4, "depth": 1},
     "PixelDiscriminator": {"width": 4},
     "MultiScaleDiscriminator": {"width": 4, "depth": 1},
+    "MoCoGANCritic": {"width": 4},
+    "MoCoGANDiscriminator": {"width": 4},
+    "FramesDiscriminator": {"width": 4},
     "SPADE": {"hidden": 4},
     "SPADEBlock": {"features": 4, "hidden": 4},
     "SPADEGenerator": {"channels": 1, "width": 1, "hidden": 4},
 }
 LATENTS = {"DCGANGenerator", "MLPGenerator", "ResNetGenerator"}
+OF_CLIPS = {"MoCoGANCritic", "MoCoGANDiscriminator", "FramesDiscriminator"}
 
 
 def test_every_network_with_a_norm_is_in_the_list():
@@ -178,6 +182,7 @@ def test_a_norm_does_what_its_docstring_says_or_is_refused(name, norm):
     size = 32 if name == "SPADEGenerator" else 8
     images = (jnp.ones((2, size, size, 1)),) * (2 if name in ("SPADE", "SPADEBlock") else 1)
     inputs = (jnp.ones((2, 4)),) if name in LATENTS else images
+    inputs = (jnp.ones((2, 10, 16, 16, 1)),) if name in OF_CLIPS else inputs
 
     def make():
         return jax.eval_shape(lambda: nets.from_linen(module).init(KEY, *inputs))
