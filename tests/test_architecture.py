@@ -29,7 +29,7 @@ PACKAGES = {
     "gans": BASE | {"optax", "gan_jax.core", *(f"gan_jax.{package}" for package in PURE)},
     "eval": BASE | {"optax", "sklearn", "gan_jax.metrics", "gan_jax.nets", "gan_jax.feature_networks"},
     "metrics": {"jax", "jaxtyping", "numpy", "gan_jax.types"},
-    "data": BASE | {"grain", "tensorflow_datasets", "sklearn", "PIL"},
+    "data": BASE | {"av", "grain", "tensorflow_datasets", "sklearn", "PIL"},
     "runtime": BASE
     | {
         "orbax",
@@ -47,7 +47,7 @@ PACKAGES = {
         "gan_jax.metrics",
     },
 }
-PACKAGES["runs"] = PACKAGES["runtime"] | {"gan_jax.runtime", "gan_jax.nets", "ml_collections"}
+PACKAGES["runs"] = PACKAGES["runtime"] | {"av", "gan_jax.runtime", "gan_jax.nets", "ml_collections", "huggingface_hub"}
 PACKAGES["sweep"] = PACKAGES["runtime"] | {"gan_jax.runtime", "gan_jax.runs", "optuna", "scipy"}
 PACKAGES["cli"] = PACKAGES["sweep"] | {"gan_jax.sweep", "absl", "ml_collections"}
 PACKAGES["__main__"] = {"gan_jax.cli"}

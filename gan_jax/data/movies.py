@@ -3,7 +3,6 @@
 import collections
 import dataclasses
 import functools
-import importlib
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -276,12 +275,13 @@ class _Movies:
 def _av() -> Any:
     """Imports PyAV."""
     try:
-        return importlib.import_module("av")
+        import av  # noqa: PLC0415 - an optional dependency
     except ImportError as error:
         raise InvalidInputError(
             "films are read by PyAV, which is not installed: pip install 'gan_jax[video]', or convert them to WebP or "
             "GIF"
         ) from error
+    return av
 
 
 def _film_times(file: pathlib.Path) -> tuple[np.ndarray, tuple[int, int]]:

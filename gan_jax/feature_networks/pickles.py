@@ -240,7 +240,9 @@ def _numpy_build(stack: list[Any], file: BinaryIO) -> None:
             raise RefusedError("it has a dtype that is not of little-endian numbers")
         target.ordered = True
     else:
-        _, shape, dtype, fortran, data = state if len(state) == 5 else (None,) * 5
+        if len(state) != 5:
+            raise RefusedError(f"it describes an array with {len(state)} values")
+        _, shape, dtype, fortran, data = state
         known = isinstance(dtype, NumpyDtype) and dtype.ordered and isinstance(shape, tuple) and all(map(_count, shape))
         if not known or fortran is not False or not isinstance(data, bytes):
             raise RefusedError("it describes an array in an unknown way")

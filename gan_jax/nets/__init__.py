@@ -10,6 +10,14 @@ if TYPE_CHECKING:
     from gan_jax.nets.classifier import Classifier
     from gan_jax.nets.dcgan import DCGANDiscriminator, DCGANGenerator
     from gan_jax.nets.mlp import MLPDiscriminator, MLPGenerator
+    from gan_jax.nets.mocogan import (
+        FramesDiscriminator,
+        MoCoGANCritic,
+        MoCoGANDiscriminator,
+        MoCoGANGenerator,
+        MotionGRU,
+        split_latents,
+    )
     from gan_jax.nets.patchgan import MultiScaleDiscriminator, PatchDiscriminator, PixelDiscriminator
     from gan_jax.nets.quantize import (
         FiniteScalarQuantizer,
@@ -43,6 +51,12 @@ _WHERE = {  # the module of each name; imported on first use, so that `import ga
     "PatchDiscriminator": "patchgan",
     "PatchProjector": "translation",
     "PixelDiscriminator": "patchgan",
+    "FramesDiscriminator": "mocogan",
+    "MoCoGANCritic": "mocogan",
+    "MoCoGANDiscriminator": "mocogan",
+    "MoCoGANGenerator": "mocogan",
+    "MotionGRU": "mocogan",
+    "split_latents": "mocogan",
     "R3GANDiscriminator": "r3gan",
     "R3GANGenerator": "r3gan",
     "R3GAN_PRESETS": "r3gan",
@@ -79,11 +93,16 @@ __all__ = [
     "DCGANEncoder",
     "DCGANGenerator",
     "FiniteScalarQuantizer",
+    "FramesDiscriminator",
     "GaussianBottleneck",
     "LookupFreeQuantizer",
     "MLPDiscriminator",
     "MLPEncoder",
     "MLPGenerator",
+    "MoCoGANCritic",
+    "MoCoGANDiscriminator",
+    "MoCoGANGenerator",
+    "MotionGRU",
     "MultiScaleDiscriminator",
     "PatchDiscriminator",
     "PatchProjector",
@@ -108,6 +127,7 @@ __all__ = [
     "from_nnx",
     "microbatched",
     "rematerialized",
+    "split_latents",
 ]
 
 

@@ -22,12 +22,14 @@ from gan_jax.ops.quantize import (
     unit_length,
     vector_quantize,
 )
+from gan_jax.ops.video import conv_clip
 
 __all__ = [
     "Bottleneck",
     "CodebookState",
     "blur_pool",
     "conv",
+    "conv_clip",
     "conv_halved",
     "conv_transpose",
     "count_codes",

@@ -1,5 +1,6 @@
 """Pictures of a run: files of samples, metrics against images seen, and samples beside their nearest references."""
 
+import fractions
 import io
 import pathlib
 from collections.abc import Callable, Sequence
@@ -11,7 +12,8 @@ from PIL import Image
 from gan_jax.buckets import StorageError
 from gan_jax.host import from_uint8, replacing
 from gan_jax.metrics import nearest
-from gan_jax.runtime import Evaluator, Experiment
+from gan_jax.runtime import Evaluator, Experiment, Film
+from gan_jax.runtime.film import ANIMATED
 from gan_jax.types import InvalidInputError
 
 _GAP = 4  # grey pixels between pictures in rows
@@ -21,10 +23,12 @@ PICTURES = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP", ".gif": "GIF", ".tif": "TIFF",
     ".tiff": "TIFF", ".pdf": "PDF",
 }  # fmt: skip
+MOVING = {**ANIMATED, ".mp4": "MP4"}
+"""Formats in which clips move, by file ending; the others show a still picture of them."""
 
 
-def write(out: pathlib.Path, samples: np.ndarray, picture: Callable[[], Image.Image], name: str) -> None:
-    """Writes samples to a file, as an array (`.npy`) or as a picture (one of `PICTURES`), according to its ending.
+def write(out: pathlib.Path, samples: np.ndarray, picture: Callable[[], Image.Image | Film], name: str) -> None:
+    """Writes samples to a file, as an array (`.npy`) or as a picture, according to its ending: `PICTURES`, `MOVING`.
 
     Args:
       out: path of the file.
@@ -36,6 +40,9 @@ def write(out: pathlib.Path, samples: np.ndarray, picture: Callable[[], Image.Im
       InvalidInputError: if the file cannot be written, or its format does not hold such a picture.
     """
     ending = out.suffix.lower()
+    if ending == ".mp4":
+        _write_film(out, picture(), name)
+        return
     try:
         with replacing(out, "wb") as file:
             if ending == ".npy":
@@ -50,8 +57,29 @@ def write(out: pathlib.Path, samples: np.ndarray, picture: Callable[[], Image.Im
         ) from error
 
 
-def save(picture: Image.Image, path: pathlib.Path) -> None:
-    """Writes a picture as PNG."""
+def _write_film(out: pathlib.Path, picture: Image.Image | Film, name: str) -> None:
+    """Writes clips as MP4, in H.264 with 4:2:0 colours, which all players show."""
+    if not isinstance(picture, Film):
+        raise InvalidInputError(f"{name}: the samples of this run do not move; use .png")
+    try:
+        import av  # noqa: PLC0415 - an optional dependency
+    except ImportError as error:
+        raise InvalidInputError(
+            f"{name}: films are written by PyAV, which is not installed: pip install 'gan_jax[video]', or use .webp"
+        ) from error
+    width, height = picture.frames[0].size
+    with replacing(out, "wb") as file, av.open(file, mode="w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=fractions.Fraction(picture.rate).limit_denominator(1000))
+        stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
+        for frame in picture.frames:
+            padded = Image.new("RGB", (stream.width, stream.height))
+            padded.paste(frame)
+            container.mux(stream.encode(av.VideoFrame.from_image(padded)))
+        container.mux(stream.encode(None))
+
+
+def save(picture: Image.Image | Film, path: pathlib.Path) -> None:
+    """Writes a picture as PNG, of clips the still one."""
     with replacing(path, "wb") as file:
         picture.save(file, format="PNG")
 
@@ -109,7 +137,7 @@ def curves(lines: Sequence[dict[str, Any]]) -> Image.Image:
     return Image.open(buffer).convert("RGB")
 
 
-def neighbours(samples: np.ndarray, experiment: Experiment, evaluator: Evaluator) -> Image.Image:
+def neighbours(samples: np.ndarray, experiment: Experiment, evaluator: Evaluator) -> Image.Image | Film:
     """Shows each sample in a row of its own, followed by its nearest neighbours in the reference.
 
     The distance is between features of the evaluator's first network.

@@ -4,9 +4,10 @@ from gan_jax.distributed.mesh import make_mesh
 from gan_jax.distributed.watchdog import Watchdog
 from gan_jax.runtime.arrays import state_sha256
 from gan_jax.runtime.checkpoint import Checkpointer
-from gan_jax.runtime.conditions import Conditions
+from gan_jax.runtime.conditions import Conditions, Domain
 from gan_jax.runtime.evaluation import Evaluator, directions, first_samples, same_protocol
 from gan_jax.runtime.experiment import Experiment, settings
+from gan_jax.runtime.film import Film, clip_grid
 from gan_jax.runtime.finetune import init_from
 from gan_jax.runtime.frozen import Frozen, trained_player
 from gan_jax.runtime.health import all_finite, diversity
@@ -24,8 +25,10 @@ from gan_jax.runtime.translation import Translator
 __all__ = [
     "Checkpointer",
     "Conditions",
+    "Domain",
     "Evaluator",
     "Experiment",
+    "Film",
     "Frozen",
     "Logger",
     "Program",
@@ -40,6 +43,7 @@ __all__ = [
     "build_start",
     "check_choice",
     "choose_samples",
+    "clip_grid",
     "directions",
     "diversity",
     "duration",

@@ -17,6 +17,7 @@ from gan_jax import buckets
 from gan_jax.buckets import BucketPath
 from gan_jax.host import append_line, read_lines, read_log, replacing, write_log
 from gan_jax.runtime import progress
+from gan_jax.runtime.film import Film
 from gan_jax.types import InvalidInputError
 
 Watch = Callable[[dict[str, Any]], None]  # is called with each line of a log, once it is written
@@ -61,7 +62,7 @@ class Silent:
         self.last = record
         self._watch(record)
 
-    def picture(self, picture: Image.Image, step: int, name: str = "") -> pathlib.Path:
+    def picture(self, picture: Image.Image | Film, step: int, name: str = "") -> pathlib.Path:
         """Saves nothing; returns the file name that the picture would have."""
         del picture
         return pathlib.Path(f"{name or 'step'}_{step:08d}.png")
@@ -120,9 +121,16 @@ class Logger(Silent):
             self._wandb.log(record)
         super().report(record)
 
-    def picture(self, picture: Image.Image, step: int, name: str = "") -> pathlib.Path:
-        """Saves a grid of samples as `samples/step_*.png`, or another picture as `samples/NAME_*.png`."""
+    def picture(self, picture: Image.Image | Film, step: int, name: str = "") -> pathlib.Path:
+        """Saves a grid of samples as `samples/step_*.png`, or another picture as `samples/NAME_*.png`.
+
+        A picture that moves is saved as `.webp` beside its still one, which TensorBoard and Weights & Biases get.
+        """
         path = self._samples / f"{name or 'step'}_{step:08d}.png"
+        if isinstance(picture, Film):
+            with replacing(path.with_suffix(".webp"), "wb") as file:
+                picture.save(file, format="WEBP")
+            picture = picture.still
         with replacing(path, "wb") as file:
             picture.save(file, format="png")
         if self._board is not None:

@@ -459,6 +459,14 @@ CASES: dict[str, Case] = {
         batched=1,
         random=True,
     ),
+    "per_clip": Case(
+        "augment.per_clip",
+        lambda x: augment.per_clip(augment.diff_augment(["color", "translation"]))(KEY, x, jnp.float32(0.7)),
+        normals((BATCH, 2, 4, 4, 1)),
+        "elementwise",
+        batched=1,
+        random=True,
+    ),
     "ada_controller": Case(
         "augment.AdaState augment.init_ada augment.observe augment.control",
         lambda logits: augment.control(augment.observe(augment.init_ada(0.5), logits), 100.0).p,

@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from gan_jax import augment, core, gans, losses, nets, ops
-from gan_jax.data import Arrays
+from gan_jax.data import Arrays, Source, video_arrays
 from gan_jax.nets.layers import Conv
 from gan_jax.types import Game
 
@@ -25,6 +25,10 @@ REAL = Arrays("real", {"real": _images})
 LABELLED = Arrays("labelled", {"real": _images, "label": _labels}, CLASSES)
 PAIRS = Arrays("pairs", {"a": _images, "b": 255 - _images})
 
+
+_videos = np.random.default_rng(1).integers(0, 256, (24, 9, 8, 8, 1), np.uint8)
+CLIPS = video_arrays("clips", _videos, clip_frames=7)
+LABELLED_CLIPS = video_arrays("labelled clips", _videos, clip_frames=7, labels=np.arange(24) % 3, num_classes=CLASSES)
 
 _DTYPE = contextvars.ContextVar("dtype", default="float32")
 
@@ -101,6 +105,34 @@ def r3gan(**o) -> Game:
     )  # fmt: skip
 
 
+def vae_gan(**o) -> Game:
+    """VAE-GAN with the authors' loss and resting players, and with R1 on top."""
+    critic = conv_critic(norm="layer", feature_layer=1)
+    return gans.vae_gan(encoder(), conv(), critic, 4, penalties=(gans.r1(0.1),), **gans.VAE_GAN_AUTHORS, **o)
+
+
+CLIP = {"content": 3, "motion": 2}
+
+
+def mocogan(**o) -> Game:
+    """MoCoGAN with categories of its own, both critics, batch norm and noise."""
+    generator = nets.MoCoGANGenerator(8, 1, 4, categories=2, **CLIP)
+    critic = nets.MoCoGANDiscriminator(4, categories=2)
+    return gans.mocogan(
+        linen(generator), linen(critic), frames=7, categories=2, ema_halflife_images=100.0, **CLIP, **o
+    )  # fmt: skip
+
+
+def mocogan_frames(**o) -> Game:
+    """A conditional MoCoGAN with the critic of three frames, R1, and clips that are augmented alike."""
+    generator = nets.MoCoGANGenerator(8, 1, 4, num_classes=CLASSES, **CLIP)
+    critic = nets.FramesDiscriminator(width=4, categories=CLASSES, joined_size=4)
+    return gans.mocogan(
+        linen(generator), linen(critic), frames=7, penalties=(gans.r1(0.1),),
+        augment=gans.Augmentation(augment.per_clip(augment.diff_augment(["color", "translation"]))), **CLIP, **K, **o,
+    )  # fmt: skip
+
+
 class Translator(nets.MLPGenerator):
     """The smallest network from images to images: it flattens, maps and reshapes."""
 
@@ -138,6 +170,22 @@ def tokenizer(**o) -> Game:
     )  # fmt: skip
 
 
+def pix2pix(**o) -> Game:
+    """pix2pix with dropout, critics of two scales, feature matching and a schedule."""
+    generator = nets.TranslationResNet(1, 4, 1, 1, dropout=0.5)
+    critic = nets.MultiScaleDiscriminator(2, 4, 1)
+    return gans.pix2pix(linen(generator), linen(critic), loss=losses.least_squares, feature_matching_weight=20.0, **o)
+
+
+def cut(**o) -> Game:
+    """CUT with the identity loss, and the mirrored sources of FastCUT."""
+    generator = nets.TranslationResNet(1, 4, 1, 1, antialias=True, features=("down_0", "block_0"))
+    critic = nets.PatchDiscriminator(4, 1, antialias=True, norm="instance")
+    # CUT's own kernels, its layer 'input' and few hidden units give vectors near 0, whose gradients magnify round-off
+    projector = nets.PatchProjector(32, kernel_init=jax.nn.initializers.lecun_normal())
+    return gans.cut(linen(generator), linen(critic), linen(projector), patches=9, flip=True, **o)
+
+
 def one_player(build: Callable[..., Game]) -> Callable[..., Game]:
     """Drops the optimiser of a discriminator that the game does not have."""
     return lambda discriminator_optimizer=None, **o: build(**o)
@@ -158,16 +206,21 @@ def nnx_critic():
     return nets.from_nnx(lambda rngs: Critic(rngs))
 
 
-GAMES: dict[str, tuple[Callable[..., Game], Arrays]] = {
+GAMES: dict[str, tuple[Callable[..., Game], Source]] = {
     "adversarial": (lazy, REAL),
     "cgan": (lambda **o: gans.cgan(mlp(**K), mlp_critic(**K), Z, **K, **o), LABELLED),
+    "cut": (cut, PAIRS),
     "cyclegan": (lambda **o: gans.cyclegan(translator(), mlp_critic(), pool_size=20, **o), PAIRS),
     "dcgan": (lambda **o: gans.dcgan(conv(), conv_critic(), Z, **o), REAL),
+    "pix2pix": (pix2pix, PAIRS),
+    "mocogan": (mocogan, CLIPS),
+    "mocogan_frames": (mocogan_frames, LABELLED_CLIPS),
     "r3gan": (r3gan, LABELLED),
     "sngan": (lambda **o: gans.sngan(resnet(**K), resnet_critic(**K), Z, **K, **o), LABELLED),
     "stylegan2": (stylegan2, LABELLED),
     "tokenizer": (tokenizer, REAL),
     "vae": (one_player(lambda **o: gans.vae(encoder(), conv(), 4, levels=256, **o)), REAL),
+    "vae_gan": (vae_gan, REAL),
     "vanilla": (lambda **o: gans.vanilla(mlp(), mlp_critic(), Z, **o), REAL),
     "vanilla_minimax": (lambda **o: gans.vanilla(mlp(norm="batch"), nnx_critic(), U, loss=losses.minimax, **o), REAL),
     "wgan_gp": (lambda **o: gans.wgan_gp(conv(), conv_critic(norm="layer"), Z, **o), REAL),

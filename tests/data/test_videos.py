@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import sys
 
 import jax
 import numpy as np
@@ -259,7 +260,7 @@ def test_films_that_are_refused(tmp_path, monkeypatch):
     (tmp_path / "b.mp4").write_bytes(b"no film" * 100)
     with pytest.raises(InvalidInputError, match=r"b\.mp4 is not a film that can be opened"):
         read(tmp_path)
-    monkeypatch.setattr(data.movies.importlib, "import_module", lambda name: (_ for _ in ()).throw(ImportError(name)))
+    monkeypatch.setitem(sys.modules, "av", None)
     data.movies._av.cache_clear()
     try:
         with pytest.raises(InvalidInputError, match=r"pip install 'gan_jax\[video\]'"):
