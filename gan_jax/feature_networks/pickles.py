@@ -131,7 +131,8 @@ def read(file: BinaryIO, language: Language | None = None) -> Any:
         elif opcode in _NUMBERS:
             layout = _NUMBERS[opcode]
             stack.append(struct.unpack(layout, _exactly(file, struct.calcsize(layout)))[0])
-        elif layout := language.strings.get(opcode) or language.bytes.get(opcode):
+        elif opcode in language.strings or opcode in language.bytes:
+            layout = (language.strings | language.bytes)[opcode]
             (size,) = struct.unpack(layout, _exactly(file, struct.calcsize(layout)))
             data = _exactly(file, size)
             stack.append(_decoded(data) if opcode in language.strings else data)
