@@ -5,10 +5,22 @@ from `$GAN_JAX_WEIGHTS`, or from `~/.cache/gan_jax/weights`. Only `fetch` downlo
 """
 
 from gan_jax.feature_networks.clip import clip
-from gan_jax.feature_networks.dinov2 import dinov2
+from gan_jax.feature_networks.dinov2 import dinov2, dinov2_levels
 from gan_jax.feature_networks.fetch import fetch
 from gan_jax.feature_networks.inception import inception
+from gan_jax.feature_networks.lpips import lpips, lpips_distance, vgg16_features
 from gan_jax.feature_networks.network import FeatureNetwork
 from gan_jax.feature_networks.weights import WeightsFile
 
-__all__ = ["FeatureNetwork", "WeightsFile", "clip", "dinov2", "fetch", "inception"]
+__all__ = [
+    "FeatureNetwork",
+    "WeightsFile",
+    "clip",
+    "dinov2",
+    "dinov2_levels",
+    "fetch",
+    "inception",
+    "lpips",
+    "lpips_distance",
+    "vgg16_features",
+]

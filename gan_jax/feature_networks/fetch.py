@@ -15,6 +15,7 @@ from typing import IO
 from gan_jax.feature_networks.clip import clip
 from gan_jax.feature_networks.dinov2 import dinov2
 from gan_jax.feature_networks.inception import inception
+from gan_jax.feature_networks.lpips import lpips
 from gan_jax.feature_networks.network import FeatureNetwork
 from gan_jax.feature_networks.weights import WeightsFile, default_directory
 from gan_jax.host import check_writable, take_lock, user_path
@@ -25,6 +26,7 @@ NETWORKS: Mapping[str, Callable[[], FeatureNetwork]] = {
     "dinov2": dinov2,
     "dinov2_vitb14": functools.partial(dinov2, "vitb14"),
     "clip": clip,
+    "lpips": lpips,
 }
 """Networks by the names under which `gan-jax fetch` downloads their weights."""
 
