@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PyTree
 
 from gan_jax import losses, regularizers
@@ -224,7 +225,9 @@ def lecam(weight: float = 0.3, *, decay: float = 0.99, begin: int = 0, logits: P
         found, memory = regularizers.lecam(real, fake, view.state.aux["lecam"], decay=decay)
         return Value(found, aux={"lecam": memory})
 
-    return Term("lecam", DISCRIMINATOR, weight, value, {"lecam": regularizers.init_lecam()}, ramp=(begin, 0))
+    # NumPy arrays: a recipe makes this term while its module is imported, which must not choose the devices.
+    start = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(regularizers.init_lecam))
+    return Term("lecam", DISCRIMINATOR, weight, value, {"lecam": start}, ramp=(begin, 0))
 
 
 def consistency(
