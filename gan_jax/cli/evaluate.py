@@ -196,7 +196,7 @@ def main() -> int:
         check_run(run, path, cache)
         evaluator = Evaluator(
             _METRICS.value, reference, mesh, cache / "evaluation",
-            functions=run.experiment.outputs, own=run.experiment.own_metrics,
+            functions=run.experiment.outputs, references=run.experiment.references, own=run.experiment.own_metrics,
             weights=_WEIGHTS.value, batch_size=_BATCH_SIZE.value, seed=_SEED.value, log=log, beat=watchdog.beat,
             patience=watchdog.patience,
         )  # fmt: skip

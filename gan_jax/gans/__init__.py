@@ -3,21 +3,25 @@
 from gan_jax.gans import heads, terms
 from gan_jax.gans.adversarial import Augmentation, adversarial
 from gan_jax.gans.cgan import cgan
+from gan_jax.gans.cut import FASTCUT, cut
 from gan_jax.gans.cyclegan import cyclegan
 from gan_jax.gans.dcgan import dcgan
 from gan_jax.gans.inversion import invert
 from gan_jax.gans.mocogan import mocogan
+from gan_jax.gans.pix2pix import pix2pix
 from gan_jax.gans.r3gan import R3GAN_OPERATIONS, R3GAN_SCHEDULES, R3GANSchedule, r3gan
 from gan_jax.gans.sngan import sngan
 from gan_jax.gans.standard import sampler, sampling_weights, standard_game
 from gan_jax.gans.stylegan2 import stylegan2
 from gan_jax.gans.terms import gradient_penalty, penalty, r1, r2
+from gan_jax.gans.translation import linear_decay
 from gan_jax.gans.vae import BERNOULLI, GAUSSIAN, Likelihood, vae
 from gan_jax.gans.vanilla import vanilla
 from gan_jax.gans.wgan_gp import wgan_gp
 
 __all__ = [
     "BERNOULLI",
+    "FASTCUT",
     "GAUSSIAN",
     "R3GAN_OPERATIONS",
     "R3GAN_SCHEDULES",
@@ -26,13 +30,16 @@ __all__ = [
     "R3GANSchedule",
     "adversarial",
     "cgan",
+    "cut",
     "cyclegan",
     "dcgan",
     "gradient_penalty",
     "heads",
     "invert",
+    "linear_decay",
     "mocogan",
     "penalty",
+    "pix2pix",
     "r1",
     "r2",
     "r3gan",

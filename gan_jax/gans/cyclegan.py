@@ -1,6 +1,6 @@
 """CycleGAN: translation between two image domains, trained on unpaired images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -9,13 +9,16 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from gan_jax import core
-from gan_jax.core import GANState
-from gan_jax.gans.standard import sampler
-from gan_jax.gans.terms import logit_metrics
+from gan_jax.core import GANState, Hook
+from gan_jax.gans.standard import DISCRIMINATOR, GENERATOR, sampler, sampling_weights, standard_game
+from gan_jax.gans.terms import LOGITS, logit_metrics, over_scales
+from gan_jax.gans.translation import linear_decay
 from gan_jax.losses import GANLoss, cycle_consistency, identity_mapping, least_squares
-from gan_jax.types import Batch, Game, InvalidInputError, LossOutput, Network, Phase, PRNGKey, Scalar
+from gan_jax.types import Batch, Game, InvalidInputError, Metrics, Network, Phase, PRNGKey, Term, Value, View
 
 Pool = dict[str, Array]
+Pair = dict[str, Array]
+_OTHER = {"a": "b", "b": "a"}
 
 
 def cyclegan(
@@ -27,6 +30,9 @@ def cyclegan(
     identity_weight: float = 2.5,
     pool_size: int = 50,
     learning_rate: float = 2e-4,
+    decay: tuple[float, float] | None = None,
+    terms: Sequence[Term] = (),
+    hooks: Sequence[Hook] = (),
     generator_optimizer: optax.GradientTransformation | None = None,
     discriminator_optimizer: optax.GradientTransformation | None = None,
 ) -> Game:
@@ -41,23 +47,32 @@ def cyclegan(
     where |.| is the mean absolute value. Each discriminator sees fakes that are drawn from the new ones and a pool of
     earlier ones (`query_pool`).
 
+    To a term, real and fake samples are pairs `{'a': ..., 'b': ...}`, and so are the discriminators' outputs. The
+    generator takes such a pair and translates both to the other domain: `view.generate(view.fake)` is the cycle.
+
     Args:
-      generator: generator network, `images -> images`, used twice: with the parameters `'a'` (to domain a) and `'b'`
-        (to domain b).
-      discriminator: discriminator network, `images -> logits` of any shape, used twice: with the parameters `'a'` and
-        `'b'` (of images of that domain).
+      generator: generator network, `images -> images`, such as `nets.TranslationResNet`. It is used twice: with the
+        parameters `'a'` (to domain a) and `'b'` (to domain b).
+      discriminator: discriminator network, `images -> logits` of any shape, such as
+        `nets.PatchDiscriminator(norm="instance")`. It is used twice: with the parameters `'a'` and `'b'` (of images of
+        that domain).
       loss: adversarial loss L, any pair of `gan_jax.losses`.
       cycle_weight: weight of the cycle-consistency term. The paper's 10 is 5 here, because `least_squares` contains a
         factor 1/2 that the paper's adversarial term of the generators lacks.
       identity_weight: weight of the identity term; the paper's code uses half the cycle weight.
       pool_size: number of earlier fakes kept for each discriminator, rounded up to a multiple of the batch size.
       learning_rate: learning rate of both players' Adam, betas 0.5 and 0.999.
-      generator_optimizer: optimiser of the generators; None for that Adam.
+      decay: `(constant, falling)` in images of one domain: the learning rate is constant, then falls to 0; see
+        `linear_decay`. The paper's is 100 epochs each. None for a constant one.
+      terms: additional terms of either player.
+      hooks: additional hooks, such as `core.averaging`, after the schedule.
+      generator_optimizer: optimiser of the generators; None for that Adam. `decay` does not apply to one given here.
       discriminator_optimizer: optimiser of the discriminators; None for that Adam.
 
     Returns:
-      The game, with the players `generator` and `discriminator`. `sample` needs `inputs`, images of domain a, and
-      returns their translations to b. `translate` does the same; `translate_back` translates images of b to a.
+      The game, with the players `generator` and `discriminator`; the generators are updated first. `sample` needs
+      `inputs`, images of domain a, and returns their translations to b. `translate` does the same; `translate_back`
+      translates images of b to a.
 
     Raises:
       InvalidInputError: for a `pool_size` below 1; by the game's `init`, for a batch other than `'a'` and `'b'` of one
@@ -71,98 +86,132 @@ def cyclegan(
     """
     if pool_size < 1:
         raise InvalidInputError(f"pool_size={pool_size}: expected at least 1")
-    # Made once, not by `init`: two optimisers compare unequal, and so would the states of two calls.
-    generator_optimizer = generator_optimizer or core.adam(learning_rate, 0.5)
-    discriminator_optimizer = discriminator_optimizer or core.adam(learning_rate, 0.5)
-
-    def translate(params: PyTree, state: GANState, images: Array, to: str, key: PRNGKey) -> tuple[Array, PyTree]:
-        model_state = state.players["generator"].model_state[to]
-        return generator.apply(params[to], model_state, images, train=True, key=key)
-
-    def criticize(params: PyTree, state: GANState, images: Array, of: str, key: PRNGKey) -> tuple[Array, PyTree]:
-        model_state = state.players["discriminator"].model_state[of]
-        return discriminator.apply(params[of], model_state, images, train=True, key=key)
-
-    def generator_loss(params: PyTree, state: GANState, batch: Batch, key: PRNGKey) -> tuple[Scalar, LossOutput]:
-        critics = state.players["discriminator"].params
-        metrics: dict[str, Array] = {}
-        model_state = {}
-        total = jnp.zeros((), jnp.float32)
-        for domain, other, domain_key in zip("ab", "ba", jax.random.split(key), strict=True):
-            keys = jax.random.split(domain_key, 5)
-            fake, model_state[domain] = translate(params, state, batch[other], domain, keys[0])
-            real_logits, _ = criticize(critics, state, batch[domain], domain, keys[1])
-            fake_logits, _ = criticize(critics, state, fake, domain, keys[2])
-            cycled, _ = translate(params, state, fake, other, keys[3])
-            same, _ = translate(params, state, batch[domain], domain, keys[4])
-            cycle = jnp.mean(cycle_consistency(batch[other], cycled))
-            identity = jnp.mean(identity_mapping(batch[domain], same))
-            adversarial = jnp.mean(loss.generator(real_logits, fake_logits))
-            weights = state.hparams
-            total += adversarial + weights["cycle_weight"] * cycle + weights["identity_weight"] * identity
-            metrics |= {f"adversarial_{domain}": adversarial, f"cycle_{other}": cycle, f"identity_{domain}": identity}
-        return total, LossOutput(metrics, model_state)
-
-    def discriminator_loss(params: PyTree, state: GANState, batch: Batch, key: PRNGKey) -> tuple[Scalar, LossOutput]:
-        generators = state.players["generator"].params
-        metrics: dict[str, Array] = {}
-        model_state, pools = {}, {}
-        total = jnp.zeros((), jnp.float32)
-        for domain, other, domain_key in zip("ab", "ba", jax.random.split(key), strict=True):
-            keys = jax.random.split(domain_key, 4)
-            made, _ = translate(generators, state, batch[other], domain, keys[0])
-            fake, pools[f"pool_{domain}"] = query_pool(state.aux[f"pool_{domain}"], made, keys[1])
-            real_logits, model_state[domain] = criticize(params, state, batch[domain], domain, keys[2])
-            fake_logits, _ = criticize(params, state, fake, domain, keys[3])
-            total += jnp.mean(loss.discriminator(real_logits, fake_logits))
-            logits = logit_metrics(loss, real_logits, fake_logits)
-            metrics |= {f"{name}_{domain}": value for name, value in logits.items()}
-        return total, LossOutput(metrics, model_state, pools)
-
-    def player(network: Network, key: PRNGKey, images: Batch, optimizer: optax.GradientTransformation):
-        made = {
-            domain: network.init(domain_key, images[domain])
-            for domain, domain_key in zip(("a", "b"), jax.random.split(key), strict=True)
-        }
-        params, model_state = ({domain: made[domain][i] for domain in made} for i in (0, 1))
-        return core.create_player(params, model_state, optimizer)
-
-    def init(key: PRNGKey, batch: Batch) -> GANState:
-        if set(batch) != {"a", "b"} or batch["a"].shape != batch["b"].shape:
-            shapes = {name: value.shape for name, value in batch.items()}
-            raise InvalidInputError(
-                f"batch={shapes}: CycleGAN takes 'a' and 'b', images of one shape, and nothing else"
-            )
-        first = {name: value[:1] for name, value in batch.items()}
-        generator_key, discriminator_key = jax.random.split(core.init_key(key))
-        players = {
-            "generator": player(generator, generator_key, first, generator_optimizer),
-            "discriminator": player(discriminator, discriminator_key, first, discriminator_optimizer),
-        }
-        pools = {f"pool_{domain}": empty_pool(batch[domain], pool_size) for domain in ("a", "b")}
-        hparams = {"cycle_weight": cycle_weight, "identity_weight": identity_weight}
-        return core.create_state(key, players, aux=pools, hparams=hparams)
+    given = {GENERATOR: generator_optimizer, DISCRIMINATOR: discriminator_optimizer}
+    own = [player for player, optimizer in given.items() if optimizer is None]
 
     def to_b(params: PyTree, model_state: PyTree, images: Array, **options: Any) -> tuple[Array, PyTree]:
         return generator.apply(params["b"], model_state["b"], images, **options)
 
-    phases = (
-        Phase("generator", "generator", generator_loss),
-        Phase("discriminator", "discriminator", discriminator_loss, reuse_batch=True),
+    game = standard_game(
+        _twice(generator, _OTHER),
+        _twice(discriminator, {"a": "a", "b": "b"}),
+        (*_adversarial(loss), _cycle(cycle_weight), _identity(identity_weight), *terms),
+        inputs=lambda key, batch, hparams: ({"a": batch["a"], "b": batch["b"]},),
+        real=lambda batch: {"a": batch["a"], "b": batch["b"]},
+        optimizers={player: optimizer or core.adam(learning_rate, 0.5) for player, optimizer in given.items()},
+        functions={
+            "sample": sampler(Network(generator.init, to_b)),
+            "translate": _translation(generator, "b"),
+            "translate_back": _translation(generator, "a"),
+        },
+        hooks=(
+            *(() if decay is None or not own else (linear_decay(*decay, learning_rate=learning_rate, players=own),)),
+            *hooks,
+        ),
+        check=_check,
     )
 
-    def translation(domain: str) -> Callable[[GANState, PRNGKey, Array], Array]:
-        def map_images(state: GANState, key: PRNGKey, inputs: Array) -> Array:
-            translator = state.players["generator"]
-            return generator.apply(
-                translator.params[domain], translator.model_state[domain], inputs, train=False, key=key
-            )[0]
+    def init(key: PRNGKey, batch: Batch) -> GANState:
+        state = game.init(key, batch)
+        pools = {f"pool_{domain}": empty_pool(batch[domain], pool_size) for domain in ("a", "b")}
+        return state.replace(aux={**state.aux, **pools})
 
-        return map_images
+    return game._replace(init=init, phases=_generator_first(game.phases))
 
-    functions = {"sample": sampler(Network(generator.init, to_b))}
-    functions |= {"translate": translation("b"), "translate_back": translation("a")}
-    return Game(init, phases, (), functions)
+
+def _twice(network: Network, reads: dict[str, str]) -> Network:
+    """Makes one network of pairs out of two with their own parameters; output `name` is of the input `reads[name]`."""
+
+    def init(key: PRNGKey, pair: Pair) -> tuple[PyTree, PyTree]:
+        made = {
+            name: network.init(own, pair[reads[name]])
+            for name, own in zip(("a", "b"), jax.random.split(key), strict=True)
+        }
+        return {name: params for name, (params, _) in made.items()}, {name: state for name, (_, state) in made.items()}
+
+    def apply(
+        params: PyTree, model_state: PyTree, pair: Pair, *, train: bool, key: PRNGKey | None = None
+    ) -> tuple[PyTree, PyTree]:
+        keys = {"a": None, "b": None} if key is None else dict(zip("ab", jax.random.split(key), strict=True))
+        made = {
+            name: network.apply(params[name], model_state[name], pair[reads[name]], train=train, key=keys[name])
+            for name in ("a", "b")
+        }
+        return {name: out for name, (out, _) in made.items()}, {name: state for name, (_, state) in made.items()}
+
+    return Network(init, apply)
+
+
+def _adversarial(loss: GANLoss) -> tuple[Term, Term]:
+    """Creates the adversarial terms of both players, summed over the domains; the discriminators see pooled fakes."""
+
+    def discriminator(view: View, key: PRNGKey) -> Value:
+        pools, seen = {}, {}
+        for domain, own in zip(("a", "b"), jax.random.split(key), strict=True):
+            pool = view.state.aux[f"pool_{domain}"]
+            seen[domain], pools[f"pool_{domain}"] = query_pool(pool, view.fake[domain], own)
+        judged, total, metrics = view.fake_critic(seen), jnp.zeros((), jnp.float32), Metrics()
+        for domain in ("a", "b"):
+            real, fake = LOGITS(view.real_out[domain]), LOGITS(judged[domain])
+            total += jnp.mean(over_scales(loss.discriminator, real, fake))
+            metrics |= {f"{name}_{domain}": x for name, x in logit_metrics(loss, real, fake).items()}
+        return Value(total, metrics, pools)
+
+    def generator(view: View, key: PRNGKey) -> Value:
+        each = {
+            domain: jnp.mean(over_scales(loss.generator, LOGITS(view.real_out[domain]), LOGITS(view.fake_out[domain])))
+            for domain in ("a", "b")
+        }
+        return _summed("adversarial", each)
+
+    return (
+        Term("adversarial", DISCRIMINATOR, None, discriminator),
+        Term("adversarial", GENERATOR, None, generator),
+    )
+
+
+def _cycle(weight: float) -> Term:
+    """Creates the term that a translation there and back should end where it began."""
+
+    def value(view: View, key: PRNGKey) -> Value:
+        cycled = view.generate(view.fake)
+        return _summed("cycle", {name: jnp.mean(cycle_consistency(view.real[name], cycled[name])) for name in "ab"})
+
+    return Term("cycle", GENERATOR, weight, value)
+
+
+def _identity(weight: float) -> Term:
+    """Creates the term that images of the target's domain should stay as they are."""
+
+    def value(view: View, key: PRNGKey) -> Value:
+        same = view.generate({name: view.real[_OTHER[name]] for name in "ab"})
+        return _summed("identity", {name: jnp.mean(identity_mapping(view.real[name], same[name])) for name in "ab"})
+
+    return Term("identity", GENERATOR, weight, value)
+
+
+def _summed(name: str, each: dict[str, Array]) -> Value:
+    return Value(sum(each.values()), {f"{name}_{domain}": x for domain, x in each.items()})  # type: ignore[arg-type]
+
+
+def _generator_first(phases: Sequence[Phase]) -> tuple[Phase, ...]:
+    """Puts the generator's phases before the discriminator's; all of them use the batch that the first one draws."""
+    ordered = sorted(phases, key=lambda phase: phase.player != GENERATOR)
+    return tuple(phase._replace(reuse_batch=index > 0) for index, phase in enumerate(ordered))
+
+
+def _check(batch: Batch) -> None:
+    if set(batch) != {"a", "b"} or batch["a"].shape != batch["b"].shape:
+        shapes = {name: value.shape for name, value in batch.items()}
+        raise InvalidInputError(f"batch={shapes}: CycleGAN takes 'a' and 'b', images of one shape, and nothing else")
+
+
+def _translation(generator: Network, domain: str) -> Callable[[GANState, PRNGKey, Array], Array]:
+    def translate(state: GANState, key: PRNGKey, inputs: Array) -> Array:
+        params, model_state = sampling_weights(state)
+        return generator.apply(params[domain], model_state[domain], inputs, train=False, key=key)[0]
+
+    return translate
 
 
 def empty_pool(images: Float[Array, "b h w c"], size: int) -> Pool:

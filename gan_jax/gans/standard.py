@@ -153,6 +153,7 @@ def sampler(
     *,
     fakes: Callable[[PyTree], PyTree] = lambda made: made,
     latents: Callable[[Array, Mapping[str, Array]], Array] = lambda z, hparams: z,
+    train: bool = False,
 ) -> Callable[..., PyTree]:
     """Creates the function `sample` of a game: it maps latents to samples, or data if there is no prior.
 
@@ -162,6 +163,7 @@ def sampler(
       num_classes: number of classes of a conditional game; None if unconditional.
       fakes: `outputs -> samples`, selects the samples from the generator's outputs.
       latents: `(z, hparams) -> z`, transforms the latents before they are passed to the generator.
+      train: whether the generator samples as it is trained, with dropout and the statistics of the batch.
 
     Returns:
       `(state, key, n, label=None, *, inputs=None, truncation=None) -> samples`. It uses the averaged generator if there
@@ -187,7 +189,7 @@ def sampler(
             given = jax.tree.map(lambda x: x[:n], inputs)
         labels = sampled_labels(label, label_key, jax.tree.leaves(given)[0].shape[0], num_classes)
         params, model_state = sampling_weights(state, GENERATOR)
-        return fakes(generator.apply(params, model_state, given, *labels, train=False, key=network_key)[0])
+        return fakes(generator.apply(params, model_state, given, *labels, train=train, key=network_key)[0])
 
     return sample
 

@@ -45,7 +45,7 @@ def named(name: str) -> Pick:
 LOGITS, FEATURES = named("logits"), named("features")
 
 
-def _over_scales(loss: Callable[..., Array], *outputs: PyTree) -> Array:
+def over_scales(loss: Callable[..., Array], *outputs: PyTree) -> Array:
     """Applies a loss to one array of logits, without reducing it, or to several; then the result is a sum of means."""
     found = jax.tree.leaves(jax.tree.map(loss, *outputs))
     return found[0] if len(found) == 1 else jnp.stack([jnp.mean(x) for x in found]).sum()
@@ -77,12 +77,12 @@ def gan_loss(
 
     def discriminator(view: View, key: PRNGKey) -> Value:
         real, fake = logits(view.real_out), logits(view.fake_out)
-        return Value(_over_scales(loss.discriminator, real, fake), logit_metrics(loss, real, fake))
+        return Value(over_scales(loss.discriminator, real, fake), logit_metrics(loss, real, fake))
 
     def generator(view: View, key: PRNGKey) -> Value:
         real, fake = logits(view.real_out), logits(view.fake_out)
         if keep is None:
-            return Value(_over_scales(loss.generator, real, fake))
+            return Value(over_scales(loss.generator, real, fake))
         share = view.state.hparams["keep"]
 
         def best(real: Array, fake: Array) -> Array:
@@ -90,7 +90,7 @@ def gan_loss(
             weights = losses.top_k(score, share * fake.shape[0])
             return weights.reshape(-1, *(1,) * (fake.ndim - 1)) * loss.generator(real, fake)
 
-        return Value(_over_scales(best, real, fake))
+        return Value(over_scales(best, real, fake))
 
     hparams = {} if keep is None else {"keep": keep}
     return (

@@ -74,7 +74,7 @@ def pad(x: Float[Array, "b h w c"], padding: int, mode: str = "reflect") -> Floa
       >>> print(pad(jnp.arange(3.0)[None, None, :, None].repeat(2, 1), 1)[0, 1, :, 0])
       [1. 0. 1. 2. 1.]
     """
-    modes = {"zeros": "constant", "reflect": "reflect", "edge": "edge"}
+    modes = ("zeros", "reflect", "edge")
     if mode not in modes or padding < 0:
         raise InvalidInputError(f"mode={mode!r}, padding={padding}: expected one of {', '.join(modes)}, and at least 0")
     if mode == "reflect" and padding >= min(x.shape[1:3]):
@@ -82,7 +82,20 @@ def pad(x: Float[Array, "b h w c"], padding: int, mode: str = "reflect") -> Floa
             f"padding={padding} by reflection: images of {x.shape[1]}x{x.shape[2]} pixels are too small; "
             f"expected more than {padding}: use larger images"
         )
-    return jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)), mode=modes[mode])
+    if mode == "zeros" or padding == 0:
+        return jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    # Not `jnp.pad`: in the mode 'edge' it slices the batch as well, and its gradient then sends pixels between devices.
+    for axis in (1, 2):
+        size, offset = x.shape[axis], int(mode == "reflect")
+        length = padding if mode == "reflect" else 1
+        before = lax.slice_in_dim(x, offset, offset + length, axis=axis)
+        after = lax.slice_in_dim(x, size - offset - length, size - offset, axis=axis)
+        if mode == "reflect":
+            before, after = lax.rev(before, [axis]), lax.rev(after, [axis])
+        else:
+            before, after = (jnp.repeat(edge, padding, axis=axis) for edge in (before, after))
+        x = lax.concatenate([before, x, after], axis)
+    return x
 
 
 def conv_transpose(

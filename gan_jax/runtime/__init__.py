@@ -4,7 +4,7 @@ from gan_jax.distributed.mesh import make_mesh
 from gan_jax.distributed.watchdog import Watchdog
 from gan_jax.runtime.arrays import state_sha256
 from gan_jax.runtime.checkpoint import Checkpointer
-from gan_jax.runtime.conditions import Conditions
+from gan_jax.runtime.conditions import Conditions, Domain
 from gan_jax.runtime.evaluation import Evaluator, directions, first_samples, same_protocol
 from gan_jax.runtime.experiment import Experiment, settings
 from gan_jax.runtime.film import Film, clip_grid
@@ -25,6 +25,7 @@ from gan_jax.runtime.translation import Translator
 __all__ = [
     "Checkpointer",
     "Conditions",
+    "Domain",
     "Evaluator",
     "Experiment",
     "Film",

@@ -1,5 +1,8 @@
 """Inputs for a game's functions that are not drawn from a prior: examples of a data source, read once."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import numpy as np
 
 from gan_jax.data import Source, to_model
@@ -7,6 +10,19 @@ from gan_jax.types import InvalidInputError
 
 INPUTS, TARGET, LABEL = "inputs", "target", "label"
 _CHUNK = 256  # examples that are read and cached together
+
+
+class Domain(NamedTuple):
+    """The data of a function that translates between other domains than `sample` does, such as `translate_back`.
+
+    Attributes:
+      conditions: function that opens the source of the inputs that the function maps, as `Experiment.conditions`.
+      reference: function that opens the source that metrics compare its outputs with, as `Experiment.reference`. By
+        default the targets of the conditions.
+    """
+
+    conditions: Callable[[], Source]
+    reference: Callable[[], Source] | None = None
 
 
 class Conditions:

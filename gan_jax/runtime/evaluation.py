@@ -16,7 +16,7 @@ from gan_jax.eval import PAIRS, Comparison, Extractor, FeatureStatistics, Metric
 from gan_jax.host import to_uint8
 from gan_jax.runtime.conditions import TARGET, Conditions
 from gan_jax.runtime.progress import duration
-from gan_jax.runtime.reference import Reference
+from gan_jax.runtime.reference import CLASSIFIER, Reference
 from gan_jax.types import InvalidInputError
 
 Draw = Callable[[str], Iterable[np.ndarray]]  # function of the game -> its outputs, in parts
@@ -40,6 +40,7 @@ class Evaluator:
         cache: pathlib.Path,
         *,
         functions: Resolve | None = None,
+        references: Mapping[str, Callable[[], Source]] = MappingProxyType({}),
         own: Mapping[str, Metric] = MappingProxyType({}),
         weights: str | None = None,
         batch_size: int = 64,
@@ -60,6 +61,8 @@ class Evaluator:
           functions: `(function, takes) -> (function, conditions)`, usually `Experiment.outputs`: returns the function
             of the game that makes a metric's outputs, also where the metric names none, and the examples that the
             function maps. By default metrics are of samples drawn from a prior.
+          references: functions that open the sources that the outputs of certain functions of the game are compared
+            with, in place of `reference`, by the names of these functions; usually `Experiment.references`.
           own: user-defined metrics, in addition to those of `eval.METRICS`.
           weights: directory of published networks' weights; None for `$GAN_JAX_WEIGHTS`.
           batch_size: images per batch of the feature pass.
@@ -76,6 +79,7 @@ class Evaluator:
         self.batch_size, self.seed, self.beat = batch_size, seed, beat
         self._say = log
         self.images_of = Reference(reference, cache, self.log, patience)
+        self._own_references: dict[str, Reference] = {}  # by function
         self._values = list(directions(wanted, own))
         self.groups: dict[
             str, list[tuple[MetricSpec, int]]
@@ -83,14 +87,11 @@ class Evaluator:
         self.inputs: dict[str, Conditions | None] = {}  # function -> examples it maps; None if it draws from a prior
         for request in evals.metric_specs(wanted, own):
             self._admit(request, functions or _drawn)
-        requests = [request for group in self.groups.values() for request, _ in group]
-        self.images_of.check(requests)
-        self.extractors: dict[str, Extractor] = {}
-        for request in requests:
-            if request.network and request.network not in self.extractors:
-                self.extractors[request.network] = self._extractor(request, weights)
-        compared = dict.fromkeys(x.network for x in requests if x.metric.compares and x.metric.takes != PAIRS)
-        self.real = {name: FeatureStatistics(self._reference(name)) for name in compared}
+        for function in filter(references.__contains__, self.groups):
+            self._own_references[function] = Reference(references[function](), cache, self.log, patience)
+        self.extractors: dict[str, Extractor] = {}  # by the name that `_side` gives a network
+        self.real: dict[str, FeatureStatistics] = {}
+        self._prepare(weights)
         self._targets: dict[tuple[str, str], FeatureStatistics] = {}
         self.records = {x.name: self._record(x, n, name) for name, group in self.groups.items() for x, n in group}
 
@@ -111,6 +112,30 @@ class Evaluator:
             )
         self.inputs[function] = inputs
         self.groups.setdefault(function, []).append((request, count))
+
+    def _against(self, function: str) -> Reference:
+        """Returns the reference that a function's outputs are compared with."""
+        return self._own_references.get(function, self.images_of)
+
+    def _side(self, request: MetricSpec, function: str) -> str:
+        """Returns the name of a network; a function with a reference of its own has its own classifier and features."""
+        own = request.network and function in self._own_references
+        return f"{request.network} of {function}" if own else request.network
+
+    def _prepare(self, weights: str | None) -> None:
+        """Loads the networks of all metrics, and computes the features of what they are compared with."""
+        for function, group in self.groups.items():
+            self._against(function).check(request for request, _ in group)
+        wanted = [(request, function) for function, group in self.groups.items() for request, _ in group]
+        for request, function in wanted:
+            name = self._side(request, function)
+            if name and name not in self.extractors:
+                self.extractors[name] = self._extractor(request, self._against(function), weights)
+        for request, function in wanted:
+            name = self._side(request, function)
+            if request.metric.compares and request.metric.takes != PAIRS and name not in self.real:
+                found = self._against(function).outputs(request.network, self.extractors[name], self._extract)
+                self.real[name] = FeatureStatistics(found)
 
     def log(self, message: str) -> None:
         """Logs a message, and tells the watchdog that evaluation goes on."""
@@ -139,11 +164,11 @@ class Evaluator:
             sides = self._outputs(function, [request for request, _ in group], max(n for _, n in group), parts)
             for request, count in group:
                 self.beat(f"computing {request.name}")
-                outputs, total = sides[request.network]
+                outputs, total = sides[self._side(request, function)]
                 # Networks of images give one row of features per frame of a clip, so rows can outnumber outputs.
                 fake = FeatureStatistics(outputs.first(count * len(outputs.features) // total))
                 real = self._compared(request, function, count)
-                facts = {name: getattr(self.reference, name) for name in request.metric.needs}
+                facts = {name: getattr(self._against(function).source, name) for name in request.metric.needs}
                 found = request.metric.compute(Comparison(real, fake, self.seed, facts))
                 values |= {f"{request.name}{suffix}": value for suffix, value in found.items()}
         return {name: values[name] for name in self.values}
@@ -159,7 +184,8 @@ class Evaluator:
         if any(not request.network for request in requests):
             samples = first_samples(parts, count)  # a stream can be read only once
             parts, found[""] = [samples], Outputs(samples)
-        extractors = {request.network: self.extractors[request.network] for request in requests if request.network}
+        names = {self._side(request, function) for request in requests if request.network}
+        extractors = {name: made for name, made in self.extractors.items() if name in names}
         if extractors:
             paired = any(extractor.takes == PAIRS for extractor in extractors.values())
             images: Iterable[np.ndarray] = (to_uint8(part) for part in parts)
@@ -188,14 +214,15 @@ class Evaluator:
     def _compared(self, request: MetricSpec, function: str, count: int) -> FeatureStatistics | None:
         """Returns what a metric compares outputs with: the reference or, for metrics of pairs, the targets."""
         if not request.metric.compares or request.metric.takes != PAIRS:
-            return self.real.get(request.network)
-        inputs, key = self.inputs[function], (function, request.network)
+            return self.real.get(self._side(request, function))
+        name = self._side(request, function)
+        inputs, key = self.inputs[function], (function, name)
         assert inputs is not None
         if key not in self._targets:
             total = len(inputs)
             parts = (self._target_images(function, low, low + 256) for low in range(0, total, 256))
-            extractors = {request.network: self.extractors[request.network]}
-            self._targets[key] = FeatureStatistics(self._extract("targets", extractors, parts, total)[request.network])
+            extractors = {name: self.extractors[name]}
+            self._targets[key] = FeatureStatistics(self._extract("targets", extractors, parts, total)[name])
         outputs = self._targets[key].outputs
         return FeatureStatistics(outputs.first(count * len(outputs.features) // len(inputs)))
 
@@ -225,20 +252,23 @@ class Evaluator:
             extractors, images, count, mesh=self.mesh, batch_size=self.batch_size, paired=paired, progress=progress
         )
 
-    def _extractor(self, request: MetricSpec, weights: str | None) -> Extractor:
-        network = request.metric.network
-        made = self.images_of.extractor(network, weights) if isinstance(network, str) else network
+    def _extractor(self, request: MetricSpec, reference: Reference, weights: str | None) -> Extractor:
+        network, loaded = request.metric.network, self.extractors.get(request.network)
+        if loaded is not None and request.network != CLASSIFIER:  # published weights do not depend on the reference
+            return loaded
+        made = reference.extractor(network, weights) if isinstance(network, str) else network
         return evals.placed(made, self.mesh)
 
-    def _reference(self, name: str) -> Outputs:
-        return self.images_of.outputs(name, self.extractors[name], self._extract)
-
     def features(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Computes the features of samples and of the whole reference, with the first network."""
-        name = next(iter(self.extractors))
+        """Computes the features of samples and of the whole reference, with the first network for samples."""
+        own = {self._side(x, function) for function in self._own_references for x, _ in self.groups[function]}
+        name = next((name for name in self.extractors if name not in own), "")
+        if not name:
+            raise InvalidInputError(f"metrics of {', '.join(self._own_references)} alone: add one of samples, as fcd2k")
         found = self._extract("samples", {name: self.extractors[name]}, [to_uint8(samples)], len(samples))
         if name not in self.real:
-            self.real[name] = FeatureStatistics(self._reference(name))
+            outputs = self.images_of.outputs(name, self.extractors[name], self._extract)
+            self.real[name] = FeatureStatistics(outputs)
         return found[name].features, self.real[name].outputs.features
 
     def images(self, indices: np.ndarray) -> np.ndarray:
@@ -253,12 +283,14 @@ class Evaluator:
             mapped = {"function": function, "inputs": inputs.source.name}
             mapped["inputs_fingerprint"] = inputs.source.fingerprint()
         if not request.network:
-            record = {"reference": self.reference.name, "reference_fingerprint": self.reference.fingerprint()}
+            source = self._against(function).source
+            record = {"reference": source.name, "reference_fingerprint": source.fingerprint()}
             return record | mapped | {"metric_version": metric.version, "samples": count}
-        extractor = self.extractors[request.network]
+        name = self._side(request, function)
+        extractor = self.extractors[name]
         record = {"network": extractor.record}
-        if request.network in self.real and metric.takes != PAIRS and metric.compares:
-            record = self.images_of.compared(request.network, extractor)
+        if name in self.real and metric.takes != PAIRS and metric.compares:
+            record = self._against(function).compared(request.network, extractor)
         facts = {"metric_version": metric.version, "samples": count, "quantized": "uint8", "subset_seed": self.seed}
         return record | mapped | facts
 

@@ -14,7 +14,7 @@ from PIL import Image
 from gan_jax.core import Step, UpdateRule, alternating, make_step
 from gan_jax.data import Source, renamed
 from gan_jax.eval import PAIRS, Metric
-from gan_jax.runtime.conditions import TARGET, Conditions
+from gan_jax.runtime.conditions import TARGET, Conditions, Domain
 from gan_jax.runtime.evaluation import directions
 from gan_jax.runtime.film import Film
 from gan_jax.runtime.frozen import Frozen, Networks
@@ -86,6 +86,9 @@ class Experiment:
       conditions: function that opens the source of the inputs that the game's functions map, where these are not drawn
         from a prior. Its `'inputs'` are source images, its `'target'`, where known, the desired outputs. Grids show
         its first examples, metrics use all. By default, for reconstructions, the images of the reference.
+      domains: data of functions that map and make images of other domains than `conditions` and `reference` have, by
+        the functions' names: `{"translate_back": runtime.Domain(...)}`. Metrics such as `translate_back:fid` and the
+        previews of these functions use them.
       previews: additional pictures for each grid of samples, by name: `(state, key, examples) -> images`, called with
         the first `sample_count` examples of `conditions`; see `runtime.side_by_side`.
       own_metrics: user-defined metrics, in addition to `eval.METRICS`, by the names that `metrics` uses for them.
@@ -118,6 +121,7 @@ class Experiment:
     update_rule: UpdateRule = alternating
     reference: Callable[[], Source] | None = None
     conditions: Callable[[], Source] | None = None
+    domains: Mapping[str, Domain] = dataclasses.field(default_factory=dict)
     previews: Mapping[str, Preview] = dataclasses.field(default_factory=dict)
     own_metrics: Mapping[str, Metric] = dataclasses.field(default_factory=dict)
     frozen: Mapping[str, Callable[[], Frozen]] = dataclasses.field(default_factory=dict)
@@ -154,6 +158,10 @@ class Experiment:
             )
         if self.game.prior is None and (self.sample_every or self.metrics) and not mapping:
             raise InvalidInputError("conditions is missing: this game has no prior, so its samples need inputs to map")
+        if unknown := [name for name in self.domains if name not in self.game.functions]:
+            raise InvalidInputError(
+                f"domains of {', '.join(unknown)}: this game has the functions {', '.join(self.game.functions)}"
+            )
         if self.previews and not mapping:
             raise InvalidInputError(
                 f"previews {', '.join(self.previews)}: expected `conditions`, whose examples they show"
@@ -198,6 +206,28 @@ class Experiment:
         return Conditions(renamed(self.comparison, inputs="real", target="real", **labels))
 
     @functools.cached_property
+    def _mapped(self) -> dict[str, Conditions]:
+        return {}
+
+    def examples_of(self, function: str) -> Conditions:
+        """Returns the examples that a function maps: those of its domain, opened on first use, else `examples`."""
+        if function not in self.domains:
+            return self.examples
+        if function not in self._mapped:
+            self._mapped[function] = Conditions(self.domains[function].conditions())
+        return self._mapped[function]
+
+    @property
+    def references(self) -> dict[str, Callable[[], Source]]:
+        """Functions that open the source that metrics of a function compare with, for functions with a domain."""
+
+        def opened(name: str) -> Source:
+            reference = self.domains[name].reference
+            return renamed(self.examples_of(name).source, real=TARGET) if reference is None else reference()
+
+        return {name: functools.partial(opened, name) for name in self.domains}
+
+    @functools.cached_property
     def comparison(self) -> Source:
         """The source that metrics compare with: `reference`, else the images of `source` or targets of `conditions`."""
         source = self.opened if self.reference is None else self.reference()
@@ -223,7 +253,7 @@ class Experiment:
         if function not in known:
             raise InvalidInputError(f"this game has no function {function!r}: it has {', '.join(known)}")
         drawn = function == "sample" and self.game.prior is not None
-        return function, None if drawn else self.examples
+        return function, None if drawn else self.examples_of(function)
 
     def best(self) -> str:
         """Returns whether the `min` or the `max` of `best_metric` is best.

@@ -76,6 +76,7 @@ def side_by_side(game: Game, function: str = "sample") -> Callable[[State, PRNGK
         channels = max(x.shape[-1] for x in row)
         return jnp.concatenate([jnp.broadcast_to(x, (*x.shape[:-1], channels)) for x in row], axis=-2)
 
+    preview.function = function  # type: ignore[attr-defined]  # its domain may have examples of its own
     return preview
 
 

@@ -18,6 +18,7 @@ from gan_jax.eval import Extractor, Outputs
 from gan_jax.host import to_uint8
 from gan_jax.types import InvalidInputError
 
+CLASSIFIER = "classifier"  # the network that is trained on the reference itself
 _HELD_OUT = 10  # every tenth example of the reference is held out to test the classifier
 _PUBLISHED = {"inception": evals.inception, "dinov2": evals.dinov2, "clip": evals.clip}
 

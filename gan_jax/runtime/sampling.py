@@ -215,7 +215,8 @@ def begin_pictures(experiment: Experiment, state: GANState, key: jax.Array) -> d
     if experiment.has_samples:
         shown[""] = begin_samples(experiment, state, key, count), grid_columns(count, experiment.game.num_classes)
     for name, preview in experiment.previews.items():
-        images = begin_outputs(experiment, preview, state, key, experiment.examples.read(0, count))
+        examples = experiment.examples_of(getattr(preview, "function", ""))
+        images = begin_outputs(experiment, preview, state, key, examples.read(0, count))
         shown[name] = images, math.isqrt(count)
     return shown
 

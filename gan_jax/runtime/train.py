@@ -255,8 +255,8 @@ def make_evaluator(
     if not wanted:
         return None
     return Evaluator(
-        wanted, experiment.comparison, mesh, cache, functions=experiment.outputs, own=experiment.own_metrics,
-        seed=experiment.seed, log=log, beat=watchdog.beat, patience=watchdog.patience,
+        wanted, experiment.comparison, mesh, cache, functions=experiment.outputs, references=experiment.references,
+        own=experiment.own_metrics, seed=experiment.seed, log=log, beat=watchdog.beat, patience=watchdog.patience,
     )  # fmt: skip
 
 

@@ -136,6 +136,22 @@ def translator():
     return linen(Translator((8, 8, 1), (16,)))
 
 
+def pix2pix(**o) -> Game:
+    """pix2pix with dropout, critics of two scales, feature matching and a schedule."""
+    generator = nets.TranslationResNet(1, 4, 1, 1, dropout=0.5)
+    critic = nets.MultiScaleDiscriminator(2, 4, 1)
+    return gans.pix2pix(linen(generator), linen(critic), loss=losses.least_squares, feature_matching_weight=20.0, **o)
+
+
+def cut(**o) -> Game:
+    """CUT with the identity loss, and the mirrored sources of FastCUT."""
+    generator = nets.TranslationResNet(1, 4, 1, 1, antialias=True, features=("down_0", "block_0"))
+    critic = nets.PatchDiscriminator(4, 1, antialias=True, norm="instance")
+    # CUT's own kernels, its layer 'input' and few hidden units give vectors near 0, whose gradients magnify round-off
+    projector = nets.PatchProjector(32, kernel_init=jax.nn.initializers.lecun_normal())
+    return gans.cut(linen(generator), linen(critic), linen(projector), patches=9, flip=True, **o)
+
+
 def one_player(build: Callable[..., Game]) -> Callable[..., Game]:
     """Drops the optimiser of a discriminator that the game does not have."""
     return lambda discriminator_optimizer=None, **o: build(**o)
@@ -159,8 +175,10 @@ def nnx_critic():
 GAMES: dict[str, tuple[Callable[..., Game], Source]] = {
     "adversarial": (lazy, REAL),
     "cgan": (lambda **o: gans.cgan(mlp(**K), mlp_critic(**K), Z, **K, **o), LABELLED),
+    "cut": (cut, PAIRS),
     "cyclegan": (lambda **o: gans.cyclegan(translator(), mlp_critic(), pool_size=20, **o), PAIRS),
     "dcgan": (lambda **o: gans.dcgan(conv(), conv_critic(), Z, **o), REAL),
+    "pix2pix": (pix2pix, PAIRS),
     "mocogan": (mocogan, CLIPS),
     "mocogan_frames": (mocogan_frames, LABELLED_CLIPS),
     "r3gan": (r3gan, LABELLED),

@@ -8,7 +8,7 @@ import pytest
 
 from gan_jax import core, gans
 from gan_jax.types import Game
-from tests.gans import test_adversarial, test_cyclegan, test_stylegan2
+from tests.gans import test_adversarial, test_cut, test_cyclegan, test_pix2pix, test_stylegan2
 from tests.gans.test_adversarial import KEY, PRIOR, V, W, X
 
 PIXELS = jnp.zeros((4, 1, 1, 1))
@@ -26,6 +26,15 @@ def cyclegan():
     return gans.cyclegan(*networks).init(KEY, {"a": test_cyclegan.A, "b": test_cyclegan.B})
 
 
+def cut():
+    return gans.cut(test_cut.generator(1.0), test_cut.critic(1.0), test_cut.unit()).init(KEY, test_cut.BATCH)
+
+
+def pix2pix():
+    networks = test_pix2pix.scaling(1.0), test_pix2pix.critic(1.0, 1.0)
+    return gans.pix2pix(*networks).init(KEY, test_pix2pix.BATCH)
+
+
 def stylegan2():
     """Returns the initial state of StyleGAN2 without its lazy phases, which would change both optimisers."""
     this = test_stylegan2
@@ -41,6 +50,8 @@ DEFAULTS = {
     "dcgan": (lambda: simple(gans.dcgan), (2e-4, 0.5, 0.999)),  # arXiv:1511.06434, section 4
     "wgan_gp": (lambda: simple(gans.wgan_gp), (1e-4, 0.0, 0.9)),  # arXiv:1704.00028, algorithm 1
     "cyclegan": (cyclegan, (2e-4, 0.5, 0.999)),  # arXiv:1703.10593, section 4; betas of the authors' code
+    "cut": (cut, (2e-4, 0.5, 0.999)),  # arXiv:2007.15651, appendix C
+    "pix2pix": (pix2pix, (2e-4, 0.5, 0.999)),  # arXiv:1611.07004, section 3.3
     "sngan": (lambda: simple(gans.sngan), (2e-4, 0.0, 0.9)),  # arXiv:1802.05957, with residual networks
     "r3gan": (lambda: simple(gans.r3gan, gamma=(1.0, 0.1)), (2e-4, 0.0, 0.9)),  # arXiv:2501.05441, at the start
     "stylegan2": (stylegan2, (2e-3, 0.0, 0.99)),  # arXiv:1912.04958

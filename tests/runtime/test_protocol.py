@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 
 import jax
 import numpy as np
@@ -77,6 +78,22 @@ def test_a_population_is_swept_by_a_metric_of_pairs(tmp_path):
     values = [outcome.metrics["eval/psnr"] for outcome in outcomes]
     assert values[1] == pytest.approx(lines(tmp_path / "alone" / "metrics.jsonl")[-1]["eval/psnr"], abs=0.01)
     assert values[0] < values[1]
+
+
+@pytest.mark.slow
+def test_translations_are_compared_with_the_held_out_targets_as_a_set(tmp_path, monkeypatch):
+    """By a classifier that is trained on a reference with labels; in the loop, where it selects the checkpoint."""
+    monkeypatch.setattr(sys.modules["gan_jax.eval.classifier"], "_LEAST_STEPS", 30)
+    made = dataclasses.replace(
+        built("pix2pix", metrics="fcd,kcd,classifier_distance", best_metric="eval/fcd"),
+        reference=lambda: data.digits(labels=True),
+    )
+    runtime.train(made, tmp_path, log=lambda message: None)
+    found = lines(tmp_path / "metrics.jsonl")
+    assert [line["step"] for line in found if line.get("eval/fcd", 0) > 0] == [2, 4] and made.best() == "min"
+    record = json.loads((tmp_path / "evaluation.json").read_text())
+    assert record["fcd"]["samples"] == 180 and record["fcd"]["reference"] == "digits"
+    assert record["classifier_distance"]["function"] == "sample" and 0 < found[-1]["eval/classifier_distance"] < 2
 
 
 @pytest.mark.slow
@@ -159,3 +176,56 @@ def test_what_does_not_fit_is_refused():
         drawn.outputs("logits", evals.PAIRS)
     with pytest.raises(InvalidInputError, match="previews x: expected `conditions`"):
         dataclasses.replace(drawn, previews={"x": runtime.side_by_side(drawn.game)})
+
+
+def brightness(compares):
+    """The mean brightness of outputs and, in `_from`, its distance from that of what they are compared with."""
+
+    def apply(params, images):
+        return {"features": images.reshape(len(images), -1).astype(np.float32).mean(1, keepdims=True)}
+
+    def compute(found):
+        mean = float(found.fake.outputs.features.mean())
+        return {"": mean, "_from": mean - float(found.real.outputs.features.mean())}
+
+    network = evals.Extractor(apply, None, {"network": "a mean", "weights_sha256": ""})
+    return evals.Metric(network, compute, {"": "", "_from": ""}, compares=compares)
+
+
+def test_each_way_of_a_translation_has_its_own_inputs_and_reference(tmp_path):
+    """`translate` maps a and is compared with b; `translate_back` maps b and is compared with a."""
+    dark, bright = np.full((12, 8, 8, 1), 50, np.uint8), np.full((20, 8, 8, 1), 200, np.uint8)
+    domains = {name: data.Arrays(name, {"real": x}) for name, x in {"a": dark, "b": bright}.items()}
+    functions = {
+        "sample": lambda state, key, n, label=None, *, inputs=None, truncation=None: inputs,
+        "translate": lambda state, key, inputs: inputs,
+        "translate_back": lambda state, key, inputs: inputs + 0.1,
+    }
+    game = built("pix2pix").game._replace(functions=functions)
+    made = dataclasses.replace(
+        built("pix2pix"), game=game, metrics="", evaluate_every=0, best_metric="",
+        own_metrics={"mean": brightness(True)},
+        conditions=lambda: data.renamed(domains["a"], inputs="real"), reference=lambda: domains["b"],
+        domains={
+            "translate_back": runtime.Domain(
+                lambda: data.renamed(domains["b"], inputs="real"), lambda: domains["a"]
+            )
+        },
+        previews={name: runtime.side_by_side(game, name) for name in ("translate", "translate_back")},
+    )  # fmt: skip
+    mesh = runtime.make_mesh(jax.devices()[:1])
+    blank = made.game.init(jax.random.key(0), {name: np.zeros((2, 8, 8, 1), np.float32) for name in "ab"})
+    judge = runtime.Evaluator(
+        ["translate:mean", "translate_back:mean"], made.comparison, mesh, tmp_path,
+        functions=made.outputs, references=made.references, own=made.own_metrics,
+    )  # fmt: skip
+    found = judge(lambda function: runtime.stream_samples(made, blank, 0, function))
+    assert found["translate:mean"] == pytest.approx(50) and found["translate:mean_from"] == pytest.approx(50 - 200)
+    assert found["translate_back:mean"] == pytest.approx(213) and found["translate_back:mean_from"] == 213 - 50
+    back = judge.records["translate_back:mean"]
+    assert (back["inputs"], back["reference"], back["samples"]) == ("b", "a", 20)
+    assert judge.records["translate:mean"]["reference"] == "b"
+    pictures = runtime.sampling.begin_pictures(made, blank, jax.random.key(0))
+    assert host.to_uint8(np.asarray(pictures["translate_back"][0]))[0, 0, :, 0].tolist() == [200] * 8 + [213] * 8
+    with pytest.raises(InvalidInputError, match="domains of back: this game has the functions sample, translate"):
+        dataclasses.replace(made, domains={"back": made.domains["translate_back"]})

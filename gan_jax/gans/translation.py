@@ -1,0 +1,100 @@
+"""Parts that the games of image translation share: the batch, label maps as inputs, the schedule, `translate`."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+from gan_jax import core
+from gan_jax.core import GANState, Hook
+from gan_jax.types import Batch, InvalidInputError, Network, PRNGKey
+
+
+def linear_decay(
+    constant_images: float, decay_images: float, *, learning_rate: float = 2e-4, players: Sequence[str]
+) -> Hook:
+    """Creates the schedule of pix2pix, CycleGAN and CUT: a constant learning rate that then falls linearly to 0.
+
+    Args:
+      constant_images: number of images, or pairs, seen before the learning rate begins to fall. The papers have 100
+        epochs, CUT has 200.
+      decay_images: number of images over which it falls to 0; as many as `constant_images` in the papers.
+      learning_rate: learning rate at the beginning.
+      players: names of the players whose optimisers, built with `core.adam`, are scheduled.
+
+    Returns:
+      A hook for a game's `hooks`.
+
+    References:
+      The authors' code has steps: with n constant and m falling epochs, epoch e (from 0) has
+      1 - max(0, e + 1 - n) / (m + 1) of the learning rate. Here it falls with every update.
+    """
+    return core.schedule(
+        {
+            f"{player}/learning_rate": core.linear(learning_rate, 0.0, decay_images, begin=constant_images)
+            for player in players
+        }
+    )
+
+
+def check_pair(game: str) -> Callable[[Batch], None]:
+    """Creates the check that a batch has `'a'` and `'b'`, of the same height and width, and nothing else."""
+
+    def check(batch: Batch) -> None:
+        shapes = {name: jnp.shape(value) for name, value in batch.items()}
+        if set(shapes) != {"a", "b"} or len(shapes["b"]) != 4 or shapes["a"][:3] != shapes["b"][:3]:
+            raise InvalidInputError(
+                f"batch={shapes}: {game} takes the images 'a' and 'b', [b, h, w, c] of one height and width, and "
+                "nothing else; see `data.paired_folder`, `unpaired_folder`, `made_pairs` and `renamed`"
+            )
+
+    return check
+
+
+def one_hot_input(network: Network, classes: int | None, position: int = 0) -> Network:
+    """Returns a network that takes a map of classes as one of its inputs, and sees one channel per class.
+
+    Args:
+      network: the network.
+      classes: number of classes; None returns the network as it is.
+      position: position of the map among the network's inputs. The map is `[b, h, w]` or `[b, h, w, 1]`, of integers.
+
+    Returns:
+      The network.
+
+    Raises:
+      InvalidInputError: for a number of classes below 2; when the network is used, for a map that is not of integers.
+    """
+    if classes is None:
+        return network
+    if classes < 2:
+        raise InvalidInputError(f"classes={classes}: expected at least 2, or None for images")
+
+    def encoded(inputs: tuple[Array, ...]) -> tuple[Array, ...]:
+        labels = inputs[position]
+        if not jnp.issubdtype(labels.dtype, jnp.integer) or labels.ndim not in (3, 4) or labels.shape[3:] > (1,):
+            raise InvalidInputError(
+                f"classes={classes}: expected a map of classes [b, h, w] or [b, h, w, 1] of integers, got "
+                f"{labels.dtype} {labels.shape}; store maps as int32, since uint8 arrays are images to a source"
+            )
+        found = jax.nn.one_hot(labels.reshape(labels.shape[:3]), classes, dtype=jnp.float32)
+        return (*inputs[:position], found, *inputs[position + 1 :])
+
+    def init(key: PRNGKey, *inputs: Array) -> tuple[PyTree, PyTree]:
+        return network.init(key, *encoded(inputs))
+
+    def apply(params: PyTree, model_state: PyTree, *inputs: Array, **options: Any) -> tuple[PyTree, PyTree]:
+        return network.apply(params, model_state, *encoded(inputs), **options)
+
+    return Network(init, apply)
+
+
+def translate(sample: Callable[..., Array]) -> Callable[[GANState, PRNGKey, Array], Array]:
+    """Creates the function `translate` of a game, `(state, key, inputs) -> outputs`, from its `sample`."""
+
+    def function(state: GANState, key: PRNGKey, inputs: Array) -> Array:
+        return sample(state, key, inputs.shape[0], inputs=inputs)
+
+    return function
