@@ -13,6 +13,7 @@ from gan_jax.metrics.pairs import feature_distance, l1, psnr, ssim
 from gan_jax.metrics.transport import sliced_wasserstein
 from gan_jax.metrics.variational import active_units
 from gan_jax.metrics.video import (
+    CELLS,
     ClipAttributes,
     clip_attributes,
     disentanglement,
@@ -23,6 +24,7 @@ from gan_jax.metrics.video import (
 )
 
 __all__ = [
+    "CELLS",
     "ClipAttributes",
     "Coverage",
     "DensityCoverage",

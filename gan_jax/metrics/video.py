@@ -74,7 +74,7 @@ class ClipAttributes(NamedTuple):
         return cls(**{name: x if name in vectors else x[:, 0] for name, x in named.items()})
 
 
-def clip_attributes(clips: Float[Array, "n t h w c"], *, turn: int = 16) -> ClipAttributes:
+def clip_attributes(clips: Float[Array, "n t h w c"], *, turn: int = 16, pixels: int | None = None) -> ClipAttributes:
     """Measures the one bright thing that each clip shows.
 
     The coverage a of a pixel is its largest channel divided by the clip's largest value, and 0 below 0.2. A pixel that
@@ -86,6 +86,7 @@ def clip_attributes(clips: Float[Array, "n t h w c"], *, turn: int = 16) -> Clip
     Args:
       clips: clips in [-1, 1]; black ground is -1. At least three frames.
       turn: frames of a whole turn, for `circle`.
+      pixels: height of frames to which lengths and areas are scaled; None for that of the clips.
 
     Returns:
       The attributes. A frame without anything counts as one whose place is the middle.
@@ -122,14 +123,16 @@ def clip_attributes(clips: Float[Array, "n t h w c"], *, turn: int = 16) -> Clip
     extents = [jnp.sum(jnp.max(cover, axis=axis), axis=-1) for axis in (2, 3)]
     seen = (area > 0).astype(jnp.float32)
     compact = seen * (2 * math.pi * spread / safe <= _COMPACT)
+    unit = 1.0 if pixels is None else pixels / height
+    path, area = path * unit, area * unit**2
     displacement = path[:, -1] - path[:, 0]
     return ClipAttributes(
         color=jnp.mean(color, axis=1),
         color_std=jnp.sqrt(jnp.mean(jnp.var(color, axis=1), axis=-1)),
         area=jnp.mean(area, axis=1),
         area_std=jnp.std(area, axis=1),
-        side=jnp.mean(sum(extents) / 2, axis=1),
-        fill=jnp.mean(area / jnp.maximum(extents[0] * extents[1], 1e-6), axis=1),
+        side=jnp.mean((extents[0] + extents[1]) / 2, axis=1) * unit,
+        fill=jnp.mean(safe / jnp.maximum(extents[0] * extents[1], 1e-6), axis=1),
         compact=jnp.mean(compact, axis=1),
         visible=jnp.mean(seen, axis=1),
         start=path[:, 0],
