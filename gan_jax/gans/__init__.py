@@ -16,6 +16,7 @@ from gan_jax.gans.stylegan2 import stylegan2
 from gan_jax.gans.terms import gradient_penalty, penalty, r1, r2
 from gan_jax.gans.translation import linear_decay
 from gan_jax.gans.vae import BERNOULLI, GAUSSIAN, Likelihood, vae
+from gan_jax.gans.vae_gan import VAE_GAN_AUTHORS, vae_gan
 from gan_jax.gans.vanilla import vanilla
 from gan_jax.gans.wgan_gp import wgan_gp
 
@@ -25,6 +26,7 @@ __all__ = [
     "GAUSSIAN",
     "R3GAN_OPERATIONS",
     "R3GAN_SCHEDULES",
+    "VAE_GAN_AUTHORS",
     "Augmentation",
     "Likelihood",
     "R3GANSchedule",
@@ -50,6 +52,7 @@ __all__ = [
     "stylegan2",
     "terms",
     "vae",
+    "vae_gan",
     "vanilla",
     "wgan_gp",
 ]

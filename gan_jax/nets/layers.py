@@ -205,6 +205,18 @@ def project_label(
     return jnp.sum(embedding.astype(jnp.float32) * features.astype(jnp.float32), axis=-1)
 
 
+def with_features(logits: Array, activations: list[Array], layer: int | None) -> Array | dict[str, Array]:
+    """Returns a discriminator's output: logits, or a dict of logits and the activations of the layer that is asked for.
+
+    Raises InvalidInputError for a layer that the network does not have.
+    """
+    if layer is None:
+        return logits
+    if not 0 <= layer < len(activations):
+        raise InvalidInputError(f"feature_layer={layer}: this network has layers 0 to {len(activations) - 1}")
+    return {"logits": logits, "features": activations[layer].astype(jnp.float32)}
+
+
 def given(label: Array | None) -> Array:
     """Returns the label; raises InvalidInputError if a conditional network was called without one."""
     if label is None:

@@ -103,6 +103,12 @@ def r3gan(**o) -> Game:
     )  # fmt: skip
 
 
+def vae_gan(**o) -> Game:
+    """VAE-GAN with the authors' loss and resting players, and with R1 on top."""
+    critic = conv_critic(norm="layer", feature_layer=1)
+    return gans.vae_gan(encoder(), conv(), critic, 4, penalties=(gans.r1(0.1),), **gans.VAE_GAN_AUTHORS, **o)
+
+
 CLIP = {"content": 3, "motion": 2}
 
 
@@ -185,6 +191,7 @@ GAMES: dict[str, tuple[Callable[..., Game], Source]] = {
     "sngan": (lambda **o: gans.sngan(resnet(**K), resnet_critic(**K), Z, **K, **o), LABELLED),
     "stylegan2": (stylegan2, LABELLED),
     "vae": (one_player(lambda **o: gans.vae(encoder(), conv(), 4, levels=256, **o)), REAL),
+    "vae_gan": (vae_gan, REAL),
     "vanilla": (lambda **o: gans.vanilla(mlp(), mlp_critic(), Z, **o), REAL),
     "vanilla_minimax": (lambda **o: gans.vanilla(mlp(norm="batch"), nnx_critic(), U, loss=losses.minimax, **o), REAL),
     "wgan_gp": (lambda **o: gans.wgan_gp(conv(), conv_critic(norm="layer"), Z, **o), REAL),
