@@ -29,7 +29,7 @@ from gan_jax.eval.scores import (
     metric_specs,
 )
 from gan_jax.eval.selection import Chosen, calibrate, metropolis_hastings, reject, top
-from gan_jax.feature_networks import FeatureNetwork, WeightsFile, clip, dinov2, inception
+from gan_jax.feature_networks import FeatureNetwork, WeightsFile, clip, dinov2, inception, lpips
 
 __all__ = [
     "CLASSIFIER_VERSION",
@@ -59,6 +59,7 @@ __all__ = [
     "keep",
     "load_classifier",
     "lower",
+    "lpips",
     "metric_specs",
     "metropolis_hastings",
     "over_time",
