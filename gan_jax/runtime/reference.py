@@ -93,7 +93,7 @@ class Reference:
 
         Args:
           name: name of a published network, or `classifier`, `video_classifier`, `attributes`.
-          weights: directory of published networks' weights; None for `$GAN_JAX_WEIGHTS`.
+          weights: directory of published networks' weights; None for the usual one.
         """
         if name in _PUBLISHED:
             network = _PUBLISHED[name]()
