@@ -39,8 +39,9 @@ FOUND = {str(page.relative_to(ROOT)): BLOCK.findall(page.read_text(encoding="utf
 def test_every_block_runs_or_is_marked():
     for page, blocks in FOUND.items():
         unmarked = [block for mark, block in blocks if not mark]
+        how = "put <!-- fragment --> above them, or add the page to tests/test_blocks.py"
         assert not unmarked or page in ELSEWHERE or page in HERE, (
-            f"{page}: mark its blocks of Python by <!-- fragment --> in the line above, or add it to tests/test_blocks.py"
+            f"{page} has blocks of Python that nothing runs: {how}"
         )
     runs = sum(not mark for blocks in FOUND.values() for mark, _ in blocks)
     assert runs >= 25, "blocks that run"
