@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from absl import app, flags
 
 from benchmarks.measure import RESULTS, put, record, recorded
+from gan_jax.cli.main import COMMANDS
 
 _TABLE = flags.DEFINE_bool("table", False, "train nothing: print the help pages and the recorded session")
 _WRITE = flags.DEFINE_bool("write", False, "train nothing: write them into docs/commands.md")
-_VERBS = ("train", "sample", "translate", "evaluate", "sweep")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> None:
 def page() -> str:
     """Makes the sections of the page, in Markdown."""
     session = f"$ gan-jax train --workdir=runs/digits --config.steps=1000\n{recorded('commands')[-1]['session']}"
-    texts = {f"gan-jax {verb} --help": printed(verb, "--help") for verb in _VERBS} | {"A training session": session}
+    texts = {f"gan-jax {verb} --help": printed(verb, "--help") for verb in COMMANDS} | {"A training session": session}
     return "\n\n".join(f"## {title}\n\n```text\n{text.strip()}\n```" for title, text in texts.items())
 
 

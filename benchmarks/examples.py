@@ -1,11 +1,11 @@
-"""The example runs of the README: their time on this machine, start-up included, their metrics and their samples.
+"""The example runs of docs/configs.md: their time on this machine, start-up included, their metrics and their samples.
 
-Trains `digits`, `ring` and `dcgan_mnist` with `experiments.train`, as in the README, and evaluates the final state.
+Trains `digits`, `ring` and `dcgan_mnist` with `experiments.train`, and evaluates the final state.
 
 python -m benchmarks.examples --data_dir=DIR               appends to results/examples.jsonl, updates docs/images/
 python -m benchmarks.examples --data_dir=DIR --only=ring   runs one of them
 python -m benchmarks.examples --table                      runs nothing: prints the newest result of each as a table
-python -m benchmarks.examples --write                      runs nothing: writes that table into the README
+python -m benchmarks.examples --write                      runs nothing: writes that table into docs/configs.md
 """
 
 import json
@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> None:
         record("examples", facts | {"state_sha256": result["state_sha256"]})
     print(summary())
     if _WRITE.value:
-        put(_ROOT / "README.md", "benchmarks.examples", summary())
+        put(_ROOT / "docs" / "configs.md", "benchmarks.examples", summary())
 
 
 def summary() -> str:

@@ -90,10 +90,12 @@ class Prior(NamedTuple):
     Attributes:
       sample: `(key, n, truncation=None) -> z` draws n latents; a smaller `truncation` draws them nearer to the mode.
       interpolate: `(z0, z1, t) -> z` leads from z0 at t=0 to z1 at t=1, through regions where the prior has its mass.
+      kind: name of the function of `core` that makes this prior, for exported models; empty for any other prior.
     """
 
     sample: Callable[..., Array]
     interpolate: Callable[[Array, Array, Array], Array]
+    kind: str = ""
 
 
 class LossOutput(NamedTuple):
@@ -267,6 +269,9 @@ class Game(NamedTuple):
         `logits`: `(state, samples, label=None) -> [n]`, the discriminator's logits, for selecting samples; absent if
         the discriminator does not judge samples one by one.
         `translate`, `reconstruct`: `(state, key, inputs) -> outputs`, used by metrics of pairs and of reconstructions.
+        `encode`, `decode`: `(state, key, inputs) -> codes` and `(state, key, codes) -> outputs`.
+        Functions `(state, key, x)` and `(state, key, x, label)`, of any name, can be exported; so can `sample`, which
+        then receives its latents, and its truncation as a traced scalar (1 for none).
       prior: distribution of the latents; None if the generator maps data (image translation).
       num_classes: number of classes that the game is conditioned on; None if it is unconditional.
       shown: names of hyperparameters that change during training, whose values are logged.

@@ -47,7 +47,7 @@ PACKAGES = {
         "gan_jax.metrics",
     },
 }
-PACKAGES["runs"] = PACKAGES["runtime"] | {"av", "gan_jax.runtime", "gan_jax.nets", "ml_collections"}
+PACKAGES["runs"] = PACKAGES["runtime"] | {"av", "gan_jax.runtime", "gan_jax.nets", "ml_collections", "huggingface_hub"}
 PACKAGES["sweep"] = PACKAGES["runtime"] | {"gan_jax.runtime", "gan_jax.runs", "optuna", "scipy"}
 PACKAGES["cli"] = PACKAGES["sweep"] | {"gan_jax.sweep", "absl", "ml_collections"}
 PACKAGES["__main__"] = {"gan_jax.cli"}

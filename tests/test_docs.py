@@ -7,6 +7,7 @@ import pytest
 
 import gan_jax
 from gan_jax import losses, regularizers
+from gan_jax.cli.main import COMMANDS
 from gan_jax.runs import Run, load_module
 from tests.processes import ROOT, finish, run, start_module
 
@@ -38,7 +39,7 @@ def test_the_tables_name_every_loss_and_penalty():
 
 def test_whatever_runs_the_code_of_a_workdir_says_so():
     """The help pages, which are the modules' docstrings; the functions; and README."""
-    for command in ("train", "sample", "translate", "evaluate"):
+    for command in ("train", "sample", "translate", "evaluate", "export"):
         text = " ".join(ast.get_docstring(ast.parse((ROOT / f"gan_jax/cli/{command}.py").read_text())).split())
         assert "only workdirs of people whose code you would run" in text, command
     for function in (gan_jax.load, Run.__init__):
@@ -48,7 +49,7 @@ def test_whatever_runs_the_code_of_a_workdir_says_so():
 
 def test_every_flag_in_the_documentation_is_there():
     """In README and docs, after any launcher. Flags of other programs are found in their sources."""
-    told = "".join(run(command, "--helpfull") for command in ("train", "sample", "translate", "evaluate", "sweep"))
+    told = "".join(run(command, "--helpfull") for command in COMMANDS)
     known = set(re.findall(r"--(?:\[no\])?(\w+)", told))
     sources = "".join(path.read_text() for path in (ROOT / "benchmarks").rglob("*.py"))
     known |= set(re.findall(r"flags\.DEFINE_\w+\(\s*\"(\w+)\"", sources))
@@ -58,9 +59,7 @@ def test_every_flag_in_the_documentation_is_there():
     keys = {"key", "KEY", *(key for path in configs for key in load_module(path).get_config())}  # the first two for any
     for page in PAGES:
         text = page.read_text()
-        commands = re.findall(
-            r"(?:experiments\.|gan-jax )(?:train|sample|translate|evaluate|sweep)((?:[^`\n]|\\\n)*)", text
-        )
+        commands = re.findall(rf"(?:experiments\.|gan-jax )(?:{'|'.join(COMMANDS)})((?:[^`\n]|\\\n)*)", text)
         written = {name for command in commands for name in re.findall(r"--([\w.]+)", command)}
         written |= set(re.findall(r"`--([\w.]+)(?:=[^`]*)?`", text)) - {"signal", "worker", "xla_gpu_deterministic_ops"}
         for name in written:
@@ -70,7 +69,8 @@ def test_every_flag_in_the_documentation_is_there():
 def test_what_the_commands_print_fits_a_terminal():
     text = (ROOT / "docs" / "commands.md").read_text()
     assert (
-        text.count("```text") == 6 and max(map(len, re.findall(r"```text\n(.*?)```", text, re.S)[-1].split("\n"))) <= 80
+        text.count("```text") == len(COMMANDS) + 1
+        and max(map(len, re.findall(r"```text\n(.*?)```", text, re.S)[-1].split("\n"))) <= 80
     )
 
 

@@ -9,11 +9,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-_COMMANDS = {
+COMMANDS = {
     "train": "trains a GAN, or continues where it stopped",
     "sample": "draws samples of a trained run, as a picture",
     "translate": "translates a folder of pictures by a trained run",
     "evaluate": "computes metrics of a trained run",
+    "export": "writes a folder that others use without this library",
     "sweep": "trains many trials, in one program or many processes",
 }
 INTERRUPTED = 130  # exit code
@@ -38,7 +39,7 @@ def main(before: Sequence[str] = ()) -> None:
         print(importlib.import_module("gan_jax").__version__)
         sys.exit(0)
     verb, *rest = words
-    if verb not in _COMMANDS:
+    if verb not in COMMANDS:
         print(f"error: unknown command {verb!r}\n\n{_usage()}", file=sys.stderr)
         sys.exit(2)
     sys.argv = [f"gan-jax {verb}", *rest]
@@ -55,5 +56,5 @@ def _interrupted(number: int, frame: Any) -> None:
 
 
 def _usage() -> str:
-    lines = [f"  gan-jax {name:10}{text}" for name, text in _COMMANDS.items()]
+    lines = [f"  gan-jax {name:10}{text}" for name, text in COMMANDS.items()]
     return "\n".join(["gan_jax: generative adversarial networks in JAX", "", *lines, "", "See gan-jax COMMAND --help."])

@@ -5,14 +5,13 @@
 --interpolate=K shows interpolations between pairs of latents, K images in each
 row. --label=C samples one class of a conditional game, by number or name.
 
-This runs the experiment file in the workdir: use only workdirs of people whose
-code you would run.
+It also takes a folder of gan-jax export as --workdir, and runs no code from it.
+Otherwise this runs the experiment file in the workdir: use only workdirs of
+people whose code you would run; --norun_code refuses all but exported folders.
 """
 
 import pathlib
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
@@ -21,10 +20,13 @@ from gan_jax.cli import kinds
 from gan_jax.host import check_writable
 from gan_jax.runs import load
 from gan_jax.runs.pictures import PICTURES, write
-from gan_jax.runtime import Trained, grid_columns
+from gan_jax.runtime import grid_columns
 from gan_jax.types import InvalidInputError
 
-_WORKDIR = kinds.path("workdir", None, "directory of the run, or its URL: gs:// or s3://", required=True, bucket=True)
+_WORKDIR = kinds.path(
+    "workdir", None, "directory of the run, or its URL: gs:// or s3://; or an exported folder", required=True,
+    bucket=True,
+)  # fmt: skip
 _NUM = flags.DEFINE_integer("num", 64, "number of samples", lower_bound=1, upper_bound=10**9)
 _OUT = kinds.path("out", "grid.png", "output file: a picture, or .npy for the samples as an array", bucket=True)
 _SEED = flags.DEFINE_integer("seed", 0, "seed of the latents", lower_bound=0, upper_bound=2**63 - 1)
@@ -39,19 +41,10 @@ _INTERPOLATE = flags.DEFINE_integer(
 _LABEL = flags.DEFINE_string(
     "label", None, "class of a conditional game, by number or name; by default all classes in turn"
 )
+_RUN_CODE = flags.DEFINE_bool("run_code", True, "accept workdirs, whose code is run, and not only exported folders")
 
 
 _MOST_SHOWN = 2**16  # samples in a picture
-
-
-def interpolated(run: Trained, num: int, between: int) -> np.ndarray:
-    """Returns `num` latents: rows of `between` each, which lead from one draw of the prior to another."""
-    prior = run.experiment.game.prior
-    if prior is None:
-        raise InvalidInputError("--interpolate: this game has no latents to interpolate between")
-    ends = prior.sample(jax.random.key(_SEED.value), 2 * (num // between), _TRUNCATION.value)
-    start, end = (jnp.repeat(x, between, axis=0) for x in jnp.split(ends, 2))
-    return np.asarray(prior.interpolate(start, end, jnp.tile(jnp.linspace(0.0, 1.0, between), num // between)))
 
 
 def check() -> pathlib.Path:
@@ -72,15 +65,15 @@ def check() -> pathlib.Path:
 def main() -> int:
     """Runs the command."""
     out, step = check(), _STEP.value
-    run = load(_WORKDIR.value, step if step in (None, "best") else int(step))
-    game, num = run.experiment.game, _NUM.value
+    run = load(_WORKDIR.value, step if step in (None, "best") else int(step), run_code=_RUN_CODE.value)
+    num, between, seed, truncation = _NUM.value, _INTERPOLATE.value, _SEED.value, _TRUNCATION.value
     label = None if _LABEL.value is None else run.class_number(_LABEL.value)
-    inputs = interpolated(run, num, _INTERPOLATE.value) if _INTERPOLATE.value else None
+    inputs = run.interpolated(num, between, seed=seed, truncation=truncation) if between else None
     labels: int | np.ndarray | None = label
-    if inputs is not None and label is None and game.num_classes is not None:
-        labels = np.repeat(np.arange(num // _INTERPOLATE.value) % game.num_classes, _INTERPOLATE.value)
-    samples = run.sample(num, seed=_SEED.value, label=labels, truncation=_TRUNCATION.value, inputs=inputs)
-    columns = _INTERPOLATE.value or grid_columns(num, game.num_classes if label is None else None)
-    write(out, samples, lambda: run.experiment.preview(samples, columns), f"--out={out}")
+    if between and label is None and run.num_classes is not None:
+        labels = np.repeat(np.arange(num // between) % run.num_classes, between)
+    samples = run.sample(num, seed=seed, label=labels, truncation=truncation, inputs=inputs)
+    columns = between or grid_columns(num, run.num_classes if label is None else None)
+    write(out, samples, lambda: run.preview(samples, columns), f"--out={out}")
     print(f"{len(samples)} samples of step {run.step:,} in {out}")
     return commands.DONE

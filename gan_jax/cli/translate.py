@@ -33,7 +33,7 @@ from gan_jax.cli import kinds
 from gan_jax.data import folder
 from gan_jax.data.decode import Decoder, class_map, open_picture
 from gan_jax.host import check_writable, from_uint8, to_uint8
-from gan_jax.runs import load
+from gan_jax.runs import Exported, load
 from gan_jax.runs.pictures import PICTURES, rows, save, write
 from gan_jax.runtime import Translator, duration
 from gan_jax.types import InvalidInputError
@@ -187,6 +187,11 @@ def main() -> int:
     kept = [] if _OVERWRITE.value else [job for job in found if job.out.exists()]
     waiting = [job for job in found if job not in kept]
     run = load(_WORKDIR.value, step if step in (None, "best") else int(step))
+    if isinstance(run, Exported):
+        raise InvalidInputError(
+            f"--workdir={_WORKDIR.value}: an exported model translates images of its own size alone, by "
+            "gan_jax.load(folder).call('translate', images): give the workdir of its run"
+        )
     translator = run.translator(
         direction=_DIRECTION.value, tile=_TILE.value, overlap=_OVERLAP.value, seed=_SEED.value, log=print
     )

@@ -43,7 +43,7 @@ def normal(dim: int) -> Prior:
         weight1 = jnp.where(nearly_parallel, t, jnp.sin(t * angle) / sine)
         return weight0[..., None] * z0 + weight1[..., None] * z1
 
-    return Prior(sample, interpolate)
+    return Prior(sample, interpolate, "normal")
 
 
 def uniform(dim: int) -> Prior:
@@ -67,7 +67,11 @@ def uniform(dim: int) -> Prior:
     def interpolate(z0: Float[Array, "... dim"], z1: Float[Array, "... dim"], t: Float[Array, "..."]) -> Array:
         return (1.0 - t[..., None]) * z0 + t[..., None] * z1
 
-    return Prior(sample, interpolate)
+    return Prior(sample, interpolate, "uniform")
+
+
+KINDS = {"normal": normal, "uniform": uniform}
+"""Priors that exported models name instead of containing them, by `Prior.kind`."""
 
 
 def _check_dim(dim: int) -> None:
@@ -78,3 +82,19 @@ def _check_dim(dim: int) -> None:
 def _check_truncation(truncation: float) -> None:
     if not truncation > 0:
         raise InvalidInputError(f"truncation={truncation}: expected a positive threshold, or None for no truncation")
+
+
+def interpolated(prior: Prior, ends: Array, between: int) -> Array:
+    """Returns latents in rows, which lead from one latent to another.
+
+    Args:
+      prior: prior of the latents.
+      ends: latents `[2 rows, ...]`; the first half are the starts, the second half the ends.
+      between: latents in a row.
+
+    Returns:
+      Latents `[rows * between, ...]`, row after row.
+    """
+    rows = len(ends) // 2
+    start, end = (jnp.repeat(x, between, axis=0) for x in jnp.split(ends, 2))
+    return prior.interpolate(start, end, jnp.tile(jnp.linspace(0.0, 1.0, between), rows))

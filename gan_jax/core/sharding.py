@@ -6,6 +6,7 @@ players (Rajbhandari et al., "ZeRO: Memory Optimizations Toward Training Trillio
 """
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import PyTree
 
@@ -25,12 +26,14 @@ def constrain_batch(tree: PyTree, axis: int = 0) -> PyTree:
 
     Returns:
       The same arrays, split over the mesh axes `data` and `fsdp`; unchanged if no mesh is set or it has no axis `data`.
+      So are arrays without a batch axis, such as scalars.
     """
     names = jax.sharding.get_abstract_mesh().axis_names
     if DATA_AXIS not in names:
         return tree
     spec = batch_spec(names, axis)
-    return jax.tree.map(lambda array: jax.lax.with_sharding_constraint(array, spec), tree)
+    split = lambda array: jax.lax.with_sharding_constraint(array, spec)  # noqa: E731
+    return jax.tree.map(lambda array: array if jnp.ndim(array) <= axis else split(array), tree)
 
 
 def batch_spec(names: tuple[str, ...], axis: int) -> PartitionSpec:

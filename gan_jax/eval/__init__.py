@@ -18,7 +18,7 @@ from gan_jax.eval.extract import Extractor, Outputs, extract, keep, lower, place
 from gan_jax.eval.latents import fit_prior
 from gan_jax.eval.scores import METRICS, PAIRS, SAMPLES, Comparison, FeatureStatistics, Metric, MetricSpec, metric_specs
 from gan_jax.eval.selection import Chosen, calibrate, metropolis_hastings, reject, top
-from gan_jax.feature_networks import FeatureNetwork, WeightsFile, clip, dinov2, inception
+from gan_jax.feature_networks import FeatureNetwork, WeightsFile, clip, dinov2, inception, lpips
 
 __all__ = [
     "CLASSIFIER_VERSION",
@@ -45,6 +45,7 @@ __all__ = [
     "keep",
     "load_classifier",
     "lower",
+    "lpips",
     "metric_specs",
     "metropolis_hastings",
     "placed",

@@ -166,11 +166,13 @@ def _of_pairs(measure: Callable[[Array, Array], Array], best: str) -> Metric:
         output, target = (from_uint8(pairs[:, i]) for i in range(2))
         return {"features": measure(output, target)[:, None]}
 
-    def compute(found: Comparison) -> dict[str, float]:
-        return {"": float(np.mean(found.fake.outputs.features, dtype=np.float64))}
-
     network = Extractor(apply, None, {"measure": measure.__name__}, PAIRS)
-    return Metric(network, compute, {"": best}, compares=False, takes=PAIRS)
+    return Metric(network, _mean_of_pairs, {"": best}, compares=False, takes=PAIRS)
+
+
+def _mean_of_pairs(found: Comparison) -> dict[str, float]:
+    """Computes the mean over pairs of a value that was computed of each."""
+    return {"": float(np.mean(found.fake.outputs.features, dtype=np.float64))}
 
 
 def _mixture(found: Comparison) -> dict[str, float]:
@@ -234,6 +236,7 @@ METRICS = {
     "l1": _of_pairs(metrics.l1, "min"),
     "psnr": _of_pairs(metrics.psnr, "max"),
     "ssim": _of_pairs(metrics.ssim, "max"),
+    "lpips": Metric("lpips", _mean_of_pairs, compares=False, takes=PAIRS),
     "inception_distance": Metric("inception", _distance, takes=PAIRS),
     "dinov2_distance": Metric("dinov2", _distance, takes=PAIRS),
     "clip_distance": Metric("clip", _distance, takes=PAIRS),

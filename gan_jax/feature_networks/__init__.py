@@ -5,9 +5,20 @@ passed to `FeatureNetwork.load`, or from `$GAN_JAX_WEIGHTS`.
 """
 
 from gan_jax.feature_networks.clip import clip
-from gan_jax.feature_networks.dinov2 import dinov2
+from gan_jax.feature_networks.dinov2 import dinov2, dinov2_levels
 from gan_jax.feature_networks.inception import inception
+from gan_jax.feature_networks.lpips import lpips, lpips_distance, vgg16_features
 from gan_jax.feature_networks.network import FeatureNetwork
 from gan_jax.feature_networks.weights import WeightsFile
 
-__all__ = ["FeatureNetwork", "WeightsFile", "clip", "dinov2", "inception"]
+__all__ = [
+    "FeatureNetwork",
+    "WeightsFile",
+    "clip",
+    "dinov2",
+    "dinov2_levels",
+    "inception",
+    "lpips",
+    "lpips_distance",
+    "vgg16_features",
+]

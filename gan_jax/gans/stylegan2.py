@@ -297,7 +297,7 @@ def mix_styles(key: PRNGKey, w: Styles, other: Styles, probability: float) -> St
     return jnp.where(mixed & (jnp.arange(layers)[:, None] >= first), other, w)
 
 
-def truncate(w: Styles, average: Float[Array, "layers d"], psi: float) -> Styles:
+def truncate(w: Styles, average: Float[Array, "layers d"], psi: float | Float[Array, ""]) -> Styles:
     """Applies the truncation trick in w: average + psi (w - average).
 
     Args:
@@ -319,6 +319,6 @@ def truncate(w: Styles, average: Float[Array, "layers d"], psi: float) -> Styles
       >>> print(truncate(jnp.full((1, 2, 1), 4.0), jnp.full((2, 1), 2.0), 0.5).ravel())
       [3. 3.]
     """
-    if not 0 <= psi <= 1:
+    if not isinstance(psi, jax.Array) and not 0 <= psi <= 1:
         raise InvalidInputError(f"truncation={psi}: expected psi from 0 (the average) to 1 (no truncation), or None")
-    return average + psi * (w - average)
+    return jnp.where(psi == 1, w, average + psi * (w - average))  # the sum rounds, also for 1

@@ -173,8 +173,10 @@ def vae(
     def init(key: PRNGKey, batch: Batch) -> GANState:
         check_labels(batch, None)
         first = batch["real"][:1]  # one example is enough to initialise parameters
+        check_latents(both, first, latents)
         params, model_state = both.init(core.init_key(key), first)
-        check_autoencoder(both, params, model_state, first, latents)
+        decode, z = Network(both.init, both.decode), jnp.zeros((1, latents))
+        check_shapes(decode, (params, model_state, z), lambda made: made, first, key)
         players = {GENERATOR: core.create_player(params, model_state, optimizer)}
         state = core.create_state(key, players, hparams=constants, aux=core.term_aux(terms))
         for hook in (*averages, *hooks):
@@ -290,16 +292,16 @@ def _bits(both: Autoencoder, likelihood: Likelihood, levels: int) -> Callable[[G
     return bits_per_dimension
 
 
-def check_autoencoder(both: Autoencoder, params: PyTree, model_state: PyTree, images: Array, latents: int) -> None:
-    """Refuses an encoder with another number of latents, and a decoder whose images are not like the data."""
-    (mean, log_variance), _ = jax.eval_shape(lambda: both.encode(params, model_state, images, train=False))
-    if mean.shape != (len(images), latents) or log_variance.shape != mean.shape:
+def check_latents(both: Autoencoder, images: Array, latents: int) -> None:
+    """Refuses an encoder whose outputs are not the mean and log variance of `latents` variables; computes nothing."""
+    key = jax.random.key(0)
+    encoder = jax.eval_shape(both.encoder.init, key, images)
+    (mean, log_variance), _ = jax.eval_shape(functools.partial(both.encoder.apply, train=False), *encoder, images)
+    if not mean.shape == log_variance.shape == (len(images), latents):
         raise InvalidInputError(
             f"latents={latents}, but the encoder returns a mean {mean.shape[1:]} and a log variance "
             f"{log_variance.shape[1:]} for an image: expected ({latents},) twice"
         )
-    decode = Network(both.init, both.decode)
-    check_shapes(decode, (params, model_state, jnp.zeros(mean.shape)), lambda made: made, images, jax.random.key(0))
 
 
 def _no_critic(x: PyTree) -> tuple[PyTree, PyTree]:

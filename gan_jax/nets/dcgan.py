@@ -97,7 +97,7 @@ class DCGANGenerator(nn.Module):
 
 
 class DCGANDiscriminator(nn.Module):
-    """Discriminator that maps images to logits `[b]`.
+    """Discriminator that maps images to logits `[b]`, or to a dict of logits and the activations of a layer.
 
     Attributes:
       width: feature maps of the first layer; their number doubles at every halving of the resolution.
@@ -105,21 +105,24 @@ class DCGANDiscriminator(nn.Module):
         needs one that treats examples independently: any but 'batch'.
       num_classes: number of classes of a projection discriminator; None for an unconditional one.
       dtype: dtype of the computation; parameters and logits are float32.
+      feature_layer: index, from 0, of the layer whose activations are returned too: the output is then a dict with
+        'logits' and 'features', float32. None for logits alone.
     """
 
     width: int = 64
     norm: str = "batch"
     num_classes: int | None = None
     dtype: layers.DType = jnp.float32
+    feature_layer: int | None = None
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "b h w c"], label: Int[Array, " b"] | None = None, *, train: bool
-    ) -> Float[Array, " b"]:
+    ) -> Float[Array, " b"] | dict[str, Array]:
         check_images(x=x)
         layers.check_settings(self.dtype, width=self.width)
         layers.check_norm(self, self.norm, "batch", "layer", "spectral", "none")
-        x = x.astype(self.dtype)
+        x, activations = x.astype(self.dtype), list[Array]()
         for level in range(halvings(x.shape[1])):
             # as in the paper, the input layer's activations are not normalised; spectral norm is for every kernel
             norm = "none" if level == 0 and self.norm != "spectral" else self.norm
@@ -127,7 +130,9 @@ class DCGANDiscriminator(nn.Module):
             conv = layers.Conv(self.width << level, 4, 2, 1, use_bias=bias, dtype=self.dtype, name=f"down_{level}")
             x = layers.spectral(conv, x, norm=norm, train=train)
             x = layers.leaky_relu(layers.normalize(x, norm, train=train, dtype=self.dtype, name=f"norm_{level}"))
+            activations.append(x)
         x = x.reshape(x.shape[0], -1)
         dense = nn.Dense(1, dtype=self.dtype, kernel_init=layers.dcgan_init, name="logit")
         logits = layers.spectral(dense, x, norm=self.norm, train=train)[:, 0].astype(jnp.float32)
-        return logits + layers.project_label(x, label, self.num_classes, norm=self.norm, train=train)
+        logits = logits + layers.project_label(x, label, self.num_classes, norm=self.norm, train=train)
+        return layers.with_features(logits, activations, self.feature_layer)

@@ -44,7 +44,7 @@ class MLPGenerator(nn.Module):
 
 
 class MLPDiscriminator(nn.Module):
-    """Discriminator that maps samples of any shape to logits `[b]`.
+    """Discriminator that maps samples of any shape to logits `[b]`, or to a dict of logits and activations of a layer.
 
     Attributes:
       features: width of each hidden layer.
@@ -53,6 +53,8 @@ class MLPDiscriminator(nn.Module):
       dtype: dtype of the computation; parameters and logits are float32.
       norm: normalisation: 'batch' or 'layer' (after each hidden activation), 'spectral' (spectral norm of the kernels)
         or 'none'. A gradient penalty needs one that treats examples independently: any but 'batch'.
+      feature_layer: index, from 0, of the layer whose activations are returned too: the output is then a dict with
+        'logits' and 'features', float32. None for logits alone.
     """
 
     features: tuple[int, ...] = (512, 256)
@@ -60,20 +62,23 @@ class MLPDiscriminator(nn.Module):
     num_classes: int | None = None
     dtype: layers.DType = jnp.float32
     norm: str = "none"
+    feature_layer: int | None = None
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "b ..."], label: Int[Array, " b"] | None = None, *, train: bool
-    ) -> Float[Array, " b"]:
+    ) -> Float[Array, " b"] | dict[str, Array]:
         layers.check_settings(self.dtype, features=min(self.features, default=1))
         layers.check_norm(self, self.norm, "batch", "layer", "spectral", "none")
         layers.check_dropout(self.dropout)
-        x = x.reshape(x.shape[0], -1).astype(self.dtype)
+        x, activations = x.reshape(x.shape[0], -1).astype(self.dtype), list[Array]()
         for index, features in enumerate(self.features):
             dense = nn.Dense(features, dtype=self.dtype, name=f"dense_{index}")
             x = layers.leaky_relu(layers.spectral(dense, x, norm=self.norm, train=train))
             x = layers.normalize(x, self.norm, train=train, dtype=self.dtype, name=f"norm_{index}")
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
+            activations.append(x)
         dense = nn.Dense(1, dtype=self.dtype, name="logit")
         logits = layers.spectral(dense, x, norm=self.norm, train=train)[:, 0].astype(jnp.float32)
-        return logits + layers.project_label(x, label, self.num_classes, norm=self.norm, train=train)
+        logits = logits + layers.project_label(x, label, self.num_classes, norm=self.norm, train=train)
+        return layers.with_features(logits, activations, self.feature_layer)

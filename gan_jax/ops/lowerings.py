@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.export import is_symbolic_dim
 from jaxtyping import Array
 
 from gan_jax.ops import winograd
@@ -75,11 +76,12 @@ def kernel_gradient_tpu(x: Array, y: Array, geometry: ConvGeometry, *, devices: 
 def _tpu_form(kernel: tuple[int, ...], batch: int, geometry: ConvGeometry, devices: int) -> Callable[..., Array]:
     """Returns the function that computes a convolution: with as many groups joined as fill the lanes, if that pays."""
     groups, channels = kernel[0], max(kernel[3:])
-    pixels = batch * math.prod(geometry.image)
-    if devices == 0 or pixels < _LEAST_PIXELS * devices:
-        return forward_xla
     count = max(n for n in range(1, groups + 1) if groups % n == 0 and (n == 1 or n * channels <= _LANES))
-    return forward_xla if count == 1 else functools.partial(_forward_joined, count=count)
+    # An exported program has one form for every size of the batch, and cannot compare it with anything.
+    if count == 1 or devices == 0 or is_symbolic_dim(batch):
+        return forward_xla
+    few = batch * math.prod(geometry.image) < _LEAST_PIXELS * devices
+    return forward_xla if few else functools.partial(_forward_joined, count=count)
 
 
 def _forward_joined(x: Array, k: Array, geometry: ConvGeometry, count: int) -> Array:

@@ -2,6 +2,8 @@
 
 from gan_jax.runs.build import build
 from gan_jax.runs.experiment_file import find, load_module, shipped
+from gan_jax.runs.export import export
+from gan_jax.runs.exported import Exported
 from gan_jax.runs.load import Run, load
 from gan_jax.runs.settings import FREE, MEMORY, Config, merged_config, network, run_config, run_settings, with_values
 from gan_jax.runs.workdir import claim, claim_together
@@ -10,10 +12,12 @@ __all__ = [
     "FREE",
     "MEMORY",
     "Config",
+    "Exported",
     "Run",
     "build",
     "claim",
     "claim_together",
+    "export",
     "find",
     "load",
     "load_module",

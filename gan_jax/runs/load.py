@@ -16,6 +16,7 @@ from gan_jax import runtime
 from gan_jax.deprecated import arguments
 from gan_jax.host import user_path
 from gan_jax.runs.experiment_file import load_module
+from gan_jax.runs.exported import Exported, is_exported
 from gan_jax.runs.settings import merged_config, with_values
 from gan_jax.runs.workdir import read_record
 from gan_jax.runtime import Experiment, Trained, identity
@@ -150,21 +151,37 @@ def _experiment(workdir: pathlib.Path, values: Mapping[str, Any]) -> Experiment:
 
 
 @arguments(say="log")
-def load(workdir: str | pathlib.Path, step: int | str | None = None, *, log: Callable[[str], None] = print) -> Trained:
-    """Loads a trained game from the workdir of its run.
+def load(
+    workdir: str | pathlib.Path,
+    step: int | str | None = None,
+    *,
+    run_code: bool = True,
+    log: Callable[[str], None] = print,
+) -> Trained | Exported:
+    """Loads a trained game from the workdir of its run, or an exported model from its folder.
 
-    This runs the code in the workdir, `experiment.py` or `experiment.pickle`: load only what you would run.
+    This runs the code in the workdir, `experiment.py` or `experiment.pickle`: load only what you would run. Of an
+    exported model nothing is run; `run_code=False` refuses everything else.
 
     Args:
-      workdir: workdir of the run, or its URL in a bucket.
+      workdir: workdir of the run, or its URL in a bucket; or a folder of `gan-jax export`.
       step: step of the checkpoint, or `'best'`; by default the newest that is not damaged.
+      run_code: whether a workdir, with its code, is accepted.
       log: receives messages about damaged checkpoints.
 
     Returns:
-      The experiment and its state, on the first device.
+      The experiment and its state, on the first device; or the exported model.
 
     Raises:
       InvalidInputError: if the workdir has no run, or no such checkpoint.
     """
+    path = user_path(workdir, "workdir", bucket=True)
+    if is_exported(path):
+        exported = Exported(path)
+        if step not in (None, exported.step):
+            raise InvalidInputError(f"step={step}: {path} is an exported model, of step {exported.step}")
+        return exported
+    if not run_code:
+        raise InvalidInputError(f"{path} has no exported model, and code of workdirs is not run here: export it first")
     with contextlib.closing(Run(workdir, log=log)) as run:
         return run.restore(step)

@@ -32,7 +32,12 @@ def is_free(key: str) -> bool:
     These are the keys of `FREE`, and `data_dir` and keys that end in `_data_dir`: the place of the data may change,
     since the data themselves are compared, by their fingerprint.
     """
-    return key in FREE or key == "data_dir" or key.endswith("_data_dir")
+    return key in FREE or is_place(key)
+
+
+def is_place(key: str) -> bool:
+    """Whether a key of a config names a place on the machine: `data_dir`, or a key that ends in `_data_dir`."""
+    return key == "data_dir" or key.endswith("_data_dir")
 
 
 def network(module: Any, config: Config) -> Network:

@@ -20,7 +20,7 @@ from gan_jax.types import InvalidInputError
 
 CLASSIFIER = "classifier"  # the network that is trained on the reference itself
 _HELD_OUT = 10  # every tenth example of the reference is held out to test the classifier
-_PUBLISHED = {"inception": evals.inception, "dinov2": evals.dinov2, "clip": evals.clip}
+_PUBLISHED = {"inception": evals.inception, "dinov2": evals.dinov2, "clip": evals.clip, "lpips": evals.lpips}
 
 # A feature pass: (what, networks, images, count) -> outputs by network.
 Pass = Callable[[str, dict[str, Extractor], Iterable[np.ndarray], int], dict[str, Outputs]]
@@ -97,7 +97,7 @@ class Reference:
         if name in _PUBLISHED:
             network = _PUBLISHED[name]()
             params, record = network.load(weights)
-            return self._agreed(name, Extractor(network.apply, params, record))
+            return self._agreed(name, Extractor(network.apply, params, record, network.takes))
         made = self._classifier()
         return self._agreed(name, evals.by_channel(made) if hasattr(self.source, "labelled") else made)
 
@@ -105,7 +105,7 @@ class Reference:
         """Returns a network by name with the shapes of its weights instead of the weights; no file is needed."""
         if name in _PUBLISHED:
             network = _PUBLISHED[name]()
-            return Extractor(network.apply, network.shapes(), {})
+            return Extractor(network.apply, network.shapes(), {}, network.takes)
         images, _, classes = self._labelled()
         made = evals.untrained_classifier(images.shape[1:], classes)
         return evals.by_channel(made) if hasattr(self.source, "labelled") else made

@@ -7,10 +7,12 @@ from typing import Any, overload
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from PIL import Image
 
-from gan_jax.core import GANState
+from gan_jax.core import GANState, priors
 from gan_jax.host import from_uint8
 from gan_jax.runtime.experiment import Experiment
+from gan_jax.runtime.film import Film
 from gan_jax.runtime.sampling import sample_grid
 from gan_jax.runtime.translation import Translator
 from gan_jax.types import InvalidInputError, Spec
@@ -65,6 +67,27 @@ class Trained:
         with jax.set_mesh(self.mesh):
             return sample_grid(self.experiment, self.state, key, n, label=labels, inputs=inputs, truncation=truncation)
 
+    @property
+    def num_classes(self) -> int | None:
+        """Number of classes of a conditional game; None if it is unconditional."""
+        return self.experiment.game.num_classes
+
+    def preview(self, samples: np.ndarray, columns: int) -> Image.Image | Film:
+        """Draws samples as the experiment's picture."""
+        return self.experiment.preview(samples, columns)
+
+    def interpolated(self, num: int, between: int, *, seed: int = 0, truncation: float | None = None) -> jax.Array:
+        """Returns `num` latents: rows of `between` each, which lead from one draw of the prior to another.
+
+        Raises:
+          InvalidInputError: for a game without a prior.
+        """
+        prior = self.experiment.game.prior
+        if prior is None:
+            raise InvalidInputError("interpolation: this game has no latents to interpolate between")
+        ends = prior.sample(jax.random.key(seed), 2 * (num // between), truncation)
+        return priors.interpolated(prior, ends, between)
+
     def translator(self, **options: Any) -> Translator:
         """Returns what translates single pictures, with the options of `Translator`: direction, tile, overlap, seed."""
         return Translator(self.experiment, self.state, self.mesh, self.spec, **options)
@@ -104,9 +127,22 @@ class Trained:
         Raises:
           InvalidInputError: for a text that is neither.
         """
-        if label in self.class_names:
-            return self.class_names.index(label)
-        if label.isdecimal() and len(label) < 10:
-            return int(label)
-        known = f", or one of {', '.join(self.class_names)}" if self.class_names else ": no class has a name"
-        raise InvalidInputError(f"label={label}: expected a number{known}")
+        return class_number(self.class_names, label)
+
+
+def class_number(class_names: Sequence[str], label: str) -> int:
+    """Returns the number of a class, given by its name or, if no class has that name, by its number.
+
+    Args:
+      class_names: names of the classes, in order; empty if they have none.
+      label: name or number.
+
+    Raises:
+      InvalidInputError: for a text that is neither.
+    """
+    if label in class_names:
+        return list(class_names).index(label)
+    if label.isdecimal() and len(label) < 10:
+        return int(label)
+    known = f", or one of {', '.join(class_names)}" if class_names else ": no class has a name"
+    raise InvalidInputError(f"label={label}: expected a number{known}")

@@ -4,12 +4,14 @@ import contextlib
 import contextvars
 from collections.abc import Callable, Iterator
 
+import flax.linen as nn
 import jax
 import numpy as np
 from flax import nnx
 
-from gan_jax import augment, core, gans, losses, nets
+from gan_jax import augment, core, gans, losses, nets, ops
 from gan_jax.data import Arrays, Source, video_arrays
+from gan_jax.nets.layers import Conv
 from gan_jax.types import Game
 
 BATCH = 16
@@ -103,6 +105,12 @@ def r3gan(**o) -> Game:
     )  # fmt: skip
 
 
+def vae_gan(**o) -> Game:
+    """VAE-GAN with the authors' loss and resting players, and with R1 on top."""
+    critic = conv_critic(norm="layer", feature_layer=1)
+    return gans.vae_gan(encoder(), conv(), critic, 4, penalties=(gans.r1(0.1),), **gans.VAE_GAN_AUTHORS, **o)
+
+
 CLIP = {"content": 3, "motion": 2}
 
 
@@ -134,6 +142,32 @@ class Translator(nets.MLPGenerator):
 
 def translator():
     return linen(Translator((8, 8, 1), (16,)))
+
+
+class SmallEncoder(nn.Module):
+    @nn.compact
+    def __call__(self, x, *, train):
+        return Conv(4, 3, padding=1, op=ops.conv_halved)(x)
+
+
+class SmallDecoder(nn.Module):
+    @nn.compact
+    def __call__(self, codes, *, train):
+        hidden = nn.silu(Conv(4, 3, padding=1, op=ops.doubled_conv)(codes))
+        return Conv(1, 3, padding=1, name="output")(hidden), hidden
+
+
+def tokenizer(**o) -> Game:
+    """A tokenizer with running codes that restart, an adaptive weight at the last layer, R1 and LeCam."""
+    quantizer = nets.VectorQuantizer(6, 3, decay=0.9, kmeans=2, temperature=0.5)
+    recipe = gans.TOKENIZER_RECIPES["open_magvit2"]._replace(
+        adaptive=True, adversarial_ramp=2, penalties=(gans.r1(0.1), gans.terms.lecam(0.1)), ema_halflife_images=100
+    )
+    return gans.tokenizer(
+        linen(nets.Tokenizer(SmallEncoder(), quantizer, SmallDecoder())),
+        linen(nets.BlurPatchDiscriminator(4, 1, 2)), recipe, num_codes=6, epoch_images=2 * BATCH,
+        bottleneck={"commitment": 0.25, "entropy": 0.1}, last_layer=nets.TOKENIZER_LAST_LAYER, **o,
+    )  # fmt: skip
 
 
 def pix2pix(**o) -> Game:
@@ -184,7 +218,9 @@ GAMES: dict[str, tuple[Callable[..., Game], Source]] = {
     "r3gan": (r3gan, LABELLED),
     "sngan": (lambda **o: gans.sngan(resnet(**K), resnet_critic(**K), Z, **K, **o), LABELLED),
     "stylegan2": (stylegan2, LABELLED),
+    "tokenizer": (tokenizer, REAL),
     "vae": (one_player(lambda **o: gans.vae(encoder(), conv(), 4, levels=256, **o)), REAL),
+    "vae_gan": (vae_gan, REAL),
     "vanilla": (lambda **o: gans.vanilla(mlp(), mlp_critic(), Z, **o), REAL),
     "vanilla_minimax": (lambda **o: gans.vanilla(mlp(norm="batch"), nnx_critic(), U, loss=losses.minimax, **o), REAL),
     "wgan_gp": (lambda **o: gans.wgan_gp(conv(), conv_critic(norm="layer"), Z, **o), REAL),

@@ -12,8 +12,9 @@ import optax
 import pytest
 from jax import monitoring
 
-from gan_jax import core, gans, runtime
+from gan_jax import core, data, gans, runtime
 from gan_jax.core.phase import run_phase
+from gan_jax.runs import programs
 from gan_jax.types import Game, InvalidInputError
 from tests.conformance.games import BATCH, GAMES
 
@@ -258,3 +259,31 @@ def test_a_checkpoint_brings_everything_back(name, tmp_path):
     checkpointer.close()
     assert runtime.state_sha256(resumed[0]) == runtime.state_sha256(straight)
     assert runtime.state_sha256(resumed[1]) == runtime.state_sha256(straight_window)
+
+
+def example(shape):
+    """An input of an exported function, in a batch of three: numbers from 0 to 1, classes, or the data of a key."""
+    sizes = [size if isinstance(size, int) else 3 for size in shape.shape]
+    ramp = jnp.linspace(0, 1, math.prod(sizes)).reshape(sizes)
+    return ramp.astype(shape.dtype) if jnp.issubdtype(shape.dtype, jnp.floating) else jnp.ones(sizes, shape.dtype)
+
+
+@ALL
+def test_its_functions_are_exported_for_every_platform_and_size_of_the_batch(name):
+    this = subject(name)
+    pairs = "a" in this.source.spec
+    mapped = (lambda: data.renamed(this.source, inputs="a", target="b")) if pairs else None
+    experiment = runtime.Experiment(
+        game=this.game, source=lambda: this.source, preview=runtime.image_grid, seed=SEED, batch_size=BATCH, steps=1,
+        conditions=mapped,
+    )  # fmt: skip
+    trained = runtime.Trained(experiment, this.state, 0, runtime.make_mesh(jax.devices()[:1]))
+    for function, described in programs.describe(trained, programs.exportable(trained)).items():
+        made = programs.program(trained, described, function)
+        assert made.exported.platforms == ("cpu", "cuda", "tpu")
+        given = {each: jax.tree.map(example, shape) for each, shape in described.inputs.items()}
+        wanted = jax.jit(described.call)(this.state, *given.values())
+        np.testing.assert_allclose(
+            made.exported.call(*(given[each] for each in made.inputs)), wanted, rtol=1e-5, atol=1e-6
+        )
+        assert not any(key.startswith("players.discriminator") for key in made.arrays)

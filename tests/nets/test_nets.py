@@ -64,6 +64,29 @@ def test_labels_are_needed_and_matter():
     assert not np.allclose(a, b)
 
 
+def test_encoders_return_a_mean_and_a_bounded_log_variance():
+    x = jax.random.normal(KEY, (2, 8, 8, 1))
+    for module in (nets.MLPEncoder(3, (4,)), nets.DCGANEncoder(3, 4, "layer", "bfloat16")):
+        network = nets.from_linen(module)
+        params, state = network.init(KEY, x)
+        for scale in (1.0, 1e6):  # a variance of e^1000 or of 0 would have no finite loss
+            large = jax.tree.map(lambda p: scale * p, params)  # noqa: B023 - used at once
+            mean, log_variance = network.apply(large, state, x, train=False)[0]
+            assert mean.shape == log_variance.shape == (2, 3) and mean.dtype == log_variance.dtype == jnp.float32
+            assert float(log_variance.min()) >= -30 and float(log_variance.max()) <= 20
+
+
+def test_a_discriminator_returns_the_activations_of_a_layer():
+    x = jax.random.normal(KEY, (2, 8, 8, 1))
+    for kind, shape in ((nets.DCGANDiscriminator, (2, 2, 2, 8)), (nets.MLPDiscriminator, (2, 256))):
+        options = {"norm": "none"} | ({"width": 4} if kind is nets.DCGANDiscriminator else {})
+        plain, both = (nets.from_linen(kind(feature_layer=layer, **options)) for layer in (None, 1))
+        params, state = plain.init(KEY, x)
+        found = both.apply(params, state, x, train=False)[0]
+        assert found["features"].shape == shape
+        np.testing.assert_array_equal(found["logits"], plain.apply(params, state, x, train=False)[0])
+
+
 def test_leaky_relu_has_the_slope_of_dcgan_below_zero():
     """The slope is 0.2 (arXiv:1511.06434, section 4), seen through a critic of one hidden unit, whose kernels are 1."""
     network = nets.from_linen(nets.MLPDiscriminator((1,)))
@@ -125,8 +148,10 @@ def test_every_stream_of_an_nnx_module_gets_the_key():
 NORMED = {
     "DCGANGenerator": {"image_size": 8, "channels": 1, "width": 4},
     "DCGANDiscriminator": {"width": 4},
+    "DCGANEncoder": {"latents": 3, "width": 4},
     "MLPGenerator": {"shape": (8, 8, 1), "features": (4,)},
     "MLPDiscriminator": {"features": (4,)},
+    "MLPEncoder": {"latents": 3, "features": (4,)},
     "ResNetGenerator": {"image_size": 8, "channels": 1, "width": 4},
     "ResNetDiscriminator": {"width": 4},
     "TranslationResNet": {"channels": 1, "width": 4, "blocks": 1},
