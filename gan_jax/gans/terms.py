@@ -225,9 +225,9 @@ def lecam(weight: float = 0.3, *, decay: float = 0.99, begin: int = 0, logits: P
         found, memory = regularizers.lecam(real, fake, view.state.aux["lecam"], decay=decay)
         return Value(found, aux={"lecam": memory})
 
-    # NumPy arrays: a recipe makes this term while its module is imported, which must not choose the devices.
-    start = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(regularizers.init_lecam))
-    return Term("lecam", DISCRIMINATOR, weight, value, {"lecam": start}, ramp=(begin, 0))
+    # Of NumPy: recipes have terms as constants, and JAX's arrays would set up the devices when they are imported.
+    zeros = regularizers.LeCamState(*(np.zeros((), np.float32) for _ in regularizers.LeCamState._fields))
+    return Term("lecam", DISCRIMINATOR, weight, value, {"lecam": zeros}, ramp=(begin, 0))
 
 
 def consistency(
