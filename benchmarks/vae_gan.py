@@ -6,7 +6,7 @@ prior with one seed; the best point is then trained with other seeds. Runs that 
 same settings are not trained again, and a stopped run continues from its checkpoint in --workdir.
 
 FCDs compare with the training images; precision and recall (k = 3), density and coverage (k = 5) are of samples of the
-prior, as many as training images, at most 5,000. The mean squared error, bits per dimension and inversion (500 steps of
+prior, as many as training images, at most 2,000. The mean squared error, bits per dimension and inversion (500 steps of
 Adam on z, for 64 images) are of images that no method was trained on. Midpoints lie between two encoded training images
 or, for a GAN, which has no encoder, between two draws of the prior.
 

@@ -54,9 +54,9 @@ def _convolutional(size: int, channels: int, latents: int, width: int) -> Make:
 
 
 SETTINGS = {
-    "digits": Setting(17, 16, 128, 2000, 5000, 10_000.0, _dense),
-    "mnist": Setting(256, 32, 64, 1500, 5000, 10_000.0, _convolutional(28, 1, 32, 8)),
-    "cifar10": Setting(256, 64, 64, 1500, 5000, 10_000.0, _convolutional(32, 3, 64, 8)),
+    "digits": Setting(17, 16, 128, 1500, 2000, 10_000.0, _dense),
+    "mnist": Setting(256, 32, 64, 1500, 2000, 10_000.0, _convolutional(28, 1, 32, 8)),
+    "cifar10": Setting(256, 64, 64, 1500, 2000, 10_000.0, _convolutional(32, 3, 64, 8)),
 }
 Point = dict[str, float]
 
@@ -118,11 +118,11 @@ def _grid(**values: tuple[float, ...]) -> list[Point]:
 
 POINTS: dict[str, dict[str, list[Point]]] = {
     "digits": {
-        "VAE": _grid(learning_rate=(5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)),
-        "beta-VAE": _grid(beta=(0.3, 3.0), learning_rate=(2e-3, 4e-3, 8e-3)),
-        "VAE-GAN": _grid(gamma=(0.01, 0.1), beta=(0.1,), learning_rate=(5e-4, 2e-3, 5e-3)),
-        "GAN, R1": _grid(gamma=(0.05, 0.5), learning_rate=(5e-4, 2e-3, 5e-3)),
-        "GAN, pairing": _grid(gamma=(0.05, 0.5), learning_rate=(5e-4, 2e-3, 5e-3)),
+        "VAE": _grid(learning_rate=(2e-3, 4e-3, 8e-3, 1.6e-2)),
+        "beta-VAE": _grid(beta=(0.3, 3.0), learning_rate=(4e-3, 8e-3)),
+        "VAE-GAN": _grid(gamma=(0.01, 0.1), beta=(0.1,), learning_rate=(1e-3, 4e-3)),
+        "GAN, R1": _grid(gamma=(0.05, 0.5), learning_rate=(1e-3, 4e-3)),
+        "GAN, pairing": _grid(gamma=(0.05, 0.5), learning_rate=(1e-3, 4e-3)),
     }
 }
 """The points of each method's sweep, equally many on each data set."""
