@@ -76,7 +76,9 @@ _BATCH_SIZE = flags.DEFINE_integer(
     lower_bound=1, upper_bound=2**16,
 )  # fmt: skip
 _WEIGHTS = kinds.path(
-    "feature_weights", None, "directory of the published networks' weights; default: $GAN_JAX_WEIGHTS"
+    "feature_weights",
+    None,
+    "directory of the published networks' weights; by default that of gan-jax fetch",
 )
 _CACHE = kinds.path("cache", None, "directory of classifiers and of features of data; default: ~/.cache/gan_jax")
 _DATA_DIR = kinds.path("data_dir", None, "directory of the run's data, if it is another one now than in training")

@@ -1,4 +1,6 @@
-"""A reader of the three file formats in which PyTorch saves tensors; it does not need PyTorch.
+"""A reader of the three file formats in which PyTorch saves tensors, and of pickled NumPy arrays.
+
+It does not need PyTorch.
 
 - A zip archive, written by `torch.save` since PyTorch 1.6: `NAME/data.pkl` describes a dict of tensors, and
   `NAME/data/KEY` holds the numbers of one storage.
@@ -6,11 +8,14 @@
   TorchScript class. The code in the archive is not read.
 - A sequence of pickles followed by raw numbers, written by `torch.save` until PyTorch 1.5. The published file of the
   Inception network has this format.
+- A pickle of nested dicts of NumPy arrays, as `pickle.dump` writes it with protocol 3. The published file of LPIPS for
+  JAX has this format; the name of a tensor is the keys that lead to it, joined by dots.
 
-Numbers are little-endian in all three formats; big-endian files are refused.
+Numbers are little-endian in all formats; big-endian files are refused.
 """
 
 import io
+import math
 import struct
 import zipfile
 import zlib
@@ -42,7 +47,7 @@ class Archive(NamedTuple):
 
 
 def open_archive(file: BinaryIO) -> Archive:
-    """Finds the tensors in a file of any of the three formats.
+    """Finds the tensors in a file of any of the formats.
 
     Args:
       file: the file, at any position; it must stay open while tensors are read.
@@ -61,6 +66,8 @@ def open_archive(file: BinaryIO) -> Archive:
             return _open_zip(file)
         if start[:2] == b"\x80\x02":
             return _open_pickles(file)
+        if start[:2] == b"\x80\x03":
+            return _open_arrays(file)
     except RefusedError:
         raise
     except _DAMAGE as error:
@@ -121,6 +128,26 @@ def _open_pickles(file: BinaryIO) -> Archive:
         return file.read(_bytes(storage))
 
     return Archive(tensors, _reader(read))
+
+
+def _open_arrays(file: BinaryIO) -> Archive:
+    content = pickles.read(file, pickles.NUMPY)
+    if file.read(1):
+        raise RefusedError("it goes on after the pickle")
+    tensors, data = dict[str, Tensor](), dict[str, bytes]()
+    waiting = [("", content)]
+    while waiting:
+        name, value = waiting.pop()
+        if isinstance(value, pickles.NumpyArray):
+            size = len(value.data) // value.dtype.itemsize
+            steps = [math.prod(value.shape[axis + 1 :]) for axis in range(len(value.shape))]
+            tensors[name] = Tensor(Storage(value.dtype, name, size), 0, value.shape, tuple(steps))
+            data[name] = value.data
+        elif isinstance(value, dict) and len(tensors) + len(waiting) < _MOST_OBJECTS and len(name) < 1000:
+            waiting += [(f"{name}.{key}".removeprefix("."), inner) for key, inner in value.items()]
+        else:
+            raise RefusedError(f"its entry {name[:80]!r} is neither an array nor a dict of a reasonable size")
+    return Archive(tensors, _reader(lambda storage: data[storage.key]))
 
 
 def _bytes(storage: Storage) -> int:

@@ -1,11 +1,11 @@
-"""DINOv2, the feature network of FD-DINOv2."""
+"""DINOv2, the feature network of FD-DINOv2, and its levels of tokens for discriminators."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import jax.numpy as jnp
 import numpy as np
 from jax import nn
-from jaxtyping import Array, PyTree, UInt8
+from jaxtyping import Array, Float, PyTree, UInt8
 
 from gan_jax.feature_networks import resize, vit
 from gan_jax.feature_networks.network import FeatureNetwork, standardized, three_channels
@@ -61,19 +61,71 @@ def dinov2(variant: str = "vitl14") -> FeatureNetwork:
     )
 
     def apply(params: PyTree, images: UInt8[Array, "b h w c"]) -> dict[str, Array]:
-        x = standardized(resize.bicubic_uint8(three_channels(images), _SIZE), _MEAN, _STD)
-        x = vit.embed_patches(x, params["patch.kernel"]) + params["patch.bias"]
-        token = jnp.broadcast_to(params["class_token"], (x.shape[0], 1, width))
-        x = jnp.concatenate([token, x], axis=1) + params["positions"]
-        x = vit.blocks(
-            params["blocks"], x, heads=heads, activation=lambda h: nn.gelu(h, approximate=False), epsilon=_EPSILON
-        )
+        x = _tokens(params, standardized(resize.bicubic_uint8(three_channels(images), _SIZE), _MEAN, _STD))
+        x = _blocks(params["blocks"], x, heads)
         return {"features": vit.layer_norm(x[:, 0], params["norm.scale"], params["norm.bias"], _EPSILON)}
 
     def prepare(weights: Mapping[str, np.ndarray]) -> PyTree:
         return _prepare(weights, layers)
 
     return FeatureNetwork(name, 1, file, _SIZE, "bicubic_uint8", width, prepare, apply)
+
+
+def _tokens(params: PyTree, images: Float[Array, "b h w 3"]) -> Float[Array, "b n d"]:
+    """Embeds standardised images: the class token, then one token for each patch, with their positions."""
+    x = vit.embed_patches(images, params["patch.kernel"]) + params["patch.bias"]
+    token = jnp.broadcast_to(params["class_token"], (x.shape[0], 1, x.shape[2]))
+    return jnp.concatenate([token, x], axis=1) + params["positions"]
+
+
+def _blocks(params: PyTree, x: Float[Array, "b n d"], heads: int) -> Float[Array, "b n d"]:
+    return vit.blocks(params, x, heads=heads, activation=lambda h: nn.gelu(h, approximate=False), epsilon=_EPSILON)
+
+
+def dinov2_levels(
+    variant: str = "vitb14", *, after: Sequence[int] = (2, 5, 8, 11)
+) -> Callable[[PyTree, Array], list[Array]]:
+    """Creates the function that computes tokens at several depths of DINOv2, for a discriminator with heads on them.
+
+    The levels are the embedded patches, and the outputs of the blocks `after`; the class token is added to all others.
+    Images are resized to 224x224 by averaging over areas, and standardised. It is differentiable by the images.
+
+    Args:
+      variant: size of the network: `vitb14` or `vitl14`.
+      after: indices of the blocks, in rising order.
+
+    Returns:
+      `(params, images) -> tokens`, for images in [-1, 1] with one or three channels, and the parameters of
+      `dinov2(variant)`: a list of `[b, 256, width]`, one entry for each level. Give it to `gans.tokenizer(features=)`,
+      and `nets.feature_heads(len(after) + 1, width)` as the discriminator; the width is 768 or 1024.
+
+    Raises:
+      InvalidInputError: if the variant is unknown, or the network has no such blocks.
+
+    References:
+      Sauer et al., "StyleGAN-T", arXiv:2301.09515, 2023; Zheng et al., RAE, arXiv:2510.11690, 2025. Both use DINO, of
+      2021, with 12 blocks: StyleGAN-T's has patches of 16 pixels, RAE's of 8. RAE sets the bias of the keys to zero,
+      which changes no attention.
+    """
+    if variant not in _VARIANTS:
+        raise InvalidInputError(f"variant={variant!r}: expected one of {sorted(_VARIANTS)}")
+    _, layers, heads, _, _ = _VARIANTS[variant]
+    ends = [index + 1 for index in after]
+    if ends != sorted(set(ends)) or not ends or ends[0] < 1 or ends[-1] > layers:
+        raise InvalidInputError(f"after={tuple(after)}: expected rising indices of blocks, from 0 to {layers - 1}")
+
+    def levels(params: PyTree, images: Float[Array, "b h w c"]) -> list[Float[Array, "b n d"]]:
+        images = jnp.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images
+        resized = (resize.area(images, _SIZE) + 1.0) / 2.0
+        x = _tokens(params, (resized - jnp.array(_MEAN)) / jnp.array(_STD))
+        found, begin = [x], 0
+        for end in ends:
+            part = {name: value[begin:end] for name, value in params["blocks"].items()}
+            x, begin = _blocks(part, x, heads), end
+            found.append(x)
+        return [x[:, 1:] + x[:, :1] for x in found]
+
+    return levels
 
 
 def _prepare(weights: Mapping[str, np.ndarray], layers: int) -> PyTree:

@@ -28,6 +28,8 @@ class FeatureNetwork(NamedTuple):
       apply: `(params, images) -> {'features': [b, dim], ...}`, float32, for images uint8 `[b, h, w, c]` with one (grey)
         or three channels, of any size. It is a pure function: compile it with `jax.jit`. Examples are independent of
         each other, so a batch that is sharded over devices needs no communication.
+      takes: `images`; or `pairs`, for a network that compares two images: `apply` then takes `[b, 2, h, w, c]`, and the
+        features are the distances, `[b, 1]`.
 
     Example:
       >>> from gan_jax import eval
@@ -44,12 +46,14 @@ class FeatureNetwork(NamedTuple):
     dim: int
     prepare: Callable[[Mapping[str, np.ndarray]], PyTree]
     apply: Callable[[PyTree, Array], dict[str, Array]]
+    takes: str = "images"
 
     def load(self, directory: str | os.PathLike[str] | None = None) -> tuple[PyTree, dict[str, Any]]:
         """Reads and verifies the weights.
 
         Args:
-          directory: directory that holds the file; None for `$GAN_JAX_WEIGHTS`.
+          directory: directory that holds the file; None for `$GAN_JAX_WEIGHTS`, or
+            `~/.cache/gan_jax/weights`.
 
         Returns:
           The parameters, on the default device, and the record to store with every value computed with them: `name`,

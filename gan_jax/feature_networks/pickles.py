@@ -1,13 +1,15 @@
-"""A safe reader of the pickles inside PyTorch's weight files: it executes none of their code.
+"""A safe reader of the pickles in weight files of PyTorch and of NumPy arrays: it executes none of their code.
 
 A pickle is a program, and Python's `pickle.load` imports and calls whatever it names. Here the program is interpreted
 over inert values: a global is a pair of strings, nothing is imported, and the few calls that a file of tensors needs
 (`_CALLS`) become tuples that describe where each tensor lies. Anything else is refused, with an error that names it.
 
-Only the opcodes that PyTorch writes are supported; they belong to pickle protocol 2. The standard library's
-`pickletools` describes them.
+There are two languages. `PYTORCH` has the opcodes that PyTorch writes, which belong to pickle protocol 2. `NUMPY` has
+those of protocol 3 for nested dicts of NumPy arrays, with the three names that these need. The standard library's
+`pickletools` describes all of them.
 """
 
+import math
 import struct
 from collections.abc import Callable
 from typing import Any, BinaryIO, NamedTuple
@@ -69,23 +71,55 @@ class Ordered(dict[str, Any]):
     """A stand-in for an `OrderedDict`: the items, without the extra state (`_metadata`) that PyTorch attaches."""
 
 
+class NumpyArray:
+    """A stand-in for a NumPy array: its dtype, shape and bytes, in C order."""
+
+    def __init__(self) -> None:
+        self.dtype, self.shape, self.data = np.dtype("<f4"), (0,), b""
+
+
+class NumpyDtype:
+    """A stand-in for a NumPy dtype: its name, such as `f4`, until its byte order is known."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.ordered = name, False
+
+
 class _Mark:
     """The marker on the stack where a tuple, list or dict begins."""
 
 
-def read(file: BinaryIO) -> Any:
+class Language(NamedTuple):
+    """The opcodes that a reader accepts.
+
+    Attributes:
+      writer: who writes such pickles, for messages.
+      strings: opcode -> layout of the length that precedes a text.
+      bytes: opcode -> layout of the length that precedes bytes.
+      operations: opcode -> function of the stack and the file.
+    """
+
+    writer: str
+    strings: dict[bytes, str]
+    bytes: dict[bytes, str]
+    operations: dict[bytes, Callable[[list[Any], BinaryIO], None]]
+
+
+def read(file: BinaryIO, language: Language | None = None) -> Any:
     """Reads one pickle.
 
     Args:
       file: the file, positioned at the beginning of the pickle; afterwards it is positioned just behind the pickle.
+      language: accepted opcodes: `PYTORCH`, the default, or `NUMPY`.
 
     Returns:
       The pickled value, made of None, bools, numbers, strings, tuples, lists, dicts, and the types of this module.
 
     Raises:
       RefusedError: if the pickle has an opcode or a name that is not allowed, calls something with other arguments than
-        PyTorch does, or ends early.
+        its writer does, or ends early.
     """
+    language = language or PYTORCH
     stack: list[Any] = []
     memo: dict[int, Any] = {}
     while True:
@@ -97,10 +131,11 @@ def read(file: BinaryIO) -> Any:
         elif opcode in _NUMBERS:
             layout = _NUMBERS[opcode]
             stack.append(struct.unpack(layout, _exactly(file, struct.calcsize(layout)))[0])
-        elif opcode in _STRINGS:
-            layout = _STRINGS[opcode]
+        elif opcode in language.strings or opcode in language.bytes:
+            layout = (language.strings | language.bytes)[opcode]
             (size,) = struct.unpack(layout, _exactly(file, struct.calcsize(layout)))
-            stack.append(_decoded(_exactly(file, size)))
+            data = _exactly(file, size)
+            stack.append(_decoded(data) if opcode in language.strings else data)
         elif opcode in _MEMO:
             layout, store = _MEMO[opcode]
             (index,) = struct.unpack(layout, _exactly(file, struct.calcsize(layout)))
@@ -110,10 +145,10 @@ def read(file: BinaryIO) -> Any:
                 stack.append(memo[index])
             else:
                 raise RefusedError("it uses a memo entry before storing it")
-        elif opcode in _OPERATIONS:
-            _OPERATIONS[opcode](stack, file)
+        elif opcode in language.operations:
+            language.operations[opcode](stack, file)
         else:
-            raise RefusedError(f"it has opcode {opcode!r}, which PyTorch doesn't write")
+            raise RefusedError(f"it has opcode {opcode!r}, which {language.writer} doesn't write")
 
 
 def _exactly(file: BinaryIO, size: int) -> bytes:
@@ -173,6 +208,48 @@ def _update(stack: list[Any], values: list[Any]) -> None:
     if len(values) % 2 or not all(isinstance(key, str) for key in keys):
         raise RefusedError("it has a dict with keys that are not strings")
     target.update(zip(keys, values[1::2], strict=True))
+    stack.append(target)
+
+
+def _numpy_protocol(stack: list[Any], file: BinaryIO) -> None:
+    if _exactly(file, 1) != b"\x03":
+        raise RefusedError("its pickle protocol is not 3, which files of NumPy arrays have")
+
+
+def _numpy_global(stack: list[Any], file: BinaryIO) -> None:
+    name = Global(_line(file), _line(file))
+    if name not in _NUMPY_NAMES:
+        raise RefusedError(f"it names {name.module[:80]}.{name.name[:80]}, which is no part of a file of NumPy arrays")
+    stack.append(name)
+
+
+def _numpy_call(stack: list[Any], file: BinaryIO) -> None:
+    """Makes an empty array or a dtype, which `_numpy_build` fills."""
+    arguments, function = _pop(stack, tuple), _pop(stack, Global)
+    if function.name == "_reconstruct" and arguments == (Global("numpy", "ndarray"), (0,), b"b"):
+        stack.append(NumpyArray())
+    elif function.name == "dtype" and arguments[:1] in ((name,) for name in _NUMPY_DTYPES) and len(arguments) == 3:
+        stack.append(NumpyDtype(arguments[0]))
+    else:
+        raise RefusedError(f"it calls {function.module}.{function.name} with other arguments than NumPy does")
+
+
+def _numpy_build(stack: list[Any], file: BinaryIO) -> None:
+    state, target = _pop(stack, tuple), _pop(stack, (NumpyArray, NumpyDtype))
+    if isinstance(target, NumpyDtype):
+        if len(state) != 8 or state[1] != "<" or state[2:5] != (None,) * 3:
+            raise RefusedError("it has a dtype that is not of little-endian numbers")
+        target.ordered = True
+    else:
+        if len(state) != 5:
+            raise RefusedError(f"it describes an array with {len(state)} values")
+        _, shape, dtype, fortran, data = state
+        known = isinstance(dtype, NumpyDtype) and dtype.ordered and isinstance(shape, tuple) and all(map(_count, shape))
+        if not known or fortran is not False or not isinstance(data, bytes):
+            raise RefusedError("it describes an array in an unknown way")
+        target.dtype, target.shape, target.data = np.dtype(f"<{dtype.name}"), shape, data
+        if len(data) != math.prod(shape) * target.dtype.itemsize:
+            raise RefusedError(f"it has an array of shape {shape[:8]} with {len(data)} bytes")
     stack.append(target)
 
 
@@ -291,14 +368,7 @@ _CONSTANTS: dict[bytes, Callable[[], Any]] = {
 _NUMBERS = {b"J": "<i", b"K": "<B", b"M": "<H", b"G": ">d"}
 _STRINGS = {b"X": "<I", b"T": "<I", b"U": "<B"}
 _MEMO = {b"q": ("<B", True), b"r": ("<I", True), b"h": ("<B", False), b"j": ("<I", False)}
-_OPERATIONS: dict[bytes, Callable[[list[Any], BinaryIO], None]] = {
-    b"\x80": _protocol,
-    b"\x8a": _long,
-    b"c": _global,
-    b"Q": _storage,
-    b"R": _call,
-    b"b": _build,
-    b"\x81": _new,
+_CONTAINERS: dict[bytes, Callable[[list[Any], BinaryIO], None]] = {
     b"t": lambda stack, _: stack.append(tuple(_pop_to_mark(stack))),
     b"\x85": lambda stack, _: _tuple(stack, 1),
     b"\x86": lambda stack, _: _tuple(stack, 2),
@@ -308,3 +378,31 @@ _OPERATIONS: dict[bytes, Callable[[list[Any], BinaryIO], None]] = {
     b"s": lambda stack, _: _update(stack, [_pop(stack), _pop(stack)][::-1]),
     b"u": lambda stack, _: _update(stack, _pop_to_mark(stack)),
 }
+PYTORCH = Language(
+    "PyTorch",
+    _STRINGS,
+    {},
+    {
+        **_CONTAINERS,
+        b"\x80": _protocol,
+        b"\x8a": _long,
+        b"c": _global,
+        b"Q": _storage,
+        b"R": _call,
+        b"b": _build,
+        b"\x81": _new,
+    },
+)
+_NUMPY_NAMES = (
+    Global("numpy.core.multiarray", "_reconstruct"),
+    Global("numpy._core.multiarray", "_reconstruct"),
+    Global("numpy", "ndarray"),
+    Global("numpy", "dtype"),
+)
+_NUMPY_DTYPES = ("f2", "f4", "f8")
+NUMPY = Language(
+    "Python for NumPy arrays",
+    {b"X": "<I"},
+    {b"B": "<I", b"C": "<B"},
+    {**_CONTAINERS, b"\x80": _numpy_protocol, b"c": _numpy_global, b"R": _numpy_call, b"b": _numpy_build},
+)

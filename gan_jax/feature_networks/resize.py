@@ -128,6 +128,40 @@ def _pass(products: str, weights: np.ndarray, images: Array) -> Array:
     return jnp.clip(rounded, 0, 255).astype(jnp.uint8)
 
 
+def area(images: Float[Array, "b h w c"], size: int) -> Float[Array, "b size size c"]:
+    """Resizes images by averaging: PyTorch's `interpolate(mode='area')`.
+
+    Pixel i of the result is the mean of the old pixels from floor(i old / size) to ceil((i + 1) old / size) - 1. An
+    enlargement by a whole factor repeats pixels.
+
+    Args:
+      images: images of any range.
+      size: height and width of the result.
+
+    Returns:
+      `[b, size, size, c]`, float32.
+
+    Raises:
+      InvalidInputError: for images or a size without pixels.
+
+    References:
+      Sauer et al., "StyleGAN-T", arXiv:2301.09515, 2023, whose discriminator resizes its input this way.
+
+    Example:
+      >>> print(area(jnp.array([[0.0, 4.0, 8.0]]).reshape(1, 1, 3, 1), 2)[0, 0, :, 0])
+      [2. 6.]
+    """
+    _check(images, size)
+    return _resized(images, *(_area_weights(length, size) for length in images.shape[1:3]))
+
+
+def _area_weights(old: int, new: int) -> np.ndarray:
+    low, high = (np.arange(new) * old) // new, -(-((np.arange(new) + 1) * old) // new)
+    place = np.arange(old)
+    inside = (place >= low[:, None]) & (place < high[:, None])
+    return inside / inside.sum(axis=1, keepdims=True)
+
+
 def _bilinear_weights(old: int, new: int) -> np.ndarray:
     positions = np.arange(new, dtype=np.float32) * (np.float32(old) / np.float32(new))
     low = positions.astype(np.int64)

@@ -14,6 +14,7 @@ from gan_jax.gans.sngan import sngan
 from gan_jax.gans.standard import sampler, sampling_weights, standard_game
 from gan_jax.gans.stylegan2 import stylegan2
 from gan_jax.gans.terms import gradient_penalty, penalty, r1, r2
+from gan_jax.gans.tokenizer import TOKENIZER_RECIPES, VQ_WEIGHTS, FrozenFeatures, TokenizerRecipe, tokenizer
 from gan_jax.gans.translation import linear_decay
 from gan_jax.gans.vae import BERNOULLI, GAUSSIAN, Likelihood, vae
 from gan_jax.gans.vae_gan import VAE_GAN_AUTHORS, vae_gan
@@ -26,10 +27,14 @@ __all__ = [
     "GAUSSIAN",
     "R3GAN_OPERATIONS",
     "R3GAN_SCHEDULES",
+    "TOKENIZER_RECIPES",
     "VAE_GAN_AUTHORS",
+    "VQ_WEIGHTS",
     "Augmentation",
+    "FrozenFeatures",
     "Likelihood",
     "R3GANSchedule",
+    "TokenizerRecipe",
     "adversarial",
     "cgan",
     "cut",
@@ -51,6 +56,7 @@ __all__ = [
     "standard_game",
     "stylegan2",
     "terms",
+    "tokenizer",
     "vae",
     "vae_gan",
     "vanilla",

@@ -42,6 +42,7 @@ def standard_game(
     preprocess: Callable[[PRNGKey, PyTree, GANState], PyTree] = lambda key, x, state: x,
     critic_steps: int = 1,
     discriminator_start: int = 0,
+    generator_first: bool = False,
     new_batch: bool = False,
     hooks: Sequence[Hook] = (),
     hparams: Mapping[str, float] | None = None,
@@ -65,6 +66,8 @@ def standard_game(
         keep shapes, because the discriminator is initialised with samples that are not preprocessed.
       critic_steps: discriminator updates per iteration, each with its own batch.
       discriminator_start: first iteration in which the discriminator is updated.
+      generator_first: whether the generator is updated first, and then the discriminator, with samples of the updated
+        generator and, if it has one critic step, on the same batch.
       new_batch: whether the generator's update draws its own batch; otherwise it reuses the discriminator's last one.
       hooks: functions that run at the end of an iteration.
       hparams: hyperparameters of the game itself, by name.
@@ -73,7 +76,8 @@ def standard_game(
       num_classes: number of classes of a conditional game; None if unconditional.
 
     Returns:
-      The game, with the players `generator` and `discriminator`; the discriminator is updated first.
+      The game, with the players `generator` and `discriminator`; the discriminator is updated first, unless
+      `generator_first`.
 
     Raises:
       InvalidInputError: for invalid or conflicting terms; by the game's `init`, if samples and data differ in shape.
@@ -137,10 +141,10 @@ def standard_game(
         return state
 
     phases = functools.partial(core.term_phases, terms=terms, see=see)
-    moves = (
-        *phases(DISCRIMINATOR, repeat=critic_steps, start=discriminator_start),
-        *phases(GENERATOR, reuse_batch=not new_batch),
-    )
+    reuse = generator_first and critic_steps == 1 and not new_batch
+    critic_phases = phases(DISCRIMINATOR, repeat=critic_steps, reuse_batch=reuse, start=discriminator_start)
+    generator_phases = phases(GENERATOR, reuse_batch=not new_batch and not generator_first)
+    moves = (*generator_phases, *critic_phases) if generator_first else (*critic_phases, *generator_phases)
     shown = tuple(name for hook in hooks for name in hook.shown)
     functions = {"sample": sampler(generator, prior, num_classes, fakes=fakes), **functions}
     return Game(init, moves, tuple(hook.run for hook in hooks), functions, prior, num_classes, shown)

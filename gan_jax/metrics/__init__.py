@@ -12,8 +12,20 @@ from gan_jax.metrics.neighbours import DensityCoverage, PrecisionRecall, density
 from gan_jax.metrics.pairs import feature_distance, l1, psnr, ssim
 from gan_jax.metrics.transport import sliced_wasserstein
 from gan_jax.metrics.variational import active_units
+from gan_jax.metrics.video import (
+    CELLS,
+    ClipAttributes,
+    clip_attributes,
+    disentanglement,
+    horizontal,
+    motion_kinds,
+    mutual_information,
+    shape_cells,
+)
 
 __all__ = [
+    "CELLS",
+    "ClipAttributes",
     "Coverage",
     "DensityCoverage",
     "KernelDistance",
@@ -22,11 +34,14 @@ __all__ = [
     "PrecisionRecall",
     "Score",
     "active_units",
+    "clip_attributes",
     "cmmd",
     "density_coverage",
+    "disentanglement",
     "feature_distance",
     "frechet_distance",
     "frechet_infinity",
+    "horizontal",
     "inception_score",
     "kernel_distance",
     "l1",
@@ -34,9 +49,12 @@ __all__ = [
     "mixture_coverage",
     "mode_coverage",
     "moments",
+    "motion_kinds",
+    "mutual_information",
     "nearest",
     "precision_recall",
     "psnr",
+    "shape_cells",
     "sliced_wasserstein",
     "ssim",
 ]

@@ -19,19 +19,31 @@ if TYPE_CHECKING:
         split_latents,
     )
     from gan_jax.nets.patchgan import MultiScaleDiscriminator, PatchDiscriminator, PixelDiscriminator
+    from gan_jax.nets.quantize import (
+        FiniteScalarQuantizer,
+        GaussianBottleneck,
+        LookupFreeQuantizer,
+        VectorQuantizer,
+    )
     from gan_jax.nets.r3gan import R3GAN_PRESETS, R3GANDiscriminator, R3GANGenerator
     from gan_jax.nets.remat import microbatched, rematerialized
     from gan_jax.nets.resnet import ResNetDiscriminator, ResNetGenerator
     from gan_jax.nets.spade import SPADE, SPADEBlock, SPADEGenerator
     from gan_jax.nets.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
+    from gan_jax.nets.tokenizer import TOKENIZER_LAST_LAYER, Tokenizer, TokenizerDecoder, TokenizerEncoder
+    from gan_jax.nets.tokenizer_critics import BlurPatchDiscriminator, feature_heads
     from gan_jax.nets.translation import CUT_FEATURES, PatchProjector, TranslationResNet, UNet, cut_init
 
 _WHERE = {  # the module of each name; imported on first use, so that `import gan_jax.nets` alone does not need Flax
+    "BlurPatchDiscriminator": "tokenizer_critics",
     "CUT_FEATURES": "translation",
     "Classifier": "classifier",
     "DCGANDiscriminator": "dcgan",
     "DCGANEncoder": "autoencoder",
     "DCGANGenerator": "dcgan",
+    "FiniteScalarQuantizer": "quantize",
+    "GaussianBottleneck": "quantize",
+    "LookupFreeQuantizer": "quantize",
     "MLPDiscriminator": "mlp",
     "MLPEncoder": "autoencoder",
     "MLPGenerator": "mlp",
@@ -55,6 +67,12 @@ _WHERE = {  # the module of each name; imported on first use, so that `import ga
     "SPADEGenerator": "spade",
     "StyleGAN2Discriminator": "stylegan2",
     "StyleGAN2Generator": "stylegan2",
+    "TOKENIZER_LAST_LAYER": "tokenizer",
+    "Tokenizer": "tokenizer",
+    "TokenizerDecoder": "tokenizer",
+    "TokenizerEncoder": "tokenizer",
+    "VectorQuantizer": "quantize",
+    "feature_heads": "tokenizer_critics",
     "TranslationResNet": "translation",
     "UNet": "translation",
     "cut_init": "translation",
@@ -68,11 +86,16 @@ __all__ = [
     "CUT_FEATURES",
     "R3GAN_PRESETS",
     "SPADE",
+    "TOKENIZER_LAST_LAYER",
+    "BlurPatchDiscriminator",
     "Classifier",
     "DCGANDiscriminator",
     "DCGANEncoder",
     "DCGANGenerator",
+    "FiniteScalarQuantizer",
     "FramesDiscriminator",
+    "GaussianBottleneck",
+    "LookupFreeQuantizer",
     "MLPDiscriminator",
     "MLPEncoder",
     "MLPGenerator",
@@ -92,9 +115,14 @@ __all__ = [
     "SPADEGenerator",
     "StyleGAN2Discriminator",
     "StyleGAN2Generator",
+    "Tokenizer",
+    "TokenizerDecoder",
+    "TokenizerEncoder",
     "TranslationResNet",
     "UNet",
+    "VectorQuantizer",
     "cut_init",
+    "feature_heads",
     "from_linen",
     "from_nnx",
     "microbatched",

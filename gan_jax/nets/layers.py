@@ -1,5 +1,6 @@
 """Linen layers shared by the network families."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -86,13 +87,16 @@ def normalize(
     x: Array, norm: str, *,
     train: bool, dtype: DType, name: str, affine: bool = True, scale_init: Initializer = nn.initializers.ones,
 ) -> Array:  # fmt: skip
-    """Normalises activations by `norm`: 'batch', 'layer' (over all axes of one example), 'instance' or 'none'.
+    """Normalises activations by `norm`: 'batch', 'layer' (over all axes of one example), 'instance', 'act' or 'none'.
 
     After 'batch' and 'layer', a learned scale and shift per channel follow if `affine` is true. 'instance' has none, as
-    in PyTorch (`instance_norm`). With 'spectral', as with 'none', the activations stay as they are.
+    in PyTorch (`instance_norm`), and 'act' always has one (`ActNorm`). With 'spectral', as with 'none', the activations
+    stay as they are.
     """
     if norm == "instance":
         return instance_norm(x.astype(dtype))
+    if norm == "act":
+        return ActNorm(name=name)(x, train=train).astype(dtype)
     learned: dict[str, Any] = {
         "use_scale": affine, "use_bias": affine, "dtype": dtype, "name": name, "scale_init": scale_init
     }  # fmt: skip
@@ -102,7 +106,37 @@ def normalize(
         return nn.LayerNorm(reduction_axes=tuple(range(1, x.ndim)), **learned)(x)
     if norm in ("none", "spectral"):  # spectral norm is for kernels, see `spectral`
         return x
-    raise InvalidInputError(f"norm={norm!r}: expected 'batch', 'layer', 'instance', 'spectral' or 'none'")
+    raise InvalidInputError(f"norm={norm!r}: expected 'batch', 'layer', 'instance', 'act', 'spectral' or 'none'")
+
+
+class ActNorm(nn.Module):
+    """Scales and shifts each channel so that the first training batch has mean 0 and variance 1; both are learned.
+
+    scale * factor * (x + shift + loc). The statistics of the first training pass give `shift` and `factor`, which are
+    model state and stay as they are; `loc` and `scale`, which start at 0 and 1, are learned. Logits of one example
+    depend on no other example, except in the first pass.
+
+    References:
+      Kingma and Dhariwal, "Glow", arXiv:1807.03039, 2018. The code of taming-transformers overwrites the learned
+      variables themselves in the first pass, so there Adam's steps are relative to another scale.
+    """
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b *rest c"], *, train: bool) -> Float[Array, "b *rest c"]:
+        x = x.astype(jnp.float32)
+        features = (x.shape[-1],)
+        zeros, ones = (functools.partial(make, features, jnp.float32) for make in (jnp.zeros, jnp.ones))
+        loc = self.param("loc", nn.initializers.zeros, features, jnp.float32)
+        scale = self.param("scale", nn.initializers.ones, features, jnp.float32)
+        started = self.variable("first_batch", "started", lambda: jnp.zeros((), jnp.int32))
+        shift, factor = (self.variable("first_batch", n, f) for n, f in (("shift", zeros), ("factor", ones)))
+        if train and not self.is_initializing():
+            flat, first = x.reshape(-1, x.shape[-1]), started.value == 0
+            deviation = jnp.std(flat, axis=0, ddof=min(1, len(flat) - 1))
+            shift.value = jax.lax.stop_gradient(jnp.where(first, -jnp.mean(flat, axis=0), shift.value))
+            factor.value = jax.lax.stop_gradient(jnp.where(first, 1.0 / (deviation + 1e-6), factor.value))
+            started.value = jnp.ones((), jnp.int32)
+        return scale * factor.value * (x + shift.value + loc)
 
 
 def instance_norm(x: Float[Array, "b h w c"], *, epsilon: float = 1e-5) -> Float[Array, "b h w c"]:

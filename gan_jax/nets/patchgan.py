@@ -46,7 +46,8 @@ class PatchDiscriminator(nn.Module):
       spectral: which kernels are divided by their largest singular value: 'none', 'all', or 'inner' for those of all
         layers but the first and the last, as in SPADE. It goes with any `norm`.
       features: whether to return a dict of `'logits'` and `'features'`, a list of the activations of all other layers.
-      norm: normalisation of the activations of all layers but the first and the last: 'batch', 'instance' or 'none'.
+      norm: normalisation of the activations of all layers but the first and the last: 'batch', 'instance', 'none', or
+        'act' (`layers.ActNorm`), as in taming-transformers with `use_actnorm`.
       dtype: dtype of the computation; parameters and logits are float32.
       kernel_init: initialiser of the kernels.
     """
@@ -64,7 +65,7 @@ class PatchDiscriminator(nn.Module):
     @nn.compact
     def __call__(self, x: Images, *condition: Images, train: bool) -> PyTree:
         layers.check_settings(self.dtype, width=self.width, depth=self.depth)
-        layers.check_norm(self, self.norm, "batch", "instance", "none")
+        layers.check_norm(self, self.norm, "batch", "instance", "act", "none")
         if self.spectral not in ("none", "all", "inner"):
             raise InvalidInputError(f"spectral={self.spectral!r}: expected 'none', 'all' or 'inner'")
         x = _joined(x, condition, self.dtype)

@@ -4,12 +4,14 @@ import contextlib
 import contextvars
 from collections.abc import Callable, Iterator
 
+import flax.linen as nn
 import jax
 import numpy as np
 from flax import nnx
 
-from gan_jax import augment, core, gans, losses, nets
+from gan_jax import augment, core, gans, losses, nets, ops
 from gan_jax.data import Arrays, Source, video_arrays
+from gan_jax.nets.layers import Conv
 from gan_jax.types import Game
 
 BATCH = 16
@@ -142,6 +144,32 @@ def translator():
     return linen(Translator((8, 8, 1), (16,)))
 
 
+class SmallEncoder(nn.Module):
+    @nn.compact
+    def __call__(self, x, *, train):
+        return Conv(4, 3, padding=1, op=ops.conv_halved)(x)
+
+
+class SmallDecoder(nn.Module):
+    @nn.compact
+    def __call__(self, codes, *, train):
+        hidden = nn.silu(Conv(4, 3, padding=1, op=ops.doubled_conv)(codes))
+        return Conv(1, 3, padding=1, name="output")(hidden), hidden
+
+
+def tokenizer(**o) -> Game:
+    """A tokenizer with running codes that restart, an adaptive weight at the last layer, R1 and LeCam."""
+    quantizer = nets.VectorQuantizer(6, 3, decay=0.9, kmeans=2, temperature=0.5)
+    recipe = gans.TOKENIZER_RECIPES["open_magvit2"]._replace(
+        adaptive=True, adversarial_ramp=2, penalties=(gans.r1(0.1), gans.terms.lecam(0.1)), ema_halflife_images=100
+    )
+    return gans.tokenizer(
+        linen(nets.Tokenizer(SmallEncoder(), quantizer, SmallDecoder())),
+        linen(nets.BlurPatchDiscriminator(4, 1, 2)), recipe, num_codes=6, epoch_images=2 * BATCH,
+        bottleneck={"commitment": 0.25, "entropy": 0.1}, last_layer=nets.TOKENIZER_LAST_LAYER, **o,
+    )  # fmt: skip
+
+
 def pix2pix(**o) -> Game:
     """pix2pix with dropout, critics of two scales, feature matching and a schedule."""
     generator = nets.TranslationResNet(1, 4, 1, 1, dropout=0.5)
@@ -190,6 +218,7 @@ GAMES: dict[str, tuple[Callable[..., Game], Source]] = {
     "r3gan": (r3gan, LABELLED),
     "sngan": (lambda **o: gans.sngan(resnet(**K), resnet_critic(**K), Z, **K, **o), LABELLED),
     "stylegan2": (stylegan2, LABELLED),
+    "tokenizer": (tokenizer, REAL),
     "vae": (one_player(lambda **o: gans.vae(encoder(), conv(), 4, levels=256, **o)), REAL),
     "vae_gan": (vae_gan, REAL),
     "vanilla": (lambda **o: gans.vanilla(mlp(), mlp_critic(), Z, **o), REAL),
