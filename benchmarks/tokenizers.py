@@ -41,8 +41,16 @@ WAYS: dict[str, dict[str, Any]] = {
     "late": {},
     "from step 0": {"adversarial_start": 0, "discriminator_start": 0, "adaptive": False, "adversarial_weight": 1.0},
 }
-_SMALL = {"channels": 1, "widths": "16,16", "discriminator_width": 16, "metrics": "reconstruct:fcd,psnr"}
-_CODES = {"vqgan_cifar10": {"num_codes": 64, "code_channels": 4}, "fsq_cifar10": {"levels": "5,5,3"}}
+_SMALL: dict[str, Any] = {
+    "channels": 1,
+    "widths": "16,16",
+    "discriminator_width": 16,
+    "metrics": "reconstruct:fcd,psnr",
+}
+_CODES: dict[str, dict[str, Any]] = {
+    "vqgan_cifar10": {"num_codes": 64, "code_channels": 4},
+    "fsq_cifar10": {"levels": "5,5,3"},
+}
 _COLUMNS = {
     "fcd": "FCD of reconstructions", "psnr": "PSNR, dB", "codes_used": "codes used", "code_perplexity": "perplexity",
     "probe": "probe, % right", "adaptive_weight": "adaptive weight at the end", "seconds": "seconds",
@@ -52,7 +60,7 @@ _COLUMNS = {
 def options(config: str, way: str, seed: int, steps: int) -> dict[str, Any]:
     """Returns the values of a config for one run."""
     digits = _DATASET.value == "digits"
-    own = {**_SMALL, **_CODES[config]} if digits else {"data_dir": _DATA.value}
+    own: dict[str, Any] = {**_SMALL, **_CODES[config]} if digits else {"data_dir": _DATA.value}
     schedule = {"steps": steps, "evaluate_every": steps, "checkpoint_every": steps, "report_every": max(1, steps // 40)}
     late = {"discriminator_start": steps // 8, "adversarial_start": steps // 4}
     return {"dataset": _DATASET.value, "seed": seed, "sample_every": 0} | own | schedule | late | WAYS[way]

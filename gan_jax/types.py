@@ -268,6 +268,9 @@ class Game(NamedTuple):
         is that of the prior, or of the game's own truncation trick.
         `logits`: `(state, samples, label=None) -> [n]`, the discriminator's logits, for selecting samples; absent if
         the discriminator does not judge samples one by one.
+        `matrix`: `(state, key, n) -> samples`, a matrix of samples with one content a row and one motion a column.
+        `clip_latents`: `(content_key, motion_key, rows, columns, frames=None, truncation=None) -> (latents, label)`,
+        the inputs of such a matrix of clips, for `sample`.
         `translate`, `reconstruct`: `(state, key, inputs) -> outputs`, used by metrics of pairs and of reconstructions.
         `encode`, `decode`: `(state, key, inputs) -> codes` and `(state, key, codes) -> outputs`.
         Functions `(state, key, x)` and `(state, key, x, label)`, of any name, can be exported; so can `sample`, which

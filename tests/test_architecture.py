@@ -49,7 +49,7 @@ PACKAGES = {
 }
 PACKAGES["runs"] = PACKAGES["runtime"] | {"av", "gan_jax.runtime", "gan_jax.nets", "ml_collections", "huggingface_hub"}
 PACKAGES["sweep"] = PACKAGES["runtime"] | {"gan_jax.runtime", "gan_jax.runs", "optuna", "scipy"}
-PACKAGES["cli"] = PACKAGES["sweep"] | {"gan_jax.sweep", "absl", "ml_collections"}
+PACKAGES["cli"] = PACKAGES["sweep"] | {"gan_jax.sweep", "gan_jax.feature_networks", "absl", "ml_collections"}
 PACKAGES["__main__"] = {"gan_jax.cli"}
 FILES = sorted(
     path for part in ("gan_jax", "experiments", "benchmarks", "tests") for path in (ROOT / part).rglob("*.py")

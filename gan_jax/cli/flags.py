@@ -31,7 +31,8 @@ def run(command: Any, *, config: bool) -> None:
     """Parses the flags and runs a command; the exit code is what its `main` returns.
 
     Args:
-      command: the command's module; its docstring is the text of `--help`, and its `main()` runs it.
+      command: the command's module; its docstring is the text of `--help`, and its `main()` runs it. With `TAKES_NAMES`
+        it receives the arguments that are no flags.
       config: whether the command takes `--config`, and `--config.KEY=VALUE` for each key of the experiment file.
     """
 
@@ -40,7 +41,7 @@ def run(command: Any, *, config: bool) -> None:
             # JAX, TFDS and Orbax log much, and log errors that they also raise; --verbosity=0 shows it.
             logging.set_verbosity(logging.FATAL)
         try:
-            return command.main()
+            return command.main(*argv[1:])
         except InvalidInputError as error:
             fail(str(error))
         except BrokenPipeError:
@@ -90,7 +91,7 @@ def parse(command: Any, argv: list[str], *, config: bool) -> list[str]:
     if wanted:
         pages.show(pages.whole(command) if wanted == "helpfull" else pages.page(command, _chosen))
         sys.exit(DONE)
-    if len(rest) > 1:
+    if len(rest) > 1 and not getattr(command, "TAKES_NAMES", False):
         fail(f"unexpected arguments {rest[1:]}: flags are written --name=value")
     return rest
 

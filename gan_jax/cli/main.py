@@ -14,6 +14,7 @@ COMMANDS = {
     "sample": "draws samples of a trained run, as a picture",
     "translate": "translates a folder of pictures by a trained run",
     "evaluate": "computes metrics of a trained run",
+    "fetch": "downloads the weights of a feature network",
     "export": "writes a folder that others use without this library",
     "sweep": "trains many trials, in one program or many processes",
 }

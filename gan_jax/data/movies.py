@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from gan_jax.data import decode, folder, images
-from gan_jax.data.videos import Clips, check_lengths, hold_or_stream
+from gan_jax.data.videos import Clips, check_lengths, hold_or_stream, resized
 from gan_jax.types import InvalidInputError
 
 FILMS = frozenset((".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ogv", ".wmv", ".flv"))
@@ -254,11 +254,11 @@ class _Movies:
         return np.stack([made[int(number)] for number in wanted])
 
     def _pixels(self, picture: Image.Image, movie: Movie) -> np.ndarray:
-        return images.resize(self.decoder.pixels(picture, str(movie.path)), self.size)
+        return resized(self.decoder.pixels(picture, str(movie.path)), self.size)
 
     def _still(self, file: pathlib.Path) -> np.ndarray:
         with decode.open_picture(file, str(file)) as picture:
-            return images.resize(self.decoder.pixels(picture, str(file)), self.size)
+            return resized(self.decoder.pixels(picture, str(file)), self.size)
 
     def _animated(self, movie: Movie, numbers: np.ndarray) -> dict[int, np.ndarray]:
         made = {}

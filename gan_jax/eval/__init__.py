@@ -14,14 +14,26 @@ from gan_jax.eval.classifier import (
     train_classifier,
     untrained_classifier,
 )
+from gan_jax.eval.clips import attributes, folded, over_time
 from gan_jax.eval.extract import Extractor, Outputs, extract, keep, lower, placed
 from gan_jax.eval.latents import fit_prior
-from gan_jax.eval.scores import METRICS, PAIRS, SAMPLES, Comparison, FeatureStatistics, Metric, MetricSpec, metric_specs
+from gan_jax.eval.scores import (
+    MATRIX,
+    METRICS,
+    PAIRS,
+    SAMPLES,
+    Comparison,
+    FeatureStatistics,
+    Metric,
+    MetricSpec,
+    metric_specs,
+)
 from gan_jax.eval.selection import Chosen, calibrate, metropolis_hastings, reject, top
 from gan_jax.feature_networks import FeatureNetwork, WeightsFile, clip, dinov2, inception, lpips
 
 __all__ = [
     "CLASSIFIER_VERSION",
+    "MATRIX",
     "METRICS",
     "PAIRS",
     "SAMPLES",
@@ -34,6 +46,7 @@ __all__ = [
     "MetricSpec",
     "Outputs",
     "WeightsFile",
+    "attributes",
     "by_channel",
     "calibrate",
     "classifier",
@@ -41,6 +54,7 @@ __all__ = [
     "dinov2",
     "extract",
     "fit_prior",
+    "folded",
     "inception",
     "keep",
     "load_classifier",
@@ -48,6 +62,7 @@ __all__ = [
     "lpips",
     "metric_specs",
     "metropolis_hastings",
+    "over_time",
     "placed",
     "reject",
     "save_classifier",

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array
 
 from gan_jax import metrics
+from gan_jax.eval import clips
 from gan_jax.eval.extract import Extractor, Outputs
 from gan_jax.host import from_uint8
 from gan_jax.types import InvalidInputError
@@ -50,7 +51,7 @@ class Comparison(NamedTuple):
     facts: Mapping[str, Any]
 
 
-SAMPLES, PAIRS = "samples", "pairs"
+SAMPLES, PAIRS, MATRIX = "samples", "pairs", "matrix"
 
 
 class Metric(NamedTuple):
@@ -66,7 +67,7 @@ class Metric(NamedTuple):
       version: version of the definition; it rises with any change that could alter a value.
       compares: whether the metric uses the reals; if not, `real` may be None.
       takes: `samples`, for a set of outputs that is compared with the reference's set; or `pairs`, for outputs that are
-        each compared with their target.
+        each compared with their target; or `matrix`, for matrices of 16 contents and 16 motions.
       needs: attributes that the reference must have, such as the centres of a mixture.
     """
 
@@ -233,6 +234,13 @@ METRICS = {
     "mixture": Metric("", _mixture, _COVERAGE, 2_500, compares=False, needs=("centers", "std")),
     "mean": Metric("", _average, {"": ""}, compares=False),
     "active_units": Metric("", _active, {"": ""}, compares=False),
+    "fd_attributes": Metric("attributes", clips.fd_attributes),
+    "fcd_video": Metric("video_classifier", _frechet),
+    "shapes": Metric("attributes", clips.shapes, clips.SHAPES, 2_000),
+    "moving_digits": Metric("attributes", clips.moving_digits, clips.MOVING_DIGITS, 2_000),
+    "disentanglement": Metric(
+        "attributes", clips.disentanglement, clips.DISENTANGLEMENT, 4 * clips.MATRIX**2, compares=False, takes=MATRIX
+    ),
     "l1": _of_pairs(metrics.l1, "min"),
     "psnr": _of_pairs(metrics.psnr, "max"),
     "ssim": _of_pairs(metrics.ssim, "max"),
@@ -252,6 +260,11 @@ gives the modes of Stacked-MNIST that they reach, and KL(samples || data), calle
 2,500 points. `mean` and `active_units` are of what a function of the game returns, which need not be images, as in
 `bits_per_dimension:mean` and `encode:active_units`. `l1`, `psnr`, `ssim` and the feature distances are metrics of
 pairs: the mean over all pairs of an output and its target.
+
+Of clips: `fd_attributes` is the Frechet distance of attributes that are read in closed form, `fcd_video` that of the
+features of a classifier of clips, which is trained on the data set in hand; neither is FVD. `fcd` is that of frames.
+`shapes` and `moving_digits` measure clips of these data, and `disentanglement` what a content and what a motion
+decides.
 """
 
 

@@ -52,7 +52,8 @@ class FeatureNetwork(NamedTuple):
         """Reads and verifies the weights.
 
         Args:
-          directory: directory that holds the file; None for `$GAN_JAX_WEIGHTS`.
+          directory: directory that holds the file; None for `$GAN_JAX_WEIGHTS`, or
+            `~/.cache/gan_jax/weights`.
 
         Returns:
           The parameters, on the default device, and the record to store with every value computed with them: `name`,

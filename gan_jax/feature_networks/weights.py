@@ -1,6 +1,6 @@
 """Weight files: finding them, verifying them, and reading their arrays by name.
 
-Nothing is downloaded, and no code from a file is executed.
+Nothing is downloaded here (see `fetch`), and no code from a file is executed.
 """
 
 import hashlib
@@ -20,6 +20,16 @@ VARIABLE = "GAN_JAX_WEIGHTS"
 _FLOATS = ("float16", "float32")
 
 Shapes = Mapping[str, tuple[int, ...]]
+
+
+def default_directory() -> pathlib.Path:
+    """Returns the directory of weights: `$GAN_JAX_WEIGHTS`, or `weights` in the user's cache, `~/.cache/gan_jax`."""
+    if given := os.environ.get(VARIABLE):
+        return user_path(given, f"${VARIABLE}")
+    try:
+        return user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "$XDG_CACHE_HOME") / "gan_jax" / "weights"
+    except InvalidInputError:  # a user without a home, as containers may have
+        return pathlib.Path(os.devnull) / "gan_jax" / "weights"
 
 
 class WeightsFile(NamedTuple):
@@ -48,8 +58,8 @@ class WeightsFile(NamedTuple):
         names = " or ".join([self.name, *self.other_names])
         return (
             f"expected {names} ({self.size:,} bytes, sha256 {self.sha256 or 'of your own choice'}); get it from "
-            f"{self.url}, put it into a directory, and set ${VARIABLE} to that directory (`gan-jax evaluate` also "
-            "takes --feature_weights=DIR)"
+            f"{self.url}, with `gan-jax fetch` or by hand, and put it into {default_directory()}, or into a directory "
+            f"that ${VARIABLE} or --feature_weights=DIR names"
         )
 
     def load(self, directory: str | os.PathLike[str] | None = None) -> tuple[dict[str, np.ndarray], str]:
@@ -58,7 +68,7 @@ class WeightsFile(NamedTuple):
         The hash is verified before any of the file is parsed. Half-precision tensors are converted to float32.
 
         Args:
-          directory: directory that holds the file; None for `$GAN_JAX_WEIGHTS`.
+          directory: directory that holds the file; None for `$GAN_JAX_WEIGHTS`, or `~/.cache/gan_jax/weights`.
 
         Returns:
           The arrays of `used`, float32, by name; and the file's sha256.
@@ -82,10 +92,7 @@ class WeightsFile(NamedTuple):
             raise InvalidInputError(f"{path} cannot be read ({error}); {self.wanted()}") from error
 
     def _find(self, directory: str | os.PathLike[str] | None) -> pathlib.Path:
-        given = directory if directory is not None else os.environ.get(VARIABLE, "")
-        if not os.fspath(given):
-            raise InvalidInputError(f"no directory with the weights of feature networks is given; {self.wanted()}")
-        root = user_path(given, f"the directory of weights (the argument, or ${VARIABLE})")
+        root = default_directory() if directory is None else user_path(directory, "the directory of weights")
         for name in (self.name, *self.other_names):
             if (root / name).is_file():
                 return root / name

@@ -13,8 +13,20 @@ from gan_jax.metrics.pairs import feature_distance, l1, psnr, ssim
 from gan_jax.metrics.probe import linear_probe
 from gan_jax.metrics.transport import sliced_wasserstein
 from gan_jax.metrics.variational import active_units
+from gan_jax.metrics.video import (
+    CELLS,
+    ClipAttributes,
+    clip_attributes,
+    disentanglement,
+    horizontal,
+    motion_kinds,
+    mutual_information,
+    shape_cells,
+)
 
 __all__ = [
+    "CELLS",
+    "ClipAttributes",
     "Coverage",
     "DensityCoverage",
     "KernelDistance",
@@ -23,11 +35,14 @@ __all__ = [
     "PrecisionRecall",
     "Score",
     "active_units",
+    "clip_attributes",
     "cmmd",
     "density_coverage",
+    "disentanglement",
     "feature_distance",
     "frechet_distance",
     "frechet_infinity",
+    "horizontal",
     "inception_score",
     "kernel_distance",
     "l1",
@@ -36,9 +51,12 @@ __all__ = [
     "mixture_coverage",
     "mode_coverage",
     "moments",
+    "motion_kinds",
+    "mutual_information",
     "nearest",
     "precision_recall",
     "psnr",
+    "shape_cells",
     "sliced_wasserstein",
     "ssim",
 ]

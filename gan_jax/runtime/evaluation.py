@@ -64,7 +64,7 @@ class Evaluator:
           references: functions that open the sources that the outputs of certain functions of the game are compared
             with, in place of `reference`, by the names of these functions; usually `Experiment.references`.
           own: user-defined metrics, in addition to those of `eval.METRICS`.
-          weights: directory of published networks' weights; None for `$GAN_JAX_WEIGHTS`.
+          weights: directory of published networks' weights; None for the usual one.
           batch_size: images per batch of the feature pass.
           seed: seed of random subsets.
           log: receives messages about long computations.

@@ -13,7 +13,7 @@ from PIL import Image
 
 from gan_jax.core import Step, UpdateRule, alternating, make_step
 from gan_jax.data import Source, renamed
-from gan_jax.eval import PAIRS, Metric
+from gan_jax.eval import MATRIX, PAIRS, Metric
 from gan_jax.runtime.conditions import TARGET, Conditions, Domain
 from gan_jax.runtime.evaluation import directions
 from gan_jax.runtime.film import Film
@@ -240,8 +240,8 @@ class Experiment:
 
         Args:
           function: name of the function; empty for the usual one: for pairs `reconstruct` or `translate` if the game
-            has it, else `sample`.
-          takes: `samples` or `pairs`, as in `eval.Metric`.
+            has it, for a matrix `matrix`, else `sample`.
+          takes: `samples`, `pairs` or `matrix`, as in `eval.Metric`.
 
         Returns:
           The name of the function, and the examples that it maps; None for samples that are drawn from a prior.
@@ -249,10 +249,10 @@ class Experiment:
         known = self.game.functions
         if not function:
             pairs = [name for name in (RECONSTRUCT, "translate") if name in known and takes == PAIRS]
-            function = [*pairs, "sample"][0]
+            function = [*pairs, MATRIX if takes == MATRIX else "sample"][0]
         if function not in known:
             raise InvalidInputError(f"this game has no function {function!r}: it has {', '.join(known)}")
-        drawn = function == "sample" and self.game.prior is not None
+        drawn = function in ("sample", MATRIX) and self.game.prior is not None
         return function, None if drawn else self.examples_of(function)
 
     def best(self) -> str:

@@ -19,6 +19,7 @@ from gan_jax.host import to_uint8
 from gan_jax.types import InvalidInputError
 
 CLASSIFIER = "classifier"  # the network that is trained on the reference itself
+OF_CLIPS = "video_classifier"  # the one that is trained on its clips
 _HELD_OUT = 10  # every tenth example of the reference is held out to test the classifier
 _PUBLISHED = {"inception": evals.inception, "dinov2": evals.dinov2, "clip": evals.clip, "lpips": evals.lpips}
 
@@ -91,14 +92,17 @@ class Reference:
         """Returns a network by name, after a check that its weights are the same in all processes.
 
         Args:
-          name: name of a published network, or `classifier`.
-          weights: directory of published networks' weights; None for `$GAN_JAX_WEIGHTS`.
+          name: name of a published network, or `classifier`, `video_classifier`, `attributes`.
+          weights: directory of published networks' weights; None for the usual one.
         """
         if name in _PUBLISHED:
             network = _PUBLISHED[name]()
             params, record = network.load(weights)
             return self._agreed(name, Extractor(network.apply, params, record, network.takes))
-        made = self._classifier()
+        if name == "attributes":
+            return evals.attributes()
+        made = self._classifier(name == OF_CLIPS)
+        made = evals.over_time(made) if name == OF_CLIPS else made
         return self._agreed(name, evals.by_channel(made) if hasattr(self.source, "labelled") else made)
 
     def shapes(self, name: str) -> Extractor:
@@ -106,25 +110,30 @@ class Reference:
         if name in _PUBLISHED:
             network = _PUBLISHED[name]()
             return Extractor(network.apply, network.shapes(), {}, network.takes)
-        images, _, classes = self._labelled()
+        if name == "attributes":
+            return evals.attributes()
+        images, _, classes = self._labelled(name == OF_CLIPS)
         made = evals.untrained_classifier(images.shape[1:], classes)
+        made = evals.over_time(made) if name == OF_CLIPS else made
         return evals.by_channel(made) if hasattr(self.source, "labelled") else made
 
     def _agreed(self, name: str, made: Extractor) -> Extractor:
         hosts.agree(f"weights of {name}", {"sha256": made.record["weights_sha256"]}, self.patience)
         return made
 
-    def _classifier(self) -> Extractor:
+    def _classifier(self, of_clips: bool = False) -> Extractor:
         """Loads or trains the classifier.
 
         Every process trains it on its own first device, so that none waits for another; the weights of process 0 count.
         """
         key = {"classifier": evals.CLASSIFIER_VERSION, "data": self.source.fingerprint()}
+        key |= {"clips": True} if of_clips else {}
         path = self.cache / f"classifier-{_key(key)}.npz"
         if _everywhere(os.path.exists(path)):  # also where the directory cannot be read
             return evals.load_classifier(path)
-        images, labels, classes = self._labelled()
-        tested = np.arange(len(images)) % _HELD_OUT == 0
+        images, labels, classes = self._labelled(of_clips)
+        # Frames of a clip stay together.
+        tested = np.arange(len(images)) // max(1, len(images) // len(self.source)) % _HELD_OUT == 0
         made = evals.train_classifier(
             images[~tested],
             labels[~tested],
@@ -139,18 +148,27 @@ class Reference:
         self._keep(path, lambda: evals.save_classifier(path, made))
         return made
 
-    def _labelled(self) -> tuple[np.ndarray, np.ndarray, int]:
-        """Returns the images, labels and number of classes that the classifier is trained on."""
+    def _labelled(self, of_clips: bool = False) -> tuple[np.ndarray, np.ndarray, int]:
+        """Returns the images, labels and number of classes that the classifier is trained on.
+
+        Of clips these are their frames, each with the label of its clip; or, for a classifier of clips, one image with
+        the channels of all frames.
+        """
         labelled = getattr(self.source, "labelled", None)
         if labelled is not None:
             return labelled()
         if self.source.num_classes is None:
             raise InvalidInputError(
-                f"{self.source.name} comes without labels, which the classifier of fcd, kcd and prdc_classifier "
-                "learns: give the experiment a `reference` with labels"
+                f"{self.source.name} comes without labels, which the classifier of fcd, kcd, prdc_classifier and "
+                "fcd_video learns: give the experiment a `reference` with labels"
             )
         everything = np.arange(len(self.source))
-        return self.images(everything), self.source.read(everything)["label"], self.source.num_classes
+        images, labels = self.images(everything), self.source.read(everything)["label"]
+        if of_clips and images.ndim != 5:
+            raise InvalidInputError(f"fcd_video compares clips, and {self.source.name} has images; use fcd")
+        if images.ndim == 5 and not of_clips:
+            return images.reshape(-1, *images.shape[2:]), labels.repeat(images.shape[1]), self.source.num_classes
+        return evals.folded(images) if of_clips else images, labels, self.source.num_classes
 
     def outputs(self, name: str, extractor: Extractor, run: Pass) -> Outputs:
         """Returns a network's outputs for all images, from the cache or newly computed.

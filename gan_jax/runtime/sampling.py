@@ -248,6 +248,9 @@ def stream_samples(
 
     def begin(index: int) -> PyTree:
         key = jax.random.fold_in(jax.random.key(seed), index)
+        if conditions is None and function != "sample":
+            draw = _sampling(game.functions[function], CHUNK, truncation, not jax.sharding.get_abstract_mesh().empty)
+            return draw(experiment, state, key, {})
         if conditions is None:
             label = None if game.num_classes is None else (index * CHUNK + np.arange(CHUNK)) % game.num_classes
             return begin_samples(experiment, state, key, CHUNK, label=label, truncation=truncation)

@@ -107,7 +107,9 @@ def test_missing_files_are_told_of(network, tmp_path, monkeypatch):
     assert "has no " + network.file.name in refusal(tmp_path, network.file)
     assert "does not exist" in refusal(tmp_path / "nowhere", network.file)
     monkeypatch.delenv(VARIABLE, raising=False)
-    assert "no directory" in refusal(None, network.file)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    told = refusal(None, network.file)
+    assert f"{str(tmp_path / 'gan_jax' / 'weights')!r} does not exist" in told and "gan-jax fetch" in told
     assert len(network.file.sha256) == 64 and network.file.name in network.file.url
 
 
