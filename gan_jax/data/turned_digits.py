@@ -9,13 +9,14 @@ from gan_jax.types import InvalidInputError
 PAPER, INK = (255, 200, 80), (40, 30, 160)  # colours of the turned digits: dark blue on orange
 
 
-def turned(images: np.ndarray) -> np.ndarray:
+def turned(images: np.ndarray, turns: int = 1) -> np.ndarray:
     """Translates digits to the other domain: inverts and colours them, and turns them left by 90 degrees.
 
     (1 - v) paper + v ink, for grey values v from 0 (the ground of a digit) to 1 (its strokes).
 
     Args:
       images: grey digits `[n, h, h, 1]`, or the same in three equal channels, uint8: light on dark.
+      turns: number of times that they are turned; 0 leaves them upright.
 
     Returns:
       `[n, h, h, 3]`, uint8: dark blue on orange.
@@ -27,10 +28,10 @@ def turned(images: np.ndarray) -> np.ndarray:
     """
     strokes = images[..., :1].astype(np.float32) / 255.0
     coloured = (1.0 - strokes) * np.array(PAPER, np.float32) + strokes * np.array(INK, np.float32)
-    return np.rint(np.rot90(coloured, axes=(1, 2))).astype(np.uint8)
+    return np.rint(np.rot90(coloured, turns, axes=(1, 2))).astype(np.uint8)
 
 
-def turned_digits(source: Source, image_size: int = 32) -> Combined:
+def turned_digits(source: Source, image_size: int = 32, *, turns: int = 1) -> Combined:
     """Makes two domains without pairs: `'a'`, digits, and `'b'`, other digits that are inverted, coloured and turned.
 
     The first half of the examples is a and the second half b, so that no digit is on both sides. What a translation
@@ -39,6 +40,7 @@ def turned_digits(source: Source, image_size: int = 32) -> Combined:
     Args:
       source: digits, `[n, h, h, 1]` uint8 as `'real'`, such as MNIST's training part.
       image_size: height and width that images are padded to with black: 28 to 32.
+      turns: number of times that the digits of b are turned; see `turned`.
 
     Returns:
       The combined source, of uint8 images in three channels.
@@ -50,16 +52,17 @@ def turned_digits(source: Source, image_size: int = 32) -> Combined:
     half = len(images) // 2
     return unpaired(
         a=Arrays(f"{source.name}, first half", {"real": images[:half]}),
-        b=Arrays(f"{source.name}, second half, turned", {"real": turned(images[half:])}),
+        b=Arrays(f"{source.name}, second half, turned", {"real": turned(images[half:], turns)}),
     )
 
 
-def turned_digit_pairs(source: Source, image_size: int = 32) -> Arrays:
+def turned_digit_pairs(source: Source, image_size: int = 32, *, turns: int = 1) -> Arrays:
     """Returns the digits of a source with their true translations, to test what `turned_digits` has taught.
 
     Args:
       source: digits with labels, such as MNIST's test part.
       image_size: height and width that images are padded to with black.
+      turns: number of times that the digits of b are turned; see `turned`.
 
     Returns:
       The source: digits `'a'`, their translations `'b'`, both `[image_size, image_size, 3]` uint8, and `'label'` if
@@ -69,7 +72,7 @@ def turned_digit_pairs(source: Source, image_size: int = 32) -> Arrays:
       InvalidInputError: as for `turned_digits`.
     """
     images, labels = _digits(source, image_size)
-    arrays = {"a": images, "b": turned(images)} | ({} if labels is None else {"label": labels})
+    arrays = {"a": images, "b": turned(images, turns)} | ({} if labels is None else {"label": labels})
     return Arrays(f"{source.name} and its translations", arrays, source.num_classes, source.class_names)
 
 

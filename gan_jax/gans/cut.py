@@ -1,7 +1,7 @@
 """CUT and FastCUT: translation learned from unpaired images by one generator and a contrastive loss of patches."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -18,7 +18,7 @@ from gan_jax.gans.translation import check_pair, linear_decay, translate
 from gan_jax.losses import GANLoss, least_squares
 from gan_jax.types import Batch, Game, InvalidInputError, Network, PRNGKey, Term, Value, View
 
-FASTCUT = MappingProxyType({"nce_weight": 5.0, "identity_weight": None, "flip": True})
+FASTCUT: Mapping[str, Any] = MappingProxyType({"nce_weight": 5.0, "identity_weight": None, "flip": True})
 """Arguments of `cut` that make it FastCUT. Its authors' weight of 10 is 5 beside `losses.least_squares`."""
 
 Features = dict[str, Array]

@@ -27,7 +27,7 @@ def cyclegan(
     *,
     loss: GANLoss = least_squares,
     cycle_weight: float = 5.0,
-    identity_weight: float = 2.5,
+    identity_weight: float | None = 2.5,
     pool_size: int = 50,
     learning_rate: float = 2e-4,
     decay: tuple[float, float] | None = None,
@@ -59,7 +59,8 @@ def cyclegan(
       loss: adversarial loss L, any pair of `gan_jax.losses`.
       cycle_weight: weight of the cycle-consistency term. The paper's 10 is 5 here, because `least_squares` contains a
         factor 1/2 that the paper's adversarial term of the generators lacks.
-      identity_weight: weight of the identity term; the paper's code uses half the cycle weight.
+      identity_weight: weight of the identity term; the paper's code uses half the cycle weight. None for no such term,
+        for domains whose colours differ.
       pool_size: number of earlier fakes kept for each discriminator, rounded up to a multiple of the batch size.
       learning_rate: learning rate of both players' Adam, betas 0.5 and 0.999.
       decay: `(constant, falling)` in images of one domain: the learning rate is constant, then falls to 0; see
@@ -89,13 +90,15 @@ def cyclegan(
     given = {GENERATOR: generator_optimizer, DISCRIMINATOR: discriminator_optimizer}
     own = [player for player, optimizer in given.items() if optimizer is None]
 
+    identity = () if identity_weight is None else (_identity(identity_weight),)
+
     def to_b(params: PyTree, model_state: PyTree, images: Array, **options: Any) -> tuple[Array, PyTree]:
         return generator.apply(params["b"], model_state["b"], images, **options)
 
     game = standard_game(
         _twice(generator, _OTHER),
         _twice(discriminator, {"a": "a", "b": "b"}),
-        (*_adversarial(loss), _cycle(cycle_weight), _identity(identity_weight), *terms),
+        (*_adversarial(loss), _cycle(cycle_weight), *identity, *terms),
         inputs=lambda key, batch, hparams: ({"a": batch["a"], "b": batch["b"]},),
         real=lambda batch: {"a": batch["a"], "b": batch["b"]},
         optimizers={player: optimizer or core.adam(learning_rate, 0.5) for player, optimizer in given.items()},

@@ -22,6 +22,7 @@ def pix2pix(
     l1_weight: float | None = 100.0,
     feature_matching_weight: float | None = None,
     classes: int | None = None,
+    sampling_generator: Network | None = None,
     learning_rate: float = 2e-4,
     decay: tuple[float, float] | None = None,
     terms: Sequence[Term] = (),
@@ -58,6 +59,8 @@ def pix2pix(
       feature_matching_weight: weight of feature matching, for a discriminator that returns features; None for none.
       classes: number of classes if the sources are segmentation maps, integers `[b, h, w]` or `[b, h, w, 1]`: the
         networks then see one channel per class. None for images.
+      sampling_generator: network that samples with the generator's parameters; by default `generator`. Give the plain
+        network if `generator` is one of `nets.microbatched`, which takes only batches that it can divide.
       learning_rate: learning rate of both players' Adam, betas 0.5 and 0.999.
       decay: `(constant, falling)` in pairs: the learning rate is constant, then falls to 0; see `linear_decay`. The
         paper's is 100 epochs each. None for a constant one.
@@ -79,6 +82,7 @@ def pix2pix(
       Isola et al., "Image-to-Image Translation with Conditional Adversarial Networks", arXiv:1611.07004, 2016.
       Wang et al. (pix2pixHD), arXiv:1711.11585, 2017. Park et al. (SPADE), arXiv:1903.07291, 2019.
     """
+    sample = sampler(one_hot_input(sampling_generator or generator, classes), train=True)
     given = {GENERATOR: generator_optimizer, DISCRIMINATOR: discriminator_optimizer}
     own = [player for player, optimizer in given.items() if optimizer is None]
     generator, discriminator = one_hot_input(generator, classes), one_hot_input(discriminator, classes, 1)
@@ -87,7 +91,6 @@ def pix2pix(
         "l1": None if l1_weight is None else reconstruction(l1_weight, lambda view: view.real, name="l1"),
         "features": None if feature_matching_weight is None else feature_matching(feature_matching_weight),
     }
-    sample = sampler(generator, train=True)
     return standard_game(
         generator,
         discriminator,

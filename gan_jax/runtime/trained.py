@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, overload
 
 import jax
@@ -104,6 +105,7 @@ class Trained:
 
         Args:
           images: pictures, uint8 or in [-1, 1]: an array `[n, h, w, c]`, or a list of arrays `[h, w, c]` of any sizes.
+            Maps of classes are integers with one channel.
           **options: `direction="BtoA"` for the way back of a game that has one, `tile` and `overlap` in pixels, and
             `seed`, as for `Translator`.
 
@@ -115,7 +117,10 @@ class Trained:
             that do not suit the network.
         """
         translator = self.translator(**options)
-        made = [translator(from_uint8(x) if x.dtype == np.uint8 else x) for x in map(np.asarray, images)]
+        convert: Callable[[np.ndarray], np.ndarray] = from_uint8
+        if np.issubdtype(translator.dtype, np.integer):  # uint8 are the classes of a map
+            convert = np.int32  # type: ignore[assignment]
+        made = [translator(convert(x) if x.dtype == np.uint8 else x) for x in map(np.asarray, images)]
         return np.stack(made) if isinstance(images, np.ndarray) and made else made
 
     def clip_matrix(

@@ -178,3 +178,7 @@ def test_turned_digits_are_disjoint_and_their_truth_is_known():
     assert pairs.num_classes == 6 and pairs.arrays["label"].tolist() == list(range(6))
     conditions = Conditions(data.renamed(pairs, inputs="a", target="b", label="label"))
     assert conditions.has_target
+    upright = data.turned_digit_pairs(digits, 6, turns=0)
+    np.testing.assert_array_equal(np.rot90(upright.arrays["b"], axes=(1, 2)), pairs.arrays["b"])
+    source = data.turned_digits(digits, 6, turns=0)
+    np.testing.assert_array_equal(source.sources["b"].arrays["real"], upright.arrays["b"][3:])

@@ -1,0 +1,106 @@
+"""The shipped configs of image translation: each builds its game for its data, and one trains and translates."""
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import gan_jax
+from gan_jax import runs, runtime
+from gan_jax.types import InvalidInputError
+
+FOLDER = {"image_size": 32, "load_size": 36, "width": 2}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with pairs side by side, and with two domains, of 40x40 pixels."""
+    root, draw = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for split, count in (("train", 4), ("test", 2)):
+        for name, width in ((split, 80), (f"{split}A", 40), (f"{split}B", 40)):
+            (root / name).mkdir()
+            for index in range(count):
+                pixels = draw.integers(0, 256, (40, width, 3), np.uint8)
+                Image.fromarray(pixels).save(root / name / f"{index}.png")
+    return str(root)
+
+
+def shapes(experiment):
+    """Returns the abstract state of a game for its data, and that of an output for the first of its conditions."""
+    spec = experiment.open_source().spec
+    batch = {name: jax.ShapeDtypeStruct((2, *x.shape), x.dtype) for name, x in spec.items()}
+    state = jax.eval_shape(experiment.game.init, jax.random.key(0), batch)
+    inputs = experiment.examples.read(0, 2)["inputs"]
+    translate = experiment.game.functions["translate"]
+    return state, jax.eval_shape(translate, state, jax.random.key(0), inputs), spec
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("pix2pix_folder", {"direction": "BtoA"}),
+        ("pix2pix_folder", {"networks": "pix2pixhd"}),
+        ("cyclegan_folder", {"blocks": 2}),
+        ("cut_folder", {"fast": True, "blocks": 5}),
+        ("cut_folder", {"blocks": 5}),
+    ],
+)
+def test_the_game_of_a_folder_fits_its_images(name, values, folder):
+    experiment = runs.build(name, data_dir=folder, **FOLDER, **values)
+    state, out, spec = shapes(experiment)
+    assert out.shape == (2, 32, 32, 3) == (2, *spec["b"].shape)
+    hparams = state.hparams
+    assert {"generator/learning_rate_images", "discriminator/learning_rate_begin"} <= set(hparams)
+    expected = {
+        "pix2pix_folder": {"feature_matching_weight"} if "networks" in values else {"l1_weight"},
+        "cyclegan_folder": {"cycle_weight", "identity_weight"},
+        "cut_folder": {"nce_weight"} if values.get("fast") else {"nce_weight", "identity_weight"},
+    }[name]
+    weights = {"l1_weight", "feature_matching_weight", "cycle_weight", "identity_weight", "nce_weight"}
+    assert set(hparams) & weights == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "turns"), [("cyclegan_mnist", 0), ("cut_mnist", 1)])
+def test_the_games_of_digits_know_the_truth(name, turns, tfds_dir):
+    experiment = runs.build(name, data_dir=tfds_dir, width=2, blocks=5, turns=turns)
+    _, out, spec = shapes(experiment)
+    assert out.shape == (2, 32, 32, 3) == (2, *spec["a"].shape)
+    examples = experiment.examples.read(0, 3)
+    upright = np.rot90(examples["target"], -turns, axes=(1, 2))
+    grey = (examples["inputs"][..., :1] + 1) / 2
+    paper, ink = (np.array(colour, np.float32) / 127.5 - 1 for colour in ((255, 200, 80), (40, 30, 160)))
+    np.testing.assert_allclose(upright, (1 - grey) * paper + grey * ink, atol=1 / 127)
+
+
+@pytest.mark.slow
+def test_the_game_of_colours_can_do_without_the_critic(tfds_dir):
+    experiment = runs.build(
+        "pix2pix_cifar10_colour", data_dir=tfds_dir, width=2, critic_width=2, adversarial_weight=0.0
+    )
+    assert {phase.player: phase.start for phase in experiment.game.phases} == {"generator": 0, "discriminator": 8000}
+    spec = experiment.open_source().spec
+    assert spec["a"].shape == (32, 32, 1) and spec["b"].shape == (32, 32, 3)
+
+
+def test_values_that_are_refused(folder):
+    with pytest.raises(InvalidInputError, match="networks='vit': expected pix2pix or pix2pixhd"):
+        runs.build("pix2pix_folder", data_dir=folder, networks="vit")
+    with pytest.raises(InvalidInputError, match="networks='vit': expected resnet or unet"):
+        runs.build("cyclegan_mnist", data_dir=folder, networks="vit")
+
+
+@pytest.mark.slow
+def test_a_folder_trains_and_translates(folder, tmp_path):
+    """With microbatches, and a picture that shows source, output and target."""
+    short = dict.fromkeys(("steps", "steps_per_dispatch", "report_every", "sample_every", "checkpoint_every"), 2)
+    experiment = runs.build(
+        "pix2pix_folder", data_dir=folder, **FOLDER, norm="instance", batch_size=16, microbatches=2, evaluate_every=2,
+        sample_count=2, constant_images=2.0, decay_images=2.0, **short,
+    )  # fmt: skip
+    runtime.train(experiment, tmp_path / "run")
+    names = {path.name for path in (tmp_path / "run").rglob("*.png")}
+    assert any(name.startswith("translations") for name in names), names
+    picture = np.random.default_rng(1).integers(0, 256, (1, 50, 41, 3), np.uint8)  # no size of the network
+    out = gan_jax.load(tmp_path / "run").translate(picture)  # one image, which 2 microbatches do not divide
+    assert out.shape == picture.shape and float(np.abs(out).max()) <= 1.0
