@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from collections.abc import Callable, Sequence
 from typing import Any, overload
 
