@@ -31,7 +31,7 @@ from PIL import Image
 from gan_jax.cli import flags as commands
 from gan_jax.cli import kinds
 from gan_jax.data import folder
-from gan_jax.data.decode import Decoder, open_picture
+from gan_jax.data.decode import Decoder, class_map, open_picture
 from gan_jax.host import check_writable, from_uint8, to_uint8
 from gan_jax.runs import Exported, load
 from gan_jax.runs.pictures import PICTURES, rows, save, write
@@ -54,6 +54,7 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace files that exist")
 _GRID = kinds.path("grid", None, "picture file for sources and outputs side by side")
 _TARGETS = kinds.path("targets", None, "directory of desired outputs, of the names of the inputs, for --grid")
 
+_MOST_CLASSES = 2**16
 _SHOWN = 8  # rows of the grid
 _EVERY = 5.0  # seconds between lines of progress
 
@@ -134,6 +135,14 @@ def pixels(file: pathlib.Path, channels: int) -> np.ndarray:
         return Decoder(channels).pixels(picture, str(file))
 
 
+def source(file: pathlib.Path, translator: Translator) -> np.ndarray:
+    """Reads a picture as the network takes it: in [-1, 1], or as a map of classes `[h, w, 1]`."""
+    if np.issubdtype(translator.dtype, np.floating):
+        return from_uint8(pixels(file, translator.channels))
+    with open_picture(file, str(file)) as picture:
+        return class_map(picture, str(file), _MOST_CLASSES)[..., None]
+
+
 def translated(job: _Job, translator: Translator, tell: Callable[[int, int], None]) -> str:
     """Translates a picture and writes it; returns what went wrong with the picture, or an empty text.
 
@@ -141,7 +150,7 @@ def translated(job: _Job, translator: Translator, tell: Callable[[int, int], Non
       InvalidInputError: if the translation cannot be written, as that of the next picture could not either.
     """
     try:
-        made = to_uint8(translator(from_uint8(pixels(job.source, translator.channels)), tell))
+        made = to_uint8(translator(source(job.source, translator), tell))
     except InvalidInputError as error:
         return str(error)
     except jax.errors.JaxRuntimeError as error:

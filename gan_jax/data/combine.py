@@ -338,7 +338,8 @@ def flip(*names: str, probability: float = 0.5) -> Transform:
     """Returns a transform that mirrors examples left to right at random; all named arrays of an example alike.
 
     Args:
-      *names: names of arrays `[b, ..., h, w, c]` in the batch; all but labels by default.
+      *names: names of arrays `[b, ..., h, w, c]` in the batch, or maps of classes `[b, h, w]`; by default all but
+        labels.
       probability: probability that an example is mirrored.
 
     Returns:
@@ -348,13 +349,18 @@ def flip(*names: str, probability: float = 0.5) -> Transform:
     def change(key: PRNGKey, batch: Batch) -> Batch:
         chosen = _names(names, batch)
         turned = jax.random.bernoulli(key, probability, (batch[chosen[0]].shape[0],))
-        mirrored = {
-            name: jnp.where(turned.reshape(-1, *(1,) * (batch[name].ndim - 1)), batch[name][..., ::-1, :], batch[name])
+        return batch | {
+            name: jnp.where(turned.reshape(-1, *(1,) * (batch[name].ndim - 1)), _mirrored(batch[name]), batch[name])
             for name in chosen
         }
-        return batch | mirrored
 
     return change
+
+
+def _mirrored(images: jax.Array) -> jax.Array:
+    """Mirrors images `[..., h, w, c]`, or maps of classes: integers `[b, h, w]`."""
+    is_map = images.ndim == 3 and jnp.issubdtype(images.dtype, jnp.integer)
+    return images[..., ::-1] if is_map else images[..., ::-1, :]
 
 
 def crop(size: int, *names: str) -> Transform:
@@ -362,7 +368,7 @@ def crop(size: int, *names: str) -> Transform:
 
     Args:
       size: height and width of the square.
-      *names: names of arrays `[b, h, w, c]` of equal height and width; all but labels by default.
+      *names: names of arrays `[b, h, w, c]`, or `[b, h, w]`, of equal height and width; all but labels by default.
 
     Returns:
       The transform. It raises `InvalidInputError` if the images are smaller than the square or differ in size.
@@ -381,7 +387,8 @@ def crop(size: int, *names: str) -> Transform:
         )
 
         def cut(image: jax.Array, top: jax.Array, left: jax.Array) -> jax.Array:
-            return jax.lax.dynamic_slice(image, (top, left, 0), (size, size, image.shape[-1]))
+            rest = image.shape[2:]
+            return jax.lax.dynamic_slice(image, (top, left, *(0 for _ in rest)), (size, size, *rest))
 
         return batch | {name: jax.vmap(cut)(batch[name], tops, lefts) for name in chosen}
 

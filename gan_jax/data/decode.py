@@ -194,6 +194,35 @@ class Decoder:
         return Image.alpha_composite(ground, clear).convert("RGB")
 
 
+def class_map(picture: Image.Image, name: str, classes: int) -> np.ndarray:
+    """Returns the classes of the pixels of a segmentation map, which are stored as values: grey, or of a palette.
+
+    Args:
+      picture: the opened map.
+      name: name of the image in errors.
+      classes: number of classes.
+
+    Returns:
+      `[h, w]`, int32.
+
+    Raises:
+      InvalidInputError: if the map is corrupt, has colours, or has values that are no class.
+    """
+    if picture.mode not in ("1", "L", "P", "I") and not picture.mode.startswith("I;16"):
+        raise InvalidInputError(
+            f"{name} has mode {picture.mode}: expected a map of classes, one value a pixel: grey, or with a palette; "
+            "give each colour the number of its class first"
+        )
+    with reading(name, "is corrupt"):
+        values = np.asarray(picture).astype(np.int32)
+    if values.min() < 0 or values.max() >= classes:
+        raise InvalidInputError(
+            f"{name} has values from {values.min()} to {values.max()}: expected classes from 0 to {classes - 1}; give "
+            "pixels to be ignored a class of their own"
+        )
+    return values
+
+
 def _no_range(mode: str, low: float, high: float) -> str:
     example = f"({low:g}, {high:g}) or the like" if low < high else "(BLACK, WHITE)"
     return (

@@ -28,6 +28,7 @@ def paired_folder(
     image_size: int = 256,
     load_size: int | None = None,
     mirror: bool = True,
+    classes: int | None = None,
     channels: int = 3,
     background: str = "white",
     value_range: tuple[float, float] | None = None,
@@ -50,7 +51,10 @@ def paired_folder(
       direction: `AtoB` delivers A as `'a'`, the source, and B as `'b'`, the target; `BtoA` the other way round.
       image_size: height and width of the delivered images, in pixels; the paper's is 256.
       load_size: height and width before the random crop; the paper's is 286. None for no jitter.
-      mirror: whether the jitter mirrors pairs left to right; not for text or maps.
+      mirror: whether the jitter mirrors pairs left to right; not for text or maps of streets.
+      classes: number of classes if the sources are segmentation maps, in a folder of their own: files whose values,
+        grey or of a palette, are the numbers of classes. `'a'` are then integers `[h, w]`, resized without
+        interpolation, for `gans.pix2pix(classes=...)`. None for images.
       channels: 1 for grey, 3 for colour.
       background: colour that shows through where images are transparent, a name or `#rrggbb`.
       value_range: see `image_folder`.
@@ -68,21 +72,26 @@ def paired_folder(
       Isola et al., "Image-to-Image Translation with Conditional Adversarial Networks", arXiv:1611.07004, 2017, section
       6.2. The authors' code makes one file of two folders first; here both layouts are read.
     """
-    size = _loaded(image_size, load_size)
+    size, source = _loaded(image_size, load_size), _sides(direction)[0]
     beside, first, second = _layout(images.directory(path, "the folder of pairs"), split)
+    if classes is not None and (beside or classes < 2):
+        raise InvalidInputError(
+            f"classes={classes} with pairs {'side by side' if beside else 'in two folders'}: expected 2 or more, and "
+            f"the maps of classes in a folder of their own, {source}/{split}"
+        )
     decoder = decode.Decoder(channels, background, value_range)
     name = f"pairs {pathlib.Path(path).absolute().name} ({split}, {_named(direction)})"
     (files, passed), (partners, more) = files_below(first), files_below(second)
     if not beside:
         files, partners = _matched(first, files, second, partners)
-    reader = _Pairs(files, files if beside else partners, beside, direction, size, decoder)
+    reader = _Pairs(files, files if beside else partners, beside, direction, size, decoder, classes)
     headers = looked_at(files if beside else [*files, *partners], decoder, reader.kinds, name)
     kinds, passed = headers.kinds(), passed if beside else passed + more
     unequal = 0 if beside else sum(a.size != b.size for a, b in zip(headers, headers[len(files) :], strict=False))
     kinds += collections.Counter({"whose partner has another size": unequal})
     notes = [listed(what, found) for what, found in (("passed over", passed), ("images", kinds)) if found]
-    source = images.hold_or_stream(name, reader, None, resident_bytes, notes=notes, check=check)
-    return source if load_size is None else transformed(source, *_jitter(image_size, mirror))
+    pairs = images.hold_or_stream(name, reader, None, resident_bytes, notes=notes, check=check)
+    return pairs if load_size is None else transformed(pairs, *_jitter(image_size, mirror))
 
 
 def unpaired_folder(
@@ -273,6 +282,7 @@ class _Pairs:
     direction: str
     size: int
     decoder: decode.Decoder
+    classes: int | None
 
     def __len__(self) -> int:
         return len(self.files)
@@ -281,18 +291,28 @@ class _Pairs:
         return decoded([functools.partial(self._example, int(index)) for index in indices], "pairs")
 
     def _example(self, index: int) -> dict[str, np.ndarray]:
-        pixels = [self._pixels(self.files[index])]
+        source, target = _sides(self.direction)
         if self.beside:
-            half = pixels[0].shape[1] // 2
-            pixels = [pixels[0][:, :half], pixels[0][:, half:]]
-        else:
-            pixels.append(self._pixels(self.partners[index]))
-        both = dict(zip("AB", (images.resize(one, self.size, "stretch") for one in pixels), strict=True))
-        return dict(zip("ab", (both[letter] for letter in _sides(self.direction)), strict=True))
+            whole = self._pixels(self.files[index])
+            half = whole.shape[1] // 2
+            both = {"A": whole[:, :half], "B": whole[:, half:]}
+            return {"a": self._resized(both[source]), "b": self._resized(both[target])}
+        places = {"A": self.files[index], "B": self.partners[index]}
+        mapped = self._resized(self._pixels(places[source])) if self.classes is None else self._map(places[source])
+        return {"a": mapped, "b": self._resized(self._pixels(places[target]))}
+
+    def _resized(self, image: np.ndarray) -> np.ndarray:
+        return images.resize(image, self.size, "stretch")
 
     def _pixels(self, file: pathlib.Path) -> np.ndarray:
         with decode.open_picture(file, str(file)) as picture:
             return self.decoder.pixels(picture, str(file))
+
+    def _map(self, file: pathlib.Path) -> np.ndarray:
+        assert self.classes is not None
+        with decode.open_picture(file, str(file)) as picture:
+            values = decode.class_map(picture, str(file), self.classes)
+        return np.asarray(Image.fromarray(values).resize((self.size, self.size), Image.Resampling.NEAREST))
 
     def kinds(self, picture: Image.Image) -> dict[str, bool]:
         """Returns the kinds that a file may be counted under in the summary, each with whether it is of that kind."""

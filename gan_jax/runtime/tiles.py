@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Shaped
 
-Picture = Float[np.ndarray, "h w c"]
+Picture = Shaped[np.ndarray, "h w c"]
 Tell = Callable[[int, int], None]  # tiles done, tiles in all
 
 

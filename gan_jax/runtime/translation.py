@@ -60,8 +60,8 @@ def translating(game: Game, direction: str = "AtoB") -> str:
     raise InvalidInputError(f"this game translates no images: it has {known}, and draws its samples from a prior")
 
 
-def source_shape(experiment: Experiment, spec: Spec, direction: str = "AtoB") -> tuple[int, int, int]:
-    """Returns the shape of the images that a game translates.
+def source_spec(experiment: Experiment, spec: Spec, direction: str = "AtoB") -> jax.ShapeDtypeStruct:
+    """Returns shape and dtype of the images that a game translates; maps of classes are integers `[h, w, 1]`.
 
     Args:
       experiment: experiment that has the game.
@@ -72,10 +72,13 @@ def source_shape(experiment: Experiment, spec: Spec, direction: str = "AtoB") ->
       InvalidInputError: for data that have other names and no `conditions`, or that are no images.
     """
     _, name = DIRECTIONS[direction]
-    shape = spec[name].shape if name in spec else experiment.examples.source.spec[INPUTS].shape
+    found = spec[name] if name in spec else experiment.examples.source.spec[INPUTS]
+    shape = tuple(found.shape)
+    if np.issubdtype(found.dtype, np.integer) and len(shape) == 2:
+        shape = (*shape, 1)
     if len(shape) != 3:
         raise InvalidInputError(f"this game translates arrays of shape {shape}: expected images [h, w, c]")
-    return shape[0], shape[1], shape[2]
+    return jax.ShapeDtypeStruct(shape, found.dtype)
 
 
 class Translator:
@@ -92,6 +95,7 @@ class Translator:
 
     Attributes:
       channels: channels of the pictures.
+      dtype: their dtype: float32, or int32 for maps of classes `[h, w, 1]`.
       fit: sizes that the network takes.
     """
 
@@ -130,7 +134,8 @@ class Translator:
         self._function = _of_one(experiment.game.functions[function], function == "sample")
         self._compiled = Compiled(self._function, meshed=True)
         self._programs: dict[tuple[int, int], Any] = {}
-        height, width, self.channels = source_shape(experiment, spec, direction)
+        source = source_spec(experiment, spec, direction)
+        (height, width, self.channels), self.dtype = source.shape, np.dtype(source.dtype)
         with jax.set_mesh(mesh):
             self.fit = self._measured((height, width))
         self._check()
@@ -155,7 +160,7 @@ class Translator:
 
     def _output(self, height: int, width: int) -> tuple[int, ...]:
         whole = self._state.replace(frozen=self._experiment.frozen_networks.shapes())
-        image = jax.ShapeDtypeStruct((height, width, self.channels), np.float32)
+        image = jax.ShapeDtypeStruct((height, width, self.channels), self.dtype)
         return jax.eval_shape(self._function, whole, self._key, image).shape
 
     def _check(self) -> None:
@@ -175,7 +180,7 @@ class Translator:
         """Translates one picture.
 
         Args:
-          image: picture in [-1, 1], of any size.
+          image: picture of any size, in [-1, 1]; or map of classes.
           tell: is called after each tile, with the number of tiles done and in all.
 
         Returns:
@@ -186,13 +191,18 @@ class Translator:
         """
         if image.ndim != 3 or image.shape[-1] != self.channels or 0 in image.shape:
             raise InvalidInputError(f"a picture of shape {image.shape}: expected [h, w, {self.channels}]")
+        if np.issubdtype(image.dtype, np.integer) != np.issubdtype(self.dtype, np.integer):
+            raise InvalidInputError(f"a picture of {image.dtype}: this game takes {self.dtype}, from {self._range()}")
         (height, width, _), scale = image.shape, self.fit.scale
         with jax.set_mesh(self._mesh):
             tile = self._tiles(height, width)
-            whole, top, left = padded(np.asarray(image, np.float32), *tile)
+            whole, top, left = padded(np.asarray(image, self.dtype), *tile)
             overlap = [min(x // 4 if self._overlap is None else self._overlap, x // 2) for x in tile]
             made = by_tiles(whole, self._program(tile), tile, (overlap[0], overlap[1]), scale, tell)
         return made[scale * top : scale * (top + height), scale * left : scale * (left + width)]
+
+    def _range(self) -> str:
+        return "class 0 on" if np.issubdtype(self.dtype, np.integer) else "-1 to 1"
 
     def _tiles(self, height: int, width: int) -> tuple[int, int]:
         """Returns the size of the tiles for a picture; one tile is the whole picture, padded, if memory suffices."""
@@ -221,7 +231,7 @@ class Translator:
     def _program(self, size: tuple[int, int]) -> Callable[[Picture], Array]:
         """Returns the compiled program for a size of pictures."""
         if size not in self._programs:
-            image = jax.ShapeDtypeStruct((*size, self.channels), np.float32)
+            image = jax.ShapeDtypeStruct((*size, self.channels), self.dtype)
             lowered = self._compiled.lower(self._experiment, self._state, self._mesh, image)
             if len(self._programs) == _KEPT:
                 self._programs.pop(next(iter(self._programs)))

@@ -1,5 +1,6 @@
 """Folders of pairs and of two domains: layouts, direction, resizing, jitter, and what is refused."""
 
+import functools
 import itertools
 
 import jax
@@ -139,6 +140,36 @@ def test_what_is_no_folder_of_pairs_is_told(tmp_path, together):
     refused("0.png is 15 pixels wide: expected two images of one width", path=str(tmp_path / "odd"))
     (tmp_path / "odd" / "train" / "0.png").write_bytes(b"nothing")
     refused("0.png is not an image that can be opened", path=str(tmp_path / "odd"))
+
+
+def test_segmentation_maps(tmp_path):
+    """Classes are values, of grey or of a palette, whatever colours these have; crops and mirrors go with them."""
+    labels = [np.random.default_rng(i).integers(0, 5, (12, 12), np.uint8) for i in range(4)]
+    for i, values in enumerate(labels):
+        kept = Image.fromarray(values)
+        if i % 2:
+            kept = kept.convert("P")
+            kept.putdata(values.ravel())
+            kept.putpalette([7 * x % 256 for x in range(768)])
+        (tmp_path / "B" / "train").mkdir(parents=True, exist_ok=True)
+        kept.save(tmp_path / "B" / "train" / f"{i}.png")
+        save(tmp_path / "A" / "train" / f"{i}.png", np.repeat(values[..., None] * 50, 3, -1))
+    read = functools.partial(data.paired_folder, str(tmp_path), direction="BtoA", classes=5)
+    pairs = read(image_size=12)
+    np.testing.assert_array_equal(pairs.read(np.arange(4))["a"], labels)
+    assert pairs.spec["a"].shape == (12, 12) and pairs.spec["a"].dtype == np.int32
+    small = read(image_size=6).read(np.arange(4))
+    np.testing.assert_array_equal(small["a"], np.stack(labels)[:, 1::2, 1::2])  # no value between two classes
+    for step in range(4):
+        made = batch(read(image_size=8, load_size=12), step=step)
+        assert made["a"].shape == (4, 8, 8)
+        np.testing.assert_array_equal(np.rint((made["b"][..., 0] + 1) * 127.5), made["a"] * 50)
+    with pytest.raises(InvalidInputError, match=r"0.png has values from 0 to 4: expected classes from 0 to 3"):
+        read(image_size=12, classes=4)
+    with pytest.raises(InvalidInputError, match=r"0.png has mode RGB: expected a map of classes"):
+        read(image_size=12, direction="AtoB")
+    with pytest.raises(InvalidInputError, match="classes=1 with pairs in two folders: expected 2 or more"):
+        read(image_size=12, classes=1)
 
 
 @pytest.fixture

@@ -55,13 +55,13 @@ class Critic(nn.Module):
 
 
 @functools.cache
-def trained(module=Local, channels=1, size=(8, 12)):
+def trained(module=Local, channels=1, size=(8, 12), maps=False):
     """An untrained pix2pix with this generator."""
     game = gans.standard_game(
         nets.from_linen(module()),
         nets.from_linen(Critic()),
         gans.terms.gan_loss(losses.non_saturating),
-        inputs=lambda key, batch, hparams: (batch["a"],),
+        inputs=lambda key, batch, hparams: (batch["a"].reshape(*batch["a"].shape[:3], -1),),
         real=lambda batch: batch["b"],
         optimizers={player: optax.sgd(0.1) for player in ("generator", "discriminator")},
     )
@@ -70,6 +70,8 @@ def trained(module=Local, channels=1, size=(8, 12)):
         "a": np.zeros((4, *size, channels), np.uint8),
         "b": np.zeros((4, size[0] * scale, size[1] * scale, 3), np.uint8),
     }
+    if maps:
+        arrays["a"] = np.zeros((4, *size), np.int32)
     source = data.Arrays("pairs", arrays)
     made = runtime.Experiment(
         game=game, source=lambda: source, preview=runtime.image_grid, seed=0, batch_size=2, steps=2,
@@ -158,6 +160,21 @@ def test_tiles_where_memory_does_not_suffice(monkeypatch):
     monkeypatch.setattr(memory, "available", lambda device: 1)
     with pytest.raises(InvalidInputError, match="tiles of 64 pixels do not fit"):
         made.translator()(image)
+
+
+def test_maps_of_classes():
+    class FromMap(nn.Module):
+        @nn.compact
+        def __call__(self, classes, *, train):
+            return nn.tanh(nn.Conv(3, (3, 3))(jax.nn.one_hot(classes[..., 0], 4)))
+
+    made = trained(FromMap, maps=True)
+    assert made.translator().dtype == np.int32
+    values = np.random.default_rng(0).integers(0, 4, (21, 30, 1), np.uint8)
+    whole = direct(made, values.astype(np.int32))
+    np.testing.assert_allclose(made.translate([values])[0], whole, atol=1e-6)
+    np.testing.assert_allclose(made.translate([values.astype(np.int64)], tile=16)[0], whole, atol=1e-5)
+    refused("a picture of float32: this game takes int32, from class 0 on", lambda: made.translate([picture(8, 8)]))
 
 
 def test_directions():
