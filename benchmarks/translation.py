@@ -56,7 +56,7 @@ def judge(case: str, turns: int) -> Extractor:
     kept = cache_directory() / "benchmarks" / f"translation_{name}_{turns}_{_JUDGE}.npz"
     if kept.exists():
         return load_classifier(kept)
-    source = data.tfds_images(name, split="train[:20000]", data_dir=_DATA.value, labels=True)
+    source: data.Source = data.tfds_images(name, split="train[:20000]", data_dir=_DATA.value, labels=True)
     if case != "colour":
         source = data.renamed(data.turned_digit_pairs(source, turns=turns), real="b", label="label")
     held = source.read(np.arange(len(source)))
