@@ -119,7 +119,7 @@ def test_every_task_of_the_photographs_makes_pairs_for_the_networks(task):
 def test_photographs_are_coloured_by_the_game_of_the_paper(tmp_path):
     """The U-Net takes multiples of 64; outputs of training and of the loaded run are equal."""
     options = {"steps": 2, "steps_per_dispatch": 2, "report_every": 2, "checkpoint_every": 2, "sample_every": 0}
-    made = runs.build("pix2pix_photos", width=2, batch_size=2, metrics="", evaluate_every=0, **options)
+    made = runs.build("pix2pix_photos", width=2, batch_size=8, metrics="", evaluate_every=0, **options)
     ended = runtime.train(made, tmp_path / "run", log=lambda message: None)
     loaded = gan_jax.load(tmp_path / "run")
     assert loaded.translator().fit == (64, 1, (64, 64)) and loaded.translator().channels == 1
