@@ -43,6 +43,7 @@ myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 
 nb_execution_mode = "off"
+nb_execution_in_temp = True
 nb_execution_timeout = 1800
 nb_execution_raise_on_error = True
 nb_merge_streams = True
@@ -50,8 +51,7 @@ nb_merge_streams = True
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 autodoc_member_order = "bysource"
-napoleon_custom_sections = ["References"]
-napoleon_use_rtype = False
+napoleon_custom_sections = ["References", "Returns", "Yields"]
 napoleon_use_ivar = False
 napoleon_attr_annotations = False
 copybutton_prompt_text = r">>> |\.\.\. |\$ "

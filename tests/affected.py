@@ -23,7 +23,7 @@ COMMANDS = (
     "sweep",
 )  # `tests.processes` starts them by name, without an import
 COMMANDS_HOMES = ("gan_jax.cli", "gan_jax.runs")  # only the commands use these packages, so their tests test them
-PAGES = {"tests/test_docs.py", "tests/test_readme.py", "tests/test_site.py", "tests/test_tutorials.py"}
+PAGES = {f"tests/test_{name}.py" for name in ("blocks", "docs", "readme", "site", "tutorials")}
 ALWAYS = {"tests/test_architecture.py"}
 EVERYTHING = {"pyproject.toml", "tests/__init__.py", "tests/conftest.py", "tests/preload.py"}
 

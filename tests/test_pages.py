@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gan_jax import core, gans, runtime
+from gan_jax import core, gans, runs, runtime
 from tests.conformance.games import Z, conv, conv_critic
 from tests.processes import ROOT, run, start_module
 
@@ -89,6 +89,17 @@ def test_an_experiment_of_your_own(tmp_path):
     (tmp_path / "notebook.py").write_text(f"{notebook}\nprint(samples.shape, picture.size)\n")
     code, printed = start_module("tests.program", str(tmp_path / "notebook.py")).finish()
     assert code == 0 and "(16, 8, 8, 1)" in printed, printed
+
+
+@pytest.mark.slow
+def test_samples_of_a_fitted_prior(tmp_path, monkeypatch):
+    made = runs.build("vae_digits", steps=2, steps_per_dispatch=1, report_every=2, checkpoint_every=2, sample_every=0)
+    monkeypatch.chdir(tmp_path)
+    runtime.train(made, "runs/vae_digits", log=lambda message: None)
+    ((_, program),) = programs("gans_and_vaes")
+    namespace = {"__name__": "program"}
+    exec(compile(program, "gans_and_vaes.md", "exec"), namespace)
+    assert namespace["samples"].shape == (64, 8, 8, 1)
 
 
 def test_every_field_of_an_experiment_is_told():

@@ -19,7 +19,7 @@ TINY = {
     "another_machine": {"half": 50, "width": 4},
     "plan_for_a_slice": {"slices": ("v5e:2x2",), "width": 8},
 }
-QUICK = {"losses_in_your_project", "another_machine"}
+QUICKER = {"losses_in_your_project", "another_machine"}
 BEGIN = """
 import os, pathlib, runpy, shlex, sys
 os.chdir({home!r})
@@ -58,7 +58,9 @@ def test_every_tutorial_is_here():
     assert set(TINY) == {path.stem for path in (ROOT / "docs" / "tutorials").glob("*.md")}
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.long) for name in TINY])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in QUICKER else pytest.mark.long) for name in TINY]
+)
 def test_tutorial(name, tmp_path):
     file = tmp_path / "tutorial.py"
     file.write_text(program(name, tmp_path), encoding="utf-8")

@@ -24,7 +24,9 @@ from gan_jax.losses import GANLoss
 
 SECTION = re.compile(r"(Args|Attributes|Returns|Yields|Raises|References|Example|Examples):$")
 LABEL = re.compile(r"^ +\*{0,2}[\w.]+( \([^)]*\))?:(?= |$)")  # the name at the start of a line of Args
-NAPOLEON = Config(napoleon_use_rtype=False, napoleon_use_ivar=False, napoleon_custom_sections=["References"])
+# As sections of prose: Napoleon would take the words before a colon in them for a type.
+PROSE = ["References", "Returns", "Yields"]
+NAPOLEON = Config(napoleon_use_ivar=False, napoleon_custom_sections=PROSE)
 
 
 def escaped(line: str) -> str:
@@ -33,9 +35,9 @@ def escaped(line: str) -> str:
     begin = label.end() if label else 0
     parts = re.split(r"(`[^`]+`)", line[begin:])
     prose = [re.sub(r"([\\*|`]|(?<=\w)_(?!\w))", r"\\\1", part) for part in parts[::2]]
+    prose[1:] = [f"\\ {part}" if part[:1].isalnum() else part for part in prose[1:]]  # a plural s behind code
     codes = [f"`{part}`" for part in parts[1::2]]
-    text = "".join(text for pair in zip(prose, [*codes, ""], strict=True) for text in pair)
-    return line[:begin] + re.sub(r"(?<=[^`]``)(?=\w)", r"\\ ", text)  # a plural s behind code
+    return line[:begin] + "".join(text for pair in zip(prose, [*codes, ""], strict=True) for text in pair)
 
 
 def rewrite(lines: list[str]) -> list[str]:
@@ -61,6 +63,22 @@ def rewrite_docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any,
     lines[:] = rewrite(lines)
 
 
+def shorten_signature(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    """Leaves out what every Linen module has, the packages of names, and the addresses of defaults."""
+    del app, what, name, obj, options
+    signature = signature and re.sub(r"(, |(?<=\())parent: ~?flax\.linen.*\)$", ")", signature)
+    patterns = {
+        r"~(?:\w+\.)+(?=\w)|jax\.jaxlib\._jax\.|jaxlib\._jax\.": "",
+        r"<class '(?:\w+\.)*(\w+)'>": r"\1",
+        r"<(?:compiled_)?function (\w+)(?:\.(?:<locals>|\w+))*(?: at \w+)?>": r"\1",
+    }
+    for pattern, short in patterns.items():
+        signature, returns = (text and re.sub(pattern, short, text) for text in (signature, returns))
+    return signature, returns
+
+
 def skip_fields(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
     """Leaves out fields that the docstring of the class describes: those of named tuples, and dtypes of networks."""
     del app, name, skip, options
@@ -81,15 +99,18 @@ def public(module: ModuleType) -> list[str]:
 
 def constant(value: Any) -> bool:
     """Whether a value is data or a type alias: it has no docstring of its own."""
-    if isinstance(value, GANLoss) or inspect.isroutine(value) or inspect.ismodule(value):
+    if isinstance(value, GANLoss) or inspect.ismodule(value):
         return False
-    return not inspect.isclass(value) or not value.__module__.startswith("gan_jax")
+    defined = inspect.isroutine(value) or inspect.isclass(value)
+    return not defined or not value.__module__.startswith("gan_jax")
 
 
 def summary(module: str, name: str, value: Any) -> str:
-    """Returns the first sentence of a docstring."""
-    told = assignment(module, name)[1] if constant(value) else inspect.getdoc(value)
-    paragraph = (told or "").split("\n\n")[0].replace("\n", " ")
+    """Returns the first sentence of a docstring; for a constant without one, its expression."""
+    text, told = assignment(module, name) if constant(value) else ("", inspect.getdoc(value))
+    if not told:
+        return f"``{text}``" if text else ""
+    paragraph = told.split("\n\n")[0].replace("\n", " ")
     return escaped(re.split(r"(?<=[.])\s+(?=[A-Z`])", paragraph)[0].rstrip(":"))
 
 
@@ -163,6 +184,7 @@ class Api(Directive):
 def setup(app: Sphinx) -> dict[str, Any]:
     """Registers the directive and the rewriting of docstrings."""
     app.add_directive("api", Api)
+    app.connect("autodoc-process-signature", shorten_signature)
     app.connect("autodoc-skip-member", skip_fields)
     app.connect("autodoc-process-docstring", rewrite_docstring, priority=100)
     return {"parallel_read_safe": True}

@@ -1,6 +1,7 @@
 """Computes metrics of a trained run, and records the protocol of every number.
 
   gan-jax evaluate --workdir=runs/digits --metrics=fcd2k --step=all
+  gan-jax evaluate --images=DIR --reference=DIR --metrics=fid,kid
 
 Metrics, by the network that computes the features:
   Inception             fid, fid_infinity, kid, inception_score, prdc
@@ -21,6 +22,12 @@ Each evaluation of a checkpoint is appended as one line to eval.jsonl in the
 workdir, and eval.png plots the metrics against the images seen in training. A
 checkpoint that is in eval.jsonl under the same protocol is not evaluated again.
 
+The second form is of folders of pictures, made by anything. They must be of one
+size, or are brought to --image_size. A name without a number then means all of
+the images; metrics of pairs compare images of the same name; those of the
+classifier need a reference with one sub-folder for each class. --out=FILE
+appends the values with their protocol to a file of JSON lines.
+
 This runs the experiment file in the workdir: use only workdirs of people whose
 code you would run.
 """
@@ -37,7 +44,7 @@ import numpy as np
 from absl import flags
 
 from gan_jax import eval as evals
-from gan_jax import runtime
+from gan_jax import runs, runtime
 from gan_jax.buckets import BucketPath
 from gan_jax.cli import flags as commands
 from gan_jax.cli import kinds, launch
@@ -60,7 +67,13 @@ from gan_jax.runtime import (
 from gan_jax.runtime.progress import log
 from gan_jax.types import InvalidInputError
 
-_WORKDIR = kinds.path("workdir", None, "directory of the run, or its URL: gs:// or s3://", required=True, bucket=True)
+_WORKDIR = kinds.path("workdir", None, "directory of the run, or its URL: gs:// or s3://", bucket=True)
+_IMAGES = kinds.path("images", None, "folder of images to evaluate, in place of a run")
+_REFERENCE = kinds.path("reference", None, "folder of the images to compare them with")
+_IMAGE_SIZE = flags.DEFINE_integer(
+    "image_size", None, "height and width to which images of folders are brought", lower_bound=1, upper_bound=2**14
+)
+_OUT = kinds.path("out", None, "file of JSON lines for the values of folders")
 _METRICS = flags.DEFINE_list("metrics", None, "names of metrics, separated by commas; see above", required=True)
 _STEP = kinds.step("step", "newest", "step of the checkpoint: a number, newest, best or all", "newest", "best", "all")
 _SEED = flags.DEFINE_integer("seed", 0, "seed of latents and random subsets", lower_bound=0, upper_bound=2**31 - 1)
@@ -120,6 +133,43 @@ def show(line: dict[str, Any]) -> None:
     """Logs a line of eval.jsonl."""
     shown = "  ".join(f"{name} {value:.5g}" for name, value in line["metrics"].items())
     log(f"step {line['step']:,}  images {line['images']:,}  {shown}")
+
+
+_OF_FOLDERS, _OF_RUNS = (_IMAGES, _REFERENCE, _IMAGE_SIZE, _OUT), (_STEP, _RAW, _TRUNCATION, _CHOOSE, _DATA_DIR)
+
+
+def check_form() -> bool:
+    """Returns whether folders are evaluated, and not a run; refuses a mixture of both forms."""
+    given = {flag.name: flags.FLAGS[flag.name].present for flag in (_WORKDIR, *_OF_FOLDERS, *_OF_RUNS, _NEIGHBOURS)}
+    folders = [flag.name for flag in _OF_FOLDERS if given[flag.name]]
+    if not folders and not given["workdir"]:
+        raise InvalidInputError("--workdir is missing: expected --workdir, or both --images and --reference")
+    runs = [name for name in ("workdir", "neighbours", *(flag.name for flag in _OF_RUNS)) if given[name]]
+    if folders and runs:
+        raise InvalidInputError(f"--{runs[0]} is of a run, and --{folders[0]} of folders: give one of them")
+    if folders and None in (_IMAGES.value, _REFERENCE.value):
+        raise InvalidInputError("expected both --images and --reference, two folders of images")
+    return bool(folders)
+
+
+def evaluate_folders() -> int:
+    """Evaluates a folder of images, in one process."""
+    out = None if _OUT.value is None else kinds.place(_OUT)
+    if out is not None:
+        check_writable(out.parent, f"--out={out}")
+    with launch.launched() as watchdog:
+        if hosts.client() is not None:
+            raise InvalidInputError("--images: folders are evaluated by one process; pass --multihost=off")
+        line = runs.evaluate_folders(
+            _IMAGES.value, _REFERENCE.value, _METRICS.value, image_size=_IMAGE_SIZE.value, weights=_WEIGHTS.value,
+            cache=_CACHE.value, batch_size=_BATCH_SIZE.value, seed=_SEED.value, log=log, beat=watchdog.beat,
+        )  # fmt: skip
+    for name, value in line["metrics"].items():
+        log(f"{name} {value:.5g}")
+    if out is not None:
+        evaluations.append(out, {"images": _IMAGES.value, "reference": _REFERENCE.value, **line})
+        log(f"with the protocol in {out}")
+    return commands.DONE
 
 
 def check() -> None:
@@ -183,7 +233,10 @@ def evaluate(
 
 def main() -> int:
     """Runs the command."""
+    folders = check_form()
     check()
+    if folders:
+        return evaluate_folders()
     with launch.launched() as watchdog, contextlib.ExitStack() as stack:
         mesh = runtime.make_mesh()
         moved = {} if _DATA_DIR.value is None else {"data_dir": _DATA_DIR.value}

@@ -23,7 +23,7 @@ _LOOKED_AT = 256  # deep images whose values show whether the range of their typ
 def image_folder(
     path: str,
     *,
-    image_size: int,
+    image_size: int | None,
     labels: bool,
     channels: int = 3,
     fit: str = "crop",
@@ -40,7 +40,7 @@ def image_folder(
 
     Args:
       path: the folder.
-      image_size: height and width in pixels.
+      image_size: height and width in pixels; None keeps images as they are, which must then be of one size.
       labels: whether to use the names of the sub-folders as classes 0, 1, ..., delivered as `'label'`. Numbers in names
         are ordered by value: 1, 2, 10.
       channels: 1 for grey, 3 for colour.
@@ -79,7 +79,10 @@ def image_folder(
     numbers = {name: index for index, name in enumerate(classes)}
     targets = [numbers[p.relative_to(root).parts[0]] for p in files] if labels else None
     reader = _Files(files, targets, image_size, decoder, fit)
-    kinds = looked_at(files, decoder, reader.kinds, f"folder {root.absolute().name}").kinds()
+    headers = looked_at(files, decoder, reader.kinds, f"folder {root.absolute().name}")
+    if image_size is None:
+        _check_one_size(root, files, headers)
+    kinds = headers.kinds()
     notes = [*([listed("passed over", passed)] if passed else []), *([listed("images", kinds)] if kinds else [])]
     names = classes if labels else []
     return images.hold_or_stream(
@@ -168,11 +171,24 @@ def decoded(examples: Sequence[Callable[[], dict[str, np.ndarray]]], name: str) 
     return images.stack(made, name)
 
 
+def _check_one_size(root: pathlib.Path, files: Sequence[pathlib.Path], headers: "Headers") -> None:
+    """Refuses images of several sizes, with how many there are of each."""
+    sizes = collections.Counter(header.size for header in headers)
+    if len(sizes) > 1:
+        (usual, _), *rest = sizes.most_common()
+        other = next(file for file, header in zip(files, headers, strict=True) if header.size != usual)
+        counts = ", ".join(f"{count:,} of {width} x {height}" for (width, height), count in sizes.most_common(3))
+        raise InvalidInputError(
+            f"{root} has images of {len(sizes)} sizes ({counts}{', ...' if len(rest) > 2 else ''}; such as {other}): "
+            "expected one size, or image_size, to which all of them are brought"
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class _Files:
     files: list[pathlib.Path]
     labels: list[int] | None
-    image_size: int
+    image_size: int | None
     decoder: decode.Decoder
     fit: str
 
@@ -193,6 +209,8 @@ class _Files:
 
     def kinds(self, picture: Image.Image) -> dict[str, bool]:
         """Returns the kinds that an image may be counted under in the summary, each with whether it is of that kind."""
+        if self.image_size is None:
+            return usual_kinds(picture, self.decoder)
         squared = {"crop": "cropped to the central square", "stretch": "stretched to a square"}[self.fit]
         return usual_kinds(picture, self.decoder) | {
             f"not square, {squared}": picture.width != picture.height,

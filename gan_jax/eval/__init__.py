@@ -29,7 +29,7 @@ from gan_jax.eval.scores import (
     metric_specs,
 )
 from gan_jax.eval.selection import Chosen, calibrate, metropolis_hastings, reject, top
-from gan_jax.feature_networks import FeatureNetwork, WeightsFile, clip, dinov2, inception, lpips
+from gan_jax.feature_networks import FeatureNetwork, WeightsFile, clip, dinov2, i3d, inception, lpips
 
 __all__ = [
     "CLASSIFIER_VERSION",
@@ -55,6 +55,7 @@ __all__ = [
     "extract",
     "fit_prior",
     "folded",
+    "i3d",
     "inception",
     "keep",
     "load_classifier",

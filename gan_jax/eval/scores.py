@@ -234,6 +234,7 @@ METRICS = {
     "mixture": Metric("", _mixture, _COVERAGE, 2_500, compares=False, needs=("centers", "std")),
     "mean": Metric("", _average, {"": ""}, compares=False),
     "active_units": Metric("", _active, {"": ""}, compares=False),
+    "fvd": Metric("i3d", _frechet, samples=2_048),
     "fd_attributes": Metric("attributes", clips.fd_attributes),
     "fcd_video": Metric("video_classifier", _frechet),
     "shapes": Metric("attributes", clips.shapes, clips.SHAPES, 2_000),
@@ -261,10 +262,10 @@ gives the modes of Stacked-MNIST that they reach, and KL(samples || data), calle
 `bits_per_dimension:mean` and `encode:active_units`. `l1`, `psnr`, `ssim` and the feature distances are metrics of
 pairs: the mean over all pairs of an output and its target.
 
-Of clips: `fd_attributes` is the Frechet distance of attributes that are read in closed form, `fcd_video` that of the
-features of a classifier of clips, which is trained on the data set in hand; neither is FVD. `fcd` is that of frames.
-`shapes` and `moving_digits` measure clips of these data, and `disentanglement` what a content and what a motion
-decides.
+Of clips: `fvd` is the Frechet video distance, of 2,048 clips by default. `fd_attributes` is the Frechet distance of
+attributes that are read in closed form, `fcd_video` that of the features of a classifier of clips, which is trained on
+the data set in hand; neither is FVD. `fcd` is that of frames. `shapes` and `moving_digits` measure clips of these data,
+and `disentanglement` what a content and what a motion decides.
 """
 
 

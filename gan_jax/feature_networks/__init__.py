@@ -7,6 +7,7 @@ from `$GAN_JAX_WEIGHTS`, or from `~/.cache/gan_jax/weights`. Only `fetch` downlo
 from gan_jax.feature_networks.clip import clip
 from gan_jax.feature_networks.dinov2 import dinov2, dinov2_levels
 from gan_jax.feature_networks.fetch import fetch
+from gan_jax.feature_networks.i3d import i3d
 from gan_jax.feature_networks.inception import inception
 from gan_jax.feature_networks.lpips import lpips, lpips_distance, vgg16_features
 from gan_jax.feature_networks.network import FeatureNetwork
@@ -19,6 +20,7 @@ __all__ = [
     "dinov2",
     "dinov2_levels",
     "fetch",
+    "i3d",
     "inception",
     "lpips",
     "lpips_distance",

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PyTree
 
 from gan_jax import losses, regularizers
@@ -224,7 +225,10 @@ def lecam(weight: float = 0.3, *, decay: float = 0.99, begin: int = 0, logits: P
         found, memory = regularizers.lecam(real, fake, view.state.aux["lecam"], decay=decay)
         return Value(found, aux={"lecam": memory})
 
-    return Term("lecam", DISCRIMINATOR, weight, value, {"lecam": regularizers.init_lecam()}, ramp=(begin, 0))
+    # Of NumPy: recipes have terms as constants, and JAX's arrays would set up the devices when they are imported.
+    zero: Any = np.zeros((), np.float32)
+    zeros = regularizers.LeCamState(*(zero for _ in regularizers.LeCamState._fields))
+    return Term("lecam", DISCRIMINATOR, weight, value, {"lecam": zeros}, ramp=(begin, 0))
 
 
 def consistency(

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree
 
@@ -225,7 +226,7 @@ def elbo_terms(likelihood: Likelihood, beta: float, levels: int | None) -> tuple
     def kl(view: View, key: PRNGKey) -> Value:
         return Value(gaussian_kl(view.made["mean"], view.made["log_variance"]))
 
-    memory = {} if likelihood.variance is None else {VARIANCE: jnp.zeros(2, jnp.float32)}
+    memory = {} if likelihood.variance is None else {VARIANCE: np.zeros(2, np.float32)}
     return Term("nll", GENERATOR, None, nll, memory), Term("kl", GENERATOR, beta, kl)
 
 

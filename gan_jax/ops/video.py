@@ -17,8 +17,8 @@ def conv_clip(
     kernel[r, u, v]`
 
     The kt frames that each frame of the result depends on are concatenated along the channels, and `conv` is applied to
-    the frames of all clips at once. XLA's own gradient of a strided three-dimensional convolution takes 30 to several
-    hundred times as long on CPUs: `benchmarks/results/conv_clip.jsonl`.
+    the frames of all clips at once. XLA's own gradient of a strided three-dimensional convolution takes 18 to 95
+    times as long on two cores: `benchmarks/results/conv_clip.jsonl`.
 
     Args:
       x: clips.

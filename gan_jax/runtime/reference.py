@@ -21,7 +21,9 @@ from gan_jax.types import InvalidInputError
 CLASSIFIER = "classifier"  # the network that is trained on the reference itself
 OF_CLIPS = "video_classifier"  # the one that is trained on its clips
 _HELD_OUT = 10  # every tenth example of the reference is held out to test the classifier
-_PUBLISHED = {"inception": evals.inception, "dinov2": evals.dinov2, "clip": evals.clip, "lpips": evals.lpips}
+_PUBLISHED = {
+    "inception": evals.inception, "dinov2": evals.dinov2, "clip": evals.clip, "lpips": evals.lpips, "i3d": evals.i3d,
+}  # fmt: skip
 
 # A feature pass: (what, networks, images, count) -> outputs by network.
 Pass = Callable[[str, dict[str, Extractor], Iterable[np.ndarray], int], dict[str, Outputs]]

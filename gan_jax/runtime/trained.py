@@ -1,6 +1,7 @@
 """A trained game: an experiment with a trained state to sample from."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, overload
 
@@ -120,6 +121,46 @@ class Trained:
             convert = np.int32  # type: ignore[assignment]
         made = [translator(convert(x) if x.dtype == np.uint8 else x) for x in map(np.asarray, images)]
         return np.stack(made) if isinstance(images, np.ndarray) and made else made
+
+    def clip_matrix(
+        self,
+        n: int = 64,
+        *,
+        content_seed: int = 0,
+        motion_seed: int = 0,
+        frames: int | None = None,
+        truncation: float | None = None,
+    ) -> np.ndarray:
+        """Draws a matrix of clips, as square as n permits: rows have one content, and columns one motion.
+
+        Args:
+          n: number of clips.
+          content_seed: seed of the contents; the same one gives the same contents with other motions.
+          motion_seed: seed of the motions.
+          frames: frames of the clips, which may be more than those trained on; None for as many.
+          truncation: truncation of the game's prior.
+
+        Returns:
+          Clips `[rows, columns, t, h, w, c]`.
+
+        Raises:
+          InvalidInputError: for a game whose latents are not those of a content and a motion, or `frames` below 1.
+        """
+        latents = self.experiment.game.functions.get("clip_latents")
+        if latents is None:
+            raise InvalidInputError(
+                "this game has no function 'clip_latents': content, motion and frames are those of games of clips, "
+                "such as mocogan"
+            )
+        if frames is not None and frames < 1:
+            raise InvalidInputError(f"frames={frames}: expected at least 1")
+        rows = next(r for r in range(math.isqrt(n), 0, -1) if n % r == 0)
+        keys = jax.random.key(content_seed), jax.random.key(motion_seed)
+        z, label = latents(*keys, rows, n // rows, frames, truncation)
+        made = self.sample(
+            n, seed=content_seed, inputs=np.asarray(z), label=None if label is None else np.asarray(label)
+        )
+        return made.reshape(rows, n // rows, *made.shape[1:])
 
     def class_number(self, label: str) -> int:
         """Returns the number of a class, given by its name in the data or, if no class has that name, by its number.

@@ -172,6 +172,9 @@ def test_samples_that_could_not_be_written(trained, tmp_path):
     for out in (tmp_path / "file" / "x.png", tmp_path / "directory.png", "x.xbm", "x", "/proc/x.npy"):
         assert f"--out={out}" in refused("sample", f"--workdir={trained}", f"--out={out}")
     assert "--num=999999999: expected at most 65,536" in refused("sample", f"--workdir={trained}", "--num=999999999")
+    out = f"--out={tmp_path / 'x.npy'}"
+    assert "no function 'clip_latents'" in refused("sample", f"--workdir={trained}", "--motion_seed=1", out)
+    assert "leave out --interpolate" in refused("sample", f"--workdir={trained}", "--frames=3", "--interpolate=8", out)
     many = refused("sample", f"--workdir={trained}", "--num=999999999", f"--out={tmp_path / 'x.npy'}")
     assert "999,999,999 samples: this needs at least" in many and not (tmp_path / "x.npy").exists()
     run("sample", f"--workdir={trained}", "--num=4", f"--out={tmp_path / 'y.PNG'}")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gan_jax import data, host, metrics, runtime, sweep
+from gan_jax import data, gans, host, metrics, nets, runtime, sweep
 from gan_jax import eval as evals
 from gan_jax.runs import load_module
 from gan_jax.types import InvalidInputError
@@ -229,3 +229,31 @@ def test_each_way_of_a_translation_has_its_own_inputs_and_reference(tmp_path):
     assert host.to_uint8(np.asarray(pictures["translate_back"][0]))[0, 0, :, 0].tolist() == [200] * 8 + [213] * 8
     with pytest.raises(InvalidInputError, match="domains of back: this game has the functions sample, translate"):
         dataclasses.replace(made, domains={"back": made.domains["translate_back"]})
+
+
+def test_bits_and_active_units_are_means_over_all_inputs(tmp_path):
+    """Metrics of what functions return, which is not images; and of reconstructions, for the same VAE."""
+    images = np.random.default_rng(0).integers(0, 256, (300, 8, 8, 1), np.uint8)  # more than one chunk
+    source = data.Arrays("noise", {"real": images})
+    networks = nets.MLPEncoder(3, (8,)), nets.MLPGenerator((8, 8, 1), (8,))
+    made = runtime.Experiment(
+        game=gans.vae(*map(nets.from_linen, networks), 3, levels=256), source=lambda: source,
+        preview=runtime.image_grid, seed=0, batch_size=8, steps=1,
+    )  # fmt: skip
+    mesh = runtime.make_mesh(jax.devices()[:1])
+    wanted = ["bits_per_dimension:mean", "encode:active_units", "reconstruct:psnr"]
+    with jax.set_mesh(mesh):
+        state = runtime.build_start(made, source.spec, mesh).init()["state"]
+        judge = runtime.Evaluator(wanted, made.comparison, mesh, tmp_path, functions=made.outputs)
+        found = judge(lambda function: runtime.stream_samples(made, state, 0, function))
+        functions = made.game.functions
+        x = host.from_uint8(images)
+        means = functions["encode"](state, jax.random.key(0), x)
+        assert found["encode:active_units"] == int(metrics.active_units(means))
+        again = [float(np.mean(functions["bits_per_dimension"](state, jax.random.key(i), x))) for i in range(2)]
+        # other draws of noise and latents change the mean of 300 images little
+        assert found["bits_per_dimension:mean"] == pytest.approx(again[0], rel=0.02)
+        assert again[0] != again[1]
+        rebuilt = host.from_uint8(host.to_uint8(np.asarray(functions["reconstruct"](state, jax.random.key(0), x))))
+    assert found["reconstruct:psnr"] == pytest.approx(float(metrics.psnr(rebuilt, x).mean()), rel=1e-4)
+    assert judge.records["bits_per_dimension:mean"]["samples"] == 300
