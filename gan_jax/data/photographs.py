@@ -46,8 +46,8 @@ def photographs(part: str = "train", *, labels: bool = False, image_size: int = 
             chosen = np.moveaxis(windows[:: _STRIDE[part], :: _STRIDE[part]], 2, -1)
             patches.append(chosen.reshape(-1, image_size, image_size, 3))
             targets += [label] * len(patches[-1])
-    # The first few, which grids of pictures show, are from all over the photographs.
-    order = np.argsort(np.arange(len(targets)) * _GOLDEN % 1.0)
+    # The first few of `test`, which grids of pictures show, are from all over the photographs.
+    order = np.argsort(np.arange(len(targets)) * _GOLDEN % 1.0) if part == "test" else np.arange(len(targets))
     arrays = {"real": np.concatenate(patches)[order]}
     if labels:
         arrays["label"] = np.asarray(targets, np.int32)[order]
