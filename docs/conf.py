@@ -49,6 +49,7 @@ nb_execution_raise_on_error = True
 nb_merge_streams = True
 
 autodoc_typehints_format = "short"
+autodoc_inherit_docstrings = False
 autodoc_preserve_defaults = True
 autodoc_member_order = "bysource"
 napoleon_custom_sections = ["References", "Returns", "Yields"]

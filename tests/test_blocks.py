@@ -30,6 +30,13 @@ HERE = {  # what is written smaller in the blocks of a page, and what a page nee
         },
         "",
     ),
+    "docs/tokenizers.md": ({}, ""),
+    "docs/gans_and_vaes.md": (
+        {"components=10": "components=2"},
+        "from gan_jax import runs, runtime\n"
+        "few = {'steps': 2, 'steps_per_dispatch': 2, 'report_every': 2, 'checkpoint_every': 2, 'width': 4}\n"
+        "runtime.train(runs.build('vae_digits', **few), 'runs/vae_digits')",
+    ),
     "docs/export.md": ({}, "from gan_jax import runs\nruns.export('runs/python', 'digits_model')"),
 }
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

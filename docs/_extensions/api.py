@@ -29,20 +29,32 @@ PROSE = ["References", "Returns", "Yields"]
 NAPOLEON = Config(napoleon_use_ivar=False, napoleon_custom_sections=PROSE)
 
 
-def escaped(line: str) -> str:
-    """Returns a line of prose as reStructuredText: code in double backticks, and every other mark as it is."""
-    label = LABEL.match(line)
+def escaped(line: str, inside: bool = False) -> tuple[str, bool]:
+    """Returns a line of prose as reStructuredText: code in double backticks, and every other mark as it is.
+
+    Args:
+      line: line of a docstring.
+      inside: whether the line begins inside of code, which the line before has begun.
+
+    Returns:
+      The line, and whether it ends inside of code.
+    """
+    label = None if inside else LABEL.match(line)
     begin = label.end() if label else 0
-    parts = re.split(r"(`[^`]+`)", line[begin:])
-    prose = [re.sub(r"([\\*|`]|(?<=\w)_(?!\w))", r"\\\1", part) for part in parts[::2]]
-    prose[1:] = [f"\\ {part}" if part[:1].isalnum() else part for part in prose[1:]]  # a plural s behind code
-    codes = [f"`{part}`" for part in parts[1::2]]
-    return line[:begin] + "".join(text for pair in zip(prose, [*codes, ""], strict=True) for text in pair)
+    found = [line[:begin]]
+    for number, part in enumerate(line[begin:].split("`")):
+        if number:
+            found.append("``")
+            inside = not inside
+        prose = re.sub(r"([\\*|]|(?<=\w)_(?!\w))", r"\\\1", part)
+        plural = number and not inside and part[:1].isalnum()  # as in `Array`s
+        found.append(part if inside else f"\\ {prose}" if plural else prose)
+    return "".join(found), inside
 
 
 def rewrite(lines: list[str]) -> list[str]:
     """Returns a docstring's lines as reStructuredText; doctests, literal blocks and names of sections stay."""
-    found, literal, indent = [], False, 0
+    found, literal, indent, inside = [], False, 0, False
     for line in lines:
         own = len(line) - len(line.lstrip())
         if line.strip() and literal and own <= indent:
@@ -51,7 +63,8 @@ def rewrite(lines: list[str]) -> list[str]:
             literal, indent = True, own - 1
         elif not line.strip() and literal and indent == own - 1:
             literal = False
-        found.append(line if literal or SECTION.fullmatch(line.strip()) else escaped(line))
+        text, inside = (line, False) if literal or SECTION.fullmatch(line.strip()) else escaped(line, inside)
+        found.append(text)
         if line.rstrip().endswith("::"):
             literal, indent = True, own
     return found
@@ -111,7 +124,7 @@ def summary(module: str, name: str, value: Any) -> str:
     if not told:
         return f"``{text}``" if text else ""
     paragraph = told.split("\n\n")[0].replace("\n", " ")
-    return escaped(re.split(r"(?<=[.])\s+(?=[A-Z`])", paragraph)[0].rstrip(":"))
+    return escaped(re.split(r"(?<=[.])\s+(?=[A-Z`])", paragraph)[0].rstrip(":"))[0]
 
 
 def assignment(module: str, name: str) -> tuple[str, str]:

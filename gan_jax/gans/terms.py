@@ -226,7 +226,8 @@ def lecam(weight: float = 0.3, *, decay: float = 0.99, begin: int = 0, logits: P
         return Value(found, aux={"lecam": memory})
 
     # Of NumPy: recipes have terms as constants, and JAX's arrays would set up the devices when they are imported.
-    zeros = regularizers.LeCamState(*(np.zeros((), np.float32) for _ in regularizers.LeCamState._fields))
+    zero: Any = np.zeros((), np.float32)
+    zeros = regularizers.LeCamState(*(zero for _ in regularizers.LeCamState._fields))
     return Term("lecam", DISCRIMINATOR, weight, value, {"lecam": zeros}, ramp=(begin, 0))
 
 

@@ -10,6 +10,7 @@ from gan_jax.metrics.kernel import KernelDistance, cmmd, kernel_distance
 from gan_jax.metrics.modes import Coverage, MixtureCoverage, mixture_coverage, mode_coverage
 from gan_jax.metrics.neighbours import DensityCoverage, PrecisionRecall, density_coverage, nearest, precision_recall
 from gan_jax.metrics.pairs import feature_distance, l1, psnr, ssim
+from gan_jax.metrics.probe import linear_probe
 from gan_jax.metrics.transport import sliced_wasserstein
 from gan_jax.metrics.variational import active_units
 from gan_jax.metrics.video import (
@@ -45,6 +46,7 @@ __all__ = [
     "inception_score",
     "kernel_distance",
     "l1",
+    "linear_probe",
     "merge",
     "mixture_coverage",
     "mode_coverage",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gan_jax.nets.adapter import from_linen, from_nnx
     from gan_jax.nets.autoencoder import DCGANEncoder, MLPEncoder
-    from gan_jax.nets.classifier import Classifier
+    from gan_jax.nets.classifier import Classifier, classifier_maps
     from gan_jax.nets.dcgan import DCGANDiscriminator, DCGANGenerator
     from gan_jax.nets.mlp import MLPDiscriminator, MLPGenerator
     from gan_jax.nets.mocogan import (
@@ -75,6 +75,7 @@ _WHERE = {  # the module of each name; imported on first use, so that `import ga
     "feature_heads": "tokenizer_critics",
     "TranslationResNet": "translation",
     "UNet": "translation",
+    "classifier_maps": "classifier",
     "cut_init": "translation",
     "from_linen": "adapter",
     "from_nnx": "adapter",
@@ -121,6 +122,7 @@ __all__ = [
     "TranslationResNet",
     "UNet",
     "VectorQuantizer",
+    "classifier_maps",
     "cut_init",
     "feature_heads",
     "from_linen",

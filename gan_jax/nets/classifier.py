@@ -1,9 +1,11 @@
 """A small classifier of small images, whose features replace Inception's where nothing can be downloaded."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from gan_jax.nets import layers
 from gan_jax.types import InvalidInputError, check_images
@@ -47,3 +49,29 @@ class Classifier(nn.Module):
             level += 1
         features = jax.nn.relu(nn.Dense(self.features, name="features")(jnp.mean(x, axis=(1, 2))))
         return features, nn.Dense(self.num_classes, name="logits")(features)
+
+
+def classifier_maps(classifier: Classifier) -> Callable[[PyTree, Array], list[Array]]:
+    """Creates the function that computes a classifier's feature maps, for a perceptual loss without a download.
+
+    Args:
+      classifier: the classifier.
+
+    Returns:
+      `((params, model_state), images) -> maps`, for images in [-1, 1]: the activations of all convolutions, `[b, h, w,
+      c]`, from the finest on. Compare them with `losses.perceptual(..., normalize=True)`. That distance is not LPIPS:
+      its network knows one data set, and its weights are not fitted to people's judgements.
+    """
+
+    def maps(weights: PyTree, images: Float[Array, "b h w c"]) -> list[Float[Array, "b i j d"]]:
+        params, model_state = weights
+        _, seen = classifier.apply(
+            {"params": params, **model_state}, images, train=False, mutable=["intermediates"],
+            capture_intermediates=lambda module, name: isinstance(module, nn.BatchNorm),
+        )  # fmt: skip
+        found = seen["intermediates"]
+        levels = range(len(found) // 2)  # two norms at each level
+        names = [f"{kind}_norm_{level}" for level in levels for kind in ("plain", "halved")]
+        return [jax.nn.relu(found[name]["__call__"][0]) for name in names]
+
+    return maps

@@ -9,7 +9,7 @@ from gan_jax.runtime.evaluation import Evaluator, directions, first_samples, sam
 from gan_jax.runtime.experiment import Experiment, settings
 from gan_jax.runtime.film import Film, clip_grid
 from gan_jax.runtime.finetune import init_from
-from gan_jax.runtime.frozen import Frozen, trained_player
+from gan_jax.runtime.frozen import Frozen, trained_classifier, trained_player
 from gan_jax.runtime.health import all_finite, diversity
 from gan_jax.runtime.logging import Logger
 from gan_jax.runtime.preview import grid_columns, image_grid, scatter, side_by_side
@@ -62,5 +62,6 @@ __all__ = [
     "state_sha256",
     "stream_samples",
     "train",
+    "trained_classifier",
     "trained_player",
 ]

@@ -9,11 +9,14 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
+from gan_jax.data import Source
 from gan_jax.distributed import mesh as meshes
 from gan_jax.host import put, read_json, user_path
+from gan_jax.runtime import environment
 from gan_jax.runtime import identity as identities
 from gan_jax.runtime.arrays import state_sha256
 from gan_jax.runtime.checkpoint import Checkpointer
+from gan_jax.runtime.reference import Reference
 from gan_jax.types import InvalidInputError
 
 
@@ -78,6 +81,25 @@ def trained_player(workdir: str | pathlib.Path, name: str = "ema.generator", *, 
             inner = inner.setdefault(parent, {})
         inner[last] = values
     return Frozen(whole, f"{name} of {home / str(found)}")
+
+
+def trained_classifier(source: Source, cache: pathlib.Path | None = None) -> Frozen:
+    """Trains the classifier of `fcd` on a data source, or reads it from the cache, as a frozen network.
+
+    Args:
+      source: data source with labels, the same as the experiment's `reference`.
+      cache: directory that keeps it; by default the user's cache directory. A run on a machine of another kind may only
+        be continued with the file of the first one, since another training would give slightly other weights.
+
+    Returns:
+      The network, for `Experiment.frozen`; its `params` are those that `nets.classifier_maps` takes.
+
+    Raises:
+      InvalidInputError: if the source has no labels.
+    """
+    home = cache or environment.cache_directory() / "evaluation"
+    made = Reference(source, home, print, 600.0).extractor("classifier", None)
+    return Frozen(made.params, f"classifier of {source.name}, {made.record['accuracy']:.2%} right")
 
 
 class Networks(Mapping[str, Frozen]):

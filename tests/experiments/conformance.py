@@ -82,7 +82,8 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
         game = poisoned(game, config)
     if config.stream:
         source = data.Records("streamed", Reader(config, source.arrays), source.num_classes)
-    conditions = None if game.prior is not None else lambda: data.renamed(source, inputs="a", target="b")
+    mapped = game.prior is None and "reconstruct" not in game.functions  # reconstructions are of the data themselves
+    conditions = (lambda: data.renamed(source, inputs="a", target="b")) if mapped else None
     return Experiment(
         game=game, source=lambda: source, preview=image_grid, conditions=conditions, **run_settings(config)
     )

@@ -8,6 +8,7 @@ import pytest
 
 from gan_jax import core, gans
 from gan_jax.types import Game
+from tests.conformance.games import GAMES
 from tests.gans import test_adversarial, test_cut, test_cyclegan, test_pix2pix, test_stylegan2
 from tests.gans.test_adversarial import KEY, PRIOR, V, W, X
 
@@ -42,6 +43,13 @@ def stylegan2():
     return game.init(KEY, {"real": PIXELS})
 
 
+def of_the_suite(name):
+    """Returns the initial state of a game of the conformance suite."""
+    make, source = GAMES[name]
+    batch = {key: jnp.zeros((2, *x.shape), x.dtype) for key, x in source.spec.items()}
+    return make().init(KEY, batch)
+
+
 # For each game: a function that returns its initial state, and the learning rate and two betas of Adam.
 DEFAULTS = {
     # The papers (arXiv:1411.1784, 1406.2661) use SGD with momentum; here both games use DCGAN's Adam.
@@ -51,6 +59,9 @@ DEFAULTS = {
     "wgan_gp": (lambda: simple(gans.wgan_gp), (1e-4, 0.0, 0.9)),  # arXiv:1704.00028, algorithm 1
     "cyclegan": (cyclegan, (2e-4, 0.5, 0.999)),  # arXiv:1703.10593, section 4; betas of the authors' code
     "cut": (cut, (2e-4, 0.5, 0.999)),  # arXiv:2007.15651, appendix C
+    "mocogan": (lambda: of_the_suite("mocogan"), (2e-4, 0.5, 0.999)),  # arXiv:1707.04993, the authors' code
+    "vae": (lambda: of_the_suite("vae"), (1e-3, 0.9, 0.999)),  # arXiv:1312.6114 has Adagrad; here Adam's own betas
+    "vae_gan": (lambda: of_the_suite("vae_gan"), (3e-4, 0.5, 0.999)),  # arXiv:1512.09300 has RMSProp of that rate
     "pix2pix": (pix2pix, (2e-4, 0.5, 0.999)),  # arXiv:1611.07004, section 3.3
     "sngan": (lambda: simple(gans.sngan), (2e-4, 0.0, 0.9)),  # arXiv:1802.05957, with residual networks
     "r3gan": (lambda: simple(gans.r3gan, gamma=(1.0, 0.1)), (2e-4, 0.0, 0.9)),  # arXiv:2501.05441, at the start
@@ -65,13 +76,13 @@ def test_every_game_with_a_paper_is_here():
         for name, value in exported.items()
         if inspect.isfunction(value) and inspect.signature(value).return_annotation is Game
     }
-    assert set(DEFAULTS) == games - {"adversarial", "standard_game"}, "which have no defaults"
+    assert set(DEFAULTS) == games - {"adversarial", "standard_game", "tokenizer"}, "which have no defaults, or recipes"
 
 
 @pytest.mark.parametrize("name", sorted(DEFAULTS))
 def test_both_players_have_the_papers_adam(name):
     begin, expected = DEFAULTS[name]
     hparams = core.get_hparams(begin())
-    for player in ("generator", "discriminator"):
+    for player in {name.partition("/")[0] for name in hparams if "/" in name}:
         found = [float(hparams[f"{player}/{which}"]) for which in ("learning_rate", "b1", "b2")]
         np.testing.assert_allclose(found, expected, rtol=1e-6, err_msg=player)

@@ -383,3 +383,20 @@ def test_ordinary_features_are_decided_on_the_devices(monkeypatch):
     metrics.precision_recall(*features)
     metrics.cmmd(*(x / np.linalg.norm(x, axis=1, keepdims=True) for x in features))
     assert sum(rows) < 0.05 * 400 * 7  # of two searches of neighbours, two counts and three means
+
+
+def test_linear_probe():
+    """Against the best accuracy for two normal clouds, and for features without information."""
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 2, 4000)
+    clouds = random.normal(size=(4000, 2, 3)) + 2.0 * labels[:, None, None] * np.array([1.0, 0.0, 0.0])
+    half = slice(0, 2000), slice(2000, 4000)
+    found = metrics.linear_probe(clouds[half[0]], labels[half[0]], clouds[half[1]], labels[half[1]])
+    assert abs(found - 0.9214) < 0.02  # Phi(sqrt(2)): the means are 2 sqrt(2) apart
+    noise = random.normal(size=(4000, 5))
+    blind = metrics.linear_probe(noise[half[0]], labels[half[0]], noise[half[1]], labels[half[1]])
+    assert abs(blind - 0.5) < 0.05
+    constant = metrics.linear_probe(np.ones((4, 2)), labels[:4], np.ones((4, 2)), labels[:4])
+    assert 0.0 <= constant <= 1.0
+    with pytest.raises(InvalidInputError, match="one label for each"):
+        metrics.linear_probe(noise, labels[:-1], noise, labels)

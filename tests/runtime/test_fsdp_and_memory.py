@@ -8,10 +8,10 @@ import numpy as np
 import optax
 import pytest
 
-from gan_jax import core, gans, nets, runtime
+from gan_jax import core, gans, losses, nets, runtime
 from gan_jax.core.sharding import MIN_SPLIT, fsdp_spec
 from gan_jax.types import InvalidInputError, Term, Value
-from tests.conformance.games import REAL
+from tests.conformance.games import REAL, SmallDecoder, SmallEncoder
 from tests.conformance.test_games import collectives
 
 BOTH = pytest.mark.parametrize("fsdp", [pytest.param(n, marks=pytest.mark.xdist_group(f"fsdp{n}")) for n in (2, 8)])
@@ -105,6 +105,33 @@ def test_splitting_the_players_changes_nothing_but_where_they_lie(fsdp):
         if x.size >= MIN_SPLIT
     ]
     assert parts and all(parts)
+
+
+@pytest.mark.slow
+def test_a_codebook_of_running_codes_is_the_same_with_split_players():
+    """Its k-means start, its means and its restarts are those of one device; model state is not split."""
+    autoencoder = nets.Tokenizer(SmallEncoder(), nets.VectorQuantizer(128, 8, decay=0.9, kmeans=2), SmallDecoder())
+
+    def game():
+        return gans.tokenizer(
+            nets.from_linen(autoencoder), nets.from_linen(nets.BlurPatchDiscriminator(16, 1, 2)),
+            gans.TokenizerRecipe(losses.non_saturating), bottleneck={"commitment": 0.25},
+            last_layer=nets.TOKENIZER_LAST_LAYER, num_codes=128, **SGD,
+        )  # fmt: skip
+
+    states = []
+    for start, program in (compiled(game()), compiled(game(), 8, fsdp=2)):
+        carried, sent = start.init(), program.stream(0)
+        state, accumulator = carried["state"], carried["window"]
+        for _ in range(3):
+            state, accumulator = program.run(state, accumulator, program.data, next(sent))
+        states.append(state)
+    kernel = states[1].players["discriminator"].params["conv_0"]["kernel"]
+    assert kernel.sharding.shard_shape(kernel.shape) != kernel.shape
+    kept = [
+        jax.device_get([(player.params, player.model_state) for player in state.players.values()]) for state in states
+    ]
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-5), *kept)
 
 
 def test_optimiser_states_are_split_too():
