@@ -59,6 +59,7 @@ from gan_jax.runtime import (
     Watchdog,
     check_choice,
     choose_samples,
+    directions,
     environment,
     first_samples,
     parse_choice,
@@ -275,6 +276,7 @@ def main() -> int:
                 save(picture, where)
                 log(f"the first samples beside their nearest images of {reference.name}: {where}")
         if hosts.is_primary():
-            save(curves(evaluations.of_protocol(path, protocol)), run.workdir / "eval.png")
+            better = directions(_METRICS.value, run.experiment.own_metrics)
+            save(curves(evaluations.of_protocol(path, protocol), better), run.workdir / "eval.png")
             log(f"curves in {run.workdir / 'eval.png'}")
     return commands.DONE
