@@ -12,7 +12,8 @@ Metrics, by the network that computes the features:
                         for Stacked-MNIST
   none                  mixture, for mixtures of Gaussians
 Metrics of pairs of output and target (translation, reconstruction): l1, psnr,
-ssim, classifier_distance, inception_distance, dinov2_distance, clip_distance.
+ssim, lpips, classifier_distance, inception_distance, dinov2_distance,
+clip_distance.
 
 A suffix sets the number of samples: fid5k is the FID of 5,000 samples. The
 default is 50,000 (stacked: 26,000; mixture: 2,500). A prefix selects a function
