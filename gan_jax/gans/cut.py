@@ -14,7 +14,7 @@ from gan_jax import core, losses
 from gan_jax.core import Hook
 from gan_jax.gans.standard import DISCRIMINATOR, GENERATOR, sampler, standard_game
 from gan_jax.gans.terms import gan_loss
-from gan_jax.gans.translation import check_pair, linear_decay, translate
+from gan_jax.gans.translation import check_pair, decay_hooks, translate
 from gan_jax.losses import GANLoss, least_squares
 from gan_jax.types import Batch, Game, InvalidInputError, Network, PRNGKey, Term, Value, View
 
@@ -88,7 +88,6 @@ def cut(
     if patches < 2:
         raise InvalidInputError(f"patches={patches}: expected at least 2, since the others are the negatives")
     given = {GENERATOR: generator_optimizer, DISCRIMINATOR: discriminator_optimizer}
-    own = [player for player, optimizer in given.items() if optimizer is None]
     player = _player(generator, projector)
     contrast = functools.partial(_contrast, projector, patches, temperature)
     compared = [_nce_term(contrast, nce_weight, flip)]
@@ -110,10 +109,7 @@ def cut(
         fakes=lambda made: made["image"],
         optimizers={name: optimizer or core.adam(learning_rate, 0.5) for name, optimizer in given.items()},
         functions={"sample": sample, "translate": translate(sample)},
-        hooks=(
-            *(() if decay is None or not own else (linear_decay(*decay, learning_rate=learning_rate, players=own),)),
-            *hooks,
-        ),
+        hooks=(*decay_hooks(decay, learning_rate, given), *hooks),
         check=check_pair("CUT"),
     )
 

@@ -12,7 +12,7 @@ from gan_jax import core
 from gan_jax.core import GANState, Hook
 from gan_jax.gans.standard import DISCRIMINATOR, GENERATOR, sampler, sampling_weights, standard_game
 from gan_jax.gans.terms import LOGITS, logit_metrics, over_scales
-from gan_jax.gans.translation import linear_decay
+from gan_jax.gans.translation import decay_hooks
 from gan_jax.losses import GANLoss, cycle_consistency, identity_mapping, least_squares
 from gan_jax.types import Batch, Game, InvalidInputError, Metrics, Network, Phase, PRNGKey, Term, Value, View
 
@@ -88,7 +88,6 @@ def cyclegan(
     if pool_size < 1:
         raise InvalidInputError(f"pool_size={pool_size}: expected at least 1")
     given = {GENERATOR: generator_optimizer, DISCRIMINATOR: discriminator_optimizer}
-    own = [player for player, optimizer in given.items() if optimizer is None]
 
     identity = () if identity_weight is None else (_identity(identity_weight),)
 
@@ -107,10 +106,7 @@ def cyclegan(
             "translate": _translation(generator, "b"),
             "translate_back": _translation(generator, "a"),
         },
-        hooks=(
-            *(() if decay is None or not own else (linear_decay(*decay, learning_rate=learning_rate, players=own),)),
-            *hooks,
-        ),
+        hooks=(*decay_hooks(decay, learning_rate, given), *hooks),
         check=_check,
     )
 

@@ -8,7 +8,7 @@ from gan_jax import core
 from gan_jax.core import Hook
 from gan_jax.gans.standard import DISCRIMINATOR, GENERATOR, sampler, standard_game
 from gan_jax.gans.terms import feature_matching, gan_loss, reconstruction
-from gan_jax.gans.translation import check_pair, linear_decay, one_hot_input, translate
+from gan_jax.gans.translation import check_pair, decay_hooks, one_hot_input, translate
 from gan_jax.losses import GANLoss, non_saturating
 from gan_jax.types import Game, Network, Term
 
@@ -84,7 +84,6 @@ def pix2pix(
     """
     sample = sampler(one_hot_input(sampling_generator or generator, classes), train=True)
     given = {GENERATOR: generator_optimizer, DISCRIMINATOR: discriminator_optimizer}
-    own = [player for player, optimizer in given.items() if optimizer is None]
     generator, discriminator = one_hot_input(generator, classes), one_hot_input(discriminator, classes, 1)
     judge, fool = gan_loss(loss)
     weighted = {
@@ -105,10 +104,7 @@ def pix2pix(
         condition=lambda batch: (batch["a"],),
         optimizers={player: optimizer or core.adam(learning_rate, 0.5) for player, optimizer in given.items()},
         functions={"sample": sample, "translate": translate(sample)},
-        hooks=(
-            *(() if decay is None or not own else (linear_decay(*decay, learning_rate=learning_rate, players=own),)),
-            *hooks,
-        ),
+        hooks=(*decay_hooks(decay, learning_rate, given), *hooks),
         discriminator_start=discriminator_start,
         check=check_pair("pix2pix"),
     )

@@ -1,6 +1,6 @@
 """Parts that the games of image translation share: the batch, label maps as inputs, the schedule, `translate`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -37,6 +37,14 @@ def linear_decay(
             for player in players
         }
     )
+
+
+def decay_hooks(
+    decay: tuple[float, float] | None, learning_rate: float, optimizers: Mapping[str, Any]
+) -> tuple[Hook, ...]:
+    """Returns the hook of `linear_decay` for the players without an optimiser of their own, if there is a decay."""
+    own = [player for player, optimizer in optimizers.items() if optimizer is None]
+    return () if decay is None or not own else (linear_decay(*decay, learning_rate=learning_rate, players=own),)
 
 
 def check_pair(game: str) -> Callable[[Batch], None]:

@@ -2,13 +2,15 @@
 
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 import gan_jax
-from gan_jax import host
+from gan_jax import host, runs, runtime
 from gan_jax.runs import pictures
+from gan_jax.types import InvalidInputError
 from tests.processes import ROOT, run
 
 SHORT = ("steps=2", "steps_per_dispatch=2", "report_every=2", "checkpoint_every=2", "sample_every=0", "batch_size=8")
@@ -100,3 +102,30 @@ def test_rows_of_pictures_keep_their_ratios():
     white = (found == 255).all(-1)
     assert white[:66, :66].sum() == 60 * 15 and white[:66, 66:].sum() == white[66:, :66].sum() == 60 * 20
     assert not white[68:, 68:].any()
+
+
+@pytest.mark.parametrize("task", ["colour", "edges", "inpainting", "super_resolution", "denoising"])
+def test_every_task_of_the_photographs_makes_pairs_for_the_networks(task):
+    made = runs.build("pix2pix_photos", task=task, width=2, batch_size=2)
+    shape = made.opened.spec["a"].shape
+    assert made.examples.has_target and shape == (64, 64, 1 if task in ("colour", "edges") else 3)
+    batch = {name: jax.ShapeDtypeStruct((2, *x.shape), x.dtype) for name, x in made.opened.spec.items()}
+    jax.eval_shape(made.game.init, jax.random.key(0), batch)
+    with pytest.raises(InvalidInputError, match="task='colors': expected one of colour"):
+        runs.build("pix2pix_photos", task="colors")
+
+
+@pytest.mark.slow
+def test_photographs_are_coloured_by_the_game_of_the_paper(tmp_path):
+    """The U-Net takes multiples of 64; outputs of training and of the loaded run are equal."""
+    options = {"steps": 2, "steps_per_dispatch": 2, "report_every": 2, "checkpoint_every": 2, "sample_every": 0}
+    made = runs.build("pix2pix_photos", width=2, batch_size=8, metrics="", evaluate_every=0, **options)
+    ended = runtime.train(made, tmp_path / "run", log=lambda message: None)
+    loaded = gan_jax.load(tmp_path / "run")
+    assert loaded.translator().fit == (64, 1, (64, 64)) and loaded.translator().channels == 1
+    image = grey(0, 70, 100)[..., None]
+    found = loaded.translate([image])[0]
+    assert found.shape == (70, 100, 3) and np.abs(found).max() <= 1
+    np.testing.assert_allclose(ended.trained.translate([image])[0], found, atol=1e-5)
+    tiled = loaded.translate([image], tile=64)[0]
+    assert tiled.shape == found.shape and np.abs(tiled - found).mean() < 0.5
