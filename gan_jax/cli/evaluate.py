@@ -58,6 +58,7 @@ from gan_jax.runtime import (
     Evaluator,
     Trained,
     Watchdog,
+    board,
     check_choice,
     choose_samples,
     directions,
@@ -230,7 +231,11 @@ def evaluate(
     values = evaluator(functools.partial(draw, run, evaluator, trained))
     line = {"images": trained.step * run.experiment.batch_size, "metrics": values, **facts, "protocol": protocol}
     show(line)  # before the file is written, which may fail
-    return evaluations.append(path, line) if hosts.is_primary() else line
+    if not hosts.is_primary():
+        return line
+    tags = {f"evaluated/{name}": value for name, value in values.items()}
+    board.note(run.workdir, trained.step, tags, log)
+    return evaluations.append(path, line)
 
 
 def main() -> int:
