@@ -81,7 +81,7 @@ def _about(record: Mapping[str, Any]) -> str:
     weights = "the moving average of the weights" if record["weights"] == "ema" else "the weights"
     kind = "" if record["num_classes"] is None else f", conditional on {record['num_classes']} classes"
     return (
-        f"A generative adversarial network trained on {data}{kind}, exported by gan_jax "
+        f"A generative model trained on {data}{kind}, exported by gan_jax "
         f"{record['versions'].get('gan_jax', '')}: {weights} after {record['step']:,} iterations, "
         f"{record['images']:,} images. The programs run on {', '.join(record['platforms'])}, with "
         + ("batches of any size." if record["batch"] is None else f"batches of {record['batch']}.")
