@@ -67,7 +67,7 @@ def draw(workdir: pathlib.Path, rows: Sequence[Row], keys: Sequence[str], metric
         made.append(save(figure, workdir / "sweep.png"))
         made += importance.draw(workdir, known, keys, metric, mode)
     decisions = read_lines(workdir / "decisions.jsonl", _Decision, remedy=REPAIR_LINE)
-    logs = {row["trial"]: _log(workdir, row) for row in rows}
+    logs = {row["trial"]: read_log(workdir, row) for row in rows}
     if any(metric in line for log in logs.values() for line in log):
         lost = sorted((row["images"], row["status"]) for row in rows if row["status"] in _LOST)
         figure = Figure(figsize=(9, 7 if lost else 5), layout="constrained")
@@ -92,7 +92,7 @@ def ranked(rows: Sequence[Row], metric: str, mode: str) -> list[Row]:
     return sorted(rows, key=lambda row: (row["status"] != "done", sign * row[metric]))
 
 
-def _log(workdir: pathlib.Path, row: Row) -> list[dict[str, Any]]:
+def read_log(workdir: pathlib.Path, row: Row) -> list[dict[str, Any]]:
     """Reads the log of a trial: a member of a population (of this sweep or of a study), or a run of its own."""
     first, trial = row.get("population"), row["trial"]
     if first is not None:
