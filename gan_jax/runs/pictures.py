@@ -87,27 +87,35 @@ def save(picture: Image.Image | Film, path: pathlib.Path) -> None:
 
 
 def rows(pictures: Sequence[Sequence[np.ndarray]], cell: int = 256) -> Image.Image:
-    """Arranges pictures of any sizes in rows, each scaled to fit into a square; its ratio of height to width stays.
+    """Arranges pictures of any sizes in rows, each scaled to a longest side; its ratio of height to width stays.
 
     Args:
       pictures: rows of pictures `[h, w, 1]` or `[h, w, 3]`, uint8.
-      cell: height and width of the squares, in pixels.
+      cell: longest side of each, in pixels.
 
     Returns:
       The picture.
     """
-    step = cell + _GAP
-    columns = max(map(len, pictures))
-    canvas = Image.new("RGB", (columns * step + _GAP, len(pictures) * step + _GAP), (64, 64, 64))
-    for row, members in enumerate(pictures):
-        for column, values in enumerate(members):
-            picture = Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values)
-            ratio = cell / max(picture.size)
-            size = max(1, round(ratio * picture.width)), max(1, round(ratio * picture.height))
-            scaled = picture.resize(size, Image.Resampling.LANCZOS if ratio < 1 else Image.Resampling.NEAREST)
-            left, top = ((cell - extent) // 2 for extent in size)
-            canvas.paste(scaled, (_GAP + column * step + left, _GAP + row * step + top))
+    scaled = [[_scaled(values, cell) for values in members] for members in pictures]
+    heights = [max(picture.height for picture in members) for members in scaled]
+    widest = max(picture.width for members in scaled for picture in members)
+    columns = max(map(len, scaled))
+    size = (columns * (widest + _GAP) + _GAP, sum(heights) + len(heights) * _GAP + _GAP)
+    canvas, top = Image.new("RGB", size, (64, 64, 64)), _GAP
+    for members, height in zip(scaled, heights, strict=True):
+        for column, picture in enumerate(members):
+            left = _GAP + column * (widest + _GAP)
+            canvas.paste(picture, (left + (widest - picture.width) // 2, top + (height - picture.height) // 2))
+        top += height + _GAP
     return canvas
+
+
+def _scaled(values: np.ndarray, longest: int) -> Image.Image:
+    """Returns a picture scaled to a longest side; small ones are enlarged without blur."""
+    picture = Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values)
+    ratio = longest / max(picture.size)
+    size = max(1, round(ratio * picture.width)), max(1, round(ratio * picture.height))
+    return picture.resize(size, Image.Resampling.LANCZOS if ratio < 1 else Image.Resampling.NEAREST)
 
 
 def curves(lines: Sequence[dict[str, Any]], directions: Mapping[str, str]) -> Image.Image:

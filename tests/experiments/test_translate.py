@@ -62,7 +62,7 @@ def test_a_folder_of_pictures(workdir, inputs):
         with Image.open(out / f"{name}.png") as picture:
             assert np.abs(np.asarray(picture).astype(int) - expected).max() <= 1
     with Image.open(grid) as picture:  # three rows of source, output, target
-        assert picture.size == (3 * 260 + 4, 3 * 260 + 4)
+        assert picture.size == (3 * 260 + 4, 165 + 256 + 256 + 4 * 4)
         cells = np.asarray(picture)
         np.testing.assert_array_equal(cells[:, 4:260], cells[:, 524:780])  # here, the targets are the sources
     # what is there is kept; the rest is made
@@ -97,11 +97,11 @@ def test_what_is_refused_before_anything_is_written(workdir, inputs):
 
 def test_rows_of_pictures_keep_their_ratios():
     wide, tall = np.full((10, 40, 3), 255, np.uint8), np.full((300, 100, 1), 255, np.uint8)
-    found = np.asarray(pictures.rows([[wide, tall], [tall]], cell=60))
-    assert found.shape == (2 * 64 + 4, 2 * 64 + 4, 3)
+    found = np.asarray(pictures.rows([[wide, tall], [wide]], cell=60))
+    assert found.shape == (60 + 15 + 3 * 4, 2 * 64 + 4, 3)  # rows as high as their highest picture
     white = (found == 255).all(-1)
-    assert white[:66, :66].sum() == 60 * 15 and white[:66, 66:].sum() == white[66:, :66].sum() == 60 * 20
-    assert not white[68:, 68:].any()
+    assert white[:66, :66].sum() == white[66:, :66].sum() == 60 * 15 and white[:66, 66:].sum() == 60 * 20
+    assert not white[66:, 66:].any()
 
 
 @pytest.mark.parametrize("task", ["colour", "edges", "inpainting", "super_resolution", "denoising"])
