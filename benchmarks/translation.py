@@ -200,7 +200,7 @@ def page() -> str:
         where = "turned" if turns else "upright"
         shares = [variant if steps else f"{variant} ({case})", where, f"{steps:,}", count, f"{kept}%"]
         digits.append([*shares, spread([x["l1"] for x in values], ".3f"), least])
-    return f"{table(colour)}\n\n{table(digits)}"
+    return "\n\n".join(table(rows) for rows in (colour, digits) if len(rows) > 1)
 
 
 def main(argv: list[str]) -> None:
