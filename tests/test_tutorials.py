@@ -11,6 +11,7 @@ CELL = re.compile(r"^```\{code-cell\}[^\n]*\n((?::tags:[^\n]*\n)?)\n?(.*?)^```$"
 TINY = {
     "train_and_look": {"steps": 200},
     "your_own_images": {"count": 80, "steps": 50, "width": 4},
+    "translate_your_images": {"steps": 50, "width": 2},
     "your_own_gan": {"steps": 100, "width": 8},
     "losses_in_your_project": {"steps": 5, "width": 8, "batch": 16},
     "sweep": {"steps": 200, "trials": 3, "width": 4},

@@ -18,6 +18,7 @@ from sphinx.application import Sphinx
 REPOSITORY = "https://github.com/gan-jax/gan-jax"
 LINK = re.compile(r"(?<=\]\()(?!https?:|#|mailto:)([^)#\s]+)")
 INSTALL = f"%pip install -q git+{REPOSITORY}"
+MORE = {"losses_in_your_project": " equinox", "plan_for_a_slice": " libtpu"}  # packages that only these need
 
 
 def link_out(app: Sphinx, docname: str, source: list[str]) -> None:
@@ -46,7 +47,7 @@ def write_notebooks(app: Sphinx, exception: Exception | None) -> None:
             continue
         notebook = read_myst_markdown_notebook(text, MdParserConfig(), add_source_map=False)
         notebook.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-        notebook.cells.insert(0, nbformat.v4.new_code_cell(INSTALL))
+        notebook.cells.insert(0, nbformat.v4.new_code_cell(INSTALL + MORE.get(page.stem, "")))
         for number, cell in enumerate(notebook.cells):
             cell["id"] = f"cell-{number}"
         nbformat.write(notebook, os.fspath(folder / f"{page.stem}.ipynb"))

@@ -12,7 +12,8 @@ Metrics, by the network that computes the features:
                         for Stacked-MNIST
   none                  mixture, for mixtures of Gaussians
 Metrics of pairs of output and target (translation, reconstruction): l1, psnr,
-ssim, classifier_distance, inception_distance, dinov2_distance, clip_distance.
+ssim, lpips, classifier_distance, inception_distance, dinov2_distance,
+clip_distance.
 
 A suffix sets the number of samples: fid5k is the FID of 5,000 samples. The
 default is 50,000 (stacked: 26,000; mixture: 2,500). A prefix selects a function
@@ -57,8 +58,10 @@ from gan_jax.runtime import (
     Evaluator,
     Trained,
     Watchdog,
+    board,
     check_choice,
     choose_samples,
+    directions,
     environment,
     first_samples,
     parse_choice,
@@ -228,7 +231,11 @@ def evaluate(
     values = evaluator(functools.partial(draw, run, evaluator, trained))
     line = {"images": trained.step * run.experiment.batch_size, "metrics": values, **facts, "protocol": protocol}
     show(line)  # before the file is written, which may fail
-    return evaluations.append(path, line) if hosts.is_primary() else line
+    if not hosts.is_primary():
+        return line
+    tags = {f"evaluated/{name}": value for name, value in values.items()}
+    board.note(run.workdir, trained.step, tags, log)
+    return evaluations.append(path, line)
 
 
 def main() -> int:
@@ -275,6 +282,7 @@ def main() -> int:
                 save(picture, where)
                 log(f"the first samples beside their nearest images of {reference.name}: {where}")
         if hosts.is_primary():
-            save(curves(evaluations.of_protocol(path, protocol)), run.workdir / "eval.png")
+            better = directions(_METRICS.value, run.experiment.own_metrics)
+            save(curves(evaluations.of_protocol(path, protocol), better), run.workdir / "eval.png")
             log(f"curves in {run.workdir / 'eval.png'}")
     return commands.DONE

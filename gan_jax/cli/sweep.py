@@ -305,7 +305,8 @@ def study(job: Job) -> int:
         pruned |= {"first_rung": first, "eta": _ETA.value} if rungs else {}
         shared = Study(
             job.workdir, space, facts=worker.facts(job.path, config, space) | pruned, num_trials=_NUM_TRIALS.value,
-            mode=settings.best(), storage=_STORAGE.value or "", sampler=_SAMPLER.value, pruner=_PRUNER.value,
+            mode=settings.best(), metric=settings.best_metric, storage=_STORAGE.value or "",
+            sampler=_SAMPLER.value, pruner=_PRUNER.value,
             first_rung=first, last=settings.steps * settings.batch_size, eta=_ETA.value,
             grid_size=_GRID_SIZE.value, seed=_SWEEP_SEED.value, log=log,
         )  # fmt: skip

@@ -7,6 +7,7 @@ from gan_jax.types import InvalidInputError
 
 NAMES = ("china", "flower")
 _HELD_OUT = (256, 384)  # columns of both photographs that `test` consists of; a temple's wing, petals, trees and water
+_GOLDEN = 0.6180339887498949  # multiples of it, modulo 1, fill an interval evenly, however many there are
 _STRIDE = {"train": 8, "test": 16}  # pixels from one patch to the next
 
 
@@ -45,7 +46,9 @@ def photographs(part: str = "train", *, labels: bool = False, image_size: int = 
             chosen = np.moveaxis(windows[:: _STRIDE[part], :: _STRIDE[part]], 2, -1)
             patches.append(chosen.reshape(-1, image_size, image_size, 3))
             targets += [label] * len(patches[-1])
-    arrays = {"real": np.concatenate(patches)}
+    # The first few of `test`, which grids of pictures show, are from all over the photographs.
+    order = np.argsort(np.arange(len(targets)) * _GOLDEN % 1.0) if part == "test" else np.arange(len(targets))
+    arrays = {"real": np.concatenate(patches)[order]}
     if labels:
-        arrays["label"] = np.asarray(targets, np.int32)
+        arrays["label"] = np.asarray(targets, np.int32)[order]
     return Arrays(f"photographs ({part})", arrays, len(NAMES) if labels else None, NAMES if labels else ())

@@ -78,6 +78,7 @@ def mocogan(
       `clip_latents`: `(content_key, motion_key, rows, columns, frames=None, truncation=None) -> (latents, label)`, the
       latents of a matrix of clips, with one content a row and one motion a column, row by row. The columns have the
       categories or classes in turn. `frames` may be more than the game was trained on.
+      `clip_categories`: `(columns) -> [columns]`, the categories or classes of the columns; zeros without any.
       `matrix`: `(state, key, n) -> clips`, such a matrix, as square as n permits.
 
     Raises:
@@ -133,7 +134,10 @@ def mocogan(
         },
         new_batch=sees_reals(loss), check=lambda batch: _check(batch, num_classes, frames), prior=prior,
         hooks=(*([] if augment is None else [augment.hook(1)]), *averages, *hooks), num_classes=num_classes,
-        functions={"sample": sample, "logits": judge, "clip_latents": latents, "matrix": matrix(sample, latents)},
+        functions={
+            "sample": sample, "logits": judge, "clip_latents": latents, "matrix": matrix(sample, latents),
+            "clip_categories": lambda columns: jnp.arange(columns) % (num_classes or categories or 1),
+        },
         **(({} if augment is None else {"preprocess": augment}) | options),
     )  # fmt: skip
     return game

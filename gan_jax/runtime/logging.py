@@ -1,10 +1,8 @@
 """Logs of a run's numbers and pictures: JSON lines, TensorBoard, Weights & Biases, and a callback."""
 
 import json
-import os
 import pathlib
 import secrets
-import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,6 +15,7 @@ from gan_jax import buckets
 from gan_jax.buckets import BucketPath
 from gan_jax.host import append_line, read_lines, read_log, replacing, write_log
 from gan_jax.runtime import progress
+from gan_jax.runtime.board import BOARD, open_board
 from gan_jax.runtime.film import Film
 from gan_jax.types import InvalidInputError
 
@@ -30,7 +29,6 @@ class Step(TypedDict):
 
 
 LogLine = (Step, dict[str, float])  # form of a line of `metrics.jsonl`, for `read_lines`
-_BOARD_SECONDS, _BOARD_BYTES = 30.0, 2**23  # between copies to a bucket; from which on another file is begun
 REPAIR_LINE = "repair or remove the line"
 
 
@@ -96,7 +94,7 @@ class Logger(Silent):
           workdir: workdir of the run.
           step: step that the run continues from.
           wandb_project: Weights & Biases project to log to; empty for none.
-          config: configuration that is logged to Weights & Biases.
+          config: configuration, as a mapping, that is logged to Weights & Biases and to TensorBoard.
           watch: is called with each line of the log.
           log: receives messages for the user.
         """
@@ -106,7 +104,9 @@ class Logger(Silent):
         self._samples.mkdir(exist_ok=True)
         kept = keep_until(self._path, step, LogLine)
         self.last = kept[-1] if kept else {}
-        self._board = _open_board(workdir / "tensorboard", step, log)
+        self._board = open_board(workdir / BOARD, step + 1, log)
+        if self._board is not None and config:
+            self._board.describe(workdir.name, dict(config), step)
         self._wandb = _start_wandb(workdir, wandb_project, config) if wandb_project else None
 
     def report(self, record: dict[str, Any]) -> None:
@@ -153,64 +153,6 @@ class Logger(Silent):
         buckets.settle()
         if self._wandb is not None:
             self._wandb.finish()
-
-
-def _open_board(directory: pathlib.Path, step: int, log: Callable[[str], None]) -> "_Board | None":
-    """Opens a new TensorBoard file; returns None, with a message, where tensorboardX is not installed."""
-    try:
-        return _Board(directory, step)
-    except ImportError as error:  # images for accelerators may lack it
-        log(f"no files for TensorBoard: {error}; metrics.jsonl and samples/ are complete (pip install tensorboardX)")
-        return None
-
-
-class _Board:
-    """TensorBoard files. For a bucket they are written on this machine's disk, and copied there now and then.
-
-    Attributes:
-      writer: writer of the newest file.
-    """
-
-    def __init__(self, directory: pathlib.Path, step: int) -> None:
-        from tensorboardX import SummaryWriter  # noqa: PLC0415 - see `_open_board`
-
-        self._writing, self._directory = SummaryWriter, directory
-        self._copied = isinstance(directory, BucketPath)
-        self._local = pathlib.Path(tempfile.mkdtemp(prefix="gan_jax_")) if self._copied else directory
-        self._sent = time.monotonic()
-        self._open(step + 1)
-
-    def _open(self, purge_step: int | None) -> None:
-        """Opens a new file whose name sorts after the existing ones, even if the clock was set back."""
-        stamps = [int(path.name.split(".")[3]) for path in self._directory.glob("events.out.tfevents.*")]
-        suffix = f".{os.getpid()}-{time.monotonic_ns()}"  # else the writer overwrites a file from the same second
-        self.writer = self._writing(str(self._local), purge_step=purge_step, filename_suffix=suffix)
-        [path] = self._local.glob(f"events.out.tfevents.*{suffix}")
-        parts = path.name.split(".")
-        parts[3] = str(max([int(parts[3]), *(stamp + 1 for stamp in stamps)]))
-        self._path = path.rename(path.with_name(".".join(parts)))
-
-    def flush(self, *, surely: bool = False) -> None:
-        """Writes what is pending; to a bucket only now and then, or `surely`."""
-        self.writer.flush()
-        if self._copied and (surely or time.monotonic() - self._sent > _BOARD_SECONDS):
-            (self._directory / self._path.name).write_bytes(self._path.read_bytes())
-            self._sent = time.monotonic()
-            if self._path.stat().st_size > _BOARD_BYTES:  # each copy would take longer
-                self.writer.close()
-                self._open(None)
-
-    def close(self) -> None:
-        """Closes the file."""
-        try:
-            if not (
-                isinstance(self._directory, BucketPath) and self._directory.at.failed
-            ):  # else it is waited for again
-                self.flush(surely=True)
-        finally:
-            self.writer.close()
-            if self._copied:
-                shutil.rmtree(self._local, ignore_errors=True)
 
 
 def _start_wandb(workdir: pathlib.Path, project: str, config: Any) -> Any:

@@ -1,14 +1,17 @@
-"""Pictures of a sweep: parallel coordinates, the metric against each key, learning curves, survival, lineage."""
+"""Pictures of a sweep: parallel coordinates, the metric against each key, learning curves, survival."""
 
+import itertools
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
-from gan_jax.host import read_lines, replacing
+from gan_jax.host import read_json, read_lines
 from gan_jax.runtime.logging import REPAIR_LINE, LogLine
+from gan_jax.sweep import importance, lineage
+from gan_jax.sweep.axes import MOST_TICKS, are_numbers, is_log, save, scale
 from gan_jax.sweep.logs import DIVERGED
 
 Row = Mapping[str, Any]
@@ -20,9 +23,15 @@ class _Seen(TypedDict):
 
 class _Decision(_Seen):
     copies: dict[str, int]
+    hparams: NotRequired[dict[str, dict[str, float]]]
+
+
+class _Member(TypedDict):
+    hparams: dict[str, float]
 
 
 _MARKERS = {"done": "o", "pruned": "v", "diverged": "x", "failed": "x"}
+_NAMED = 5  # best trials whose numbers are shown
 _LOST = ("pruned", "diverged", "failed")
 
 
@@ -30,7 +39,8 @@ def draw(workdir: pathlib.Path, rows: Sequence[Row], keys: Sequence[str], metric
     """Draws the pictures of a sweep for which there are data.
 
     Args:
-      workdir: workdir of the sweep; gets `sweep.png`, `curves.png` and, after population-based training, `lineage.png`.
+      workdir: workdir of the sweep; gets `sweep.png`, `curves.png`, `importance.png` and `contour.png` if Optuna is
+        there and the trials suffice, and, after population-based training, `lineage.png`.
       rows: rows of the table of results.
       keys: columns with the values that vary.
       metric: metric by which trials are compared.
@@ -45,38 +55,44 @@ def draw(workdir: pathlib.Path, rows: Sequence[Row], keys: Sequence[str], metric
     keys = [key for key in keys if len({str(row[key]) for row in rows}) > 1]
     made = []
     if known and keys:
-        figure = Figure(figsize=(max(8.0, 3.2 * len(keys)), 8.0), layout="constrained")
+        figure = Figure(figsize=(max(8.0, 3.2 * len(keys)), 8.5), layout="constrained")
         grid = figure.add_gridspec(2, len(keys))
         _parallel(figure.add_subplot(grid[0, :]), known, keys, metric, mode)
         for index, key in enumerate(keys):
-            _against(figure.add_subplot(grid[1, index]), rows, known, key, metric)
-        made.append(_save(figure, workdir / "sweep.png"))
+            below = figure.add_subplot(grid[1, index])
+            _against(below, rows, known, key, metric, mode)
+            if index == 0:
+                below.set_ylabel(metric)
+                figure.legend(*below.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
+        made.append(save(figure, workdir / "sweep.png"))
+        made += importance.draw(workdir, known, keys, metric, mode)
     decisions = read_lines(workdir / "decisions.jsonl", _Decision, remedy=REPAIR_LINE)
-    logs = {row["trial"]: _log(workdir, row) for row in rows}
+    logs = {row["trial"]: read_log(workdir, row) for row in rows}
     if any(metric in line for log in logs.values() for line in log):
         lost = sorted((row["images"], row["status"]) for row in rows if row["status"] in _LOST)
         figure = Figure(figsize=(9, 7 if lost else 5), layout="constrained")
         shape: dict[str, Any] = {"nrows": 2, "sharex": True, "height_ratios": [3, 1]} if lost else {}
         panels = np.atleast_1d(figure.subplots(**shape))
-        _curves(panels[0], logs, rows, metric)
         if lost:
             survival(panels[1], lost, len(rows), max(row["images"] for row in rows))
+        best = ranked(known, metric, mode)[:1]
+        _curves(panels[0], logs, rows, metric, best[0]["trial"] if best else None)
         panels[-1].set_xlabel("images")
-        made.append(_save(figure, workdir / "curves.png"))
+        made.append(save(figure, workdir / "curves.png"))
     if any(decision["copies"] for decision in decisions):
-        figure = Figure(figsize=(10, 1.5 + 0.3 * len(rows)), layout="constrained")
-        _lineage(figure, logs, decisions, metric)
-        made.append(_save(figure, workdir / "lineage.png"))
+        began = read_json(workdir / "members.json", list[_Member], remedy="restore it from a copy")
+        figure = lineage.figure(logs, [member["hparams"] for member in began], decisions, metric, mode)
+        made.append(save(figure, workdir / "lineage.png"))
     return made
 
 
-def _save(figure: Any, path: pathlib.Path) -> pathlib.Path:
-    with replacing(path, "wb") as file:
-        figure.savefig(file, dpi=100, format="png")
-    return path
+def ranked(rows: Sequence[Row], metric: str, mode: str) -> list[Row]:
+    """Returns the rows by the metric, the best first; those that did not train to their end come last."""
+    sign = 1 if mode == "min" else -1
+    return sorted(rows, key=lambda row: (row["status"] != "done", sign * row[metric]))
 
 
-def _log(workdir: pathlib.Path, row: Row) -> list[dict[str, Any]]:
+def read_log(workdir: pathlib.Path, row: Row) -> list[dict[str, Any]]:
     """Reads the log of a trial: a member of a population (of this sweep or of a study), or a run of its own."""
     first, trial = row.get("population"), row["trial"]
     if first is not None:
@@ -86,61 +102,91 @@ def _log(workdir: pathlib.Path, row: Row) -> list[dict[str, Any]]:
     return read_lines(member if member.exists() else own, (_Seen, *LogLine), remedy=REPAIR_LINE)
 
 
-def _is_log(values: Sequence[Any]) -> bool:
-    """Whether values are positive numbers that span more than a factor of 10, and so need a logarithmic axis."""
-    numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in values)
-    return numbers and min(values) > 0 and max(values) / min(values) > 10
+def _ticks(values: Sequence[Any]) -> tuple[Callable[[Any], float], list[tuple[float, str]]]:
+    """Scales values to [0, 1] for an axis.
 
+    Returns:
+      The scale, and the ticks, each with its place and text: all texts in order, or round numbers between the ends.
+    """
+    from matplotlib.ticker import LogLocator, MaxNLocator  # noqa: PLC0415 - slow to import
 
-def _places(values: Sequence[Any]) -> tuple[np.ndarray, list[str]]:
-    """Scales values to [0, 1] for an axis; returns them with the labels of its ends. Text is placed in sorted order."""
-    if not all(isinstance(x, int | float) and not isinstance(x, bool) for x in values):
+    if not are_numbers(values):
         words = sorted({str(x) for x in values})
-        return np.array([words.index(str(x)) / max(1, len(words) - 1) for x in values]), [words[0], words[-1]]
-    numbers = np.log(values) if _is_log(values) else np.asarray(values, float)
-    low, high = float(np.min(numbers)), float(np.max(numbers))
-    return (numbers - low) / ((high - low) or 1.0), [f"{min(values):.3g}", f"{max(values):.3g}"]
+        places = {word: index / max(1, len(words) - 1) for index, word in enumerate(words)}
+        shown = words[:: -(-len(words) // MOST_TICKS)]
+        return lambda x: places[str(x)], [(places[word], word) for word in shown]
+    change = math.log if is_log(values) else float
+    low, high = change(min(values)), change(max(values))
+    span = (high - low) or 1.0
+    locator = LogLocator(numticks=MOST_TICKS) if is_log(values) else MaxNLocator(MOST_TICKS - 1)
+    inner = [float(x) for x in locator.tick_values(min(values), max(values)) if min(values) <= x <= max(values)]
+    marks = inner if len(inner) > 1 else [min(values), max(values)]
+    return lambda x: (change(x) - low) / span, [
+        ((change(x) - low) / span, f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.3g}") for x in marks
+    ]
 
 
 def _parallel(axes: Any, rows: Sequence[Row], keys: Sequence[str], metric: str, mode: str) -> None:
+    """Draws a line for each trial through its values and its metric, the best ones with their numbers."""
     from matplotlib import colormaps  # noqa: PLC0415 - slow to import
+    from matplotlib.patheffects import withStroke  # noqa: PLC0415 - likewise
 
-    columns = [*keys, metric]
-    found = [_places([row[name] for row in rows]) for name in columns]
-    quality = found[-1][0] if mode == "max" else 1 - found[-1][0]
-    for index in np.argsort(quality):
-        heights = [local_indices[index] for local_indices, _ in found]
-        style = "-" if rows[index]["status"] == "done" else ":"
-        axes.plot(range(len(columns)), heights, style, color=colormaps["viridis"](quality[index]), alpha=0.8)
-    for x, (_, (low, high)) in enumerate(found):
-        axes.axvline(x, color="black", linewidth=0.5)
-        axes.annotate(low, (x, 0), xytext=(0, -12), textcoords="offset points", ha="center", fontsize=8)
-        axes.annotate(high, (x, 1), xytext=(0, 5), textcoords="offset points", ha="center", fontsize=8)
+    columns, order = [*keys, metric], ranked(rows, metric, mode)
+    scales, ticks = zip(*(_ticks([row[name] for row in rows]) for name in columns), strict=True)
+    for place, row in reversed(list(enumerate(order))):
+        quality = 1 - place / max(1, len(order) - 1)
+        heights = [scale(row[name]) for scale, name in zip(scales, columns, strict=True)]
+        style = {"linestyle": "-" if row["status"] == "done" else ":", "linewidth": 2.5 if place == 0 else 1.0}
+        axes.plot(range(len(columns)), heights, color=colormaps["viridis_r"](0.95 * quality + 0.05), **style)
+    halo = [withStroke(linewidth=3, foreground="white")]
+    for x, marks in enumerate(ticks):
+        axes.axvline(x, color="black", linewidth=0.8)
+        for y, text in marks:
+            axes.annotate(text, (x, y), xytext=(-4, 0), textcoords="offset points", ha="right", va="center", fontsize=8,
+                          path_effects=halo)  # fmt: skip
+    heights = _apart([scales[-1](row[metric]) for row in order[:_NAMED]])
+    for row, height in zip(order[:_NAMED], heights, strict=True):
+        text = f"trial {row['trial']}: {row[metric]:.4g}"
+        at, beside = (len(columns) - 1, scales[-1](row[metric])), (len(columns) - 0.9, height)
+        arrow = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.6}
+        axes.annotate(text, at, xytext=beside, va="center", fontsize=8, arrowprops=arrow)
     axes.set_xticks(range(len(columns)), columns)
-    axes.set_xlim(-0.25, len(columns) - 0.75)
-    axes.tick_params(axis="x", pad=10, length=0)
+    axes.set_xlim(-0.4, len(columns) - 0.35)
+    axes.tick_params(axis="x", length=0, pad=6)
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
-    axes.set_title("trials; the best in yellow, pruned ones dotted", fontsize=10, pad=14)
+    axes.set_title(f"{len(rows)} trials, darker is better; pruned ones dotted", fontsize=10)
 
 
-def _against(axes: Any, rows: Sequence[Row], known: Sequence[Row], key: str, metric: str) -> None:
+def _apart(heights: Sequence[float], gap: float = 0.055) -> list[float]:
+    """Moves heights in [0, 1] away from each other, so that lines of text beside them do not overlap."""
+    order = sorted(range(len(heights)), key=lambda index: heights[index])
+    placed = list(heights)
+    for before, index in itertools.pairwise(order):
+        placed[index] = max(placed[index], placed[before] + gap)
+    over = max(0.0, placed[order[-1]] - 1.0) if order else 0.0
+    return [height - over for height in placed]
+
+
+def _against(axes: Any, rows: Sequence[Row], known: Sequence[Row], key: str, metric: str, mode: str) -> None:
+    """Draws the metric against a key, with the numbers of the best trials."""
     for status, marker in _MARKERS.items():
         some = [row for row in known if row["status"] == status]
         if some:
-            axes.scatter([row[key] for row in some], [row[metric] for row in some], marker=marker, label=status)
+            axes.scatter([row[key] for row in some], [row[metric] for row in some], marker=marker, s=22, label=status)
     lost = [row[key] for row in rows if row["status"] == DIVERGED]
     if lost:  # without a value of the metric, drawn on the upper edge
         axes.scatter(lost, [1.0] * len(lost), marker="x", color="red", label=DIVERGED, clip_on=False,
                      transform=axes.get_xaxis_transform())  # fmt: skip
-    if _is_log([row[key] for row in rows]):
-        axes.set_xscale("log")
+    for row in ranked(known, metric, mode)[:_NAMED]:
+        axes.annotate(str(row["trial"]), (row[key], row[metric]), xytext=(4, 4), textcoords="offset points", fontsize=7)
+    scale(axes, "x", [row[key] for row in rows])
+    scale(axes, "y", [row[metric] for row in known])
+    axes.margins(0.1)
     axes.set_xlabel(key)
-    axes.set_ylabel(metric)
-    axes.legend(fontsize=7)
 
 
-def _curves(axes: Any, logs: Mapping[int, Sequence[Row]], rows: Sequence[Row], metric: str) -> None:
+def _curves(axes: Any, logs: Mapping[int, Sequence[Row]], rows: Sequence[Row], metric: str, best: int | None) -> None:
     for row in rows:
         lines = [line for line in logs[row["trial"]] if metric in line]
         if lines:
@@ -148,8 +194,11 @@ def _curves(axes: Any, logs: Mapping[int, Sequence[Row]], rows: Sequence[Row], m
             axes.plot(images, values, color="C0" if row["status"] == "done" else "0.7", linewidth=0.9)
             axes.scatter(images[-1], values[-1], marker=_MARKERS.get(row["status"], "o"), s=18,
                          color="C0" if row["status"] == "done" else "0.5", zorder=3)  # fmt: skip
+            if row["trial"] == best:
+                axes.plot(images, values, color="C1", linewidth=2, zorder=4, label=f"trial {best}, the best")
+                axes.legend(fontsize=8)
     values = [line[metric] for log in logs.values() for line in log if math.isfinite(line.get(metric, math.nan))]
-    if values and _is_log(values):
+    if values and is_log(values):
         axes.set_yscale("log")
     axes.set_ylabel(metric)
 
@@ -176,26 +225,3 @@ def survival(axes: Any, lost: Sequence[tuple[int, str]], trials: int, last: int)
     axes.yaxis.get_major_locator().set_params(integer=True)
     axes.set_ylabel("trials left")
     axes.legend(fontsize=7)
-
-
-def _lineage(figure: Any, logs: Mapping[int, Sequence[Row]], decisions: Sequence[Row], metric: str) -> None:
-    """Draws a line for each member, with points coloured by the metric, and an arrow from each copy to its parent."""
-    axes = figure.add_subplot()
-    points = [
-        (line["images"], member, line[metric])
-        for member, log in logs.items()
-        for line in log
-        if math.isfinite(line.get(metric, math.nan))
-    ]
-    if points:
-        images, members, values = zip(*points, strict=True)
-        figure.colorbar(axes.scatter(images, members, c=values, s=30, zorder=3), ax=axes, label=metric)
-    for decision in decisions:
-        for child, parent in decision["copies"].items():
-            axes.annotate("", (decision["images"], int(child)), (decision["images"], parent), zorder=2,
-                          arrowprops={"arrowstyle": "->", "color": "C3", "alpha": 0.7})  # fmt: skip
-    end = max((line["images"] for log in logs.values() for line in log), default=0)
-    axes.hlines(sorted(logs), 0, end, color="0.85", zorder=1)
-    axes.set_xlabel("images")
-    axes.set_ylabel("member")
-    axes.yaxis.get_major_locator().set_params(integer=True)

@@ -16,6 +16,7 @@ import math
 import pathlib
 import re
 import secrets
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypedDict
 
@@ -72,6 +73,7 @@ class Study:
         facts: dict[str, Any],
         num_trials: int,
         mode: str,
+        metric: str = "",
         storage: str = "",
         sampler: str = "tpe",
         pruner: str = "none",
@@ -90,6 +92,7 @@ class Study:
           facts: values that must be equal in all workers, as JSON.
           num_trials: number of trials that all workers begin together; a grid always has all its points.
           mode: whether the `min` or the `max` of the metric is best.
+          metric: name of the metric, for Optuna's dashboard and pictures.
           storage: URL of a database, in SQLAlchemy's form; empty for the journal.
           sampler: one of `SAMPLERS`; `grid` takes all combinations.
           pruner: one of `PRUNERS`. It counts in the unit of the `step` of `report`.
@@ -125,6 +128,7 @@ class Study:
                     "continue with its settings, or use another workdir"
                 )
             self._study.set_user_attr("facts", told)
+            self._name_metric(metric)
             if sampler == "grid":
                 self._num_trials = 0  # no trials but those enqueued: all, or the rest if a worker died half-way
                 for point in grid(space, grid_size)[len(self._study.get_trials(deepcopy=False)) :]:
@@ -142,7 +146,6 @@ class Study:
                 f"storage={storage!r} is a database in memory, which no other worker sees and which ends with the "
                 "process: name a file, such as sqlite:///study.db"
             )
-        name = self._name() if storage else "sweep"
         # Optuna's own errors would not tell which line of the journal is damaged.
         read_lines(journal, _Operation, remedy="restore it from a copy, or start another study in another workdir")
         try:
@@ -150,6 +153,8 @@ class Study:
                 lock: Any = _JournalLock(journal, self._workdir / "claims" / "journal.lock", log)
                 kept: Any = RDBStorage(url) if url else JournalStorage(JournalFileBackend(str(journal), lock))
                 self._database = kept if url else None
+                # A journal has one study, which keeps its name where the workdir gets another.
+                name = self._name() if url else next(iter(optuna.get_all_study_names(kept)), self._workdir.name)
                 return optuna.create_study(
                     storage=kept,
                     study_name=name,
@@ -163,6 +168,13 @@ class Study:
                 f"{what} cannot be opened: {type(error).__name__}: {error}; fix it or restore it from a copy, or start "
                 "another study in another workdir"
             ) from error
+
+    def _name_metric(self, metric: str) -> None:
+        """Names the metric in Optuna, once."""
+        if metric and self._study.metric_names != [metric]:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                self._study.set_metric_names([metric])
 
     def _name(self) -> str:
         """Returns a name that is unique in the database: drawn once for each workdir, and kept there."""

@@ -13,12 +13,15 @@ import jax
 import jax.numpy as jnp
 
 from gan_jax import core, runtime, sweep
+from gan_jax.buckets import BucketPath
 from gan_jax.data import Source
 from gan_jax.distributed import signals
 from gan_jax.host import read_json
 from gan_jax.runs import Config, with_values
+from gan_jax.runtime import board
 from gan_jax.runtime.program import init_state, trace_step
 from gan_jax.runtime.progress import log
+from gan_jax.sweep.pictures import read_log
 from gan_jax.sweep.space import Space, extremes
 from gan_jax.types import InvalidInputError
 
@@ -95,8 +98,21 @@ def _text(value: Any) -> str:
 def show(workdir: pathlib.Path, rows: Sequence[Mapping[str, Any]], keys: Sequence[str], metric: str, mode: str) -> None:
     """Writes the table and the pictures of a sweep, and logs their paths; no pictures without a metric."""
     sweep.write_table(workdir, rows)
+    write_boards(workdir, rows, keys, metric)
     made = sweep.draw(workdir, rows, keys, metric, mode) if metric else []
     log(f"results in {', '.join(str(path) for path in (workdir / 'results.csv', *made))}")
+
+
+def write_boards(workdir: pathlib.Path, rows: Sequence[Mapping[str, Any]], keys: Sequence[str], metric: str) -> None:
+    """Writes a run for TensorBoard for each member of a population; trials of their own have written theirs."""
+    if isinstance(workdir, BucketPath):  # each of them would be a request, and members/ has their logs
+        return
+    for row in rows:
+        lines = read_log(workdir, row)
+        place = workdir / board.BOARD / f"{row['trial']:05d}"
+        if lines and not (directory(workdir, row["trial"]) / board.BOARD).exists():
+            known = {key: row[key] for key in keys if key in row}
+            board.write_run(place, workdir.name, known, lines, [metric] if metric else [])
 
 
 @dataclasses.dataclass(frozen=True)

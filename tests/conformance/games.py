@@ -225,3 +225,5 @@ GAMES: dict[str, tuple[Callable[..., Game], Source]] = {
     "vanilla_minimax": (lambda **o: gans.vanilla(mlp(norm="batch"), nnx_critic(), U, loss=losses.minimax, **o), REAL),
     "wgan_gp": (lambda **o: gans.wgan_gp(conv(), conv_critic(norm="layer"), Z, **o), REAL),
 }
+
+SLOW = {"mocogan_frames"}  # games that only the slow tests run: what they have beyond another one is in their own tests

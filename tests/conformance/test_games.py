@@ -16,10 +16,15 @@ from gan_jax import core, data, gans, runtime
 from gan_jax.core.phase import run_phase
 from gan_jax.runs import programs
 from gan_jax.types import Game, InvalidInputError
-from tests.conformance.games import BATCH, GAMES
+from tests.conformance.games import BATCH, GAMES, SLOW
 
 ALL = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in sorted(GAMES)], scope="module"
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.xdist_group(name), *[pytest.mark.slow] * (name in SLOW)])
+        for name in sorted(GAMES)
+    ],
+    scope="module",
 )  # one process per game, and one game after the other: each compiles once, and its programs can be dropped afterwards
 
 

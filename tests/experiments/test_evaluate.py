@@ -48,7 +48,7 @@ def test_every_checkpoint_and_then_none_again(trained, home):
     assert protocol["weights"] == "ema" and protocol["metrics"]["fcd1k"]["network"]["accuracy"] > 0.6
     assert found[1]["state_sha256"] == result(trained)["state_sha256"]
     with Image.open(trained / "eval.png") as picture, Image.open(trained / "neighbours_00000400.png") as rows:
-        assert picture.width > 400 and rows.size == (8 * 42 + 2, 5 * 42 + 2)
+        assert picture.width > 400 and rows.size == (152 + 7 * 104 + 12, 26 + 5 * 118 + 4)
 
     again = run("evaluate", f"--workdir={trained}", METRICS, "--step=all", **home)
     assert again.count("not evaluated again") == 2 and "held out" not in again and lines(trained) == found

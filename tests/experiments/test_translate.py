@@ -2,13 +2,15 @@
 
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 import gan_jax
-from gan_jax import host
+from gan_jax import host, runs, runtime
 from gan_jax.runs import pictures
+from gan_jax.types import InvalidInputError
 from tests.processes import ROOT, run
 
 SHORT = ("steps=2", "steps_per_dispatch=2", "report_every=2", "checkpoint_every=2", "sample_every=0", "batch_size=8")
@@ -60,7 +62,7 @@ def test_a_folder_of_pictures(workdir, inputs):
         with Image.open(out / f"{name}.png") as picture:
             assert np.abs(np.asarray(picture).astype(int) - expected).max() <= 1
     with Image.open(grid) as picture:  # three rows of source, output, target
-        assert picture.size == (3 * 260 + 4, 3 * 260 + 4)
+        assert picture.size == (3 * 260 + 4, 165 + 256 + 256 + 4 * 4)
         cells = np.asarray(picture)
         np.testing.assert_array_equal(cells[:, 4:260], cells[:, 524:780])  # here, the targets are the sources
     # what is there is kept; the rest is made
@@ -95,8 +97,35 @@ def test_what_is_refused_before_anything_is_written(workdir, inputs):
 
 def test_rows_of_pictures_keep_their_ratios():
     wide, tall = np.full((10, 40, 3), 255, np.uint8), np.full((300, 100, 1), 255, np.uint8)
-    found = np.asarray(pictures.rows([[wide, tall], [tall]], cell=60))
-    assert found.shape == (2 * 64 + 4, 2 * 64 + 4, 3)
+    found = np.asarray(pictures.rows([[wide, tall], [wide]], cell=60))
+    assert found.shape == (60 + 15 + 3 * 4, 2 * 64 + 4, 3)  # rows as high as their highest picture
     white = (found == 255).all(-1)
-    assert white[:66, :66].sum() == 60 * 15 and white[:66, 66:].sum() == white[66:, :66].sum() == 60 * 20
-    assert not white[68:, 68:].any()
+    assert white[:66, :66].sum() == white[66:, :66].sum() == 60 * 15 and white[:66, 66:].sum() == 60 * 20
+    assert not white[66:, 66:].any()
+
+
+@pytest.mark.parametrize("task", ["colour", "edges", "inpainting", "super_resolution", "denoising"])
+def test_every_task_of_the_photographs_makes_pairs_for_the_networks(task):
+    made = runs.build("pix2pix_photos", task=task, width=2, batch_size=2)
+    shape = made.opened.spec["a"].shape
+    assert made.examples.has_target and shape == (64, 64, 1 if task in ("colour", "edges") else 3)
+    batch = {name: jax.ShapeDtypeStruct((2, *x.shape), x.dtype) for name, x in made.opened.spec.items()}
+    jax.eval_shape(made.game.init, jax.random.key(0), batch)
+    with pytest.raises(InvalidInputError, match="task='colors': expected one of colour"):
+        runs.build("pix2pix_photos", task="colors")
+
+
+@pytest.mark.slow
+def test_photographs_are_coloured_by_the_game_of_the_paper(tmp_path):
+    """The U-Net takes multiples of 64; outputs of training and of the loaded run are equal."""
+    options = {"steps": 2, "steps_per_dispatch": 2, "report_every": 2, "checkpoint_every": 2, "sample_every": 0}
+    made = runs.build("pix2pix_photos", width=2, batch_size=8, metrics="", evaluate_every=0, **options)
+    ended = runtime.train(made, tmp_path / "run", log=lambda message: None)
+    loaded = gan_jax.load(tmp_path / "run")
+    assert loaded.translator().fit == (64, 1, (64, 64)) and loaded.translator().channels == 1
+    image = grey(0, 70, 100)[..., None]
+    found = loaded.translate([image])[0]
+    assert found.shape == (70, 100, 3) and np.abs(found).max() <= 1
+    np.testing.assert_allclose(ended.trained.translate([image])[0], found, atol=1e-5)
+    tiled = loaded.translate([image], tile=64)[0]
+    assert tiled.shape == found.shape and np.abs(tiled - found).mean() < 0.5

@@ -53,13 +53,8 @@ def critic(name):
     width, outputs = weights[convs[0]].shape[0], weights[convs[-1]].shape[0]
     patch = "patch" in name
     module = nets.MoCoGANCritic(outputs, width, 0.0, halvings=3 if patch else None, patch=patch)
-    return (
-        meta,
-        arrays,
-        nets.from_linen(module),
-        jax.tree.map(jnp.asarray, params),
-        {"batch_stats": jax.tree.map(jnp.asarray, stats)},
-    )
+    params, stats = jax.tree.map(jnp.asarray, (params, stats))
+    return arrays, nets.from_linen(module), params, {"batch_stats": stats}
 
 
 def close(ours, theirs, tolerance):
@@ -160,14 +155,8 @@ def test_losses():
     loss = losses.non_saturating
 
     def outputs(which):
-        logits = {
-            "image": arrays[f"in/{which}_image{which[4:] and ''}"],
-            "video": arrays[f"in/{which}_video/logits"][:, 0],
-        }
-        return {
-            "logits": jax.tree.map(jnp.asarray, logits),
-            "classes": jnp.asarray(arrays[f"in/{which}_video/categories"]),
-        }
+        names = {"image": "image", "video": "video/logits", "classes": "video/categories"}
+        return {name: jnp.asarray(arrays[f"in/{which}_{key}"]) for name, key in names.items()}
 
     real, fake = outputs("real"), outputs("fake")
     image = jnp.mean(loss.discriminator(real["image"], fake["image"]))

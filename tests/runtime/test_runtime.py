@@ -15,6 +15,7 @@ import pytest
 
 from gan_jax import core, runtime
 from gan_jax.distributed import mesh as meshes
+from gan_jax.runtime import board
 from gan_jax.runtime.logging import Logger, Pace
 from gan_jax.types import InvalidInputError
 from tests.conformance.games import GAMES, REAL
@@ -198,22 +199,45 @@ def test_without_tensorboard_the_other_logs_are_complete(tmp_path, monkeypatch):
     assert [x["step"] for x in lines(tmp_path)] == [5] and picture.exists()
 
 
-def test_tensorboard_has_the_numbers(tmp_path):
+def summaries(path):
+    """The values of a file of TensorBoard by tag: step, number, and the whole."""
     from tensorboardX.proto import event_pb2
-    from tensorboardX.record_writer import RecordWriter  # noqa: F401 - the format that is read below
 
-    logger = Logger(tmp_path, 0)
+    content, found, offset = path.read_bytes(), {}, 0
+    while offset < len(content):
+        length = int.from_bytes(content[offset : offset + 8], "little")
+        event = event_pb2.Event.FromString(content[offset + 12 : offset + 12 + length])
+        found |= {value.tag: (event.step, value.simple_value, value) for value in event.summary.value}
+        offset += 12 + length + 4
+    return found
+
+
+def test_evaluations_and_members_of_sweeps_have_boards(tmp_path):
+    board.note(tmp_path, 40, {"evaluated/fid": 3.5}, print)
+    board.note(tmp_path, 80, {"evaluated/fid": 2.5}, print)
+    steps = [summaries(path)["evaluated/fid"][:2] for path in sorted((tmp_path / "tensorboard").iterdir())]
+    assert steps == [(40, 3.5), (80, 2.5)]
+    lines = [{"step": step, "loss": 1.0 / step} for step in (1, 2)]
+    for _ in range(2):  # the second replaces the first
+        board.write_run(tmp_path / "00003", "study", {"rate": 0.1}, lines, ["loss"])
+    [path] = (tmp_path / "00003").iterdir()
+    found = summaries(path)
+    assert found["loss"][:2] == (2, 0.5)
+    assert b"rate" in found["_hparams_/session_start_info"][2].metadata.plugin_data.content
+    assert b"loss" in found["_hparams_/experiment"][2].metadata.plugin_data.content
+
+
+def test_tensorboard_has_the_numbers(tmp_path):
+    logger = Logger(tmp_path, 0, config={"learning_rate": 1e-3, "loss": "hinge", "sizes": [1, 2]})
     logger.report({"step": 5, "images": 320, "g/loss": 0.25})
     logger.picture(runtime.image_grid(np.zeros((4, 8, 8, 1), np.float32), 2), 5)
     logger.close()
     [events] = (tmp_path / "tensorboard").iterdir()
-    content, found, offset = events.read_bytes(), {}, 0
-    while offset < len(content):
-        length = int.from_bytes(content[offset : offset + 8], "little")
-        event = event_pb2.Event.FromString(content[offset + 12 : offset + 12 + length])
-        found |= {value.tag: (event.step, value.simple_value) for value in event.summary.value}
-        offset += 12 + length + 4
-    assert found["g/loss"] == (5, 0.25) and found["images"] == (5, 320.0) and "samples" in found
+    found = summaries(events)
+    assert found["g/loss"][:2] == (5, 0.25) and found["images"][:2] == (5, 320.0) and "samples" in found
+    assert b"`hinge`" in found["config/text_summary"][2].tensor.string_val[0]
+    start = found["_hparams_/session_start_info"][2].metadata.plugin_data.content
+    assert tmp_path.name.encode() in start and b"learning_rate" in start
     assert (tmp_path / "samples" / "step_00000005.png").is_file()
 
 

@@ -185,6 +185,24 @@ def test_directions():
     refused("draws its samples from a prior", lambda: translation.translating(GAMES["dcgan"][0]()))
 
 
+def test_the_way_back_is_that_of_the_game():
+    game, source = GAMES["cyclegan"][0](), GAMES["cyclegan"][1]
+    made = runtime.Experiment(
+        game=game, source=lambda: source, preview=runtime.image_grid, seed=0, batch_size=2, steps=2,
+        conditions=lambda: data.renamed(source, inputs="a"),
+    )  # fmt: skip
+    mesh = runtime.make_mesh(jax.devices()[:1])
+    batch = {name: jnp.zeros((2, *x.shape), x.dtype) for name, x in source.spec.items()}
+    with jax.set_mesh(mesh):
+        state = jax.jit(game.init)(jax.random.key(0), batch)
+    trained = runtime.Trained(made, state, 0, mesh, (), source.spec)
+    images = np.stack([picture(8, 8, seed=i) for i in range(2)])
+    for direction, function in (("AtoB", "translate"), ("BtoA", "translate_back")):
+        with jax.set_mesh(mesh):
+            expected = [game.functions[function](state, jax.random.key(0), x[None])[0] for x in images]
+        np.testing.assert_allclose(trained.translate(images, direction=direction), np.stack(expected), atol=1e-6)
+
+
 def refused(message, call):
     with pytest.raises(InvalidInputError, match=message):
         call()

@@ -157,7 +157,7 @@ def test_nothing_is_sent_between_members_and_lazy_phases_stay_conditions():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["adversarial", "cyclegan", "wgan_gp"])
+@pytest.mark.parametrize("name", ["adversarial", "cyclegan", "mocogan", "wgan_gp"])
 def test_games_of_all_kinds_train_as_members(name):
     make, source = GAMES[name]
     run = experiment(make(), source, batch_size=8, steps=2, steps_per_dispatch=1, report_every=2, checkpoint_every=2,

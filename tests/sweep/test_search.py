@@ -2,14 +2,16 @@
 
 import itertools
 import json
+import math
 
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
 from gan_jax import sweep
-from gan_jax.sweep import driver, pictures, trials
+from gan_jax.sweep import driver, importance, lineage, pictures, trials
 from gan_jax.sweep import space as spaces
 from gan_jax.sweep.report import best, write_table
 from gan_jax.types import InvalidInputError
@@ -143,12 +145,47 @@ def test_pictures_show_what_there_is(tmp_path):
         {"step": 1, "images": 10, "pruned": [], "copies": {"0": 1}},
     ]
     (tmp_path / "decisions.jsonl").write_text("".join(json.dumps(x) + "\n" for x in decisions))
+    (tmp_path / "members.json").write_text(json.dumps([{"hparams": {"rate": 10.0**-i}} for i in range(4)]))
     after = sweep.draw(tmp_path, rows, ["rate", "kind", "same"], "m", "min")
     assert [path.name for path in after] == ["sweep.png", "curves.png", "lineage.png"] and after[:2] == made
     for path in after:
         with Image.open(path) as picture:
             assert picture.width >= 800 and len(picture.convert("L").getcolors()) > 20
     assert tmp_path / "lineage.png" in sweep.draw(tmp_path, rows, ["rate"], "never finite", "min")
+
+
+def test_importance_and_contours(tmp_path):
+    pytest.importorskip("optuna")
+    random = np.random.default_rng(0)
+    rows = [
+        {"trial": i, "rate": float(rate), "gamma": float(gamma), "loss": "ab"[i % 2], "status": "done", "images": 10}
+        | {"m": float(100 * rate + 0.01 * gamma)}
+        for i, (rate, gamma) in enumerate(random.uniform(0.0, 1.0, (12, 2)))
+    ]
+    style = {key: value for key, value in matplotlib.rcParams.items() if key != "backend"}
+    made = importance.draw(tmp_path, rows, ["rate", "gamma", "loss"], "m", "min")
+    assert [path.name for path in made] == ["importance.png", "contour.png"]
+    assert {key: matplotlib.rcParams[key] for key in style} == style  # Optuna's style is for its picture alone
+    for path in made:
+        with Image.open(path) as picture:
+            assert picture.width >= 800 and len(picture.convert("L").getcolors()) > 20
+    assert importance.draw(tmp_path, rows[:7], ["rate", "gamma"], "m", "min") == []
+    assert importance.draw(tmp_path, rows, ["rate"], "m", "min") == []
+
+
+def test_a_lineage_is_traced_and_its_hyperparameters_move():
+    decisions = [
+        {"images": 10, "copies": {"2": 0}, "hparams": {"2": {"rate": 0.3}}},
+        {"images": 20, "copies": {"1": 2}, "hparams": {"1": {"rate": 0.4}}},
+    ]
+    assert lineage.ancestry(1, decisions) == [(0, 0.0, 10), (2, 10, 20), (1, 20, math.inf)]
+    logs = {i: [{"images": 10 * (k + 1), "m": 1.0 * i + k} for k in range(3)] for i in range(3)}
+    began = [{"rate": 0.1 * (i + 1), "same": 1.0} for i in range(3)]
+    members, rates, *_ = lineage.figure(logs, began, decisions, "m", "max").axes
+    assert [text.get_text() for text in members.get_yticklabels()] == ["2", "1", "0"]
+    assert [text.get_text() for text in members.texts if text.get_text()] == ["0", "2"]
+    [line] = [x for x in rates.get_lines() if x.get_label().startswith("the best")]
+    assert rates.get_ylabel() == "rate" and list(line.get_ydata()) == [0.1, 0.1]
 
 
 def test_the_survivors_are_counted():

@@ -1,0 +1,115 @@
+"""What clips look like in closed form: real ones, and those of trained runs, one line for each checkpoint.
+
+python -m benchmarks.video --real --data_dir=DIR   real clips: moving digits, and MoCoGAN's shapes at 64 and 32 pixels
+python -m benchmarks.video --workdir=runs/moving   clips of every checkpoint of a run of MoCoGAN
+python -m benchmarks.video --table                 prints the table of all results; --write puts it into docs/video.md
+
+Lines go to results/video.jsonl. The information is that of the category about the motion of a clip (its axis, or one
+of three kinds), of 576 clips in a matrix.
+"""
+
+import pathlib
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+
+import gan_jax
+from benchmarks.measure import put, record, recorded, table
+from gan_jax import data, metrics, runtime
+from gan_jax.data import Clips
+from gan_jax.eval.clips import PIXELS
+from gan_jax.host import from_uint8
+from gan_jax.runtime.identity import steps_in
+
+_REAL = flags.DEFINE_bool("real", False, "measure real clips")
+_DATA_DIR = flags.DEFINE_string("data_dir", "", "directory of the TFDS data sets; empty for moving digits alone")
+_WORKDIR = flags.DEFINE_string("workdir", "", "workdir of a run of MoCoGAN")
+_WRITE = flags.DEFINE_bool("write", False, "write the newest results into docs/video.md")
+_TABLE = flags.DEFINE_bool("table", False, "print the table of the newest results")
+_PAGE = pathlib.Path(__file__).parents[1] / "docs" / "video.md"
+_CLIPS, _MATRIX = 1000, 576
+
+
+def judged(name: str, source: Clips, samples: np.ndarray, cache: pathlib.Path) -> dict[str, float]:
+    """Returns the metrics of clips in [-1, 1] against a reference."""
+    wanted = [f"fd_attributes{_CLIPS // 1000}k", f"{name}{_CLIPS // 1000}k"]
+    mesh = runtime.make_mesh(jax.devices()[:1])
+    found = runtime.Evaluator(wanted, source, mesh, cache, log=lambda message: None)([samples])
+    return {key.replace(f"{_CLIPS // 1000}k", ""): value for key, value in found.items()}
+
+
+def halves(source: Clips) -> tuple[Clips, np.ndarray]:
+    """Returns the even videos as a reference, and clips of the odd ones."""
+    clips = source.read(np.arange(len(source)))["real"]
+    even = data.video_arrays(source.name, clips[::2], clip_frames=clips.shape[1])
+    return even, from_uint8(clips[1::2][:_CLIPS])
+
+
+def real(cache: pathlib.Path) -> Iterator[dict[str, Any]]:
+    """Yields the metrics of real clips against other real clips."""
+    reference, clips = halves(data.moving_digits(labels=None))
+    yield {"of": "real moving digits, 32 px"} | judged("moving_digits", reference, clips, cache)
+    for size in (64, 32) if _DATA_DIR.value else ():
+        source = data.tfds_videos(
+            "mocogan_shapes", data_dir=_DATA_DIR.value, labels=False, clip_frames=16, every=2, split="train[:2000]",
+            image_size=size,
+        )  # fmt: skip
+        reference, clips = halves(source)
+        yield {"of": f"real shapes, {size} px"} | judged("shapes", reference, clips, cache)
+
+
+def of_run(cache: pathlib.Path) -> Iterator[dict[str, Any]]:
+    """Yields the metrics of the clips of each checkpoint of a run."""
+    for step in sorted(steps_in(pathlib.Path(_WORKDIR.value) / "checkpoints")):
+        run = gan_jax.load(_WORKDIR.value, step)
+        name = "shapes" if run.experiment.opened.spec["real"].shape[-1] == 3 else "moving_digits"
+        samples = np.concatenate([run.sample(250, seed=seed) for seed in range(_CLIPS // 250)])
+        found = judged(name, run.experiment.opened, samples, cache)
+        grid = run.clip_matrix(_MATRIX)
+        rows, columns = grid.shape[:2]
+        measure = jax.jit(lambda clips: metrics.clip_attributes(clips, pixels=PIXELS))
+        parts = [measure(jnp.asarray(row)).rows() for row in grid]
+        attributes = metrics.ClipAttributes.of_rows(np.concatenate(parts))
+        shares = {"color": attributes.color, "size": attributes.side, "path": attributes.displacement}
+        found |= {
+            f"disentanglement_{key}": metrics.disentanglement(np.asarray(x).reshape(rows, columns, -1))
+            for key, x in shares.items()
+        }
+        kinds = metrics.horizontal(attributes) if name == "shapes" else metrics.motion_kinds(attributes, PIXELS)
+        classes = run.experiment.game.functions["clip_categories"](columns)
+        found["information"] = metrics.mutual_information(np.tile(classes, rows), kinds)
+        yield {"of": f"{name}, {step:,} iterations", "step": step} | found
+
+
+def results() -> str:
+    """Returns the newest results of each kind as two tables."""
+    newest = {row["of"]: row for row in recorded("video")}
+    parts = []
+    for name in ("moving_digits", "shapes"):
+        found = [row for row in newest.values() if any(key.startswith(f"{name}_") for key in row)]
+        keys = list(dict.fromkeys(key for row in found for key, x in row.items() if isinstance(x, float)))
+        heads = [key.removeprefix(f"{name}_").replace("_", " ") for key in keys]
+        parts.append(table([["clips", *heads], *([row["of"], *(row.get(key, "") for key in keys)] for row in found)]))
+    return "\n\n".join(part for part in parts if part.count("\n") > 1)
+
+
+def main(_: Any) -> None:
+    """Measures, or prints or writes the tables."""
+    if _TABLE.value or _WRITE.value:
+        print(results())
+        if _WRITE.value:
+            put(_PAGE, "benchmarks.video", results())
+        return
+    with tempfile.TemporaryDirectory() as name:
+        for line in real(pathlib.Path(name)) if _REAL.value else of_run(pathlib.Path(name)):
+            record("video", line)
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    app.run(main)
