@@ -136,7 +136,9 @@ def measure(case: str, variant: str, turns: int, seed: int) -> None:
     experiment = runs.build(_CONFIG[case], data_dir=_DATA.value, **values)
     examples, began = examples_of(case, turns), time.monotonic()
     with tempfile.TemporaryDirectory() as directory:
-        runtime.train(experiment, directory, log=lambda message: None)
+        ended = runtime.train(experiment, directory, log=lambda message: None)
+        if ended.step != values["steps"]:  # a signal stopped it
+            raise SystemExit(f"{case}, {variant}, seed {seed}: stopped at step {ended.step}; nothing is recorded")
         trained = runs.load(directory)
         assert not isinstance(trained, Exported)
         state = trained.state
