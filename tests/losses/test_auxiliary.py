@@ -13,6 +13,7 @@ LOGITS = RNG.normal(size=(5, 4))
 LABEL = np.array([0, 3, 1, 1, 2])
 A, B = RNG.normal(size=(2, 6, 3))
 KIND = np.array([0, 1, 0, 2, 1, 0])
+RAYS = np.random.default_rng(1).normal(size=(2, 2, 4, 3))  # queries and positives of two images, four places each
 
 
 def softmax(x):
@@ -42,6 +43,14 @@ def data_to_data(t, positive, negative):
         others = sum(np.exp(max(0, f[i] @ f[j] - negative) / t) for j in range(6) if KIND[j] != KIND[i])
         result.append(-np.log(own / (own + others)))
     return result
+
+
+def patches(t):
+    q, k = unit(RAYS[0]), unit(RAYS[1])
+    return [
+        [-np.log(np.exp(a[i] @ b[i] / t) / sum(np.exp(a[i] @ other / t) for other in b)) for i in range(len(a))]
+        for a, b in zip(q, k, strict=True)
+    ]
 
 
 def hinge():
@@ -75,6 +84,7 @@ TWICE = np.concatenate([LOGITS, LOGITS[::-1]], axis=-1)
 VALUES = {
     "auxiliary_classifier": (losses.auxiliary_classifier, (LOGITS, LABEL), -np.log(softmax(LOGITS)[range(5), LABEL])),
     "multi_hinge": (losses.multi_hinge, (LOGITS, LABEL), hinge()),
+    "patch_nce": (losses.patch_nce, (unit(RAYS[0]), unit(RAYS[1])), patches(0.07)),
     "adc_real": (
         lambda x, y: losses.auxiliary_discriminative(x, y, real=True),
         (TWICE, LABEL),
