@@ -31,6 +31,7 @@ from absl import app, flags, logging
 
 from benchmarks.measure import RESULTS, own_flags, put, record, recorded, spread, table
 from benchmarks.vae_gan_cases import METHODS, POINTS, SETTINGS, Data, Point, opened, unlabelled
+from benchmarks.vae_gan_pictures import draw
 from gan_jax import eval as evals
 from gan_jax import gans, metrics, runtime
 from gan_jax.data import to_model
@@ -208,6 +209,24 @@ def train(name: str) -> None:
                 measure(name, method, best, seed, data, judge)
 
 
+def finished(name: str) -> dict[str, Subject]:
+    """Returns the trained methods of the first seed that are still in the workdirs, for the picture."""
+    points = {method: chosen(name, method) for method in METHODS}
+    homes = {method: workdir(name, method, point, 0) for method, point in points.items() if point is not None}
+    homes = {method: home for method, home in homes.items() if home.exists()}
+    if not homes:
+        return {}
+    data, found = opened(name, _DATA_DIR.value), dict[str, Subject]()
+    judge = runtime.Evaluator(["fcd"], data.train, runtime.make_mesh(), cache_directory() / "evaluation")
+    for method, home in homes.items():
+        run = experiment(name, method, points[method] or {}, 0, data)
+        # A finished run is read from its checkpoint: training it again trains nothing.
+        trained = runtime.train(run, home, log=lambda message: None).trained
+        assert trained is not None
+        found[method] = Subject(run, trained.state, data, judge, SETTINGS[name].samples)
+    return found
+
+
 SAMPLES = {
     "fcd_prior": "prior", "fcd_gaussian": "ex-post normal", "fcd_mixture": "ex-post mixture",
     "fcd_reconstructions": "reconstructions", "fcd_midpoints": "midpoints", "precision": "precision",
@@ -260,11 +279,10 @@ def main(argv: Sequence[str]) -> None:
             train(name)
     print(page())
     if _WRITE.value:
-        from benchmarks.vae_gan_pictures import draw  # noqa: PLC0415 - it imports this module
-
         put(_DOCS / "gans_and_vaes.md", "benchmarks.vae_gan", page())
         for name in SETTINGS:
-            draw(name, _DOCS / "images" / f"gans_and_vaes_{name}.png")
+            if shown := finished(name):
+                draw(shown, _DOCS / "images" / f"gans_and_vaes_{name}.png")
 
 
 if __name__ == "__main__":

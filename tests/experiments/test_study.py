@@ -197,6 +197,20 @@ def test_grids_are_taken_whole_and_pruners_are_asked(tmp_path, study):
     assert told[:5] == ["done"] * 5 and set(told[5:]) == {"pruned"}, "after five, those above the median"
 
 
+def test_the_dashboard_of_optuna_shows_names(tmp_path, study):
+    """Also after the workdir was renamed, and of a study that has the name of earlier versions."""
+    home = tmp_path / "digits"
+    one, two = study(home, metric="eval/fcd2k"), study(home, metric="eval/fcd2k")
+    for each in (one, two):
+        assert each._study.study_name == "digits" and each._study.metric_names == ["eval/fcd2k"]
+    study.close()
+    assert study(home.rename(tmp_path / "moved"))._study.study_name == "digits"
+    old = (tmp_path / "moved" / "study.journal").read_text().replace('"digits"', '"sweep"')
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "study.journal").write_text(old)
+    assert study(tmp_path / "old")._study.study_name == "sweep"
+
+
 def test_another_study_is_refused(tmp_path, study):
     study(tmp_path)
     with pytest.raises(InvalidInputError, match="config: 1 there, 2 now"):
