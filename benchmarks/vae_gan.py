@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
 
-from benchmarks.measure import RESULTS, put, record, recorded, spread, table
+from benchmarks.measure import RESULTS, own_flags, put, record, recorded, spread, table
 from benchmarks.vae_gan_cases import METHODS, POINTS, SETTINGS, Data, Point, opened, unlabelled
 from benchmarks.vae_gan_pictures import draw
 from gan_jax import eval as evals
@@ -38,12 +38,13 @@ from gan_jax.data import to_model
 from gan_jax.runtime.environment import cache_directory
 from gan_jax.types import Prior
 
-_DATA = flags.DEFINE_list("data", ["digits"], f"data sets to run: {', '.join(SETTINGS)}")
-_DATA_DIR = flags.DEFINE_string("data_dir", "", "directory in which TFDS prepared mnist and cifar10_jpeg")
-_SEEDS = flags.DEFINE_integer("seeds", 5, "number of seeds of each method's best point", lower_bound=1)
-_WORKDIR = flags.DEFINE_string("workdir", "runs/vae_gan", "directory of the runs, for continuing and for pictures")
-_TABLE = flags.DEFINE_bool("table", False, "train nothing: print the recorded results")
-_WRITE = flags.DEFINE_bool("write", False, "train nothing: write tables and pictures into docs/")
+_FLAGS = own_flags(__name__)
+_DATA = flags.DEFINE_list("data", ["digits"], f"data sets to run: {', '.join(SETTINGS)}", flag_values=_FLAGS)
+_DATA_DIR = flags.DEFINE_string("data_dir", "", "where TFDS prepared mnist and cifar10_jpeg", flag_values=_FLAGS)
+_SEEDS = flags.DEFINE_integer("seeds", 5, "seeds of each method's best point", lower_bound=1, flag_values=_FLAGS)
+_WORKDIR = flags.DEFINE_string("workdir", "runs/vae_gan", "directory of the runs, for continuing", flag_values=_FLAGS)
+_TABLE = flags.DEFINE_bool("table", False, "train nothing: print the recorded results", flag_values=_FLAGS)
+_WRITE = flags.DEFINE_bool("write", False, "train nothing: write tables and pictures into docs/", flag_values=_FLAGS)
 _DOCS = RESULTS.parents[1] / "docs"
 _CHUNK, _INVERTED, _SWEEP = 500, 64, (100, 101)  # the last: seeds of the sweep
 

@@ -3,7 +3,6 @@
 import math
 
 import pytest
-from absl import flags
 
 from benchmarks import measure, vae_gan, vae_gan_cases
 from benchmarks.vae_gan_cases import METHODS, POINTS, SETTINGS
@@ -12,8 +11,6 @@ from benchmarks.vae_gan_cases import METHODS, POINTS, SETTINGS
 @pytest.fixture(autouse=True)
 def results(tmp_path, monkeypatch):
     monkeypatch.setattr(measure, "RESULTS", tmp_path)
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS(["vae_gan"])
     return tmp_path
 
 
@@ -54,8 +51,8 @@ def test_a_small_run_of_each_kind_is_recorded_once(tmp_path, monkeypatch):
     monkeypatch.setitem(SETTINGS, "digits", setting)
     monkeypatch.setitem(POINTS, "digits", {method: found[:1] for method, found in POINTS["digits"].items()})
     monkeypatch.setattr(vae_gan, "_INVERTED", 2)
-    monkeypatch.setattr(flags.FLAGS, "seeds", 1)
-    monkeypatch.setattr(flags.FLAGS, "workdir", str(tmp_path / "runs"))
+    monkeypatch.setattr(vae_gan._FLAGS, "seeds", 1)
+    monkeypatch.setattr(vae_gan._FLAGS, "workdir", str(tmp_path / "runs"))
     vae_gan.train("digits")
     found = measure.recorded("vae_gan")
     vae_gan.train("digits")
