@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import flags
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 Run = Callable[[], None]  # does some work and returns when it is finished
@@ -90,6 +91,22 @@ def rates(size: int = 2048, megabytes: int = 256, dtype: str = "float32", *, sec
         "matmul_gflops": 2 * size**3 / min(taken["matmul"]) / 1e9,
         "copy_gbytes": 2 * megabytes / 1024 / min(taken["copy"]) * 1.073741824,
     }
+
+
+def own_flags(module: str) -> flags.FlagValues:
+    """Returns where a benchmark defines its flags: among those of the command, or apart where it is only imported.
+
+    Tests import several benchmarks in one process, and these may have flags of one name. Those of an imported one have
+    their default values.
+
+    Args:
+      module: `__name__` of the benchmark.
+    """
+    if module == "__main__":
+        return flags.FLAGS
+    apart = flags.FlagValues()
+    apart.mark_as_parsed()
+    return apart
 
 
 def machine() -> dict[str, Any]:

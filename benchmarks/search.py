@@ -35,7 +35,7 @@ import jax
 import numpy as np
 from absl import app, flags
 
-from benchmarks.measure import RESULTS, put, record, recorded, spread, table
+from benchmarks.measure import RESULTS, own_flags, put, record, recorded, spread, table
 from gan_jax import runtime
 from gan_jax.host import read_lines
 from gan_jax.runs import Run
@@ -43,10 +43,11 @@ from gan_jax.runtime.environment import cache_directory
 from gan_jax.runtime.logging import REPAIR_LINE, LogLine
 from gan_jax.sweep import space as spaces
 
-_SEEDS = flags.DEFINE_integer("seeds", 5, "number of seeds of each sweep", lower_bound=1)
-_CASES = flags.DEFINE_list("cases", ["ring", "digits"], "names of the configs to sweep")
-_TABLE = flags.DEFINE_bool("table", False, "run nothing: print the recorded results")
-_WRITE = flags.DEFINE_bool("write", False, "run nothing: write table and picture into docs/")
+_FLAGS = own_flags(__name__)
+_SEEDS = flags.DEFINE_integer("seeds", 5, "number of seeds of each sweep", lower_bound=1, flag_values=_FLAGS)
+_CASES = flags.DEFINE_list("cases", ["ring", "digits"], "names of the configs to sweep", flag_values=_FLAGS)
+_TABLE = flags.DEFINE_bool("table", False, "run nothing: print the recorded results", flag_values=_FLAGS)
+_WRITE = flags.DEFINE_bool("write", False, "run nothing: write table and picture into docs/", flag_values=_FLAGS)
 _ROOT = RESULTS.parents[1]
 
 

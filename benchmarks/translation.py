@@ -136,7 +136,9 @@ def measure(case: str, variant: str, turns: int, seed: int) -> None:
     experiment = runs.build(_CONFIG[case], data_dir=_DATA.value, **values)
     examples, began = examples_of(case, turns), time.monotonic()
     with tempfile.TemporaryDirectory() as directory:
-        runtime.train(experiment, directory, log=lambda message: None)
+        ended = runtime.train(experiment, directory, log=lambda message: None)
+        if ended.step != values["steps"]:  # a signal stopped it
+            raise SystemExit(f"{case}, {variant}, seed {seed}: stopped at step {ended.step}; nothing is recorded")
         trained = runs.load(directory)
         assert not isinstance(trained, Exported)
         state = trained.state
@@ -200,7 +202,7 @@ def page() -> str:
         where = "turned" if turns else "upright"
         shares = [variant if steps else f"{variant} ({case})", where, f"{steps:,}", count, f"{kept}%"]
         digits.append([*shares, spread([x["l1"] for x in values], ".3f"), least])
-    return f"{table(colour)}\n\n{table(digits)}"
+    return "\n\n".join(table(rows) for rows in (colour, digits) if len(rows) > 1)
 
 
 def main(argv: list[str]) -> None:

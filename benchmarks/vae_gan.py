@@ -29,20 +29,22 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
 
-from benchmarks.measure import RESULTS, put, record, recorded, spread, table
+from benchmarks.measure import RESULTS, own_flags, put, record, recorded, spread, table
 from benchmarks.vae_gan_cases import METHODS, POINTS, SETTINGS, Data, Point, opened, unlabelled
+from benchmarks.vae_gan_pictures import draw
 from gan_jax import eval as evals
 from gan_jax import gans, metrics, runtime
 from gan_jax.data import to_model
 from gan_jax.runtime.environment import cache_directory
 from gan_jax.types import Prior
 
-_DATA = flags.DEFINE_list("data", ["digits"], f"data sets to run: {', '.join(SETTINGS)}")
-_DATA_DIR = flags.DEFINE_string("data_dir", "", "directory in which TFDS prepared mnist and cifar10_jpeg")
-_SEEDS = flags.DEFINE_integer("seeds", 5, "number of seeds of each method's best point", lower_bound=1)
-_WORKDIR = flags.DEFINE_string("workdir", "runs/vae_gan", "directory of the runs, for continuing and for pictures")
-_TABLE = flags.DEFINE_bool("table", False, "train nothing: print the recorded results")
-_WRITE = flags.DEFINE_bool("write", False, "train nothing: write tables and pictures into docs/")
+_FLAGS = own_flags(__name__)
+_DATA = flags.DEFINE_list("data", ["digits"], f"data sets to run: {', '.join(SETTINGS)}", flag_values=_FLAGS)
+_DATA_DIR = flags.DEFINE_string("data_dir", "", "where TFDS prepared mnist and cifar10_jpeg", flag_values=_FLAGS)
+_SEEDS = flags.DEFINE_integer("seeds", 5, "seeds of each method's best point", lower_bound=1, flag_values=_FLAGS)
+_WORKDIR = flags.DEFINE_string("workdir", "runs/vae_gan", "directory of the runs, for continuing", flag_values=_FLAGS)
+_TABLE = flags.DEFINE_bool("table", False, "train nothing: print the recorded results", flag_values=_FLAGS)
+_WRITE = flags.DEFINE_bool("write", False, "train nothing: write tables and pictures into docs/", flag_values=_FLAGS)
 _DOCS = RESULTS.parents[1] / "docs"
 _CHUNK, _INVERTED, _SWEEP = 500, 64, (100, 101)  # the last: seeds of the sweep
 
@@ -207,6 +209,24 @@ def train(name: str) -> None:
                 measure(name, method, best, seed, data, judge)
 
 
+def finished(name: str) -> dict[str, Subject]:
+    """Returns the trained methods of the first seed that are still in the workdirs, for the picture."""
+    points = {method: chosen(name, method) for method in METHODS}
+    homes = {method: workdir(name, method, point, 0) for method, point in points.items() if point is not None}
+    homes = {method: home for method, home in homes.items() if home.exists()}
+    if not homes:
+        return {}
+    data, found = opened(name, _DATA_DIR.value), dict[str, Subject]()
+    judge = runtime.Evaluator(["fcd"], data.train, runtime.make_mesh(), cache_directory() / "evaluation")
+    for method, home in homes.items():
+        run = experiment(name, method, points[method] or {}, 0, data)
+        # A finished run is read from its checkpoint: training it again trains nothing.
+        trained = runtime.train(run, home, log=lambda message: None).trained
+        assert trained is not None
+        found[method] = Subject(run, trained.state, data, judge, SETTINGS[name].samples)
+    return found
+
+
 SAMPLES = {
     "fcd_prior": "prior", "fcd_gaussian": "ex-post normal", "fcd_mixture": "ex-post mixture",
     "fcd_reconstructions": "reconstructions", "fcd_midpoints": "midpoints", "precision": "precision",
@@ -259,11 +279,10 @@ def main(argv: Sequence[str]) -> None:
             train(name)
     print(page())
     if _WRITE.value:
-        from benchmarks.vae_gan_pictures import draw  # noqa: PLC0415 - it imports this module
-
         put(_DOCS / "gans_and_vaes.md", "benchmarks.vae_gan", page())
         for name in SETTINGS:
-            draw(name, _DOCS / "images" / f"gans_and_vaes_{name}.png")
+            if shown := finished(name):
+                draw(shown, _DOCS / "images" / f"gans_and_vaes_{name}.png")
 
 
 if __name__ == "__main__":

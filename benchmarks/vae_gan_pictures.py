@@ -1,23 +1,25 @@
 """The picture of `benchmarks.vae_gan`: what each method makes, from the checkpoints of its first seed."""
 
 import pathlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageDraw
 
-from benchmarks.vae_gan import _DATA_DIR, Subject, chosen, experiment, workdir
-from benchmarks.vae_gan_cases import METHODS, SETTINGS, opened
 from gan_jax import runtime
-from gan_jax.runtime.environment import cache_directory
+
+if TYPE_CHECKING:
+    from benchmarks.vae_gan import Subject
 
 _SHOWN = 8
 _STEPS = jnp.linspace(0.0, 1.0, _SHOWN)
 COLUMNS = ("samples of the prior", "ex-post mixture", "held out, and nearest output", "interpolation")
 
 
-def strips(subject: Subject) -> list[np.ndarray]:
+def strips(subject: "Subject") -> list[np.ndarray]:
     """Returns the four strips of a method, each `[2 * 8, h, w, c]`; black where the method has no such thing."""
     prior, held_out = subject.game.prior, subject.data.held_out[:_SHOWN]
     assert prior is not None
@@ -38,24 +40,15 @@ def strips(subject: Subject) -> list[np.ndarray]:
     return [subject.mapped("sample", latents), expost, np.concatenate([held_out, near]), between]
 
 
-def draw(name: str, path: pathlib.Path) -> None:
-    """Draws the picture of a data set if its runs are still in the workdirs; otherwise it leaves the picture."""
-    points = {method: chosen(name, method) for method in METHODS}
-    methods = [method for method, best in points.items() if best and workdir(name, method, best, 0).exists()]
-    if not methods:
-        return
-    data = opened(name, _DATA_DIR.value)
-    judge = runtime.Evaluator(["fcd"], data.train, runtime.make_mesh(), cache_directory() / "evaluation")
-    rows = []
-    for method in methods:
-        best = points[method]
-        assert best is not None
-        run = experiment(name, method, best, 0, data)
-        # The finished run is read from its checkpoint: training it again trains nothing.
-        trained = runtime.train(run, workdir(name, method, best, 0), log=lambda message: None).trained
-        assert trained is not None
-        subject = Subject(run, trained.state, data, judge, SETTINGS[name].samples)
-        rows.append([runtime.image_grid(strip, _SHOWN, min_pixels=28) for strip in strips(subject)])
+def draw(subjects: "Mapping[str, Subject]", path: pathlib.Path) -> None:
+    """Draws the picture of a data set: a row for each trained method."""
+    methods, rows = (
+        list(subjects),
+        [
+            [runtime.image_grid(strip, _SHOWN, min_pixels=28) for strip in strips(subject)]
+            for subject in subjects.values()
+        ],
+    )
     width, height = rows[0][0].size
     left, top, gap = 90, 18, 6
     canvas = Image.new("RGB", (left + 4 * (width + gap), top + len(rows) * (height + gap)), "white")

@@ -3,9 +3,11 @@
 The tutorials are executed only with `-D nb_execution_mode=cache`, which takes minutes.
 """
 
+import os
 import pathlib
 import sys
 
+os.environ["TQDM_DISABLE"] = "1"  # in the tutorials: a line that moves would become a hundred that do not
 sys.path.insert(0, str(pathlib.Path(__file__).parent / "_extensions"))
 
 import gan_jax
@@ -47,6 +49,7 @@ nb_execution_in_temp = True
 nb_execution_timeout = 1800
 nb_execution_raise_on_error = True
 nb_merge_streams = True
+nb_output_stderr = "remove"
 
 autodoc_typehints_format = "short"
 autodoc_inherit_docstrings = False

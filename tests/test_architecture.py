@@ -238,3 +238,17 @@ def test_no_paths_of_a_machine_and_no_unfinished_work():
     for path in [*FILES, *ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
         text = path.read_text()
         assert not [word for word in unfinished if word in text], path
+
+
+def test_benchmarks_that_tests_import_keep_their_flags_apart():
+    modules = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in FILES if "benchmarks" in path.parts
+    }
+    tests = [path for path in FILES if path.is_relative_to(ROOT / "tests")]
+    imported = {name for test in tests for name in imports(test) if name in modules}
+    assert "benchmarks.search" in imported
+    for name in sorted(imported):
+        for node in ast.walk(ast.parse(modules[name].read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("flags.DEFINE"):
+                given = {keyword.arg for keyword in node.keywords}
+                assert "flag_values" in given, f"{name}:{node.lineno}: pass flag_values=own_flags(__name__)"

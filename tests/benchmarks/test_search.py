@@ -3,7 +3,6 @@
 import math
 
 import pytest
-from absl import flags
 from PIL import Image
 
 from benchmarks import measure, search
@@ -12,8 +11,6 @@ from benchmarks import measure, search
 @pytest.fixture(autouse=True)
 def results(tmp_path, monkeypatch):
     monkeypatch.setattr(measure, "RESULTS", tmp_path)
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS(["search"])
     return tmp_path
 
 

@@ -98,15 +98,15 @@ def test_disentanglement_is_of_matrices_which_the_game_makes(tmp_path):
 
 @pytest.mark.long
 def test_a_classifier_of_clips_tells_the_motion_and_shuffled_frames_are_far(tmp_path):
-    source = data.moving_digits(labels="motion", videos=2000, image_size=16)
-    judge = evaluator(["fcd_video2k", "fcd2k"], source, tmp_path)
-    record = judge.records["fcd_video2k"]["network"]
+    source = data.moving_digits(labels="motion", videos=1000, image_size=16)
+    judge = evaluator(["fcd_video1k", "fcd1k"], source, tmp_path)
+    record = judge.records["fcd_video1k"]["network"]
     assert record["over_time"] and record["accuracy"] > 0.9
     clips = as_samples(source)
     same = judge([clips])
     shuffled = judge([clips[:, np.random.default_rng(0).permutation(16)]])
-    assert same["fcd_video2k"] < 1e-2 < 100 * same["fcd_video2k"] < shuffled["fcd_video2k"]
-    assert shuffled["fcd2k"] < 0.01 * shuffled["fcd_video2k"]  # single frames are the same
+    assert abs(same["fcd_video1k"]) < 1e-2 and shuffled["fcd_video1k"] > 1
+    assert abs(shuffled["fcd1k"]) < 0.01 * shuffled["fcd_video1k"]  # single frames are the same
 
 
 def test_a_classifier_of_clips_needs_clips_and_labels(tmp_path):
