@@ -63,8 +63,8 @@ def gaussian_nll(
 
     Example:
       >>> x = jnp.array([[1.0, -1.0]])
-      >>> print(gaussian_nll(jnp.zeros((1, 2)), x).round(3), gaussian_nll(jnp.zeros((1, 2)), x, 4.0).round(3))
-      [2.838] [3.474]
+      >>> print(gaussian_nll(jnp.zeros((1, 2)), x).round(2), gaussian_nll(jnp.zeros((1, 2)), x, 4.0).round(2))
+      [2.84] [3.47]
     """
     check_same_shape(prediction=prediction, target=target)
     squares = (_widen(prediction) - _widen(target)) ** 2

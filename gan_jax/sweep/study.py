@@ -177,13 +177,12 @@ class Study:
                 self._study.set_metric_names([metric])
 
     def _name(self) -> str:
-        """Returns a name that is unique in the database: drawn once for each workdir, and kept there."""
+        """Returns a name that is unique in the database: drawn once for each workdir, and kept there; call it alone."""
         path = self._workdir / "study.json"
-        with self.alone():
-            if not path.exists():
-                write_json(path, {"study_name": f"{self._workdir.name}-{secrets.token_hex(4)}"})
-            remedy = "it names the study in the database: restore it from a copy, or use another workdir"
-            return read_json(path, _StudyName, remedy=remedy)["study_name"]
+        if not path.exists():
+            write_json(path, {"study_name": f"{self._workdir.name}-{secrets.token_hex(4)}"})
+        remedy = "it names the study in the database: restore it from a copy, or use another workdir"
+        return read_json(path, _StudyName, remedy=remedy)["study_name"]
 
     def take(self, together: int = 0, saved: Callable[[int, bool], int] = lambda first, together: 0) -> Taken | None:
         """Claims the next trials: abandoned ones first, then new ones; None if there are none.

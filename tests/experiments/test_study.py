@@ -297,7 +297,7 @@ def test_four_workers_share_a_study_and_one_is_killed(tmp_path):
     storage = optuna.storages.JournalStorage(
         optuna.storages.journal.JournalFileBackend(str(tmp_path / "study.journal"))
     )
-    trials = optuna.load_study(study_name="sweep", storage=storage).trials
+    trials = optuna.load_study(study_name=tmp_path.name, storage=storage).trials
     assert [trial.state.name for trial in trials] == ["COMPLETE"] * 6
     ended = collections.Counter(
         line.split()[1] for line in said.splitlines() if line.startswith("trial ") and " done, " in line

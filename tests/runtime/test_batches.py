@@ -86,7 +86,7 @@ def test_a_keyerror_of_something_else_stays_one():
 def test_every_game_says_what_it_reads(name):
     build, source = GAMES[name]
     rest = {key: key for key in source.spec if key in ("b", "label")}
-    with pytest.raises(InvalidInputError, match=r"reads 'real' .* delivers 'image'|takes 'a' and 'b'"):
+    with pytest.raises(InvalidInputError, match=r"reads 'real' .* delivers 'image'|takes (the images )?'a' and 'b'"):
         start(build(), data.renamed(source, image=next(iter(source.spec)), **rest))
 
 
