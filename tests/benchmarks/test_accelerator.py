@@ -399,6 +399,7 @@ def test_a_part_that_hangs_is_ended_and_the_next_one_runs(tmp_path):
     assert "orbax/__init__.py" in hung["output"] and hung["device"] == "cpu"
 
 
+@pytest.mark.long
 def test_a_kill_in_the_middle_loses_nothing_and_the_second_call_continues(tmp_path):
     process = command(tmp_path, "--parts=numerics")
     when(process, lambda text: "functions in float32: ok" in text)

@@ -115,7 +115,7 @@ def test_two_trainers_on_one_workdir(home, disk):
     assert result(home)["state_sha256"] == result(disk)["state_sha256"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("service", ["s3"], indirect=True)
 def test_a_holder_that_hangs_and_comes_back_writes_nothing(home, disk):
     first = start("train", f"--workdir={home}", *RUN, "--config.steps=100000")
@@ -206,6 +206,7 @@ def test_from_python_and_back_from_a_copy(home, tmp_path):
     assert ends[0].step == 6 and ends[0].state_sha256 == ends[1].state_sha256
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("service", ["s3"], indirect=True)
 def test_a_damaged_checkpoint_is_put_aside(home):
     experiment = runs.build("digits", steps=4, report_every=2, checkpoint_every=2, width=2, sample_every=0)

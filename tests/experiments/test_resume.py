@@ -23,7 +23,15 @@ def saved_and_logged(workdir):
 
 @pytest.mark.slow
 # they carry all that the others do
-@pytest.mark.parametrize("game", ["adversarial", "cyclegan", "mocogan", "tokenizer", "vae", "vae_gan", "wgan_gp"])
+@pytest.mark.parametrize(
+    "game",
+    [
+        "adversarial",
+        "cyclegan",
+        "wgan_gp",
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("mocogan", "tokenizer", "vae", "vae_gan")),
+    ],
+)
 def test_kill_and_terminate_and_resume_bit_for_bit(game, tmp_path):
     steps = 300  # enough that the run does not end before the signals come
     run("train", *flags(tmp_path / "whole", game, steps))

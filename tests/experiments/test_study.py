@@ -318,7 +318,7 @@ def test_four_workers_share_a_study_and_one_is_killed(tmp_path):
     assert "best_metric" in run("sweep", *flags, "--config.best_metric=eval/mixture_high_quality", code=2)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.xdist_group("sweep")
 def test_a_study_of_populations_is_killed_and_continued(tmp_path):
     """Trials are taken three at a time; a killed population continues; its best member is a run that can be sampled."""

@@ -37,7 +37,7 @@ def without_times(rows):
     return [{name: value for name, value in row.items() if name != "images_per_second"} for row in rows]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.xdist_group("sweep")
 def test_killed_and_continued_a_search_ends_the_same_and_its_best_is_a_run(tmp_path):
     halving = (*FLAGS, SPACE, "--search=halving", "--eta=2", f"--first_rung={120 * 256}")
@@ -70,7 +70,7 @@ def test_killed_and_continued_a_search_ends_the_same_and_its_best_is_a_run(tmp_p
     assert result(home)["step"] == 440, "and what a person made of it is left alone"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.xdist_group("sweep")
 def test_killed_and_continued_population_based_training_ends_the_same(tmp_path):
     flags = [flag.replace("steps=400", "steps=240") for flag in FLAGS]

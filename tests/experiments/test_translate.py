@@ -115,7 +115,7 @@ def test_every_task_of_the_photographs_makes_pairs_for_the_networks(task):
         runs.build("pix2pix_photos", task="colors")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_photographs_are_coloured_by_the_game_of_the_paper(tmp_path):
     """The U-Net takes multiples of 64; outputs of training and of the loaded run are equal."""
     options = {"steps": 2, "steps_per_dispatch": 2, "report_every": 2, "checkpoint_every": 2, "sample_every": 0}

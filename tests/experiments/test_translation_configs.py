@@ -60,7 +60,7 @@ def test_the_game_of_a_folder_fits_its_images(name, values, folder):
     assert set(hparams) & weights == expected
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "turns"), [("cyclegan_mnist", 0), ("cut_mnist", 1)])
 def test_the_games_of_digits_know_the_truth(name, turns, tfds_dir):
     experiment = runs.build(name, data_dir=tfds_dir, width=2, blocks=5, turns=turns)
@@ -73,7 +73,7 @@ def test_the_games_of_digits_know_the_truth(name, turns, tfds_dir):
     np.testing.assert_allclose(upright, (1 - grey) * paper + grey * ink, atol=1 / 127)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_game_of_colours_can_do_without_the_critic(tfds_dir):
     experiment = runs.build(
         "pix2pix_cifar10_colour", data_dir=tfds_dir, width=2, critic_width=2, adversarial_weight=0.0

@@ -124,7 +124,7 @@ def test_images_that_it_cannot_compare_are_refused():
         jax.eval_shape(feature_networks.lpips_distance, shapes, jnp.zeros((1, 16, 16, 3)), jnp.zeros((2, 16, 16, 3)))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_levels_of_dinov2():
     """The last level, with its class token, is what the network's own features come from."""
     network = feature_networks.dinov2("vitb14")

@@ -51,7 +51,15 @@ def ready(name):
 @pytest.mark.parametrize(
     ("name", "case"),
     [
-        pytest.param(name, case, marks=pytest.mark.xdist_group(f"weights of {name}"))
+        pytest.param(
+            name,
+            case,
+            # The large DINOv2 takes gigabytes, and differs from the base one in sizes alone.
+            marks=[
+                pytest.mark.xdist_group(f"weights of {name}"),
+                *([pytest.mark.long] if name == "dinov2_vitl14" else []),
+            ],
+        )
         for name, cases in CASES.items()
         for case in cases
     ],

@@ -63,6 +63,7 @@ def test_players_split_over_processes(pod, tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["history"][0]["processes"] == 2
 
 
+@pytest.mark.long
 def test_what_a_game_carries_along_the_batch(tmp_path):
     """CycleGAN's image pools are split over both processes; one process with two devices gives the same bits."""
     flags = (f"--config={CONFORMANCE}", "--config.game=cyclegan", "--config.checkpoint_every=20")

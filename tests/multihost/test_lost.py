@@ -38,6 +38,7 @@ def test_one_of_two_killed(tmp_path, victim):
     assert f"process {1 - victim} of 2" in output or "JAX distributed service detected fatal errors" in output
 
 
+@pytest.mark.long
 def test_one_of_two_stopped(tmp_path):
     """The survivor ends in time, with stacks, and names the missing process. One pair waits while the other starts."""
     timeout = 12  # compilation must end within it, while the rest of the suite runs

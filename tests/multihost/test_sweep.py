@@ -50,7 +50,7 @@ STUDY = (
 )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_are_one_worker_of_a_study_of_populations(tmp_path):
     """If a trial is pruned or diverges, all processes learn of it, and none waits for ever."""
     space = ("--space=learning_rate=2e-3,1e-7,1e30", "--population=4")
@@ -61,7 +61,7 @@ def test_two_processes_are_one_worker_of_a_study_of_populations(tmp_path):
     assert json.loads(pruned.read_text())["status"] == "pruned"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_are_one_worker_of_a_study_until_a_signal_to_one(tmp_path):
     """Trials run one after the other; no process may begin one that the other does not."""
     space = "--space=learning_rate=2e-3,1e-7,1e30,1e-3"

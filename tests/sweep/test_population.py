@@ -241,7 +241,9 @@ SEARCHES = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] if name == "halving" else []) for name in SEARCHES]
+)
 def test_stopping_and_continuing_changes_nothing(name, tmp_path):
     search, values = SEARCHES[name]
     run, members = experiment(), rates(*values)
