@@ -13,9 +13,8 @@ from PIL import Image
 
 from gan_jax.core import Step, UpdateRule, alternating, make_step
 from gan_jax.data import Source, renamed
-from gan_jax.data.sources import check_maps
 from gan_jax.eval import MATRIX, PAIRS, Metric
-from gan_jax.runtime.conditions import TARGET, Conditions, Domain
+from gan_jax.runtime.conditions import TARGET, Conditions, Domain, check_maps
 from gan_jax.runtime.evaluation import directions
 from gan_jax.runtime.film import Film
 from gan_jax.runtime.frozen import Frozen, Networks

@@ -103,7 +103,8 @@ from gan_jax.runtime import Experiment, image_grid, side_by_side
 
 
 def get_config():
-    return run_config(data_dir="", batch_size=2, steps=2, report_every=2, sample_every=2, metrics="l1", evaluate_every=2)
+    every = {name: 2 for name in ("steps", "report_every", "sample_every", "evaluate_every")}
+    return run_config(data_dir="", batch_size=2, metrics="l1", **every)
 
 
 def build(config):
@@ -141,11 +142,9 @@ def test_maps_of_classes(tmp_path):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"good.png", "palette.png"}
     with Image.open(tmp_path / "grid.png") as grid:
         cells = np.asarray(grid)  # sources of 8x10 pixels, enlarged to 205x256
-    shades = {tuple(x) for x in cells[10:250, 40:200].reshape(-1, 3)}
-    assert {(0, 0, 0), (85, 85, 85), (170, 170, 170), (255, 255, 255)} == shades
-    assert {(0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255)} == {
-        tuple(x) for x in cells[270:510, 40:200].reshape(-1, 3)
-    }
+    grey, coloured = ({tuple(x) for x in cells[top : top + 240, 40:200].reshape(-1, 3)} for top in (10, 270))
+    assert grey == {(0, 0, 0), (85, 85, 85), (170, 170, 170), (255, 255, 255)}
+    assert coloured == {(0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255)}
 
 
 def test_rows_of_pictures_keep_their_ratios():

@@ -1,7 +1,7 @@
 """Pictures of any size through networks of different kinds; and the same by tiles."""
 
 import functools
-import subprocess
+import re
 import sys
 
 import flax.linen as nn
@@ -15,7 +15,7 @@ from gan_jax import data, gans, losses, nets, runtime
 from gan_jax.runtime import translation
 from gan_jax.types import InvalidInputError
 from tests.conformance.games import GAMES
-from tests.processes import ROOT, environment
+from tests.processes import start_module
 
 
 class Local(nn.Module):
@@ -165,45 +165,15 @@ def test_tiles_where_memory_does_not_suffice():
     refused("tiles of 64 pixels do not fit into 9.31e-10 GiB", lambda: made.translate([image], memory=1))
 
 
-class Wide(nn.Module):
-    """Has 64 channels between images, so that its memory is much larger than that of its pictures."""
-
-    @nn.compact
-    def __call__(self, image, *, train):
-        return nn.tanh(nn.Conv(3, (1, 1))(nn.tanh(nn.Conv(64, (3, 3))(image))))
-
-
-_LIMITED = """
-import resource, sys
-import numpy as np
-from tests.runtime.test_translation import Wide, direct, picture, trained
-made, image, told = trained(Wide), picture(1200, 1200), []
-expected = direct(made, image)
-translator = made.translator(log=told.append, memory=eval(sys.argv[1]))
-translator(image[:300, :300])  # starts all threads
-mapped = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (mapped + 2**28, resource.RLIM_INFINITY))
-found = translator(image)
-np.testing.assert_allclose(found, expected, atol=1e-5)
-print(*told)
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of the address space are those of Linux")
 def test_a_process_whose_memory_is_limited():
-    """The limit is real: without tiles, the allocation of XLA fails, which ends a process on CPUs."""
-
-    def run(memory):
-        alone = environment() | {"PYTHONPATH": str(ROOT)}
-        return subprocess.run(
-            [sys.executable, "-c", _LIMITED, memory], capture_output=True, text=True, cwd=ROOT, env=alone, check=False
-        )
-
-    tiled, whole = run("None"), run("2**60")
-    assert tiled.returncode == 0, tiled.stderr
-    assert "1200x1200 pixels need more than 0.2" in tiled.stdout and "GiB of memory: tiles of " in tiled.stdout
-    assert whole.returncode != 0 and ("Out of memory" in whole.stderr or "RESOURCE_EXHAUSTED" in whole.stderr)
+    """The limit is real: for a process that ignores it, XLA's allocation fails, which ends it."""
+    tiled, whole = (
+        start_module("tests.runtime.limited_memory", memory, fresh=True).finish() for memory in ("0", str(2**60))
+    )
+    assert tiled[0] == 0 and re.search(r"1200x1200 pixels need more than 0.2\d+ GiB of memory: tiles of \d", tiled[1])
+    assert whole[0] != 0 and ("Out of memory" in whole[1] or "RESOURCE_EXHAUSTED" in whole[1])
 
 
 def test_maps_of_classes():
