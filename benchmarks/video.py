@@ -37,10 +37,11 @@ _PAGE = pathlib.Path(__file__).parents[1] / "docs" / "video.md"
 _CLIPS, _MATRIX = 1000, 576
 _ABLATIONS = {"recurrent": "no GRU", "image_critic": "no image critic"}  # by the value that is False
 _GOALS = {
-    "shapes_compact": ">= 0.95", "shapes_color": "<= 0.05", "shapes_vertical": "0.35 to 0.65",
-    "shapes_path": "45 to 55", "shapes_closure": "<= 2", "disentanglement_color": ">= 0.9", "disentanglement_size": ">= 0.9",
-    "disentanglement_shape": ">= 0.9", "disentanglement_path": "<= 0.2", "information": ">= 0.9",
-}  # fmt: skip
+    **{"shapes_compact": ">= 0.95", "shapes_color": "<= 0.05", "shapes_vertical": "0.35 to 0.65"},
+    **{"shapes_path": "45 to 55", "shapes_closure": "<= 2", "information": ">= 0.9"},
+    **{f"disentanglement_{of}": ">= 0.9" for of in ("color", "size", "shape")},
+    "disentanglement_path": "<= 0.2",
+}
 
 
 def judged(name: str, source: Clips, samples: np.ndarray, cache: pathlib.Path) -> dict[str, float]:
