@@ -20,6 +20,7 @@ class Case(NamedTuple):
     Attributes:
       game: makes the JAX game for a dtype, without an averaged generator, which the PyTorch loop does not have either.
       shape: shape of one sample, channels last.
+      sources: shape of the source of a translation game; its batch has sources `'a'` and targets `'b'`.
       batch: batch size.
       latents: length of z.
       critic_steps: number of discriminator updates per iteration.
@@ -38,6 +39,11 @@ class Case(NamedTuple):
     length: int = 10
     modes: tuple[str, ...] = ("eager", "channels_last", "compiled")
     r1: tuple[float, int] | None = None
+    sources: tuple[int, ...] | None = None
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Returns the shapes of an example by the names of its arrays."""
+        return {"real": self.shape} if self.sources is None else {"a": self.sources, "b": self.shape}
 
 
 RING = (128, 128, 128)
@@ -75,6 +81,20 @@ def _mlp(
     return gans.vanilla(nets.from_linen(made), nets.from_linen(critic), core.normal(latents))
 
 
+def _pix2pix(dtype: str) -> Game:
+    """pix2pix with the paper's widths, which at 64 pixels has 6 levels; instance norm, as batches have 8 images."""
+    networks = nets.UNet(3, 6, norm="instance", dtype=dtype), nets.PatchDiscriminator(norm="instance", dtype=dtype)
+    made = [nets.from_linen(network) for network in networks]
+    return gans.pix2pix(made[0], made[1])
+
+
+def _cyclegan(dtype: str) -> Game:
+    """CycleGAN with the paper's widths, and 6 blocks, as its authors have for images of up to 128 pixels."""
+    networks = nets.TranslationResNet(3, 64, 6, dtype=dtype), nets.PatchDiscriminator(norm="instance", dtype=dtype)
+    made = [nets.from_linen(network) for network in networks]
+    return gans.cyclegan(made[0], made[1])
+
+
 CASES = {
     "dcgan": Case(_dcgan, (32, 32, 3), 64, 100, 1, (0.5, 0.999)),
     "sngan": Case(_sngan, (32, 32, 3), 64, 128, 5, (0.0, 0.9), 2),
@@ -86,6 +106,8 @@ CASES = {
         functools.partial(_mlp, (128, 128, 3), WIDE, (512, 256), 100),
         (128, 128, 3), 128, 100, 1, (0.5, 0.999), 2, ("eager", "compiled", "keras"),
     ),
+    "pix2pix": Case(_pix2pix, (64, 64, 3), 8, 0, 1, (0.5, 0.999), 4, sources=(64, 64, 1)),
+    "cyclegan": Case(_cyclegan, (64, 64, 3), 1, 0, 1, (0.5, 0.999), 2, sources=(64, 64, 3)),
 }  # fmt: skip
 
 
@@ -114,12 +136,13 @@ def model_operations(case: Case, dtype: str, batch: int | None = None) -> float:
     phase is counted alone, since XLA counts a loop's body once; a lazy one counts as often as it runs.
     """
     game, size = case.game(dtype), batch or case.batch
-    real = jax.ShapeDtypeStruct((1, size, *case.shape), jnp.float32)
-    state = jax.eval_shape(game.init, jax.random.key(0), {"real": jax.ShapeDtypeStruct(real.shape[1:], real.dtype)})
+    one = {name: jax.ShapeDtypeStruct((size, *shape), jnp.float32) for name, shape in case.shapes().items()}
+    batches = {name: jax.ShapeDtypeStruct((1, *x.shape), x.dtype) for name, x in one.items()}
+    state = jax.eval_shape(game.init, jax.random.key(0), one)
     whole = 0.0
     for phase in game.phases:
         alone = game._replace(phases=(phase._replace(every=1, repeat=1, start=0, reuse_batch=False),))
-        traced = jax.jit(core.make_step(alone)).trace(state, {"real": real})
+        traced = jax.jit(core.make_step(alone)).trace(state, batches)
         costs: Any = traced.lower(lowering_platforms=("cuda",)).cost_analysis()
         whole += costs["flops"] * phase.repeat / phase.every
     return whole
@@ -134,17 +157,21 @@ def program(
       A function that runs the scan, each time from the state where it last stopped; and the compiled scan.
     """
     draws = core.batches_per_iteration(game)
-    real = jax.random.uniform(jax.random.key(0), (draws, batch or case.batch, *case.shape), minval=-1.0)
-    state = jax.jit(game.init)(jax.random.key(0), {"real": real[0]})
+    whole = (draws, batch or case.batch)
+    batches = {
+        name: jax.random.uniform(jax.random.key(seed), (*whole, *shape), minval=-1.0)
+        for seed, (name, shape) in enumerate(case.shapes().items())
+    }
+    state = jax.jit(game.init)(jax.random.key(0), jax.tree.map(lambda x: x[0], batches))
     step = core.make_step(game)
-    accumulator = core.empty_accumulator(step, state, {"real": real})
-    scan = core.make_scan(step, lambda data, inputs, step: {"real": data}, length)
+    accumulator = core.empty_accumulator(step, state, batches)
+    scan = core.make_scan(step, lambda data, inputs, step: data, length)
     inputs = jnp.zeros(length)
-    compiled = jax.jit(scan, donate_argnums=0).lower(state, accumulator, (real, {}), inputs).compile()
+    compiled = jax.jit(scan, donate_argnums=0).lower(state, accumulator, (batches, {}), inputs).compile()
     box = [state]
 
     def run() -> None:
-        box[0], out = compiled(box[0], accumulator, (real, {}), inputs)
+        box[0], out = compiled(box[0], accumulator, (batches, {}), inputs)
         jax.block_until_ready((box[0], out))
 
     return run, compiled

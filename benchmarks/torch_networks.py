@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
+from benchmarks import torch_translation
 from gan_jax import nets
 from gan_jax.nets.dcgan import halvings
 from gan_jax.nets.resnet import doublings
@@ -314,6 +315,16 @@ def check_same_values() -> None:
         critic_apart, _ = difference(nets.DCGANDiscriminator(width), discriminator, images, maps)
         print(f"dcgan {size}x{size}x{channels}, width {width}: {apart:.1e} and {critic_apart:.1e}")
         assert max(apart, critic_apart) < TOLERANCE, f"more than {TOLERANCE} apart"
+    images, masks = (np.random.default_rng(0).normal(size=(2, 64, 64, c)).astype(np.float32) for c in (3, 1))
+    pairs = {
+        "unet": (nets.UNet(3, 6, 4, norm="instance"), torch_translation.UNet(1, 3, 6, 4), masks),
+        "translation resnet": (nets.TranslationResNet(3, 4, 2), torch_translation.ResNet(3, 4, 2), images),
+        "patches": (nets.PatchDiscriminator(4, norm="instance"), torch_translation.Patches(3, 4, 3), images),
+    }
+    for name, (network, module, inputs) in pairs.items():
+        apart, _ = difference(network, module, inputs, {})
+        print(f"{name}: {apart:.1e}")
+        assert apart < TOLERANCE, f"more than {TOLERANCE} apart"
     generator, discriminator = mlp((2,), latents=128, generator=(32, 16), discriminator=(16,), bounded=False)
     apart, samples = difference(nets.MLPGenerator((2,), (32, 16), bounded=False), generator, latents, {})
     critic_apart, _ = difference(nets.MLPDiscriminator((16,)), discriminator, samples, {})

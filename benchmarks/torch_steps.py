@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import torch_networks, torch_stylegan2
+from benchmarks import torch_networks, torch_stylegan2, torch_translation
 from benchmarks.step_cases import CASES, RING, STYLE, WIDE
 
 Loss = Callable[[torch.Tensor], torch.Tensor]
@@ -63,6 +63,41 @@ TWINS = {
 }  # fmt: skip
 
 
+TRANSLATIONS = {"pix2pix": torch_translation.pix2pix, "cyclegan": torch_translation.cyclegan}
+
+
+def _translation(name: str, mode: str, dtype: str, batch: int | None) -> Callable[[], None]:
+    """Returns a function that runs one iteration of a translation game: an update of each player, in their order."""
+    case = CASES[name]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(0)
+    images = [
+        torch.rand(batch or case.batch, shape[-1], *shape[:-1], device=device) * 2 - 1
+        for shape in case.shapes().values()
+    ]
+    form = torch.channels_last if mode.startswith("channels_last") else torch.contiguous_format
+    images = [image.to(memory_format=form) for image in images]
+
+    def ready(network: torch.nn.Module) -> Any:
+        network.to(device).to(memory_format=form)  # type: ignore[call-overload]
+        return torch.compile(network) if mode.endswith("compiled") else network
+
+    players = TRANSLATIONS[name](*images, ready)
+    optimizers = [torch.optim.Adam(player.module.parameters(), 2e-4, case.betas) for player in players]
+
+    def run() -> None:
+        for player, optimizer in zip(players, optimizers, strict=True):
+            optimizer.zero_grad(set_to_none=True)
+            with torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
+                value = player.loss()
+            value.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return run
+
+
 def theirs(name: str, mode: str, dtype: str, batch: int | None = None) -> Callable[[], None]:
     """Returns a function that runs PyTorch iterations: one, or with lazy R1 a whole interval with its lazy update.
 
@@ -72,6 +107,8 @@ def theirs(name: str, mode: str, dtype: str, batch: int | None = None) -> Callab
       dtype: `float32`, or `bfloat16` for automatic mixed precision.
       batch: batch size; that of the case by default.
     """
+    if name in TRANSLATIONS:
+        return _translation(name, mode, dtype, batch)
     case, twins = CASES[name], TWINS[name]
     size = batch or case.batch
     device = "cuda" if torch.cuda.is_available() else "cpu"

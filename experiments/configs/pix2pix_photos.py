@@ -55,6 +55,7 @@ def build(config: Config) -> Experiment:
     game = gans.pix2pix(
         network(generator, config),
         network(critic, config),
+        sampling_generator=nets.from_linen(generator),  # `microbatches` would have to divide any batch
         l1_weight=config.l1_weight,
         adversarial_weight=config.adversarial_weight,
         learning_rate=config.learning_rate,

@@ -107,6 +107,7 @@ def cut(
         inputs=inputs,
         real=lambda batch: batch["b"],
         fakes=lambda made: made["image"],
+        same_fakes=True,
         optimizers={name: optimizer or core.adam(learning_rate, 0.5) for name, optimizer in given.items()},
         functions={"sample": sample, "translate": translate(sample)},
         hooks=(*decay_hooks(decay, learning_rate, given), *hooks),

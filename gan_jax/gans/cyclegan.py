@@ -19,6 +19,7 @@ from gan_jax.types import Batch, Game, InvalidInputError, Metrics, Network, Phas
 Pool = dict[str, Array]
 Pair = dict[str, Array]
 _OTHER = {"a": "b", "b": "a"}
+_FAKES = "fakes"  # what the generators of an iteration have made, in `aux` until the discriminators have seen it
 
 
 def cyclegan(
@@ -44,8 +45,8 @@ def cyclegan(
         L(D_b(G_b(a))) + L(D_a(G_a(b))) + cycle_weight (|G_a(G_b(a)) - a| + |G_b(G_a(b)) - b|)
         + identity_weight (|G_b(b) - b| + |G_a(a) - a|),
 
-    where |.| is the mean absolute value. Each discriminator sees fakes that are drawn from the new ones and a pool of
-    earlier ones (`query_pool`).
+    where |.| is the mean absolute value. Each discriminator sees fakes that are drawn from a pool of earlier ones
+    (`query_pool`) and the new ones: as in the authors' code, those that the generators were just updated with.
 
     To a term, real and fake samples are pairs `{'a': ..., 'b': ...}`, and so are the discriminators' outputs. The
     generator takes such a pair and translates both to the other domain: `view.generate(view.fake)` is the cycle.
@@ -115,7 +116,7 @@ def cyclegan(
         pools = {f"pool_{domain}": empty_pool(batch[domain], pool_size) for domain in ("a", "b")}
         return state.replace(aux={**state.aux, **pools})
 
-    return game._replace(init=init, phases=_generator_first(game.phases))
+    return game._replace(init=init, phases=_generator_first(game.phases), after=(_forget_fakes, *game.after))
 
 
 def _twice(network: Network, reads: dict[str, str]) -> Network:
@@ -146,9 +147,12 @@ def _adversarial(loss: GANLoss) -> tuple[Term, Term]:
 
     def discriminator(view: View, key: PRNGKey) -> Value:
         pools, seen = {}, {}
+        # Those that the generators were updated with; an update rule that moves all players at once has none yet.
+        made = view.state.aux.get(_FAKES)
+        fakes = view.fake if made is None else made
         for domain, own in zip(("a", "b"), jax.random.split(key), strict=True):
             pool = view.state.aux[f"pool_{domain}"]
-            seen[domain], pools[f"pool_{domain}"] = query_pool(pool, view.fake[domain], own)
+            seen[domain], pools[f"pool_{domain}"] = query_pool(pool, fakes[domain], own)
         judged, total, metrics = view.fake_critic(seen), jnp.zeros((), jnp.float32), Metrics()
         for domain in ("a", "b"):
             real, fake = LOGITS(view.real_out[domain]), LOGITS(judged[domain])
@@ -161,7 +165,7 @@ def _adversarial(loss: GANLoss) -> tuple[Term, Term]:
             domain: jnp.mean(over_scales(loss.generator, LOGITS(view.real_out[domain]), LOGITS(view.fake_out[domain])))
             for domain in ("a", "b")
         }
-        return _summed("adversarial", each)
+        return _summed("adversarial", each)._replace(aux={_FAKES: view.fake})
 
     return (
         Term("adversarial", DISCRIMINATOR, None, discriminator),
@@ -191,6 +195,11 @@ def _identity(weight: float) -> Term:
 
 def _summed(name: str, each: dict[str, Array]) -> Value:
     return Value(sum(each.values()), {f"{name}_{domain}": x for domain, x in each.items()})  # type: ignore[arg-type]
+
+
+def _forget_fakes(state: GANState) -> GANState:
+    """Drops the fakes of an iteration from the state, at its end."""
+    return state.replace(aux={name: value for name, value in state.aux.items() if name != _FAKES})
 
 
 def _generator_first(phases: Sequence[Phase]) -> tuple[Phase, ...]:

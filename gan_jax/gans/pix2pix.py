@@ -106,6 +106,7 @@ def pix2pix(
         functions={"sample": sample, "translate": translate(sample)},
         hooks=(*decay_hooks(decay, learning_rate, given), *hooks),
         discriminator_start=discriminator_start,
+        same_fakes=True,
         check=check_pair("pix2pix"),
     )
     return game._replace(map_classes=classes)

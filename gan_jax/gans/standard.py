@@ -25,6 +25,7 @@ from gan_jax.types import (
 )
 
 GENERATOR, DISCRIMINATOR = "generator", "discriminator"
+_SAME_FAKES = 0x66616B65  # folded into the key of an iteration, whose phases fold in their small numbers
 Inputs = Callable[[PRNGKey, Batch, Mapping[str, Any]], tuple[PyTree, ...]]
 
 
@@ -44,6 +45,7 @@ def standard_game(
     discriminator_start: int = 0,
     generator_first: bool = False,
     new_batch: bool = False,
+    same_fakes: bool = False,
     hooks: Sequence[Hook] = (),
     hparams: Mapping[str, float] | None = None,
     check: Callable[[Batch], None] = lambda batch: None,
@@ -69,6 +71,8 @@ def standard_game(
       generator_first: whether the generator is updated first, and then the discriminator, with samples of the updated
         generator and, if it has one critic step, on the same batch.
       new_batch: whether the generator's update draws its own batch; otherwise it reuses the discriminator's last one.
+      same_fakes: whether both players' updates in an iteration draw the same inputs and noise for the generator. If the
+        discriminator is updated first, on the same batch, the compiler then computes the fakes once for both.
       hooks: functions that run at the end of an iteration.
       hparams: hyperparameters of the game itself, by name.
       check: function that raises `InvalidInputError` for a batch that the game cannot use.
@@ -96,6 +100,8 @@ def standard_game(
 
         def look(params: PyTree, state: GANState, batch: Batch, key: PRNGKey) -> tuple[View, list[PRNGKey], PyTree]:
             keys = _keys(player, lazy, key, count)
+            if same_fakes:
+                keys = keys._replace(fake=jax.random.fold_in(jax.random.fold_in(state.key, state.step), _SAME_FAKES))
             # With the player's parameters replaced by `params`, gradients flow through everything in the view.
             state = state.replace(players={**state.players, player: state.players[player].replace(params=params)})
             made, judge = state.players[GENERATOR], state.players[DISCRIMINATOR]

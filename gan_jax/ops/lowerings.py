@@ -118,7 +118,7 @@ def forward_cpu(x: Array, k: Array, geometry: ConvGeometry, *, local: bool) -> A
     turned = geometry.turned()
     if turned is not None and k.shape[4] <= _FEW < k.shape[3]:
         return _overlapping(x, _turn(k), turned)
-    if local and winograd.pays(geometry, k.shape[3], k.shape[4], x.dtype):
+    if local and winograd.pays(geometry, x.shape[1], *k.shape[3:], x.dtype):
         return winograd.forward(x, k, geometry)
     point = geometry.kernel == (1, 1) and geometry.stride == 1
     if len(x) > 1 or _is_small(geometry) or point or (k.shape[3] <= _FEW and geometry.stride > 1):
@@ -132,7 +132,7 @@ def forward_cpu(x: Array, k: Array, geometry: ConvGeometry, *, local: bool) -> A
 
 def input_gradient_cpu(y: Array, k: Array, geometry: ConvGeometry, *, local: bool) -> Array:
     """Computes `primitives.input_gradient` on a CPU, in the fastest way for its shape."""
-    if local and winograd.pays(geometry, k.shape[3], k.shape[4], y.dtype):
+    if local and winograd.pays(geometry, y.shape[1], *k.shape[3:], y.dtype):
         return winograd.input_gradient(y, k, geometry)
     if len(y) > 1 or _is_small(geometry) or k.shape[3] <= _FEW:
         return _overlapping(y, k, geometry)
@@ -219,10 +219,12 @@ def kernel_gradient_cpu(x: Array, y: Array, geometry: ConvGeometry, *, local: bo
     if turned is not None and y.shape[-1] <= _FEW < x.shape[-1]:
         return _turn(kernel_gradient_cpu(y, x, turned, local=local))
     if x.shape[-1] <= _FEW:
-        return _kernel_of_few(x, y, geometry)
-    if local and winograd.pays(geometry, x.shape[-1], y.shape[-1], x.dtype):
+        return _kernel_at_once(x, y, geometry)
+    if local and winograd.pays(geometry, x.shape[1], x.shape[-1], y.shape[-1], x.dtype):
         return winograd.kernel_gradient(x, y, geometry)
     b, pixels = x.shape[1], math.prod(geometry.result)
+    if b * pixels <= y.shape[-1]:
+        return _kernel_at_once(x, y, geometry)
     count = math.gcd(b, max(1, _PIXELS // pixels))
     size = len(x) * b * pixels * geometry.spans[1] * geometry.stride**2 * x.shape[-1] * x.dtype.itemsize
     if not local or count == b or size <= _CACHE:
@@ -236,8 +238,12 @@ def kernel_gradient_cpu(x: Array, y: Array, geometry: ConvGeometry, *, local: bo
     return lax.fori_loop(0, b // count, add, jnp.zeros(shape, wide)).astype(x.dtype)
 
 
-def _kernel_of_few(x: Array, y: Array, geometry: ConvGeometry) -> Array:
-    """Computes the gradient by the kernel for few input channels, as one matrix product for all taps."""
+def _kernel_at_once(x: Array, y: Array, geometry: ConvGeometry) -> Array:
+    """Computes the gradient by the kernel as one matrix product for all taps.
+
+    It is for few input channels; and for fewer pixels than output channels, where moving the numbers of the kernel
+    costs more than the product: here they keep the order of the channels.
+    """
     g, b, height, width, o = y.shape
     block = (geometry.stride, geometry.stride, x.shape[-1])
     k = _matmul(_patches(x, geometry).reshape(g, b * height * width, -1), y.reshape(g, -1, o), (1, 1))

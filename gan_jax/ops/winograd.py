@@ -28,6 +28,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.export import is_symbolic_dim
 from jaxtyping import Array
 
 from gan_jax.ops.geometry import ConvGeometry
@@ -36,14 +37,19 @@ _TILE = 4  # m, the results of a tile along each axis
 _POINTS = {2: ("0", "1", "-1", "2"), 3: ("0", "1", "-1", "1/2", "-2")}  # for r taps, beside the point at infinity
 _KERNELS = {((3, 3), 1), ((4, 4), 2)}  # kernels and their strides
 _TRANSFORM = 2.0  # cost of a product in a transform, relative to one in a large matrix product
+_KERNEL = 12.0  # cost of a number of the transformed kernel, in the same unit; most of it is the memory's
 _GAIN = 1.2  # predicted speed-up from which the algorithm is used
 
 
-def pays(geometry: ConvGeometry, inputs: int, outputs: int, dtype: jnp.dtype) -> bool:
+def pays(geometry: ConvGeometry, batch: int, inputs: int, outputs: int, dtype: jnp.dtype) -> bool:
     """Whether the algorithm saves enough products to make up for its transforms.
+
+    Transformed, a kernel has up to six times as many numbers. For few tiles, as small images in small batches have, it
+    takes longer to write and to read these than to multiply by the kernel itself.
 
     Args:
       geometry: geometry of the convolution.
+      batch: number of images; many, where an exported program leaves it open.
       inputs: number of channels of x.
       outputs: number of channels of y.
       dtype: dtype of all arrays; never true for half precision, whose rounding errors would be too large.
@@ -53,7 +59,9 @@ def pays(geometry: ConvGeometry, inputs: int, outputs: int, dtype: jnp.dtype) ->
     n, depth = _TILE + geometry.spans[0] - 1, inputs * geometry.stride**2
     direct = math.prod(geometry.result) * math.prod(geometry.kernel) * inputs * outputs
     transforms = n**3 * 2 * depth + (n + _TILE) * n * _TILE * outputs
-    return direct > _GAIN * math.prod(_tiles(geometry)) * (n**2 * depth * outputs + _TRANSFORM * transforms)
+    images = math.prod(_tiles(geometry)) * (n**2 * depth * outputs + _TRANSFORM * transforms)
+    kernel = 0.0 if is_symbolic_dim(batch) else _KERNEL * n**2 * depth * outputs / batch
+    return direct > _GAIN * (images + kernel)
 
 
 def forward(x: Array, k: Array, geometry: ConvGeometry) -> Array:

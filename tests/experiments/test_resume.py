@@ -29,7 +29,10 @@ def saved_and_logged(workdir):
         "adversarial",
         "cyclegan",
         "wgan_gp",
-        *(pytest.param(name, marks=pytest.mark.long) for name in ("mocogan", "tokenizer", "vae", "vae_gan")),
+        *(
+            pytest.param(name, marks=pytest.mark.long)
+            for name in ("cut", "mocogan", "pix2pix", "tokenizer", "vae", "vae_gan")
+        ),
     ],
 )
 def test_kill_and_terminate_and_resume_bit_for_bit(game, tmp_path):

@@ -64,9 +64,10 @@ def test_players_split_over_processes(pod, tmp_path):
 
 
 @pytest.mark.long
-def test_what_a_game_carries_along_the_batch(tmp_path):
-    """CycleGAN's image pools are split over both processes; one process with two devices gives the same bits."""
-    flags = (f"--config={CONFORMANCE}", "--config.game=cyclegan", "--config.checkpoint_every=20")
+@pytest.mark.parametrize("game", ["cut", "cyclegan", "pix2pix"])
+def test_what_a_game_carries_along_the_batch(game, tmp_path):
+    """CycleGAN's image pools, CUT's places, pix2pix's dropout: one process with two devices gives the same bits."""
+    flags = (f"--config={CONFORMANCE}", f"--config.game={game}", "--config.checkpoint_every=20")
     run("train", f"--workdir={tmp_path / 'one'}", *flags, "--config.steps=40", devices=2)
     for steps in (20, 40):
         run_together(f"--workdir={tmp_path / 'two'}", *flags, f"--config.steps={steps}")

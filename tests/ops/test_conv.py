@@ -9,7 +9,7 @@ import pytest
 import scipy.signal
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jax import lax
+from jax import export, lax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from gan_jax import ops
@@ -110,6 +110,8 @@ WINDOWS = {
     "stride 2": (ConvGeometry(2, 1, (14, 12), (4, 4)), (6, 5)),
     "stride 2, odd": (ConvGeometry(2, 1, (13, 15), (4, 3)), (6, 5)),
     "stride 3": (ConvGeometry(3, 2, (17, 20), (4, 5)), (6, 5)),
+    "few pixels": (ConvGeometry(2, 1, (5, 4), (4, 4)), (6, 25)),  # fewer, in 6 images, than output channels
+    "few pixels, stride 1": (ConvGeometry(1, 1, (3, 2), (4, 3)), (6, 25)),
     "a kernel below its stride": (ConvGeometry(3, 0, (17, 20), (2, 2)), (6, 5)),
 }
 
@@ -229,11 +231,22 @@ def test_winograds_algorithm_at_every_order_of_derivative(name, kernel, monkeypa
 
 def test_where_winograds_algorithm_pays():
     wide, strided = ConvGeometry(1, 1, (16, 16), (3, 3)), ConvGeometry(2, 1, (16, 16), (4, 4))
-    assert winograd.pays(wide, 64, 64, jnp.float32) and winograd.pays(strided, 64, 128, jnp.float64)
-    assert not winograd.pays(wide, 64, 64, jnp.bfloat16), "rounding"
-    assert not winograd.pays(wide, 8, 8, jnp.float32), "transforms cost more than they save"
-    assert not winograd.pays(wide._replace(image=(2, 2)), 64, 64, jnp.float32), "tiles are mostly empty"
-    assert not winograd.pays(wide._replace(kernel=(5, 5), padding=2), 64, 64, jnp.float32)
+    assert winograd.pays(wide, 64, 64, 64, jnp.float32) and winograd.pays(strided, 64, 64, 128, jnp.float64)
+    assert not winograd.pays(wide, 64, 64, 64, jnp.bfloat16), "rounding"
+    assert not winograd.pays(wide, 64, 8, 8, jnp.float32), "transforms cost more than they save"
+    assert not winograd.pays(wide._replace(image=(2, 2)), 64, 64, 64, jnp.float32), "tiles are mostly empty"
+    assert not winograd.pays(wide._replace(kernel=(5, 5), padding=2), 64, 64, 64, jnp.float32)
+
+
+def test_winograds_algorithm_is_not_for_kernels_larger_than_their_images():
+    """As measured: of the U-Net with 8 images, the layers from 8 pixels down; of CycleGAN's networks with one."""
+    down, block = ConvGeometry(2, 1, (8, 8), (4, 4)), ConvGeometry(1, 0, (18, 18), (3, 3))
+    assert not winograd.pays(down, 8, 256, 512, jnp.float32) and winograd.pays(down, 64, 256, 512, jnp.float32)
+    assert winograd.pays(down._replace(image=(16, 16)), 8, 128, 256, jnp.float32)
+    assert not winograd.pays(down._replace(image=(16, 16)), 1, 128, 256, jnp.float32)
+    assert winograd.pays(block, 1, 256, 256, jnp.float32)
+    [batch] = export.symbolic_shape("b")
+    assert winograd.pays(down, batch, 256, 512, jnp.float32), "an exported program is for batches of any size"
 
 
 @pytest.mark.parametrize("mapped", [(0, None), (None, 0), (0, 0)])

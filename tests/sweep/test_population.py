@@ -170,6 +170,37 @@ def test_games_of_all_kinds_train_as_members(name):
     assert len(hashes) == 2
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "weight"),
+    [
+        ("pix2pix", "l1_weight"),
+        pytest.param("cut", "nce_weight", marks=pytest.mark.long),
+        pytest.param("cyclegan", "cycle_weight", marks=pytest.mark.long),
+    ],
+)
+def test_translation_games_train_as_members_with_rates_and_weights_of_their_own(name, weight):
+    """A member is the run that it would be alone, with SGD, and members with other values differ."""
+    make, source = GAMES[name]
+    sgd = {
+        f"{player}_optimizer": optax.inject_hyperparams(optax.sgd)(learning_rate=1e-3)
+        for player in ("generator", "discriminator")
+    }
+    run = experiment(make(**sgd), source, batch_size=8, steps=2, steps_per_dispatch=1, report_every=2,
+                     checkpoint_every=2, **PLAIN)  # fmt: skip
+    members = [
+        sweep.Member(0, {"generator/learning_rate": rate, "discriminator/learning_rate": rate, weight: value})
+        for rate, value in ((1e-3, 1.0), (1e-3, 30.0), (1e-2, 1.0))
+    ]
+    carried, _ = population_after(run, members, 2)
+    mine = [programs.member_state(carried, slot, carried["alive"].sharding.mesh) for slot in range(3)]
+    assert len({runtime.state_sha256(state) for state in mine}) == 3
+    for state, member in zip(mine, members, strict=True):
+        expected, _ = alone(run, member)
+        for ours, theirs in zip(jax.tree.leaves(state.players), jax.tree.leaves(expected.players), strict=True):
+            np.testing.assert_allclose(np.asarray(ours), np.asarray(theirs), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", GAMES)
 def test_every_game_makes_the_same_tree_in_every_program(name):
     make, source = GAMES[name]
