@@ -79,10 +79,11 @@ def _translation(name: str, mode: str, dtype: str, batch: int | None) -> Callabl
     images = [image.to(memory_format=form) for image in images]
 
     def ready(network: torch.nn.Module) -> Any:
-        network.to(device).to(memory_format=form)  # type: ignore[call-overload]
+        moved: Any = network.to(device)
+        moved.to(memory_format=form)
         return torch.compile(network) if mode.endswith("compiled") else network
 
-    players = TRANSLATIONS[name](*images, ready)
+    players = TRANSLATIONS[name](images[0], images[1], ready)
     optimizers = [torch.optim.Adam(player.module.parameters(), 2e-4, case.betas) for player in players]
 
     def run() -> None:

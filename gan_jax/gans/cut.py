@@ -122,7 +122,8 @@ def _player(generator: Network, projector: Network) -> Network:
         del mirrored
         keys = jax.random.split(key)
         params, model_state = generator.init(keys[0], x)
-        made = jax.eval_shape(lambda: generator.apply(params, model_state, x, train=True, key=key)[0])
+        # Not as in training, in which microbatches would have to divide this one example.
+        made = jax.eval_shape(lambda: generator.apply(params, model_state, x, train=False, key=key)[0])
         if not isinstance(made, dict) or set(made) != {"image", "features"} or not made["features"]:
             raise InvalidInputError(
                 "the generator returns no features: CUT needs a dict of 'image' and 'features', such as that of "

@@ -128,8 +128,8 @@ def conv_transpose(
         raise InvalidInputError(
             f"padding={padding} leaves nothing of the output for x {x.shape}, kernel {kernel.shape}"
         )
-    geometry = ConvGeometry(stride, padding, (height, width), (kernel.shape[0], kernel.shape[1]))
-    y = primitives.input_gradient(_split(x, groups), _split(kernel, groups).swapaxes(3, 4), geometry)
+    geometry = ConvGeometry(stride, padding, (height, width), (kernel.shape[0], kernel.shape[1]), swapped=True)
+    y = primitives.input_gradient(_split(x, groups), _split(kernel, groups), geometry)
     return _joined(y)
 
 

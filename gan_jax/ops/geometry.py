@@ -11,12 +11,15 @@ class ConvGeometry(NamedTuple):
       padding: number of zeros added on every side of the image.
       image: height and width of the image x.
       kernel: height and width of the kernel k.
+      swapped: whether the kernel is stored with its channel axes exchanged, `[g, u, v, o, i]`, as that of a transposed
+        convolution is.
     """
 
     stride: int
     padding: int
     image: tuple[int, int]
     kernel: tuple[int, int]
+    swapped: bool = False
 
     @property
     def result(self) -> tuple[int, int]:
@@ -37,6 +40,7 @@ class ConvGeometry(NamedTuple):
         It is None where that is not a convolution of this kind: for a stride above 1, a kernel that is not square, and
         a padding of the kernel's size or more.
         """
+        assert not self.swapped
         padding = self.kernel[0] - 1 - self.padding
         if self.stride > 1 or self.kernel[0] != self.kernel[1] or padding < 0:
             return None

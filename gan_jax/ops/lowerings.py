@@ -7,6 +7,7 @@ All arrays have a leading group axis, `[g, ...]`. The implementations are measur
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +16,26 @@ from jax import lax
 from jax.export import is_symbolic_dim
 from jaxtyping import Array
 
-from gan_jax.ops import winograd
+from gan_jax.ops import few_pixels, winograd
 from gan_jax.ops.geometry import ConvGeometry
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+def _natural(k: Array, geometry: ConvGeometry) -> tuple[Array, ConvGeometry]:
+    """Returns a kernel `[g, u, v, i, o]` and its geometry."""
+    return (k.swapaxes(3, 4), geometry._replace(swapped=False)) if geometry.swapped else (k, geometry)
+
+
+def _naturally(form: Callable[..., Array]) -> Callable[..., Array]:
+    """Lets a form of the gradient by the kernel return it swapped too."""
+
+    @functools.wraps(form)
+    def run(x: Array, y: Array, geometry: ConvGeometry, **options: Any) -> Array:
+        k = form(x, y, geometry._replace(swapped=False), **options)
+        return k.swapaxes(3, 4) if geometry.swapped else k
+
+    return run
 
 
 # For accelerators: XLA's own convolution and its transposes, which their libraries are made for.
@@ -26,6 +43,7 @@ _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 def forward_xla(x: Array, k: Array, geometry: ConvGeometry) -> Array:
     """Computes `primitives.forward` by XLA's convolution."""
+    k, geometry = _natural(k, geometry)
 
     def one(x: Array, k: Array) -> Array:
         pads = ((geometry.padding, geometry.padding),) * 2
@@ -36,10 +54,12 @@ def forward_xla(x: Array, k: Array, geometry: ConvGeometry) -> Array:
 
 def input_gradient_xla(y: Array, k: Array, geometry: ConvGeometry) -> Array:
     """Computes `primitives.input_gradient` as the transpose of XLA's convolution."""
+    k, geometry = _natural(k, geometry)
     x = jax.ShapeDtypeStruct((*y.shape[:2], *geometry.image, k.shape[3]), y.dtype)
     return jax.linear_transpose(lambda x: forward_xla(x, k, geometry), x)(y)[0]
 
 
+@_naturally
 def kernel_gradient_xla(x: Array, y: Array, geometry: ConvGeometry) -> Array:
     """Computes `primitives.kernel_gradient` as the transpose of XLA's convolution."""
     k = jax.ShapeDtypeStruct((len(x), *geometry.kernel, x.shape[-1], y.shape[-1]), y.dtype)
@@ -56,16 +76,19 @@ _LEAST_PIXELS = 2048  # on each device; with fewer the joined kernels, which are
 
 def forward_tpu(x: Array, k: Array, geometry: ConvGeometry, *, devices: int) -> Array:
     """Computes `primitives.forward` on TPUs, whose `devices` share the batch; with 0, groups lie apart (members)."""
+    k, geometry = _natural(k, geometry)
     return _tpu_form(k.shape, x.shape[1], geometry, devices)(x, k, geometry)
 
 
 def input_gradient_tpu(y: Array, k: Array, geometry: ConvGeometry, *, devices: int) -> Array:
     """Computes `primitives.input_gradient` on TPUs; see `forward_tpu`."""
+    k, geometry = _natural(k, geometry)
     form = _tpu_form(k.shape, y.shape[1], geometry, devices)
     x = jax.ShapeDtypeStruct((*y.shape[:2], *geometry.image, k.shape[3]), y.dtype)
     return jax.linear_transpose(lambda x: form(x, k, geometry), x)(y)[0]
 
 
+@_naturally
 def kernel_gradient_tpu(x: Array, y: Array, geometry: ConvGeometry, *, devices: int) -> Array:
     """Computes `primitives.kernel_gradient` on TPUs; see `forward_tpu`."""
     k = jax.ShapeDtypeStruct((len(x), *geometry.kernel, x.shape[-1], y.shape[-1]), y.dtype)
@@ -115,10 +138,13 @@ _PIXELS = 1024  # pixels that are enough for a fast matrix product
 
 def forward_cpu(x: Array, k: Array, geometry: ConvGeometry, *, local: bool) -> Array:
     """Computes `primitives.forward` on a CPU, in the fastest way for its shape."""
+    if few_pixels.pays(geometry, x.shape[1], k.shape[3], k.shape[4]):
+        return few_pixels.forward(x, k, geometry)
+    k, geometry = _natural(k, geometry)
     turned = geometry.turned()
     if turned is not None and k.shape[4] <= _FEW < k.shape[3]:
         return _overlapping(x, _turn(k), turned)
-    if local and winograd.pays(geometry, x.shape[1], *k.shape[3:], x.dtype):
+    if local and winograd.pays(geometry, x.shape[1], k.shape[3], k.shape[4], x.dtype):
         return winograd.forward(x, k, geometry)
     point = geometry.kernel == (1, 1) and geometry.stride == 1
     if len(x) > 1 or _is_small(geometry) or point or (k.shape[3] <= _FEW and geometry.stride > 1):
@@ -132,7 +158,10 @@ def forward_cpu(x: Array, k: Array, geometry: ConvGeometry, *, local: bool) -> A
 
 def input_gradient_cpu(y: Array, k: Array, geometry: ConvGeometry, *, local: bool) -> Array:
     """Computes `primitives.input_gradient` on a CPU, in the fastest way for its shape."""
-    if local and winograd.pays(geometry, y.shape[1], *k.shape[3:], y.dtype):
+    if few_pixels.pays(geometry, y.shape[1], k.shape[3], k.shape[4]):
+        return few_pixels.input_gradient(y, k, geometry)
+    k, geometry = _natural(k, geometry)
+    if local and winograd.pays(geometry, y.shape[1], k.shape[3], k.shape[4], y.dtype):
         return winograd.input_gradient(y, k, geometry)
     if len(y) > 1 or _is_small(geometry) or k.shape[3] <= _FEW:
         return _overlapping(y, k, geometry)
@@ -215,16 +244,22 @@ def kernel_gradient_cpu(x: Array, y: Array, geometry: ConvGeometry, *, local: bo
 
     If the patches of all images together would not fit in a cache, it takes a few images at a time.
     """
+    if few_pixels.pays(geometry, x.shape[1], x.shape[-1], y.shape[-1]):
+        return few_pixels.kernel_gradient(x, y, geometry)
+    return _kernel_gradient_cpu(x, y, geometry, local=local)
+
+
+@_naturally
+def _kernel_gradient_cpu(x: Array, y: Array, geometry: ConvGeometry, *, local: bool) -> Array:
+    """Computes the gradient by the kernel in one of the forms for many pixels."""
     turned = geometry.turned()
     if turned is not None and y.shape[-1] <= _FEW < x.shape[-1]:
         return _turn(kernel_gradient_cpu(y, x, turned, local=local))
     if x.shape[-1] <= _FEW:
-        return _kernel_at_once(x, y, geometry)
+        return _kernel_of_few(x, y, geometry)
     if local and winograd.pays(geometry, x.shape[1], x.shape[-1], y.shape[-1], x.dtype):
         return winograd.kernel_gradient(x, y, geometry)
     b, pixels = x.shape[1], math.prod(geometry.result)
-    if b * pixels <= y.shape[-1]:
-        return _kernel_at_once(x, y, geometry)
     count = math.gcd(b, max(1, _PIXELS // pixels))
     size = len(x) * b * pixels * geometry.spans[1] * geometry.stride**2 * x.shape[-1] * x.dtype.itemsize
     if not local or count == b or size <= _CACHE:
@@ -238,12 +273,8 @@ def kernel_gradient_cpu(x: Array, y: Array, geometry: ConvGeometry, *, local: bo
     return lax.fori_loop(0, b // count, add, jnp.zeros(shape, wide)).astype(x.dtype)
 
 
-def _kernel_at_once(x: Array, y: Array, geometry: ConvGeometry) -> Array:
-    """Computes the gradient by the kernel as one matrix product for all taps.
-
-    It is for few input channels; and for fewer pixels than output channels, where moving the numbers of the kernel
-    costs more than the product: here they keep the order of the channels.
-    """
+def _kernel_of_few(x: Array, y: Array, geometry: ConvGeometry) -> Array:
+    """Computes the gradient by the kernel for few input channels, as one matrix product for all taps."""
     g, b, height, width, o = y.shape
     block = (geometry.stride, geometry.stride, x.shape[-1])
     k = _matmul(_patches(x, geometry).reshape(g, b * height * width, -1), y.reshape(g, -1, o), (1, 1))

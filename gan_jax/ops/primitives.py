@@ -6,7 +6,8 @@ An image x `[g, b, h, w, i]`, a kernel k `[g, u, v, i, o]` and a result y `[g, b
 
 with g groups (or members of a population), stride s and zeros outside the image. The derivative of T by y is a
 convolution, the derivative by x a transposed convolution, and the derivative by k the gradient by the kernel. These
-three maps are closed under differentiation: if each has a fast implementation, gradients of every order are fast.
+three maps are closed under differentiation: if each has a fast implementation, gradients of every order are fast. With
+`geometry.swapped` the kernel is stored as `[g, u, v, o, i]`.
 """
 
 import functools
@@ -161,17 +162,18 @@ kernel_gradient_p = _primitive(
 
 @forward_p.def_abstract_eval
 def _(x: Any, k: Any, *, geometry: ConvGeometry) -> Any:
-    return x.update(shape=(*x.shape[:2], *geometry.result, k.shape[-1]), weak_type=False)
+    return x.update(shape=(*x.shape[:2], *geometry.result, k.shape[3 if geometry.swapped else 4]), weak_type=False)
 
 
 @input_gradient_p.def_abstract_eval
 def _(y: Any, k: Any, *, geometry: ConvGeometry) -> Any:
-    return y.update(shape=(*y.shape[:2], *geometry.image, k.shape[3]), weak_type=False)
+    return y.update(shape=(*y.shape[:2], *geometry.image, k.shape[4 if geometry.swapped else 3]), weak_type=False)
 
 
 @kernel_gradient_p.def_abstract_eval
 def _(x: Any, y: Any, *, geometry: ConvGeometry) -> Any:
-    return x.update(shape=(x.shape[0], *geometry.kernel, x.shape[-1], y.shape[-1]), weak_type=False)
+    channels = (y.shape[-1], x.shape[-1]) if geometry.swapped else (x.shape[-1], y.shape[-1])
+    return x.update(shape=(x.shape[0], *geometry.kernel, *channels), weak_type=False)
 
 
 ad.defbilinear(
@@ -191,7 +193,9 @@ ad.defbilinear(
 )
 
 
-def _let_vmap_widen(primitive: Primitive, left: tuple[int, int], right: tuple[int, int]) -> None:
+def _let_vmap_widen(
+    primitive: Primitive, left: tuple[int, int], right: tuple[int, int], swapped: Sequence[tuple[int, int]]
+) -> None:
     """Registers the `vmap` rule of a primitive, which merges the mapped axis into an axis that the operands have.
 
     If both operands are mapped, that is the group axis. Else it is an axis that only the mapped operand has.
@@ -200,11 +204,12 @@ def _let_vmap_widen(primitive: Primitive, left: tuple[int, int], right: tuple[in
       primitive: the primitive that gets the rule.
       left: axis of the left operand that the mapped axis is merged into, and the same axis of the output.
       right: the same two axes for the right operand.
+      swapped: the same for both operands, for a kernel with swapped channels.
     """
 
     def rule(operands: Sequence[Array], dims: Sequence[int | None], *, geometry: ConvGeometry) -> tuple[Array, int]:
         mapped = [dim is not None for dim in dims]
-        (a, out_a), (b, out_b) = ((0, 0), (0, 0)) if all(mapped) else (left, right)
+        (a, out_a), (b, out_b) = ((0, 0), (0, 0)) if all(mapped) else swapped if geometry.swapped else (left, right)
         axis = out_a if mapped[0] else out_b
         count = next(x.shape[dim] for x, dim in zip(operands, dims, strict=True) if dim is not None)
         # the mapped axis becomes the slower part of the merged one, in the operands and so in the output
@@ -226,6 +231,6 @@ def _merged(x: Array, dim: int, at: int) -> list[int]:
     return shape
 
 
-_let_vmap_widen(forward_p, (1, 1), (4, 4))
-_let_vmap_widen(input_gradient_p, (1, 1), (3, 4))
-_let_vmap_widen(kernel_gradient_p, (4, 3), (4, 4))
+_let_vmap_widen(forward_p, (1, 1), (4, 4), ((1, 1), (3, 4)))
+_let_vmap_widen(input_gradient_p, (1, 1), (3, 4), ((1, 1), (4, 4)))
+_let_vmap_widen(kernel_gradient_p, (4, 3), (4, 4), ((4, 4), (4, 3)))

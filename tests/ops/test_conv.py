@@ -13,7 +13,7 @@ from jax import export, lax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from gan_jax import ops
-from gan_jax.ops import lowerings, primitives, winograd
+from gan_jax.ops import few_pixels, lowerings, primitives, winograd
 from gan_jax.ops.geometry import ConvGeometry
 from gan_jax.types import InvalidInputError
 
@@ -110,10 +110,37 @@ WINDOWS = {
     "stride 2": (ConvGeometry(2, 1, (14, 12), (4, 4)), (6, 5)),
     "stride 2, odd": (ConvGeometry(2, 1, (13, 15), (4, 3)), (6, 5)),
     "stride 3": (ConvGeometry(3, 2, (17, 20), (4, 5)), (6, 5)),
-    "few pixels": (ConvGeometry(2, 1, (5, 4), (4, 4)), (6, 25)),  # fewer, in 6 images, than output channels
-    "few pixels, stride 1": (ConvGeometry(1, 1, (3, 2), (4, 3)), (6, 25)),
+    "few pixels": (ConvGeometry(2, 1, (5, 4), (4, 4)), (25, 24)),  # fewer, in 6 images, than channels
+    "few pixels, stride 1": (ConvGeometry(1, 1, (3, 2), (4, 3)), (24, 25)),
+    "few pixels, a kernel below its stride": (ConvGeometry(3, 0, (5, 6), (2, 2)), (25, 30)),
     "a kernel below its stride": (ConvGeometry(3, 0, (17, 20), (2, 2)), (6, 5)),
 }
+
+
+@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("geometry", ["few channels", "stride 1", "stride 2", "few pixels"])
+def test_a_kernel_with_swapped_channels(name, geometry):
+    """All forms take it as it is stored, or return it so; the members that `vmap` makes of it too."""
+    which, (i, o) = WINDOWS[geometry]
+    assert few_pixels.pays(which, 6, i, o) == geometry.startswith("few pixels")
+    left, right = operands_of(name, 3, 6, which, i, o)
+    swapped, is_gradient = which._replace(swapped=True), name == "kernel_gradient"
+    stored = right if is_gradient else right.swapaxes(3, 4)
+    bind = getattr(primitives, name)
+    expected = FORMS[name][0](left, right, which)
+    expected = expected.swapaxes(3, 4) if is_gradient else expected
+    forms = [FORMS[name][0](left, stored, swapped), FORMS[name][1](left, stored, swapped, local=True)]
+    forms.append(TPU[name](left, stored, swapped, devices=1))
+    for found in (*forms, jax.jit(lambda a, b: bind(a, b, swapped))(left, stored)):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+    def one(a, b):
+        return bind(a[None], b[None], swapped)[0]
+
+    np.testing.assert_allclose(jax.vmap(one)(left, stored), expected, rtol=1e-4, atol=1e-4)
+    for axes, pair in (((0, None), (left, stored[0])), ((None, 0), (left[0], stored))):
+        own = [one(*(x[m] if dim == 0 else x for x, dim in zip(pair, axes, strict=True))) for m in range(3)]
+        np.testing.assert_allclose(jax.vmap(one, axes)(*pair), np.stack(own), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("local", [True, False])

@@ -170,14 +170,9 @@ def test_games_of_all_kinds_train_as_members(name):
     assert len(hashes) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
-    ("name", "weight"),
-    [
-        ("pix2pix", "l1_weight"),
-        pytest.param("cut", "nce_weight", marks=pytest.mark.long),
-        pytest.param("cyclegan", "cycle_weight", marks=pytest.mark.long),
-    ],
+    ("name", "weight"), [("pix2pix", "l1_weight"), ("cut", "nce_weight"), ("cyclegan", "cycle_weight")]
 )
 def test_translation_games_train_as_members_with_rates_and_weights_of_their_own(name, weight):
     """A member is the run that it would be alone, with SGD, and members with other values differ."""
