@@ -42,7 +42,7 @@ _JUDGE = 8  # width of the classifiers
 _SHOWN = 24  # images in a picture
 # Smaller networks and shorter runs than the configs', so that the benchmark ends on two cores.
 _SMALL: dict[str, dict[str, Any]] = {
-    "colour": {"width": 12, "critic_width": 12, "batch_size": 16, "steps": 600},
+    "colour": {"width": 12, "critic_width": 12, "batch_size": 16, "steps": 600, "keep_brightness": True},
     "cyclegan": {"width": 8, "blocks": 3, "batch_size": 8, "steps": 600},
     "cut": {"width": 8, "blocks": 5, "batch_size": 8, "steps": 600},
 }
@@ -177,7 +177,13 @@ def _facts(case: str, variant: str, turns: int) -> dict[str, Any]:
 
 def key_of(line: dict[str, Any]) -> tuple[Any, ...]:
     """Returns what tells recorded lines apart; a later line with the same key replaces an earlier one."""
-    return tuple(line[name] for name in ("case", "variant", "turns", "seed", "steps"))
+    return (_row(line), *(line[name] for name in ("case", "turns", "seed", "steps")))
+
+
+def _row(line: dict[str, Any]) -> str:
+    """Names a variant; the first runs of `colour` chose the brightness of their outputs too."""
+    free = line["case"] == "colour" and line["steps"] and not line["config"].get("keep_brightness")
+    return line["variant"] + ", brightness free" * bool(free)
 
 
 def page() -> str:
@@ -185,7 +191,7 @@ def page() -> str:
     lines = {key_of(line): line for line in recorded("translation")}
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for line in lines.values():
-        groups.setdefault((line["case"], line["turns"], line["variant"], line["steps"]), []).append(line)
+        groups.setdefault((line["case"], line["turns"], _row(line), line["steps"]), []).append(line)
     names = ["psnr", "ssim", "l1", "fcd", "colourfulness"]
     colour: list[list[Any]] = [["images", "iterations", "seeds", *names]]
     digits: list[list[Any]] = [["translation", "digits of b", "iterations", "seeds", "digits kept", "l1", "least"]]
@@ -221,7 +227,7 @@ def main(argv: list[str]) -> None:
                 if seed < 0 and key_of(_facts(case, "source", turns)) not in done:
                     baselines(case, turns)
                 for variant in variants if seed >= 0 else ():
-                    if (case, variant, turns, seed, _STEPS.value or _SMALL[case]["steps"]) not in done:
+                    if (variant, case, turns, seed, _STEPS.value or _SMALL[case]["steps"]) not in done:
                         measure(case, variant, turns, seed)
 
 

@@ -4,10 +4,12 @@ python -m benchmarks.video --real --data_dir=DIR   real clips: moving digits, an
 python -m benchmarks.video --workdir=runs/moving   clips of every checkpoint of a run of MoCoGAN
 python -m benchmarks.video --table                 prints the table of all results; --write puts it into docs/video.md
 
-Lines go to results/video.jsonl. The information is that of the category about the motion of a clip (its axis, or one
-of three kinds), of 576 clips in a matrix.
+Lines go to results/video.jsonl; the table has the mean over the seeds of equal runs, with its 95% interval. The
+information is that of the category about the motion of a clip (its axis, or one of three kinds), of 576 clips in a
+matrix.
 """
 
+import json
 import pathlib
 import tempfile
 from collections.abc import Iterator
@@ -19,7 +21,7 @@ import numpy as np
 from absl import app, flags
 
 import gan_jax
-from benchmarks.measure import put, record, recorded, table
+from benchmarks.measure import put, record, recorded, spread, table
 from gan_jax import data, metrics, runtime
 from gan_jax.data import Clips
 from gan_jax.eval.clips import PIXELS
@@ -33,6 +35,13 @@ _WRITE = flags.DEFINE_bool("write", False, "write the newest results into docs/v
 _TABLE = flags.DEFINE_bool("table", False, "print the table of the newest results")
 _PAGE = pathlib.Path(__file__).parents[1] / "docs" / "video.md"
 _CLIPS, _MATRIX = 1000, 576
+_ABLATIONS = {"recurrent": "no GRU", "image_critic": "no image critic"}  # by the value that is False
+_GOALS = {
+    **{"shapes_compact": ">= 0.95", "shapes_color": "<= 0.05", "shapes_vertical": "0.35 to 0.65"},
+    **{"shapes_path": "45 to 55", "shapes_closure": "<= 2", "information": ">= 0.9"},
+    **{f"disentanglement_{of}": ">= 0.9" for of in ("color", "size", "shape")},
+    "disentanglement_path": "<= 0.2",
+}
 
 
 def judged(name: str, source: Clips, samples: np.ndarray, cache: pathlib.Path) -> dict[str, float]:
@@ -65,6 +74,8 @@ def real(cache: pathlib.Path) -> Iterator[dict[str, Any]]:
 
 def of_run(cache: pathlib.Path) -> Iterator[dict[str, Any]]:
     """Yields the metrics of the clips of each checkpoint of a run."""
+    config = json.loads((pathlib.Path(_WORKDIR.value) / "config.json").read_text())["config"]
+    without = [f", {text}" for key, text in _ABLATIONS.items() if not config.get(key, True)]
     for step in sorted(steps_in(pathlib.Path(_WORKDIR.value) / "checkpoints")):
         run = gan_jax.load(_WORKDIR.value, step)
         name = "shapes" if run.experiment.opened.spec["real"].shape[-1] == 3 else "moving_digits"
@@ -76,6 +87,7 @@ def of_run(cache: pathlib.Path) -> Iterator[dict[str, Any]]:
         parts = [measure(jnp.asarray(row)).rows() for row in grid]
         attributes = metrics.ClipAttributes.of_rows(np.concatenate(parts))
         shares = {"color": attributes.color, "size": attributes.side, "path": attributes.displacement}
+        shares |= {"shape": attributes.fill} if name == "shapes" else {}
         found |= {
             f"disentanglement_{key}": metrics.disentanglement(np.asarray(x).reshape(rows, columns, -1))
             for key, x in shares.items()
@@ -83,18 +95,26 @@ def of_run(cache: pathlib.Path) -> Iterator[dict[str, Any]]:
         kinds = metrics.horizontal(attributes) if name == "shapes" else metrics.motion_kinds(attributes, PIXELS)
         classes = run.experiment.game.functions["clip_categories"](columns)
         found["information"] = metrics.mutual_information(np.tile(classes, rows), kinds)
-        yield {"of": f"{name}, {step:,} iterations", "step": step} | found
+        yield {"of": f"{name}{''.join(without)}, {step:,} iterations", "step": step, "seed": config["seed"]} | found
 
 
 def results() -> str:
-    """Returns the newest results of each kind as two tables."""
-    newest = {row["of"]: row for row in recorded("video")}
+    """Returns the newest results of each kind and seed as two tables."""
+    newest = {(row["of"], row.get("seed", 0)): row for row in recorded("video")}
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for (name, _), row in newest.items():
+        groups.setdefault(name, []).append(row)
     parts = []
     for name in ("moving_digits", "shapes"):
-        found = [row for row in newest.values() if any(key.startswith(f"{name}_") for key in row)]
-        keys = list(dict.fromkeys(key for row in found for key, x in row.items() if isinstance(x, float)))
+        found = {of: rows for of, rows in groups.items() if any(key.startswith(f"{name}_") for key in rows[0])}
+        keys = list(dict.fromkeys(key for rows in found.values() for key, x in rows[0].items() if isinstance(x, float)))
         heads = [key.removeprefix(f"{name}_").replace("_", " ") for key in keys]
-        parts.append(table([["clips", *heads], *([row["of"], *(row.get(key, "") for key in keys)] for row in found)]))
+        lines = []
+        for of, rows in found.items():
+            values = (spread([row[key] for row in rows if key in row], ".3g") for key in keys)
+            lines.append([of, len(rows) if "step" in rows[0] else "", *values])
+        lines += [["goal", "", *(_GOALS.get(key, "") for key in keys)]] if name == "shapes" else []
+        parts.append(table([["clips", "seeds", *heads], *lines]))
     return "\n\n".join(part for part in parts if part.count("\n") > 1)
 
 

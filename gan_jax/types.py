@@ -278,6 +278,8 @@ class Game(NamedTuple):
       prior: distribution of the latents; None if the generator maps data (image translation).
       num_classes: number of classes that the game is conditioned on; None if it is unconditional.
       shown: names of hyperparameters that change during training, whose values are logged.
+      map_classes: number of classes of the segmentation maps that the game translates, integers `'a'` of the batch;
+        None if it translates images, or nothing.
     """
 
     init: Callable[[PRNGKey, Batch], State]
@@ -287,6 +289,7 @@ class Game(NamedTuple):
     prior: Prior | None = None
     num_classes: int | None = None
     shown: tuple[str, ...] = ()
+    map_classes: int | None = None
 
     @property
     def sample(self) -> Callable[..., PyTree]:

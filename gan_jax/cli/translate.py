@@ -54,7 +54,7 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace files that exist")
 _GRID = kinds.path("grid", None, "picture file for sources and outputs side by side")
 _TARGETS = kinds.path("targets", None, "directory of desired outputs, of the names of the inputs, for --grid")
 
-_MOST_CLASSES = 2**16
+_MOST_CLASSES = 2**16  # of maps for games that do not name their number of classes
 _SHOWN = 8  # rows of the grid
 _EVERY = 5.0  # seconds between lines of progress
 
@@ -140,7 +140,18 @@ def source(file: pathlib.Path, translator: Translator) -> np.ndarray:
     if np.issubdtype(translator.dtype, np.floating):
         return from_uint8(pixels(file, translator.channels))
     with open_picture(file, str(file)) as picture:
-        return class_map(picture, str(file), _MOST_CLASSES)[..., None]
+        return class_map(picture, str(file), translator.classes or _MOST_CLASSES)[..., None]
+
+
+def visible(file: pathlib.Path, translator: Translator) -> np.ndarray:
+    """Reads a picture for the grid: classes in the colours of their palette, or, without one, in shades of grey."""
+    if np.issubdtype(translator.dtype, np.floating):
+        return pixels(file, translator.channels)
+    with open_picture(file, str(file)) as picture:
+        if picture.mode == "P":
+            return Decoder(3).pixels(picture, str(file))
+        classes = class_map(picture, str(file), translator.classes or _MOST_CLASSES)[..., None]
+    return (classes * 255 // max(1, classes.max())).astype(np.uint8)
 
 
 def translated(job: _Job, translator: Translator, tell: Callable[[int, int], None]) -> str:
@@ -165,11 +176,11 @@ def translated(job: _Job, translator: Translator, tell: Callable[[int, int], Non
     return ""
 
 
-def draw(done: list[_Job], channels: int) -> None:
+def draw(done: list[_Job], translator: Translator) -> None:
     """Writes the grid: rows of source, output and, where it is known, target."""
     shown, grid = [], pathlib.Path(_GRID.value)
     for job in done[:_SHOWN]:
-        row = [pixels(job.source, channels), pixels(job.out, 3)]
+        row = [visible(job.source, translator), pixels(job.out, 3)]
         if _TARGETS.value is not None:
             place = pathlib.Path(_TARGETS.value, job.name)
             found = sorted(place.parent.glob(f"{glob.escape(place.stem)}.*"))
@@ -184,8 +195,8 @@ def main() -> int:
     """Runs the command."""
     inputs, out = check()
     found, step = jobs(inputs, out), _STEP.value
-    kept = [] if _OVERWRITE.value else [job for job in found if job.out.exists()]
-    waiting = [job for job in found if job not in kept]
+    waiting = [job for job in found if _OVERWRITE.value or not job.out.exists()]
+    kept = len(found) - len(waiting)
     run = load(_WORKDIR.value, step if step in (None, "best") else int(step))
     if isinstance(run, Exported):
         raise InvalidInputError(
@@ -196,7 +207,7 @@ def main() -> int:
         direction=_DIRECTION.value, tile=_TILE.value, overlap=_OVERLAP.value, seed=_SEED.value, log=print
     )
     if kept:
-        print(f"{len(kept):,} of {len(found):,} pictures are in {out} already, and kept (--overwrite replaces them)")
+        print(f"{kept:,} of {len(found):,} pictures are in {out} already, and kept (--overwrite replaces them)")
     progress, failed = _Progress(len(waiting)), 0
     for index, job in enumerate(waiting):
         progress(index, job.name, 0, 1)
@@ -206,7 +217,7 @@ def main() -> int:
             print(f"skipped {job.name}: {fault}", flush=True)
     print(f"{len(waiting) - failed:,} pictures translated by step {run.step:,}, in {out}")
     if _GRID.value is not None:
-        draw([job for job in found if job.out.exists()], translator.channels)
+        draw([job for job in found if job.out.exists()], translator)
     if failed:
         raise InvalidInputError(f"{failed:,} of {len(waiting):,} pictures were skipped; see above")
     return commands.DONE

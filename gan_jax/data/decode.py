@@ -218,7 +218,7 @@ def class_map(picture: Image.Image, name: str, classes: int) -> np.ndarray:
     if values.min() < 0 or values.max() >= classes:
         raise InvalidInputError(
             f"{name} has values from {values.min()} to {values.max()}: expected classes from 0 to {classes - 1}; give "
-            "pixels to be ignored a class of their own"
+            "pixels to be ignored one of these numbers, or raise the number of classes"
         )
     return values
 

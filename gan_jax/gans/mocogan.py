@@ -95,52 +95,58 @@ def mocogan(
             "the place of the categories"
         )
     clips = ClipPrior(content, categories, motion, frames)
-    prior = clips.prior()
-
-    def adam(lazy: int = 0) -> optax.GradientTransformation:
-        decay = optax.inject_hyperparams(optax.add_decayed_weights)(weight_decay=weight_decay)
-        return optax.chain(decay, core.adam(learning_rate, 0.5, lazy_interval=lazy))
-
-    def condition(batch: Batch) -> tuple[Array, ...]:
-        return () if num_classes is None else (batch["label"],)
+    prior, own = clips.prior(), num_classes or categories
+    sample = sampler(generator, prior, num_classes)
 
     def inputs(key: PRNGKey, batch: Batch, hparams: Mapping[str, Any]) -> tuple[Array, ...]:
-        return prior.sample(key, batch["real"].shape[0]), *condition(batch)
+        return prior.sample(key, batch["real"].shape[0]), *([] if num_classes is None else [batch["label"]])
+
+    def latents(*arguments: Any, **rest: Any) -> tuple[Array, Array | None]:
+        z, label = clips.matrix(*arguments, classes=own, **rest)
+        return z, label if num_classes is not None else None
+
+    optimizers = {
+        GENERATOR: generator_optimizer or _adam(learning_rate, weight_decay),
+        DISCRIMINATOR: discriminator_optimizer or _adam(learning_rate, weight_decay, lazy_interval),
+    }
+    heads = _heads(clips, num_classes, category_weight)
+    averages = [] if ema_halflife_images is None else [core.averaging(ema_halflife_images)]
+    augmenting = [] if augment is None else [augment.hook(1)]
+    return standard_game(
+        generator, discriminator, (*gan_loss(loss), *heads, *penalties, *terms, *_observer(augment)), inputs=inputs,
+        optimizers=optimizers, new_batch=sees_reals(loss), check=lambda batch: _check(batch, num_classes, frames),
+        prior=prior, hooks=(*augmenting, *averages, *hooks), num_classes=num_classes,
+        functions={
+            "sample": sample, "logits": _judge(discriminator, num_classes), "clip_latents": latents,
+            "matrix": matrix(sample, latents), "clip_categories": lambda columns: jnp.arange(columns) % (own or 1),
+        },
+        **(({} if augment is None else {"preprocess": augment}) | options),
+    )  # fmt: skip
+
+
+def _adam(learning_rate: float, weight_decay: float, lazy_interval: int = 0) -> optax.GradientTransformation:
+    decay = optax.inject_hyperparams(optax.add_decayed_weights)(weight_decay=weight_decay)
+    return optax.chain(decay, core.adam(learning_rate, 0.5, lazy_interval=lazy_interval))
+
+
+def _heads(clips: "ClipPrior", num_classes: int | None, weight: float) -> tuple[Term, ...]:
+    """Returns the terms of the categories, or of the classes, of clips."""
+    if num_classes is not None:
+        return auxiliary_classifier(weight, weight, of_fakes=False)
+    return information(clips.category, weight, outputs=named("classes")) if clips.categories else ()
+
+
+def _judge(discriminator: Network, num_classes: int | None) -> Callable[..., Array]:
+    """Creates the function `logits`: those of the critic of clips."""
 
     def judge(state: GANState, samples: Array, label: Array | None = None) -> Array:
-        """Computes the logits of the critic of clips."""
         sampled_labels(label, core.init_key(state.key), len(samples), num_classes)
         player = state.players[DISCRIMINATOR]
         logits = LOGITS(discriminator.apply(player.params, player.model_state, samples, train=False)[0])
         video = logits["video"] if isinstance(logits, Mapping) else logits
         return jnp.mean(video.reshape(len(samples), -1), axis=1)
 
-    sample = sampler(generator, prior, num_classes)
-
-    def latents(*arguments: Any, **rest: Any) -> tuple[Array, Array | None]:
-        z, label = clips.matrix(*arguments, classes=num_classes or categories, **rest)
-        return z, label if num_classes is not None else None
-
-    heads: tuple[Term, ...] = ()
-    if categories:
-        heads = information(clips.category, category_weight, outputs=named("classes"))
-    if num_classes is not None:
-        heads = auxiliary_classifier(category_weight, category_weight, of_fakes=False)
-    averages = [] if ema_halflife_images is None else [core.averaging(ema_halflife_images)]
-    game = standard_game(
-        generator, discriminator, (*gan_loss(loss), *heads, *penalties, *terms, *_observer(augment)),
-        inputs=inputs, optimizers={
-            GENERATOR: generator_optimizer or adam(), DISCRIMINATOR: discriminator_optimizer or adam(lazy_interval)
-        },
-        new_batch=sees_reals(loss), check=lambda batch: _check(batch, num_classes, frames), prior=prior,
-        hooks=(*([] if augment is None else [augment.hook(1)]), *averages, *hooks), num_classes=num_classes,
-        functions={
-            "sample": sample, "logits": judge, "clip_latents": latents, "matrix": matrix(sample, latents),
-            "clip_categories": lambda columns: jnp.arange(columns) % (num_classes or categories or 1),
-        },
-        **(({} if augment is None else {"preprocess": augment}) | options),
-    )  # fmt: skip
-    return game
+    return judge
 
 
 def _observer(augment: Augmentation | None) -> tuple[Term, ...]:

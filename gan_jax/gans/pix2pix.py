@@ -58,7 +58,7 @@ def pix2pix(
       l1_weight: weight of the L1 distance to the target; None for no such term.
       feature_matching_weight: weight of feature matching, for a discriminator that returns features; None for none.
       classes: number of classes if the sources are segmentation maps, integers `[b, h, w]` or `[b, h, w, 1]`: the
-        networks then see one channel per class. None for images.
+        networks then see one channel per class, and NaN where a value is no class. None for images.
       sampling_generator: network that samples with the generator's parameters; by default `generator`. Give the plain
         network if `generator` is one of `nets.microbatched`, which takes only batches that it can divide.
       learning_rate: learning rate of both players' Adam, betas 0.5 and 0.999.
@@ -90,7 +90,7 @@ def pix2pix(
         "l1": None if l1_weight is None else reconstruction(l1_weight, lambda view: view.real, name="l1"),
         "features": None if feature_matching_weight is None else feature_matching(feature_matching_weight),
     }
-    return standard_game(
+    game = standard_game(
         generator,
         discriminator,
         (
@@ -108,3 +108,4 @@ def pix2pix(
         discriminator_start=discriminator_start,
         check=check_pair("pix2pix"),
     )
+    return game._replace(map_classes=classes)

@@ -70,7 +70,8 @@ def one_hot_input(network: Network, classes: int | None, position: int = 0) -> N
       position: position of the map among the network's inputs. The map is `[b, h, w]` or `[b, h, w, 1]`, of integers.
 
     Returns:
-      The network.
+      The network. It sees NaN where a value is no class: compiled programs cannot raise, and zeros would be translated
+      as if nothing were wrong.
 
     Raises:
       InvalidInputError: for a number of classes below 2; when the network is used, for a map that is not of integers.
@@ -87,7 +88,9 @@ def one_hot_input(network: Network, classes: int | None, position: int = 0) -> N
                 f"classes={classes}: expected a map of classes [b, h, w] or [b, h, w, 1] of integers, got "
                 f"{labels.dtype} {labels.shape}; store maps as int32, since uint8 arrays are images to a source"
             )
-        found = jax.nn.one_hot(labels.reshape(labels.shape[:3]), classes, dtype=jnp.float32)
+        flat = labels.reshape(labels.shape[:3])
+        known = (flat >= 0) & (flat < classes)
+        found = jnp.where(known[..., None], jax.nn.one_hot(flat, classes, dtype=jnp.float32), jnp.nan)
         return (*inputs[:position], found, *inputs[position + 1 :])
 
     def init(key: PRNGKey, *inputs: Array) -> tuple[PyTree, PyTree]:

@@ -79,3 +79,20 @@ class Conditions:
             low = number * _CHUNK
             self._kept[number] = self.source.read(np.arange(low, min(low + _CHUNK, len(self))))
         return self._kept[number]
+
+
+def check_maps(source: Source, classes: int | None) -> None:
+    """Raises if segmentation maps that a source holds, integers `'a'`, have values that are no class.
+
+    Args:
+      source: source, whose arrays are looked at if it holds them, random transforms of it or not.
+      classes: number of classes; None checks nothing.
+    """
+    maps = getattr(getattr(source, "source", source), "arrays", {}).get("a")
+    if classes is None or maps is None or not (maps.min() < 0 or maps.max() >= classes):
+        return
+    index = int(np.argmax(((maps < 0) | (maps >= classes)).reshape(len(maps), -1).any(-1)))
+    raise InvalidInputError(
+        f"{source.name}: example {index:,} of 'a' has values from {maps[index].min()} to {maps[index].max()}, but the "
+        f"game has classes={classes}, from 0 to {classes - 1}: give it more, or pixels to be ignored one of these"
+    )

@@ -14,7 +14,7 @@ from PIL import Image
 from gan_jax.core import Step, UpdateRule, alternating, make_step
 from gan_jax.data import Source, renamed
 from gan_jax.eval import MATRIX, PAIRS, Metric
-from gan_jax.runtime.conditions import TARGET, Conditions, Domain
+from gan_jax.runtime.conditions import TARGET, Conditions, Domain, check_maps
 from gan_jax.runtime.evaluation import directions
 from gan_jax.runtime.film import Film
 from gan_jax.runtime.frozen import Frozen, Networks
@@ -299,13 +299,14 @@ class Experiment:
         return [name.strip() for name in self.metrics.split(",")] if self.metrics else []
 
     def open_source(self) -> Source:
-        """Opens the data source, and checks that its classes are those of the game."""
+        """Opens the data source, and checks that its classes, and those of its maps, are those of the game."""
         source = self.opened
         if source.num_classes != self.game.num_classes:
             raise InvalidInputError(
                 f"{source.name} {_classes(source.num_classes)}, but the game {_classes(self.game.num_classes)}: leave "
                 "labels out of the data source (labels=False), ask it for them (labels=True), or change num_classes"
             )
+        check_maps(source, self.game.map_classes)
         return source
 
     def dispatch_length(self, start: int) -> int:

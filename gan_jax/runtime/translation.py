@@ -1,6 +1,7 @@
 """Translation of pictures of any size by a trained game: whole where network and memory allow, else by tiles."""
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -10,9 +11,9 @@ from jax.sharding import Mesh
 from jaxtyping import Array, PyTree
 
 from gan_jax.core import GANState
-from gan_jax.runtime import memory
 from gan_jax.runtime.conditions import INPUTS
 from gan_jax.runtime.experiment import Experiment
+from gan_jax.runtime.memory import available
 from gan_jax.runtime.sampling import Compiled
 from gan_jax.runtime.tiles import Picture, Tell, by_tiles, padded
 from gan_jax.types import Game, InvalidInputError, PRNGKey, Spec
@@ -96,6 +97,7 @@ class Translator:
     Attributes:
       channels: channels of the pictures.
       dtype: their dtype: float32, or int32 for maps of classes `[h, w, 1]`.
+      classes: number of classes of those maps, if the game names it.
       fit: sizes that the network takes.
     """
 
@@ -110,6 +112,7 @@ class Translator:
         tile: int = 0,
         overlap: int | None = None,
         seed: int = 0,
+        memory: int | None = None,
         log: Callable[[str], None] = lambda message: None,
     ) -> None:
         """Finds out which sizes the network takes; compiles nothing yet.
@@ -123,6 +126,7 @@ class Translator:
           tile: height and width of tiles; 0 for the whole picture if it fits into memory.
           overlap: pixels that neighbouring tiles have in common, at most half a tile; None for a quarter of a tile.
           seed: seed of what the function draws, such as dropout; all pictures and tiles get the same.
+          memory: bytes that may be used for a picture or a tile; None for the memory of the device.
           log: receives a message when memory does not suffice for a picture.
 
         Raises:
@@ -130,7 +134,8 @@ class Translator:
         """
         function = translating(experiment.game, direction)
         self._experiment, self._state, self._mesh, self._log = experiment, state, mesh, log
-        self._key, self._tile, self._overlap = jax.random.key(seed), tile, overlap
+        self._key, self._tile, self._overlap, self._memory = jax.random.key(seed), tile, overlap, memory
+        self.classes = experiment.game.map_classes
         self._function = _of_one(experiment.game.functions[function], function == "sample")
         self._compiled = Compiled(self._function, meshed=True)
         self._programs: dict[tuple[int, int], Any] = {}
@@ -187,12 +192,18 @@ class Translator:
           The translation, of the same size, or `fit.scale` times as high and wide.
 
         Raises:
-          InvalidInputError: for another number of channels, or if memory suffices for no tile.
+          InvalidInputError: for another number of channels, values that are no class, or if memory suffices for no
+            tile.
         """
         if image.ndim != 3 or image.shape[-1] != self.channels or 0 in image.shape:
             raise InvalidInputError(f"a picture of shape {image.shape}: expected [h, w, {self.channels}]")
         if np.issubdtype(image.dtype, np.integer) != np.issubdtype(self.dtype, np.integer):
             raise InvalidInputError(f"a picture of {image.dtype}: this game takes {self.dtype}, from {self._range()}")
+        if self.classes is not None and (image.min() < 0 or image.max() >= self.classes):
+            raise InvalidInputError(
+                f"a map with values from {image.min()} to {image.max()}: this game has classes from 0 to "
+                f"{self.classes - 1}; give pixels to be ignored one of these"
+            )
         (height, width, _), scale = image.shape, self.fit.scale
         with jax.set_mesh(self._mesh):
             tile = self._tiles(height, width)
@@ -211,22 +222,23 @@ class Translator:
             return (self._tile, self._tile) if self._tile else size
         # At least the size of training, below which networks may have nothing left to normalise by.
         tall, wide = (-(-max(a, b) // multiple) * multiple for a, b in zip((height, width), size, strict=True))
-        has = memory.available(self._mesh.local_devices[0])
+        has = available(self._mesh.local_devices[0]) if self._memory is None else self._memory
         if self._needed((tall, wide)) <= has:
             return tall, wide
         least = max(_SMALLEST_TILE, multiple)
         sides = [side for side in (_LARGEST_TILE >> i for i in range(10)) if side >= least and side % multiple == 0]
         for side in sides:
             if self._needed((side, side)) <= has:
-                self._log(f"{wide}x{tall} pixels need more than {has / 2**30:,.1f} GiB of memory: tiles of {side}")
+                self._log(f"{wide}x{tall} pixels need more than {has / 2**30:,.3g} GiB of memory: tiles of {side}")
                 return side, side
-        raise InvalidInputError(f"tiles of {least} pixels do not fit into {has / 2**30:,.1f} GiB of memory either")
+        raise InvalidInputError(f"tiles of {least} pixels do not fit into {has / 2**30:,.3g} GiB of memory either")
 
     def _needed(self, size: tuple[int, int]) -> int:
-        """Returns the bytes that the program for a size of pictures allocates on the device."""
+        """Returns the bytes that a picture of a size and the program for it take on the device, beside the weights."""
         self._program(size)
         found = self._programs[size].memory_analysis()
-        return 0 if found is None else found.temp_size_in_bytes + found.output_size_in_bytes
+        image = math.prod(size) * self.channels * self.dtype.itemsize
+        return 0 if found is None else found.temp_size_in_bytes + found.output_size_in_bytes + image
 
     def _program(self, size: tuple[int, int]) -> Callable[[Picture], Array]:
         """Returns the compiled program for a size of pictures."""

@@ -1,5 +1,6 @@
 """The command that translates a folder of pictures."""
 
+import re
 import shutil
 
 import jax
@@ -93,6 +94,57 @@ def test_what_is_refused_before_anything_is_written(workdir, inputs):
     empty.mkdir()
     assert "has no image" in run("translate", f"--workdir={workdir}", f"--inputs={empty}", "--out=x", code=2)
     assert not list((inputs.parent / "out").rglob("*.png"))
+
+
+MAPS = """
+from gan_jax import data, gans, nets
+from gan_jax.runs import run_config, run_settings
+from gan_jax.runtime import Experiment, image_grid, side_by_side
+
+
+def get_config():
+    every = {name: 2 for name in ("steps", "report_every", "sample_every", "evaluate_every")}
+    return run_config(data_dir="", batch_size=2, metrics="l1", **every)
+
+
+def build(config):
+    generator = nets.TranslationResNet(3, 4, 1, 1)
+    game = gans.pix2pix(nets.from_linen(generator), nets.from_linen(nets.PatchDiscriminator(4, 1)), classes=4)
+    pairs = lambda: data.paired_folder(config.data_dir, direction="BtoA", image_size=8, classes=4)
+    return Experiment(
+        game=game, source=pairs, conditions=lambda: data.renamed(pairs(), inputs="a", target="b"),
+        previews={"translations": side_by_side(game)}, preview=image_grid, **run_settings(config),
+    )
+"""
+
+
+@pytest.mark.slow
+def test_maps_of_classes(tmp_path):
+    """A file with a class that the game does not have is named, with its value; the others are translated."""
+    rng = np.random.default_rng(0)
+    for name in ("A/train", "B/train", "in"):
+        (tmp_path / name).mkdir(parents=True)
+    for index in range(4):
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(tmp_path / "A" / "train" / f"{index}.png")
+        Image.fromarray(rng.integers(0, 4, (8, 8), np.uint8)).save(tmp_path / "B" / "train" / f"{index}.png")
+    (tmp_path / "maps.py").write_text(MAPS)
+    workdir = tmp_path / "run"
+    run("train", f"--config={tmp_path / 'maps.py'}", f"--workdir={workdir}", f"--config.data_dir={tmp_path}")
+    good, bad = rng.integers(0, 4, (10, 8), np.uint8), rng.integers(0, 4, (10, 8), np.uint8)
+    good[0, :2], bad[3, 3] = (0, 3), 4
+    for name, values in (("bad", bad), ("good", good)):
+        Image.fromarray(values).save(tmp_path / "in" / f"{name}.png")
+    coloured = Image.fromarray(good)
+    coloured.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255])
+    coloured.save(tmp_path / "in" / "palette.png")
+    printed = command(workdir, tmp_path / "in", f"--grid={tmp_path / 'grid.png'}", code=2)
+    assert re.search(r"skipped bad.png: \S*bad.png has values from 0 to 4: expected classes from 0 to 3", printed)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"good.png", "palette.png"}
+    with Image.open(tmp_path / "grid.png") as grid:
+        cells = np.asarray(grid)  # sources of 8x10 pixels, enlarged to 205x256
+    grey, coloured = ({tuple(x) for x in cells[top : top + 240, 40:200].reshape(-1, 3)} for top in (10, 270))
+    assert grey == {(0, 0, 0), (85, 85, 85), (170, 170, 170), (255, 255, 255)}
+    assert coloured == {(0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255)}
 
 
 def test_rows_of_pictures_keep_their_ratios():

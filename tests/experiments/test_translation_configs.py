@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 import gan_jax
-from gan_jax import runs, runtime
+from gan_jax import data, runs, runtime, types
 from gan_jax.types import InvalidInputError
 
 FOLDER = {"image_size": 32, "load_size": 36, "width": 2}
@@ -71,6 +71,18 @@ def test_the_games_of_digits_know_the_truth(name, turns, tfds_dir):
     grey = (examples["inputs"][..., :1] + 1) / 2
     paper, ink = (np.array(colour, np.float32) / 127.5 - 1 for colour in ((255, 200, 80), (40, 30, 160)))
     np.testing.assert_allclose(upright, (1 - grey) * paper + grey * ink, atol=1 / 127)
+
+
+def test_outputs_have_the_brightness_of_the_source():
+    sources, outputs = np.random.default_rng(0).uniform(-1, 1, (2, 3, 8, 8, 1)).astype(np.float32)
+    colours = np.concatenate([outputs, 0.3 * outputs, -outputs], axis=-1)
+    network = types.Network(lambda *inputs: ({}, {}), lambda params, state, x, *, train: (colours, state))
+    kept = runs.load_module(runs.find("pix2pix_cifar10_colour")).keep_brightness(network)
+    found, _ = kept.apply({}, {}, 0.3 * sources, train=False)
+    inside = np.all(np.abs(found) < 1, axis=-1)
+    assert inside.mean() > 0.5 and np.all(np.abs(found) <= 1)
+    np.testing.assert_allclose(data.luma(found)[inside], 0.3 * sources[inside], atol=1e-6)
+    np.testing.assert_allclose((found[..., 0] - found[..., 2])[inside], (2 * outputs[..., 0])[inside], atol=1e-6)
 
 
 @pytest.mark.long

@@ -148,6 +148,22 @@ def test_maps_of_classes_become_one_channel_per_class():
         gans.pix2pix(scaling(1.0), critic(1.0, 1.0), classes=1)
 
 
+@pytest.mark.parametrize("value", [3, 255, -1])
+def test_values_that_are_no_class_are_not_silent(value):
+    """The pixel's output, and the losses of its batch, are NaN; other pixels are as ever."""
+    maps = jax.random.randint(KEY, (4, 2, 2), 0, 3)
+    game = gans.pix2pix(scaling(0.5), critic(0.7, 0.1), classes=3, **STILL)
+    assert game.map_classes == 3
+    batch = {"a": maps.at[1, 0, 1].set(value), "b": jnp.tile(B, (1, 1, 1, 3))}
+    _, found = one_step(game, batch)
+    assert np.isnan(found["generator/loss"]) and np.isnan(found["discriminator/loss"])
+    state = game.init(KEY, batch)
+    made = game.functions["translate"](state, KEY, batch["a"])
+    known = game.functions["translate"](state, KEY, maps)
+    assert np.isnan(made[1, 0, 1]).all() and np.isfinite(known).all() and np.isnan(made).sum() == 3
+    np.testing.assert_array_equal(made[np.isfinite(made)], known[np.isfinite(made)])
+
+
 @pytest.mark.parametrize("make", [gans.pix2pix, gans.cyclegan])
 def test_the_learning_rate_is_constant_and_then_falls_to_zero(make):
     """With 8 images constant and 8 falling, batches of 4: after 3 iterations, at 12 images, half is left."""

@@ -1,6 +1,8 @@
 """Pictures of any size through networks of different kinds; and the same by tiles."""
 
 import functools
+import re
+import sys
 
 import flax.linen as nn
 import jax
@@ -10,9 +12,10 @@ import optax
 import pytest
 
 from gan_jax import data, gans, losses, nets, runtime
-from gan_jax.runtime import memory, translation
+from gan_jax.runtime import translation
 from gan_jax.types import InvalidInputError
 from tests.conformance.games import GAMES
+from tests.processes import start_module
 
 
 class Local(nn.Module):
@@ -148,18 +151,29 @@ def test_a_network_of_one_size_gets_tiles_of_it():
     np.testing.assert_allclose(made.translate([picture(8, 12)])[0], direct(made, picture(8, 12)), atol=1e-6)
 
 
-def test_tiles_where_memory_does_not_suffice(monkeypatch):
+def test_tiles_where_memory_does_not_suffice():
     made, told = trained(), []
-    translator = made.translator(log=told.append)
     with jax.set_mesh(made.mesh):
-        needed = {side: translator._needed((side, side)) for side in (256, 300)}
-    monkeypatch.setattr(memory, "available", lambda device: (needed[256] + needed[300]) // 2)
+        needed = {side: made.translator()._needed((side, side)) for side in (256, 300)}
+    assert needed[256] > 256 * 256 * (1 + 3) * 4  # the picture and its translation at least
     image = picture(300, 300)
-    np.testing.assert_allclose(translator(image), direct(made, image), atol=1e-5)
-    assert told and "300x300 pixels need more than 0.0 GiB of memory: tiles of 256" in told[0]
-    monkeypatch.setattr(memory, "available", lambda device: 1)
-    with pytest.raises(InvalidInputError, match="tiles of 64 pixels do not fit"):
-        made.translator()(image)
+    tiled = made.translator(memory=(needed[256] + needed[300]) // 2, log=told.append)
+    np.testing.assert_allclose(tiled(image), direct(made, image), atol=1e-5)
+    assert len(told) == 1 and told[0].startswith("300x300 pixels need more than 0.00")
+    assert told[0].endswith("GiB of memory: tiles of 256")
+    assert made.translate([image], memory=needed[300], log=told.append)[0].shape == (300, 300, 3) and len(told) == 1
+    refused("tiles of 64 pixels do not fit into 9.31e-10 GiB", lambda: made.translate([image], memory=1))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of the address space are those of Linux")
+def test_a_process_whose_memory_is_limited():
+    """The limit is real: for a process that ignores it, XLA's allocation fails, which ends it."""
+    tiled, whole = (
+        start_module("tests.runtime.limited_memory", memory, fresh=True).finish() for memory in ("0", str(2**60))
+    )
+    assert tiled[0] == 0 and re.search(r"1200x1200 pixels need more than 0.2\d+ GiB of memory: tiles of \d", tiled[1])
+    assert whole[0] != 0 and ("Out of memory" in whole[1] or "RESOURCE_EXHAUSTED" in whole[1])
 
 
 def test_maps_of_classes():
@@ -175,6 +189,40 @@ def test_maps_of_classes():
     np.testing.assert_allclose(made.translate([values])[0], whole, atol=1e-6)
     np.testing.assert_allclose(made.translate([values.astype(np.int64)], tile=16)[0], whole, atol=1e-5)
     refused("a picture of float32: this game takes int32, from class 0 on", lambda: made.translate([picture(8, 8)]))
+
+
+def test_maps_whose_values_are_no_class():
+    def game(classes):
+        return gans.pix2pix(nets.from_linen(Map()), nets.from_linen(MapCritic()), classes=classes)
+
+    class Map(Local):
+        pass
+
+    class MapCritic(nn.Module):
+        @nn.compact
+        def __call__(self, image, source, *, train):
+            return nn.Conv(1, (3, 3))(jnp.concatenate([image, source], -1))[..., 0]
+
+    maps = np.random.default_rng(0).integers(0, 4, (6, 8, 8), np.int32)
+    maps[2, 3, 3] = 3
+    source = data.Arrays("pairs", {"a": maps, "b": np.zeros((6, 8, 8, 3), np.uint8)})
+    held_out = {"conditions": lambda: data.renamed(source, inputs="a", target="b")}
+    options = {"preview": runtime.image_grid, "seed": 0, "batch_size": 2, "steps": 2, **held_out}
+    made = runtime.Experiment(game=game(4), source=lambda: source, **options)
+    made.open_source()
+    flipped = data.transformed(source, data.flip())
+    for few in (source, flipped):
+        wrong = runtime.Experiment(game=game(3), source=lambda few=few: few, **options)
+        refused(r"pairs: example \d of 'a' has values from 0 to 3, but the game has classes=3", wrong.open_source)
+    mesh = runtime.make_mesh(jax.devices()[:1])
+    batch = {name: jnp.zeros((2, *x.shape), x.dtype) for name, x in source.spec.items()}
+    with jax.set_mesh(mesh):
+        state = jax.jit(made.game.init)(jax.random.key(0), batch)
+    last = runtime.Trained(made, state, 0, mesh, (), source.spec)
+    assert last.translator().classes == 4 and last.translate([maps[0][..., None]])[0].shape == (8, 8, 3)
+    for value in (4, -1):
+        bad = np.where(maps[0] == maps[0].max(), value, maps[0])[..., None]
+        refused(rf"values from .*{value}.*: this game has classes from 0 to 3", lambda bad=bad: last.translate([bad]))
 
 
 def test_directions():
