@@ -93,9 +93,11 @@ def _maps(record: Mapping[str, Any]) -> bool:
 
 
 def _caption(record: Mapping[str, Any]) -> str:
-    return (
-        "*What is mapped, what the model makes of it, and what is wanted where that is known.*" if _maps(record) else ""
-    )
+    if _maps(record):
+        return "*What is mapped, what the model makes of it, and what is wanted where that is known.*"
+    output = record["functions"].get(SAMPLE, {}).get("output", "")
+    clips = isinstance(output, str) and output.count(",") == 4
+    return "*Clips, one in each row, frame by frame.*" if clips else ""
 
 
 def _about(record: Mapping[str, Any]) -> str:
