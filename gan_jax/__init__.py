@@ -8,7 +8,7 @@ from typing import Any
 
 from gan_jax import deprecated
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "__version__",

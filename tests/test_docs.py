@@ -1,8 +1,11 @@
 """Checks of docs/: the programs in losses.md run, its tables are complete, and all flags on the pages exist."""
 
 import ast
+import math
 import re
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import gan_jax
@@ -35,6 +38,32 @@ def test_the_tables_name_every_loss_and_penalty():
     states = {"GANLoss", "LeCamState", "init_lecam", "gaussian_kernel", "rational_quadratic_kernel"}
     states |= {"BalancerState", "init_balancer"}
     assert {*losses.__all__, *regularizers.__all__} - states <= named
+
+
+def test_the_tables_say_when_and_what_is_healthy():
+    """Each row has its formula, when to use it, and how its curve looks; adversarial losses are in a measured table."""
+    rows = [[cell.strip() for cell in row[1:-1].split(" | ")] for row in TEXT.splitlines() if row.startswith("| `")]
+    measured = {cells[0] for cells in rows if re.fullmatch(r"-?[\d.]+|diverged.*", cells[1])}
+    told = [cells for cells in rows if cells[0] not in measured or not re.match(r"-?[\d.]+$|diverged", cells[1])]
+    assert len(told) > 40 and all(len(cells) == 5 and all(cells) for cells in told), [x for x in told if not all(x)]
+    pairs = {name for name in losses.__all__ if isinstance(getattr(losses, name), losses.GANLoss)}
+    assert {f"`{name}`" for name in pairs} <= measured
+
+
+def test_the_values_at_chance_are_those_of_the_tables():
+    zeros, label, four = jnp.zeros((8, 4)), jnp.arange(8) % 4, math.log(4)
+    found = {
+        "auxiliary": (losses.auxiliary_classifier(zeros, label), four),
+        "hinge": (losses.multi_hinge(zeros, label), 1.0),
+        "code": (losses.discrete_mutual_information(zeros, label), four),
+        "patches": (losses.patch_nce(jnp.ones((2, 16, 3)), jnp.ones((2, 16, 3))), math.log(16)),
+        "bernoulli": (losses.bernoulli_nll(jnp.zeros((2, 9)), jnp.ones((2, 9))) / 9, math.log(2)),
+    }
+    code = jnp.linspace(-1, 1, 2001)[:, None]
+    spread = jnp.full_like(code, -0.5 * math.log(3))  # of the uniform distribution in [-1, 1]
+    found["gaussian"] = (losses.gaussian_mutual_information(0 * code, spread, code).mean(), 0.87)
+    for name, (value, wanted) in found.items():
+        np.testing.assert_allclose(value, wanted, atol=2e-3, err_msg=name)
 
 
 def test_whatever_runs_the_code_of_a_workdir_says_so():

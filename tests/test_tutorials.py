@@ -17,6 +17,7 @@ TINY = {
     "sweep": {"steps": 200, "trials": 3, "width": 4},
     "evaluate_and_compare": {"steps": 200, "width": 4, "few": "1k", "more": "2k"},
     "another_machine": {"half": 50, "width": 4},
+    "video": {"steps": 10, "width": 4},
     "plan_for_a_slice": {"slices": ("v5e:2x2",), "width": 8},
 }
 QUICKER = {"losses_in_your_project", "another_machine"}

@@ -23,6 +23,7 @@ from sphinx.util.nodes import nested_parse_with_titles
 from gan_jax.losses import GANLoss
 
 SECTION = re.compile(r"(Args|Attributes|Returns|Yields|Raises|References|Example|Examples):$")
+RULE = re.compile(r"\|(-+\|)+")  # the line below the head of a table in Markdown
 LABEL = re.compile(r"^ +\*{0,2}[\w.]+( \([^)]*\))?:(?= |$)")  # the name at the start of a line of Args
 # As sections of prose: Napoleon would take the words before a colon in them for a type.
 PROSE = ["References", "Returns", "Yields"]
@@ -52,10 +53,27 @@ def escaped(line: str, inside: bool = False) -> tuple[str, bool]:
     return "".join(found), inside
 
 
+def tables(lines: list[str]) -> list[str]:
+    """Replaces tables in Markdown by those of reStructuredText."""
+    found = []
+    for is_table, group in itertools.groupby(lines, lambda line: line.lstrip().startswith("| ")):
+        rows = list(group)
+        if not is_table:
+            found += rows
+            continue
+        blank = rows[0][: len(rows[0]) - len(rows[0].lstrip())]
+        found += [f"{blank}.. list-table::", f"{blank}   :header-rows: 1", f"{blank}   :widths: auto", ""]
+        for row in rows:
+            cells = [cell.strip() for cell in row.strip()[1:-1].split(" | ")]
+            found += [f"{blank}   {'  ' if index else '* '}- {escaped(cell)[0]}" for index, cell in enumerate(cells)]
+        found.append("")
+    return found
+
+
 def rewrite(lines: list[str]) -> list[str]:
     """Returns a docstring's lines as reStructuredText; doctests, literal blocks and names of sections stay."""
     found, literal, indent, inside = [], False, 0, False
-    for line in lines:
+    for line in tables([line for line in lines if not RULE.fullmatch(line.strip())]):
         own = len(line) - len(line.lstrip())
         if line.strip() and literal and own <= indent:
             literal = False

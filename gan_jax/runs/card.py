@@ -4,7 +4,19 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from gan_jax.runs.programs import CODES, INPUTS, KEY, LABEL, LATENTS_OF_PRIOR, LIKE, SAMPLE, TRUNCATION, Z
+from gan_jax.runs.programs import (
+    CODES,
+    DECODE,
+    ENCODE,
+    INPUTS,
+    KEY,
+    LABEL,
+    LATENTS_OF_PRIOR,
+    LIKE,
+    SAMPLE,
+    TRUNCATION,
+    Z,
+)
 
 _MEANING = {
     Z: "latents",
@@ -44,7 +56,7 @@ def text(record: Mapping[str, Any], name: str, picture: str | None = None) -> st
         _header(record),
         f"# {name}",
         _about(record),
-        *([f"![Samples]({picture})"] if picture else []),
+        *([f"![Samples]({picture})", _caption(record)] if picture else []),
         "## How to use it",
         "With `pip install jax flatbuffers`, in this folder, without gan_jax:",
         f"```python\n{usage(record)}\n```",
@@ -70,10 +82,22 @@ def _header(record: Mapping[str, Any]) -> str:
     tags = ["gan", "jax", "stablehlo"]
     lines = ["---", "library_name: gan_jax", f"license: {json.dumps(record['license'])}"]
     tasks = [_TASKS[name] for name in record["functions"] if name in _TASKS]
-    mapping = "translate" in record["functions"] or INPUTS in record["functions"].get(SAMPLE, {}).get("inputs", ())
     if tasks:
-        lines.append(f"pipeline_tag: {_TASKS['translate'] if mapping else tasks[0]}")
+        lines.append(f"pipeline_tag: {_TASKS['translate'] if _maps(record) else tasks[0]}")
     return "\n".join([*lines, "tags:", *(f"- {tag}" for tag in tags), "---"])
+
+
+def _maps(record: Mapping[str, Any]) -> bool:
+    """Whether the model has no latents: all its functions map data."""
+    return Z not in record["functions"].get(SAMPLE, {}).get("inputs", ())
+
+
+def _caption(record: Mapping[str, Any]) -> str:
+    if _maps(record):
+        return "*What is mapped, what the model makes of it, and what is wanted where that is known.*"
+    output = record["functions"].get(SAMPLE, {}).get("output", "")
+    clips = isinstance(output, str) and output.count(",") == 4
+    return "*Clips, one in each row, frame by frame.*" if clips else ""
 
 
 def _about(record: Mapping[str, Any]) -> str:
@@ -89,37 +113,67 @@ def _about(record: Mapping[str, Any]) -> str:
 
 
 def usage(record: Mapping[str, Any]) -> str:
-    """Returns the lines of plain JAX that use the first function of a model, as the card shows them."""
-    name = next(iter(record["functions"]))
-    about, count = record["functions"][name], record["batch"] or 16
+    """Returns the lines of plain JAX that use the main function of a model, as the card shows them."""
+    name, count = _first(record), record["batch"] or 16
     call = "generator" if name == SAMPLE else name
+    given = _given(record, name, count)
     lines = ["from pathlib import Path", "", "import jax", "from jax import export, numpy as jnp", ""]
-    lines.append(f'{call} = export.deserialize(bytearray(Path("{about["file"]}").read_bytes()))')
+    lines += [_program(record, name, call), *given.values()]
+    if name == ENCODE and DECODE in record["functions"]:
+        lines += [_call("codes", record, name, call, given), _program(record, DECODE, DECODE)]
+        name, call = DECODE, DECODE
+    return "\n".join([*lines, _call("codes" if name == ENCODE else "images", record, name, call, given)])
+
+
+def _first(record: Mapping[str, Any]) -> str:
+    """Returns the main function: `sample`, or what a model without latents is made for."""
+    functions = record["functions"]
+    codes = (ENCODE,) if DECODE in functions else ()
+    mapping = [name for name in ("translate", *codes) if name in functions and _maps(record)]
+    return next(iter([*mapping, *functions]))
+
+
+def _program(record: Mapping[str, Any], name: str, call: str) -> str:
+    return f'{call} = export.deserialize(bytearray(Path("{record["functions"][name]["file"]}").read_bytes()))'
+
+
+def _call(result: str, record: Mapping[str, Any], name: str, call: str, given: Mapping[str, str]) -> str:
+    about, count = record["functions"][name], record["batch"] or 16
+    values = {LABEL: f"jnp.arange({count}) % {record['num_classes']}", TRUNCATION: "jnp.float32(1)"}
+    noise = "noise" if KEY in given else "jax.random.key_data(jax.random.key(0))"
+    arguments = ", ".join((values | {KEY: noise}).get(x, x) for x in about["inputs"])
+    images = isinstance(about["output"], str) and result == "images"
+    return f"{result} = {call}.call({arguments})" + (f"  # {about['output']}, from -1 to 1" if images else "")
+
+
+def _given(record: Mapping[str, Any], name: str, count: int) -> dict[str, str]:
+    """Returns the lines that make the inputs of a function, by what they make."""
+    about = record["functions"][name]
+    noise = {KEY: "noise = jax.random.key_data(jax.random.key(0))"} if KEY in about["inputs"] else {}
+    if Z not in about["inputs"]:
+        first = about["inputs"][0]
+        return {first: f"{first} = {_zeros(about['shapes'][first], count)}  # put yours here"} | noise
     key = "key = jax.random.split(jax.random.key(0), 3)[0]  # as `gan-jax sample --seed=0` does"
-    values = {
-        LABEL: f"jnp.arange({count}) % {record['num_classes']}",
-        TRUNCATION: "jnp.float32(1)",
-        KEY: "jax.random.key_data(jax.random.key(0))",
-    }
-    if Z in about["inputs"] and record["prior"]:
+    if record["prior"]:
         drawn = _DRAWN[record["prior"]["kind"]].format(dim=record["prior"]["dim"]).replace("16", str(count), 1)
-        lines += [key, f"z = {drawn}"]
-    elif Z in about["inputs"] and LATENTS_OF_PRIOR in record["functions"]:
-        file = record["functions"][LATENTS_OF_PRIOR]["file"]
-        lines += [
-            key,
-            f'latents = export.deserialize(bytearray(Path("{file}").read_bytes()))',
-            f"z = latents.call(jax.random.key_data(key), jnp.arange({count}))",
-        ]
-    else:
-        shape = about["shapes"][about["inputs"][0]]
-        lines.append(f"{about['inputs'][0]} = ...  # {shape}")
-    arguments = ", ".join(values.get(x, x) for x in about["inputs"])
-    return "\n".join([*lines, f"images = {call}.call({arguments})  # {about['output']}, from -1 to 1"])
+        return {"seed": key, Z: f"z = {drawn}"} | noise
+    drawn = f"z = latents.call(jax.random.key_data(key), jnp.arange({count}))"
+    return {"latents": _program(record, LATENTS_OF_PRIOR, "latents"), "seed": key, Z: drawn} | noise
+
+
+def _zeros(shape: Any, count: int) -> str:
+    """Returns the expression of zeros of a shape as the record has it: a text, or texts by name."""
+    if not isinstance(shape, str):
+        return "{" + ", ".join(f"{key!r}: {_zeros(x, count)}" for key, x in shape.items()) + "}"
+    dtype, _, sizes = shape.rstrip("]").partition("[")
+    sizes = sizes.replace("b", str(count), 1)
+    return f"jnp.zeros(({sizes}), jnp.{dtype})"
 
 
 def _with_gan_jax(record: Mapping[str, Any]) -> str:
-    call = "sample(64)" if SAMPLE in record["functions"] else f'call("{next(iter(record["functions"]))}", inputs)'
+    name = _first(record)
+    key = ", key=noise" if KEY in record["functions"][name]["inputs"] else ""
+    call = f'call("{name}", inputs{key})' if _maps(record) else "sample(64)"
     return f"With gan_jax: `gan_jax.load(folder).{call}`. It runs no code of the folder."
 
 

@@ -1,6 +1,8 @@
 """Pictures that move: grids of clips, and a still picture of them."""
 
+import base64
 import dataclasses
+import io
 from typing import IO
 
 import numpy as np
@@ -23,9 +25,15 @@ class Film:
       rate: pictures per second.
     """
 
-    frames: tuple[Image.Image, ...]
-    still: Image.Image
+    frames: tuple[Image.Image, ...] = dataclasses.field(repr=False)
+    still: Image.Image = dataclasses.field(repr=False)
     rate: float
+
+    def _repr_html_(self) -> str:
+        """Returns the moving picture for notebooks."""
+        file = io.BytesIO()
+        self.save(file, "WEBP")
+        return f'<img alt="clips" src="data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}">'
 
     def save(self, file: IO[bytes], format: str) -> None:
         """Writes an animated WebP or GIF that runs for ever; for other formats the still picture."""

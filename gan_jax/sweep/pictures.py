@@ -30,7 +30,7 @@ class _Member(TypedDict):
     hparams: dict[str, float]
 
 
-_MARKERS = {"done": "o", "pruned": "v", "diverged": "x", "failed": "x"}
+_MARKERS = {"done": "o", "stopped": "s", "pruned": "v", "diverged": "x", "failed": "x"}
 _NAMED = 5  # best trials whose numbers are shown
 _LOST = ("pruned", "diverged", "failed")
 
@@ -155,7 +155,7 @@ def _parallel(axes: Any, rows: Sequence[Row], keys: Sequence[str], metric: str, 
     axes.tick_params(axis="x", length=0, pad=6)
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
-    axes.set_title(f"{len(rows)} trials, darker is better; pruned ones dotted", fontsize=10)
+    axes.set_title(f"{len(rows)} trials, darker is better; dotted: not trained to the end", fontsize=10)
 
 
 def _apart(heights: Sequence[float], gap: float = 0.055) -> list[float]:
@@ -170,10 +170,10 @@ def _apart(heights: Sequence[float], gap: float = 0.055) -> list[float]:
 
 def _against(axes: Any, rows: Sequence[Row], known: Sequence[Row], key: str, metric: str, mode: str) -> None:
     """Draws the metric against a key, with the numbers of the best trials."""
-    for status, marker in _MARKERS.items():
-        some = [row for row in known if row["status"] == status]
-        if some:
-            axes.scatter([row[key] for row in some], [row[metric] for row in some], marker=marker, s=22, label=status)
+    found = {row["status"] for row in known}
+    for status in [*(name for name in _MARKERS if name in found), *sorted(found - set(_MARKERS))]:
+        some, marker = [row for row in known if row["status"] == status], _MARKERS.get(status, "s")
+        axes.scatter([row[key] for row in some], [row[metric] for row in some], marker=marker, s=22, label=status)
     lost = [row[key] for row in rows if row["status"] == DIVERGED]
     if lost:  # without a value of the metric, drawn on the upper edge
         axes.scatter(lost, [1.0] * len(lost), marker="x", color="red", label=DIVERGED, clip_on=False,

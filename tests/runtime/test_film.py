@@ -1,6 +1,8 @@
 """Clips as pictures that move: grids, files, the log, and matrices of contents and motions."""
 
+import base64
 import io
+import re
 
 import jax
 import numpy as np
@@ -43,6 +45,15 @@ def test_the_still_picture_has_a_row_for_each_clip():
     for bad in (CLIPS[:, 0], CLIPS[:, :0]):
         with pytest.raises(InvalidInputError, match="clip_grid draws clips"):
             runtime.clip_grid(bad, 2)
+
+
+def test_notebooks_show_the_animation():
+    shown = re.fullmatch(
+        r'<img alt="clips" src="data:image/webp;base64,(.*)">', runtime.clip_grid(CLIPS, 2)._repr_html_()
+    )
+    with Image.open(io.BytesIO(base64.b64decode(shown[1]))) as picture:
+        assert picture.n_frames == 3
+    assert repr(runtime.clip_grid(CLIPS, 2)) == "Film(rate=10.0)"
 
 
 def test_films_and_arrays(tmp_path):
