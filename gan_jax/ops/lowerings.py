@@ -160,7 +160,11 @@ def input_gradient_cpu(y: Array, k: Array, geometry: ConvGeometry, *, local: boo
     """Computes `primitives.input_gradient` on a CPU, in the fastest way for its shape."""
     if few_pixels.pays(geometry, y.shape[1], k.shape[3], k.shape[4]):
         return few_pixels.input_gradient(y, k, geometry)
-    k, geometry = _natural(k, geometry)
+    return _input_gradient_cpu(y, *_natural(k, geometry), local=local)
+
+
+def _input_gradient_cpu(y: Array, k: Array, geometry: ConvGeometry, *, local: bool) -> Array:
+    """Computes the gradient by the input in one of the forms for many pixels."""
     if local and winograd.pays(geometry, y.shape[1], k.shape[3], k.shape[4], y.dtype):
         return winograd.input_gradient(y, k, geometry)
     if len(y) > 1 or _is_small(geometry) or k.shape[3] <= _FEW:

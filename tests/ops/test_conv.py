@@ -246,7 +246,7 @@ def test_winograds_algorithm_at_every_order_of_derivative(name, kernel, monkeypa
     taken = []
     monkeypatch.setattr(winograd, "pays", lambda *arguments: taken.append(arguments) or True)
     (size, stride), (op, theirs), rng = kernel, PAIRS[name], np.random.default_rng(0)
-    x, k = rng.normal(size=(2, 8, 8, 32)), rng.normal(size=(size, size, 32, 32)) / size
+    x, k = rng.normal(size=(3, 8, 8, 32)), rng.normal(size=(size, size, 32, 32)) / size
     options = {"stride": stride, "padding": 1}
     found = derivatives(functools.partial(op, **options))(jnp.float32(x), jnp.float32(k))
     with jax.enable_x64(True):
