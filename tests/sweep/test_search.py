@@ -154,6 +154,16 @@ def test_pictures_show_what_there_is(tmp_path):
     assert tmp_path / "lineage.png" in sweep.draw(tmp_path, rows, ["rate"], "never finite", "min")
 
 
+def test_a_trial_with_a_value_is_a_point_whatever_its_status():
+    statuses = ["done", "pruned", "stopped", "unheard of"]
+    rows = [{"trial": i, "rate": 1.0 + i, "status": status, "m": 2.0 * i} for i, status in enumerate(statuses)]
+    axes = Figure().add_subplot()
+    pictures._against(axes, rows, rows, "rate", "m", "min")
+    found = {tuple(point) for points in axes.collections for point in points.get_offsets()}
+    assert found == {(row["rate"], row["m"]) for row in rows}
+    assert axes.get_legend_handles_labels()[1] == ["done", "stopped", "pruned", "unheard of"]
+
+
 def test_importance_and_contours(tmp_path):
     pytest.importorskip("optuna")
     random = np.random.default_rng(0)
