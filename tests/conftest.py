@@ -1,9 +1,11 @@
 """Configuration of all tests: eight simulated devices, annotations checked by beartype, cleanup, and real data."""
 
+import ctypes
 import gc
 import itertools
 import os
 import pathlib
+import resource
 import signal
 
 from tests import QUICK_XLA
@@ -43,17 +45,23 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 processes.adopt()
 
 _MAPPINGS = 30_000  # Linux allows a process 65,530; beyond them XLA crashes with a segmentation fault
+_MEMORY = 2_500_000_000  # bytes of a process; with the programs of all tests it would have 7 GB
 _TESTS = itertools.count()
 
 
 @pytest.fixture(autouse=True)
 def room_for_programs():
-    """Drops the compiled programs, each of which holds several memory mappings, before there are too many."""
+    """Drops the compiled programs, each of which holds memory and several mappings, before there are too many."""
     yield
-    maps = pathlib.Path("/proc/self/maps")
-    if next(_TESTS) % 16 == 0 and maps.exists() and maps.read_bytes().count(b"\n") > _MAPPINGS:
+    own = pathlib.Path("/proc/self")
+    if next(_TESTS) % 16 or not own.exists():
+        return
+    pages = int((own / "statm").read_text().split()[1])
+    if pages * resource.getpagesize() > _MEMORY or (own / "maps").read_bytes().count(b"\n") > _MAPPINGS:
         gc.unfreeze()
         jax.clear_caches()
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)  # else the freed memory would stay with the process
 
 
 @pytest.fixture(autouse=True)
