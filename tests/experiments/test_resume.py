@@ -28,10 +28,9 @@ def saved_and_logged(workdir):
     [
         "adversarial",
         "cyclegan",
-        "wgan_gp",
         *(
             pytest.param(name, marks=pytest.mark.long)
-            for name in ("cut", "mocogan", "pix2pix", "tokenizer", "vae", "vae_gan")
+            for name in ("cut", "mocogan", "pix2pix", "tokenizer", "vae", "vae_gan", "wgan_gp")
         ),
     ],
 )
