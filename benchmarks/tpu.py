@@ -83,6 +83,8 @@ _FSDP = {"r3gan_cifar10": 8, "stylegan2_cifar10": 8}
 _SPLIT = SLICES[:2]  # where players are split
 _LATER = {"fsdp": 2, "bfloat16": 3, "strong": 8}  # these kinds of cases wait as if they took so many times as long
 _MEMBERS = {"ring": 256, "digits": 256}
+# Folders with data of each layout; other configs of folders read `images`.
+_FOLDERS = {"pix2pix_folder": "pairs", "cyclegan_folder": "domains", "cut_folder": "domains", "videos_folder": "videos"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +133,7 @@ def _cases() -> Iterator[Case]:
         yield from (Case("every", f"game {name}", target.name, _PER_CHIP * target.size) for name in GAMES)
         yield Case("inception", "inception", target.name, 64)
         for name in CONFIGS:
-            own = runs.load_module(runs.find(name)).get_config().batch_size
+            own = max(_BASE, runs.load_module(runs.find(name)).get_config().batch_size)  # every chip needs an example
             yield Case("every", name, target.name, own * target.size // _BASE)
             if target.name == SLICES[0] and "dtype" in runs.load_module(runs.find(name)).get_config():
                 yield Case("bfloat16", name, target.name, own, (("dtype", "bfloat16"),))
@@ -149,7 +151,7 @@ def _cases() -> Iterator[Case]:
 
 
 def build(case: Case, folder: str) -> runtime.Experiment:
-    """Builds the experiment of a case; configs of a folder get the given one."""
+    """Builds the experiment of a case; configs of a folder get one of those that `_write_folders` wrote."""
     if case.name.startswith("game "):
         make, source = GAMES[case.name.removeprefix("game ")]
         return runtime.Experiment(
@@ -159,7 +161,8 @@ def build(case: Case, folder: str) -> runtime.Experiment:
     config = runs.load_module(runs.find(case.name)).get_config()
     values: dict[str, Any] = {"batch_size": case.batch_size, **dict(case.options)}
     if "data_dir" in config:
-        values["data_dir"] = folder if case.name.endswith("folder") else _DATA.value
+        own = os.path.join(folder, _FOLDERS.get(case.name, "images"))
+        values["data_dir"] = own if case.name.endswith("folder") else _DATA.value
     return runs.build(case.name, **values)
 
 
@@ -311,9 +314,7 @@ def compile_all(wanted: Sequence[Case]) -> None:
     left = [case for case in wanted if _frozen(dataclasses.astuple(case)) not in current]
     print(f"{len(wanted)} cases, {len(left)} without a line of this code", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        for index in range(64):
-            pixels = np.random.default_rng(index).integers(0, 256, (64, 64, 3), np.uint8)
-            Image.fromarray(pixels).save(pathlib.Path(folder) / f"{index}.png")
+        _write_folders(pathlib.Path(folder))
         for index, case in enumerate(left):
             if time.monotonic() - began > 60 * _MINUTES.value:
                 break
@@ -323,6 +324,24 @@ def compile_all(wanted: Sequence[Case]) -> None:
             run(case, folder, sources, done, of_code)
             spent += case.seconds
             jax.clear_caches()
+
+
+def _write_folders(folder: pathlib.Path) -> None:
+    """Writes noise in each of the layouts that configs read: programs depend on the data's shapes alone."""
+
+    def picture(side: int, width: int, seed: int) -> Image.Image:
+        return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (side, width, 3), np.uint8))
+
+    parts = {f"domains/{split}{domain}": (256, 256) for split in ("train", "test") for domain in "AB"}
+    parts |= {"pairs/train": (256, 512), "pairs/val": (256, 512), "pairs/test": (256, 512), "images": (64, 64)}
+    for part, size in parts.items():
+        (folder / part).mkdir(parents=True)
+        for index in range(64):
+            picture(*size, index).save(folder / part / f"{index}.png")
+    (folder / "videos").mkdir()
+    for index in range(16):
+        first, *others = (picture(64, 64, 100 * index + frame) for frame in range(32))
+        first.save(folder / "videos" / f"{index}.gif", save_all=True, append_images=others, duration=40)
 
 
 if __name__ == "__main__":
