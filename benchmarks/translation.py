@@ -44,7 +44,7 @@ _SHOWN = 24  # images in a picture
 _SMALL: dict[str, dict[str, Any]] = {
     "colour": {"width": 12, "critic_width": 12, "batch_size": 16, "steps": 600, "keep_brightness": True},
     "cyclegan": {"width": 8, "blocks": 3, "batch_size": 8, "steps": 600},
-    "cut": {"width": 8, "blocks": 5, "batch_size": 8, "steps": 600},
+    "cut": {"width": 8, "blocks": 5, "batch_size": 8, "steps": 600, "decay": True},
 }
 _CONFIG = {"colour": "pix2pix_cifar10_colour", "cyclegan": "cyclegan_mnist", "cut": "cut_mnist"}
 
@@ -181,9 +181,12 @@ def key_of(line: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _row(line: dict[str, Any]) -> str:
-    """Names a variant; the first runs of `colour` chose the brightness of their outputs too."""
-    free = line["case"] == "colour" and line["steps"] and not line["config"].get("keep_brightness")
-    return line["variant"] + ", brightness free" * bool(free)
+    """Names a variant; in the first runs, those of `colour` chose the brightness too, and the rate of `cut` stayed."""
+    if not line["steps"]:
+        return str(line["variant"])
+    free = line["case"] == "colour" and not line["config"].get("keep_brightness")
+    constant = line["case"] == "cut" and not line["config"].get("decay")
+    return line["variant"] + ", brightness free" * free + ", constant rate" * constant
 
 
 def page() -> str:

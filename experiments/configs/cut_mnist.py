@@ -31,6 +31,7 @@ def get_config() -> Config:
         metrics="l1",
         evaluate_every=1000,
         learning_rate=2e-4,  # Adam's learning rate for both players
+        decay=True,  # whether the learning rate falls linearly to 0 in the second half, as in the paper
         dtype="float32",  # compute dtype of the networks: float32, bfloat16
     )
 
@@ -45,6 +46,7 @@ def build(config: Config) -> Experiment:
         nets.from_linen(nets.PatchProjector(64)),
         patches=config.patches,
         learning_rate=config.learning_rate,
+        decay=(config.steps * config.batch_size / 2,) * 2 if config.decay else None,
         **(gans.FASTCUT if config.fast else {}),
     )
 
