@@ -110,8 +110,8 @@ WINDOWS = {
     "stride 2": (ConvGeometry(2, 1, (14, 12), (4, 4)), (6, 5)),
     "stride 2, odd": (ConvGeometry(2, 1, (13, 15), (4, 3)), (6, 5)),
     "stride 3": (ConvGeometry(3, 2, (17, 20), (4, 5)), (6, 5)),
-    "few pixels": (ConvGeometry(2, 1, (5, 4), (4, 4)), (25, 24)),  # fewer, in 6 images, than channels
-    "few pixels, stride 1": (ConvGeometry(1, 1, (3, 2), (4, 3)), (24, 25)),
+    "few pixels": (ConvGeometry(2, 1, (5, 4), (4, 4)), (26, 25)),  # fewer, in 6 images, than channels
+    "few pixels, stride 1": (ConvGeometry(1, 1, (3, 2), (4, 3)), (25, 26)),
     "few pixels, a kernel below its stride": (ConvGeometry(3, 0, (5, 6), (2, 2)), (25, 30)),
     "a kernel below its stride": (ConvGeometry(3, 0, (17, 20), (2, 2)), (6, 5)),
 }
