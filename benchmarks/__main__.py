@@ -121,6 +121,8 @@ GOALS = (
     Goal("SNGAN-ResNet 32x32 step against PyTorch", "1.3 times as fast", "steps", step("sngan", 1.3, _TORCH)),
     Goal("small StyleGAN2 step against PyTorch", "1.3 times as fast", "steps", step("stylegan2", 1.3, _TORCH)),
     Goal("2-D ring step against PyTorch", "", "steps", step("ring", 1.0, _TORCH)),
+    Goal("pix2pix 64x64 step against PyTorch", "as fast", "steps", step("pix2pix", 1.0, _TORCH)),
+    Goal("CycleGAN 64x64 step against PyTorch", "as fast", "steps", step("cyclegan", 1.0, _TORCH)),
     Goal("wide MLP step against the Keras loop", "2.3 times as fast", "steps", step("wide_mlp", 2.3, ("keras",))),
     Goal("gradient of 4x4 stride-2 `lax.conv_transpose`", "5 times as fast", "convolutions", headline),
     Goal("overhead of the loop, digits", "below 3%", "loop", overhead),
