@@ -4,6 +4,7 @@ gan-jax train --config=pix2pix_folder --workdir=runs/mine --config.data_dir=DIR
   --config.direction=BtoA      translates B to A; files side by side have A on the left
   --config.networks=pix2pixhd  two critics with feature matching, and the global generator
   --config.batch_size=8 --config.norm=instance   larger batches, for a GPU or TPU
+  --config.classes=35          the sources are maps of classes, in folders of their own
 
 DIR has `train` and `test` with A and B side by side, or `A/train`, `B/train`, `A/test`, `B/test` with files of equal
 names. The steps are for 400 pairs, such as the paper's facades: 100 epochs, and 100 with a falling learning rate.
@@ -16,6 +17,8 @@ from gan_jax.runs import MEMORY, Config, network, run_config, run_settings
 from gan_jax.runtime import Experiment, image_grid, side_by_side
 from gan_jax.types import Game, InvalidInputError
 
+_MULTIPLE = 32  # with sizes that can be halved fewer than 5 times, a U-Net would have next to no levels
+
 
 def get_config() -> Config:
     return run_config(
@@ -26,6 +29,8 @@ def get_config() -> Config:
         image_size=256,  # height and width of the images: a multiple of 32 for networks=pix2pix
         load_size=286,  # height and width before the random crop
         channels=3,  # 3 for colour, 1 for grey
+        mirror=True,  # whether pairs are mirrored at random; not for text or street maps
+        classes=0,  # number of classes if the sources are maps of classes, in two folders; 0 for images
         networks="pix2pix",  # networks and losses: pix2pix or pix2pixhd
         width=64,  # channels of the networks' first layers
         norm="batch",  # norm of pix2pix's networks: batch, as in the paper, or instance, for batches above 1
@@ -50,8 +55,14 @@ def game(config: Config) -> Game:
     options: dict[str, Any] = {
         "learning_rate": config.learning_rate,
         "decay": (config.constant_images, config.decay_images),
+        "classes": config.classes or None,
     }
     if config.networks == "pix2pix":
+        if config.image_size < _MULTIPLE or config.image_size % _MULTIPLE:
+            raise InvalidInputError(
+                f"image_size={config.image_size}: the U-Net of networks=pix2pix takes multiples of {_MULTIPLE}, "
+                f"such as {max(1, round(config.image_size / _MULTIPLE)) * _MULTIPLE}; the paper's is 256"
+            )
         levels = min(8, (config.image_size & -config.image_size).bit_length() - 1)
         generator: Any = nets.UNet(config.channels, levels, config.width, norm=config.norm, dtype=config.dtype)
         critic: Any = nets.PatchDiscriminator(config.width, norm=config.norm, dtype=config.dtype)
@@ -72,7 +83,7 @@ def build(config: Config) -> Experiment:
     def pairs(split: str, load_size: int | None) -> data.Source:
         return data.paired_folder(
             config.data_dir, split, direction=config.direction, image_size=config.image_size, load_size=load_size,
-            channels=config.channels,
+            channels=config.channels, mirror=config.mirror, classes=config.classes or None,
         )  # fmt: skip
 
     return Experiment(

@@ -128,7 +128,10 @@ class TranslationResNet(nn.Module):
         if not self.features:
             return image
         if unknown := [name for name in self.features if name not in seen]:
-            raise InvalidInputError(f"features={unknown}: this network has the layers {', '.join(seen)}")
+            raise InvalidInputError(
+                f"features={unknown}: with blocks={self.blocks} and downsamplings={self.downsamplings} this network "
+                f"has the layers {', '.join(seen)}; choose among them, or set more blocks"
+            )
         return {"image": image, "features": {name: seen[name] for name in self.features}}
 
 

@@ -92,8 +92,9 @@ def test_what_is_refused_before_anything_is_written(workdir, inputs):
     assert "'a.jpg' and 'a.png' would both become" in command(workdir, inputs, code=2)
     empty = inputs / "empty"
     empty.mkdir()
-    assert "has no image" in run("translate", f"--workdir={workdir}", f"--inputs={empty}", "--out=x", code=2)
-    assert not list((inputs.parent / "out").rglob("*.png"))
+    out = inputs.parent / "out"
+    assert "has no image" in run("translate", f"--workdir={workdir}", f"--inputs={empty}", f"--out={out}", code=2)
+    assert not list(out.rglob("*.png"))
 
 
 MAPS = """

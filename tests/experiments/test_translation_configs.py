@@ -98,8 +98,26 @@ def test_the_game_of_colours_can_do_without_the_critic(tfds_dir):
 def test_values_that_are_refused(folder):
     with pytest.raises(InvalidInputError, match="networks='vit': expected pix2pix or pix2pixhd"):
         runs.build("pix2pix_folder", data_dir=folder, networks="vit")
+    for size, near in ((50, 64), (16, 32)):
+        with pytest.raises(InvalidInputError, match=f"image_size={size}: .* multiples of 32, such as {near};"):
+            runs.build("pix2pix_folder", data_dir=folder, image_size=size)
     with pytest.raises(InvalidInputError, match="networks='vit': expected resnet or unet"):
         runs.build("cyclegan_mnist", data_dir=folder, networks="vit")
+
+
+def test_a_folder_of_maps_of_classes(tmp_path):
+    draw = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name, shape, classes in (("A", (40, 40), 4), ("B", (40, 40, 3), 256)):
+            (tmp_path / name / split).mkdir(parents=True)
+            Image.fromarray(draw.integers(0, classes, shape, np.uint8)).save(tmp_path / name / split / "0.png")
+    options = {"data_dir": str(tmp_path), "mirror": False, **FOLDER}
+    experiment = runs.build("pix2pix_folder", classes=4, **options)
+    state, out, spec = shapes(experiment)
+    assert (spec["a"].shape, spec["a"].dtype) == ((32, 32), np.int32) and out.shape == (2, 32, 32, 3)
+    assert state.players["generator"].params["down_0"]["kernel"].shape == (4, 4, 4, 2)
+    with pytest.raises(InvalidInputError, match="values from 0 to 3: expected classes from 0 to 2"):
+        runs.build("pix2pix_folder", classes=3, **options).open_source()
 
 
 @pytest.mark.slow

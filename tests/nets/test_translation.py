@@ -29,7 +29,7 @@ def test_instance_norm_is_that_of_each_channel_of_each_image():
         (nets.TranslationResNet(3, width=2, downsamplings=4), "multiples of 16"),
         (
             nets.TranslationResNet(3, width=2, features=("block_9",)),
-            "features=.*'block_9'.* has the layers input, down",
+            "features=.*'block_9'.* has the layers input, down_0.* more blocks",
         ),
         (nets.TranslationResNet(3, width=2, dropout=1.0), "dropout=1.0"),
         (nets.UNet(3, levels=3, width=2, dropout=-1.0), "dropout=-1.0"),
