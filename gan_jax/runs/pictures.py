@@ -152,6 +152,8 @@ def _curve(axes: Any, lines: Sequence[dict[str, Any]], name: str, direction: str
     axes.margins(0.08)
     axes.set_title(name, fontsize=10)
     axes.set_xlabel("images")
+    axes.locator_params(axis="x", nbins=5)  # numbers of images are long, and more of them would run together
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     known = [(value, index) for index, value in enumerate(values) if math.isfinite(value)]
     if known and 0 <= min(known)[0] < max(known)[0] / 2:
         axes.set_ylim(bottom=-0.04 * max(known)[0])

@@ -51,7 +51,12 @@ class Board:
         self._path = path.rename(path.with_name(".".join(parts)))
 
     def describe(
-        self, name: str, config: Mapping[str, Any], step: int = 0, metrics: Mapping[str, float] = MappingProxyType({})
+        self,
+        name: str,
+        config: Mapping[str, Any],
+        step: int = 0,
+        metrics: Mapping[str, float] = MappingProxyType({}),
+        later: Sequence[str] = (),
     ) -> None:
         """Writes a config as hyperparameters, and as a text.
 
@@ -60,11 +65,12 @@ class Board:
           config: the config.
           step: step of the text.
           metrics: names of scalars of this run that the page of hyperparameters shows, with their values.
+          later: names of scalars that it shows, too, and that the run writes while it trains.
         """
         from tensorboardX.summary import hparams  # noqa: PLC0415 - see `open_board`
 
         plain = {key: x if isinstance(x, bool | int | float | str) else str(x) for key, x in config.items()}
-        experiment, start, end = hparams(plain, dict(metrics))
+        experiment, start, end = hparams(plain, dict.fromkeys(later, 0.0) | dict(metrics))
         data = start.value[0].metadata.plugin_data
         data.content = _grouped(data.content, name)
         for summary in (experiment, start, end):

@@ -106,7 +106,8 @@ class Logger(Silent):
         self.last = kept[-1] if kept else {}
         self._board = open_board(workdir / BOARD, step + 1, log)
         if self._board is not None and config:
-            self._board.describe(workdir.name, dict(config), step)
+            known = dict(config)
+            self._board.describe(workdir.name, known, step, later=[known.get("best_metric") or "samples/diversity"])
         self._wandb = _start_wandb(workdir, wandb_project, config) if wandb_project else None
 
     def report(self, record: dict[str, Any]) -> None:

@@ -228,7 +228,8 @@ def test_evaluations_and_members_of_sweeps_have_boards(tmp_path):
 
 
 def test_tensorboard_has_the_numbers(tmp_path):
-    logger = Logger(tmp_path, 0, config={"learning_rate": 1e-3, "loss": "hinge", "sizes": [1, 2]})
+    config = {"learning_rate": 1e-3, "loss": "hinge", "sizes": [1, 2], "best_metric": "eval/fcd2k"}
+    logger = Logger(tmp_path, 0, config=config)
     logger.report({"step": 5, "images": 320, "g/loss": 0.25})
     logger.picture(runtime.image_grid(np.zeros((4, 8, 8, 1), np.float32), 2), 5)
     logger.close()
@@ -238,6 +239,7 @@ def test_tensorboard_has_the_numbers(tmp_path):
     assert b"`hinge`" in found["config/text_summary"][2].tensor.string_val[0]
     start = found["_hparams_/session_start_info"][2].metadata.plugin_data.content
     assert tmp_path.name.encode() in start and b"learning_rate" in start
+    assert b"eval/fcd2k" in found["_hparams_/experiment"][2].metadata.plugin_data.content
     assert (tmp_path / "samples" / "step_00000005.png").is_file()
 
 
