@@ -9,7 +9,7 @@ DIR has `trainA`, `trainB`, `testA` and `testB`. The steps are for 1,000 images 
 
 from gan_jax import data, gans, nets
 from gan_jax.runs import MEMORY, Config, network, run_config, run_settings
-from gan_jax.runtime import Experiment, image_grid, side_by_side
+from gan_jax.runtime import Domain, Experiment, image_grid, side_by_side
 
 
 def get_config() -> Config:
@@ -54,12 +54,17 @@ def build(config: Config) -> Experiment:
             config.data_dir, split, image_size=config.image_size, load_size=load_size, channels=config.channels
         )
 
+    def held_out(domain: str) -> data.Source:
+        return domains("test", None).sources[domain]
+
+    back = Domain(lambda: data.renamed(held_out("b"), inputs="real"), lambda: held_out("a"))
     return Experiment(
         game=game,
         source=lambda: domains("train", config.load_size),
-        reference=lambda: domains("test", None).sources["b"],
-        conditions=lambda: data.renamed(domains("test", None).sources["a"], inputs="real"),
-        previews={"translations": side_by_side(game)},
+        reference=lambda: held_out("b"),
+        conditions=lambda: data.renamed(held_out("a"), inputs="real"),
+        domains={"translate_back": back},
+        previews={"translations": side_by_side(game), "translations_back": side_by_side(game, "translate_back")},
         preview=image_grid,
         **run_settings(config),
     )

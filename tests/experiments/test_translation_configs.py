@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 import gan_jax
-from gan_jax import data, runs, runtime, types
+from gan_jax import data, host, runs, runtime, types
 from gan_jax.types import InvalidInputError
 
 FOLDER = {"image_size": 32, "load_size": 36, "width": 2}
@@ -58,6 +58,17 @@ def test_the_game_of_a_folder_fits_its_images(name, values, folder):
     }[name]
     weights = {"l1_weight", "feature_matching_weight", "cycle_weight", "identity_weight", "nce_weight"}
     assert set(hparams) & weights == expected
+
+
+def test_cyclegan_is_measured_and_shown_both_ways(folder):
+    experiment = runs.build("cyclegan_folder", data_dir=folder, **FOLDER, blocks=2)
+    back = experiment.domains["translate_back"]
+    there, inputs = experiment.examples.read(0, 2)["inputs"], back.conditions().read(np.arange(2))["inputs"]
+    assert not np.array_equal(host.to_uint8(there), inputs)
+    np.testing.assert_array_equal(inputs, experiment.reference().read(np.arange(2))["real"])
+    np.testing.assert_array_equal(host.to_uint8(there), back.reference().read(np.arange(2))["real"])
+    shown = {name: preview.function for name, preview in experiment.previews.items()}
+    assert shown == {"translations": "sample", "translations_back": "translate_back"}
 
 
 @pytest.mark.long
