@@ -3,10 +3,11 @@
 Trains `vqgan_cifar10` and `fsq_cifar10` in four ways: without a discriminator; with one that starts late, as in the
 configs; and with the generator's term from step 0 at the weight 1, not adaptive, against an untrained discriminator,
 with R1 and without it. By default on 8x8 digits with small networks, which a few cores can do; with
---dataset=cifar10_jpeg as the configs are.
+--dataset=cifar10_jpeg as the configs are, or with --small narrower and shorter.
 
 python -m benchmarks.tokenizers                       runs what results/tokenizers.jsonl lacks, then writes the page
 python -m benchmarks.tokenizers --dataset=cifar10_jpeg --data_dir=DIR    the same on CIFAR-10, which wants a GPU
+python -m benchmarks.tokenizers --dataset=cifar10_jpeg --data_dir=DIR --small   a few CPU hours
 python -m benchmarks.tokenizers --table               runs nothing: prints the table of the recorded results
 python -m benchmarks.tokenizers --write               runs nothing: writes table and picture into docs/
 """
@@ -32,7 +33,8 @@ from gan_jax.runtime.environment import cache_directory
 _DATASET = flags.DEFINE_string("dataset", "digits", "digits, or a TFDS data set of 32x32 colour images")
 _DATA = flags.DEFINE_string("data_dir", "", "directory of the TFDS data sets")
 _SEEDS = flags.DEFINE_integer("seeds", 3, "number of seeds", lower_bound=1)
-_STEPS = flags.DEFINE_integer("steps", 0, "iterations; 0 for 1,000 on digits, and for the config's own otherwise")
+_NARROW = flags.DEFINE_bool("small", False, "small networks and batches on a TFDS data set, and 1,000 iterations")
+_STEPS = flags.DEFINE_integer("steps", 0, "iterations; 0 for 1,000 on digits or with --small, and for 4,000 otherwise")
 _TABLE = flags.DEFINE_bool("table", False, "run nothing: print the recorded results")
 _WRITE = flags.DEFINE_bool("write", False, "run nothing: write table and picture into docs/")
 _DOCS = RESULTS.parents[1] / "docs"
@@ -47,6 +49,8 @@ WAYS: dict[str, dict[str, Any]] = {
 _SMALL: dict[str, Any] = {
     "channels": 1, "widths": "16,16", "discriminator_width": 16, "metrics": "reconstruct:fcd,psnr"
 }  # fmt: skip
+# Of 32x32 images, an eighth of the configs' operations.
+_NARROWER: dict[str, Any] = {"widths": "16,32,32", "discriminator_width": 16, "batch_size": 32}
 _CODES: dict[str, dict[str, Any]] = {
     "vqgan_cifar10": {"num_codes": 64, "code_channels": 4},
     "fsq_cifar10": {"levels": "5,5,3"},
@@ -61,6 +65,7 @@ def options(config: str, way: str, seed: int, steps: int) -> dict[str, Any]:
     """Returns the values of a config for one run."""
     digits = _DATASET.value == "digits"
     own: dict[str, Any] = {**_SMALL, **_CODES[config]} if digits else {"data_dir": _DATA.value}
+    own |= _NARROWER if _NARROW.value and not digits else {}
     schedule = {"steps": steps, "evaluate_every": steps, "checkpoint_every": steps, "report_every": max(1, steps // 40)}
     late = {"discriminator_start": steps // 8, "adversarial_start": steps // 4}
     return {"dataset": _DATASET.value, "seed": seed, "sample_every": 0} | own | schedule | late | WAYS[way]
@@ -131,7 +136,7 @@ def picture() -> None:
     mpl.use("Agg")
     import matplotlib.pyplot as plt  # noqa: PLC0415
 
-    lines = recorded("tokenizers")
+    lines = [line for line in recorded("tokenizers") if line["dataset"] == "digits"]
     names = {"adaptive_weight": "adaptive weight", "codes_used": "codes used", "pixels": "mean |y - x|"}
     figure, axes = plt.subplots(len(_CONFIGS), len(names), figsize=(11, 6), squeeze=False, sharex=True)
     for row, config in zip(axes, _CONFIGS, strict=True):
@@ -152,12 +157,14 @@ def picture() -> None:
 
 def run_all() -> None:
     """Runs and records everything that has no line yet, one seed after the other."""
-    steps = _STEPS.value or (1000 if _DATASET.value == "digits" else 4000)
+    small = _NARROW.value and _DATASET.value != "digits"
+    steps = _STEPS.value or (1000 if small or _DATASET.value == "digits" else 4000)
+    dataset = _DATASET.value + ", small" * small
     there = {(x["dataset"], x["config"], x["way"], x["seed"], x["steps"]) for x in recorded("tokenizers")}
     for seed in range(_SEEDS.value):
         for config in _CONFIGS:
             for way in WAYS:
-                key = (_DATASET.value, config, way, seed, steps)
+                key = (dataset, config, way, seed, steps)
                 if key in there:
                     continue
                 line = dict(zip(("dataset", "config", "way", "seed", "steps"), key, strict=True))
