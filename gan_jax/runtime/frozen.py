@@ -181,16 +181,17 @@ jax.tree_util.register_pytree_node(  # a function that uses the whole mapping as
 )
 
 
-def used(networks: Networks, function: Callable[[Mapping[str, PyTree]], PyTree]) -> frozenset[str]:
+def used(networks: Networks, function: Callable[..., PyTree], *arguments: PyTree) -> frozenset[str]:
     """Finds the networks that a function uses by tracing it; the others are not read.
 
     Args:
       networks: available networks.
-      function: function of the value of `state.frozen`.
+      function: function of the value of `state.frozen` and of the arguments.
+      *arguments: arrays, or their shapes.
 
     Returns:
       The names of the networks that it uses.
     """
     asked = _Asked(networks)
-    jax.eval_shape(lambda: function(asked))
+    jax.eval_shape(lambda *given: function(asked, *given), *arguments)
     return frozenset(asked.names)

@@ -40,7 +40,7 @@ class Compiled:
             whole = {name: gather(getattr(state, name)) for name in ("players", "ema", "frozen")}
             return function(state.replace(**whole), jax.random.wrap_key_data(key), *arguments)
 
-        self._run, self._jitted = run, jax.jit(run, out_shardings=PartitionSpec() if meshed else None)
+        self._function, self._jitted = function, jax.jit(run, out_shardings=PartitionSpec() if meshed else None)
         self._used: dict[Any, frozenset[str]] = {}  # names of frozen networks, by the structure of the arguments
 
     def __call__(self, experiment: Experiment, state: GANState, key: jax.Array, *arguments: PyTree) -> PyTree:
@@ -59,7 +59,11 @@ class Compiled:
         """Returns the names of the frozen networks that the function uses."""
         networks, kind = experiment.frozen_networks, jax.tree.structure(arguments)
         if networks and kind not in self._used:
-            self._used[kind] = frozen.used(networks, lambda x: self._run(state.replace(frozen=x), words, *arguments))
+            # Not `run`, which gathers all networks.
+            call = lambda asked, state, words, *rest: self._function(  # noqa: E731
+                state.replace(frozen=asked), jax.random.wrap_key_data(words), *rest
+            )
+            self._used[kind] = frozen.used(networks, call, state.replace(frozen={}), words, *arguments)
         return self._used.get(kind, ())
 
     def lower(self, experiment: Experiment, state: GANState, mesh: Mesh, *arguments: PyTree) -> jax.stages.Lowered:

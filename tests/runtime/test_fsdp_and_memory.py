@@ -10,6 +10,7 @@ import pytest
 
 from gan_jax import core, gans, losses, nets, runtime
 from gan_jax.core.sharding import MIN_SPLIT, fsdp_spec
+from gan_jax.runtime import ahead
 from gan_jax.types import InvalidInputError, Term, Value
 from tests.conformance.games import REAL, SmallDecoder, SmallEncoder
 from tests.conformance.test_games import collectives
@@ -48,11 +49,15 @@ def wide(count=1, remat=False, width=32, **options):
     )
 
 
-def compiled(game, devices=1, *, fsdp=1, batch_size=32):
-    run = runtime.Experiment(
+def experiment(game, *, fsdp=1, batch_size=32):
+    return runtime.Experiment(
         game=game, source=lambda: REAL, preview=runtime.image_grid, seed=3, batch_size=batch_size, steps=100,
         report_every=2, sample_every=0, checkpoint_every=2, fsdp=fsdp, frozen={"fixed": frozen},
     )  # fmt: skip
+
+
+def compiled(game, devices=1, *, fsdp=1, batch_size=32):
+    run = experiment(game, fsdp=fsdp, batch_size=batch_size)
     mesh = runtime.make_mesh(jax.devices()[:devices], fsdp=fsdp)
     with jax.set_mesh(mesh):
         start = runtime.build_start(run, REAL.spec, mesh)
@@ -160,6 +165,17 @@ def test_split_players_are_gathered_and_their_gradients_summed_and_nothing_else_
     assert sum(size for kind, size in found if kind != "all-gather") <= 1.5 * terms + 16  # in two stages; logged means
     twice = compiled(wide(), 8, fsdp=fsdp, batch_size=64)[1]
     assert sorted(collectives(twice.run.as_text())) == sorted(found), "something grows with the batch"
+
+
+@pytest.mark.parametrize("fsdp", [1, 2])
+def test_a_dry_run_lowers_sampler_and_training_from_shapes_with_frozen_networks(fsdp):
+    run = experiment(wide(), fsdp=fsdp)
+    mesh = runtime.make_mesh(jax.devices()[:8], fsdp=fsdp)
+    found = {one.name: one for one in ahead.programs(run, REAL, mesh, lambda _: None)}
+    assert set(found) == {"training", "sampler"}
+    shapes = {name: {x.shape for x in jax.tree.leaves(one.lowered.in_avals)} for name, one in found.items()}
+    first = next(x.shape for x in jax.tree.leaves(frozen().params) if x.ndim == 4)
+    assert first in shapes["training"] and first not in shapes["sampler"], "the sampler uses no frozen network"
 
 
 def test_a_split_that_the_devices_do_not_divide():

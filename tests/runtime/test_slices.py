@@ -29,7 +29,10 @@ pytestmark = [
         reason="the TPU compiler is not installed: pip install -e '.[tpu]' (Linux on x86-64)",
     ),
 ]
-FAMILIES = ("cgan", "cut", "cyclegan", "dcgan", "pix2pix", "r3gan", "sngan", "stylegan2", "vanilla", "wgan_gp")
+FAMILIES = (
+    "cgan", "cut", "cyclegan", "dcgan", "mocogan", "pix2pix", "r3gan", "sngan", "stylegan2", "tokenizer", "vae",
+    "vae_gan", "vanilla", "wgan_gp",
+)  # fmt: skip
 SLICE = topology.parse("v5e:2x2x1")
 
 
@@ -55,7 +58,7 @@ def test_a_game_of_each_family_compiles_and_only_reduces(name):
     training = found["training"]
     assert training.fits and training.operations > 1e4 and training.total_seconds > 0
     assert set(training.collectives) == {"all-reduce"}, "only gradients, batch statistics and means are exchanged"
-    assert ("sampler" in found) == (name not in ("cut", "cyclegan", "pix2pix"))
+    assert ("sampler" in found) == (name not in ("cut", "cyclegan", "pix2pix", "tokenizer"))
 
 
 def test_split_players_are_gathered_and_the_metrics_feature_pass_is_compiled():
