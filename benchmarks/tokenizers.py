@@ -1,9 +1,9 @@
 """Tokenizers with and without a discriminator, and with one that the decoder sees before it has learned anything.
 
-Trains `vqgan_cifar10` and `fsq_cifar10` in four ways: without a discriminator; with one that starts late, as in the
-configs; and with the generator's term from step 0 at the weight 1, not adaptive, against an untrained discriminator,
-with R1 and without it. By default on 8x8 digits with small networks, which a few cores can do; with
---dataset=cifar10_jpeg as the configs are, or with --small narrower and shorter.
+Trains `vqgan_cifar10` and `fsq_cifar10` in six ways: without a discriminator; with one that starts late, as in the
+configs; with the generator's term from step 0, against an untrained discriminator, with R1 and without it; and the same
+with the weight 1 instead of the adaptive one. By default on 8x8 digits with small networks, which a few cores can do;
+with --dataset=cifar10_jpeg as the configs are, or with --small narrower and shorter.
 
 python -m benchmarks.tokenizers                       runs what results/tokenizers.jsonl lacks, then writes the page
 python -m benchmarks.tokenizers --dataset=cifar10_jpeg --data_dir=DIR    the same on CIFAR-10, which wants a GPU
@@ -39,12 +39,15 @@ _TABLE = flags.DEFINE_bool("table", False, "run nothing: print the recorded resu
 _WRITE = flags.DEFINE_bool("write", False, "run nothing: write table and picture into docs/")
 _DOCS = RESULTS.parents[1] / "docs"
 _CONFIGS = ("vqgan_cifar10", "fsq_cifar10")
-_AT_ONCE = {"adversarial_start": 0, "discriminator_start": 0, "adaptive": False, "adversarial_weight": 1.0}
+_AT_ONCE = {"adversarial_start": 0, "discriminator_start": 0}
+_PLAIN = {**_AT_ONCE, "adaptive": False, "adversarial_weight": 1.0}
 WAYS: dict[str, dict[str, Any]] = {
     "no discriminator": {"adversarial_weight": 0.0},
     "late": {},
     "from step 0": _AT_ONCE,
     "from step 0, no R1": {**_AT_ONCE, "r1_gamma": 0.0},
+    "from step 0, weight 1": _PLAIN,
+    "from step 0, weight 1, no R1": {**_PLAIN, "r1_gamma": 0.0},
 }
 _SMALL: dict[str, Any] = {
     "channels": 1, "widths": "16,16", "discriminator_width": 16, "metrics": "reconstruct:fcd,psnr"
@@ -141,7 +144,7 @@ def picture() -> None:
     figure, axes = plt.subplots(len(_CONFIGS), len(names), figsize=(11, 6), squeeze=False, sharex=True)
     for row, config in zip(axes, _CONFIGS, strict=True):
         for axis, (name, title) in zip(row, names.items(), strict=True):
-            for color, way in zip(("C7", "C0", "C1", "C3"), WAYS, strict=True):
+            for color, way in zip(("C7", "C0", "C1", "C3", "C2", "C4"), WAYS, strict=True):
                 curves = [x["curves"][name] for x in lines if (x["config"], x["way"]) == (config, way)]
                 for index, curve in enumerate(filter(None, curves)):
                     axis.plot(*zip(*curve, strict=True), color=color, lw=1, label=way if index == 0 else None)
