@@ -100,7 +100,7 @@ def training(lines: Iterable[Line]) -> list[list[Any]]:
 def exchanged(costs: Mapping[str, Any]) -> str:
     """Formats the collective operations of a program."""
     kinds = dict[str, tuple[float, float]]()
-    for kind, size, _, _, times in costs["exchanges"]:
+    for kind, size, *_, times in costs["exchanges"]:
         count, whole = kinds.get(kind, (0.0, 0.0))
         kinds[kind] = count + times, whole + times * size
     return "; ".join(f"{count:.3g} {kind}, {size / 1e6:.3g} MB" for kind, (count, size) in kinds.items()) or "none"

@@ -33,9 +33,9 @@ def links_seconds(line: Line, target: Slice) -> float:
     """Returns the time of the collective operations of a program, as they would be on a slice."""
     compiled = parse(line["case"]["topology"])
     total = 0.0
-    for kind, size, group, overlaps, times in line["costs"]["exchanges"]:
+    for kind, size, group, overlaps, *stride, times in line["costs"]["exchanges"]:
         if not overlaps:
-            total += times * target.seconds(kind, size, target.size if group == compiled.size else group)
+            total += times * target.seconds(kind, size, target.size if group == compiled.size else group, *stride)
     return total
 
 

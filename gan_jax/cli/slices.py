@@ -35,7 +35,8 @@ def train(experiment: runtime.Experiment, config: runs.Config, target: topology.
         start = runtime.build_start(experiment, source.spec, mesh)
         experiment.check_metric({*start.abstract["window"], "samples/diversity"})
         log(summary.parameter_table(start.abstract["state"].players))
-    _show(ahead.programs(experiment, source, mesh, log), target, experiment, config)
+        held = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(start.abstract["state"].players))
+    _show(ahead.programs(experiment, source, mesh, log), target, experiment, config, held)
 
 
 def population(made: trials.Members, config: runs.Config, target: topology.Slice) -> None:
@@ -47,7 +48,11 @@ def population(made: trials.Members, config: runs.Config, target: topology.Slice
 
 
 def _show(
-    programs: Iterable[ahead.Lowered], target: topology.Slice, experiment: runtime.Experiment, config: runs.Config
+    programs: Iterable[ahead.Lowered],
+    target: topology.Slice,
+    experiment: runtime.Experiment,
+    config: runs.Config,
+    state: int = 0,
 ) -> None:
     jax.config.update("jax_enable_compilation_cache", False)  # the times are those of a compilation
     log(f"compiling for {target.name}: {target.size} chips with {target.chip.memory / 2**30:.2f} GiB each ...")
@@ -56,18 +61,32 @@ def _show(
         found.append(ahead.compiled(lowered, target, experiment))
         log("\n".join(lines(found[-1], target, lowered.images)))
     log(f"The time is a model, not a measurement (docs/tpu.md), with the rates of\n{target.chip.source}")
-    check_fits(found, target, lambda one: remedy(one, target, config))
+    check_fits(found, target, lambda one: remedy(one, target, config, state))
 
 
-def remedy(one: Forecast, target: topology.Slice, config: runs.Config) -> str:
-    """Says which flags make a program smaller."""
+def remedy(one: Forecast, target: topology.Slice, config: runs.Config, state: int = 0) -> str:
+    """Says which flags make a program smaller, those that help most first.
+
+    Args:
+      one: program that does not fit.
+      target: slice.
+      config: config of the run.
+      state: bytes of the state, with the arrays of both players and optimisers.
+    """
     if one.program != "training":
         return "take chips with more memory, or smaller networks"
-    parts, split = config.get("microbatches", 0), 2 * config.fsdp
-    flags = [
-        f"--config.microbatches={2 * parts} halves the activations" if parts else "",
-        "--config.remat=True recomputes them" if config.get("remat") is False else "",
-        f"--config.fsdp={split} splits the players' arrays" if target.size % split == 0 else "",
-        f"a --config.batch_size below {config.batch_size}, or more chips",
+    chips, batch, parts, split = target.size, config.batch_size, config.get("microbatches", 0), config.fsdp
+    held = state / split  # of what a chip needs
+    splits = [n for n in range(2 * split, chips + 1) if chips % n == 0 and n % split == 0]
+    enough = next((n for n in splits if one.needed - held + state / n <= target.chip.memory), max(splits, default=0))
+    players = (
+        f"--config.fsdp={enough} splits the players' arrays, {held / 2**30:.2f} GiB on each chip" if splits else ""
+    )
+    divides = parts and batch % (2 * parts * chips) == 0
+    activations = [
+        f"--config.microbatches={2 * parts} halves the activations" if divides else "",
+        "--config.remat=True recomputes the activations" if config.get("remat") is False else "",
     ]
-    return "\n  ".join(["change one or more of these:", *filter(None, flags)])
+    flags = [players] if held > one.needed / 2 else [*activations, players]
+    smaller = f"a --config.batch_size below {batch}, or more chips" if batch > chips else "chips with more memory"
+    return "\n  ".join(["change one or more of these:", *filter(None, flags), smaller])

@@ -94,40 +94,42 @@ class Slice:
         """The number of chips."""
         return math.prod(self.shape)
 
-    def seconds(self, kind: str, size: int, group: int) -> float:
+    def seconds(self, kind: str, size: int, group: int, stride: int = 1) -> float:
         """Estimates the time of a collective operation by the bandwidth of the links, and their latency.
 
         Chips that share an axis of the network form a ring, or a line where its ends are not linked. All axes that a
         group spans work at the same time. So an all-gather of S bytes among n chips takes S (n - 1) / n, divided by the
         bandwidth of all links into a chip, plus the latency of its longest way. A reduce-scatter takes as long, and an
-        all-reduce as long as both.
+        all-reduce as long as both. Groups that interleave along an axis share its links.
 
         Args:
           kind: `all-reduce`, `all-gather`, `reduce-scatter`, `all-to-all` or `collective-permute`.
           size: bytes on each chip: of the whole array, where each has a part.
           group: number of chips that exchange data with each other.
+          stride: distance between the numbers of neighbours in the group.
 
         Returns:
           Seconds.
         """
-        axes = self._axes(group)
+        axes = self._axes(group, stride)
         if not axes:
             return 0.0
-        links = sum(2 if wrapped else 1 for _, wrapped in axes)
-        hops = sum(length // 2 if wrapped else length - 1 for length, wrapped in axes)
+        links = sum((2 if wrapped else 1) / apart for _, wrapped, apart in axes)
+        hops = sum((length // 2 if wrapped else length - 1) * apart for length, wrapped, apart in axes)
         if kind == "collective-permute":
             return size / self.chip.link + HOP
         rounds = {"all-reduce": 2.0, "all-to-all": max(1.0, hops / 2)}.get(kind, 1.0)
         return rounds * size * (group - 1) / group / (links * self.chip.link) + min(rounds, 2.0) * hops * HOP
 
-    def _axes(self, group: int) -> list[tuple[int, bool]]:
-        """Returns the length of each axis that a group of chips spans, and whether its ends are linked."""
-        found, left = [], group
+    def _axes(self, group: int, stride: int) -> list[tuple[int, bool, int]]:
+        """Returns, for each axis that a group spans, its chips there, whether they are a ring, and how far apart."""
+        found, left = list[tuple[int, bool, int]](), group
         for length in reversed(self.shape):  # neighbours in the mesh are neighbours along the last axes
-            part = math.gcd(length, left)
+            apart = math.gcd(length, stride)
+            part = math.gcd(length // apart, left)
             if part > 1:
-                found.append((part, part == length and length >= self.chip.wrap))
-            left //= part
+                found.append((part, part * apart == length and length >= self.chip.wrap, apart))
+            stride, left = stride // apart, left // part
         return found
 
 
@@ -135,7 +137,7 @@ def parse(name: str) -> Slice:
     """Parses the name of a topology, such as `v5e:4x8` or `v5p:4x4x4`.
 
     Raises:
-      InvalidInputError: for a name of another form, an unknown chip, or a shape with another number of axes.
+      InvalidInputError: for a name of another form, an unknown chip, or a shape that no slice has.
     """
     found = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", name)
     if found is None or found[1] not in CHIPS:
@@ -147,12 +149,17 @@ def parse(name: str) -> Slice:
         raise InvalidInputError(
             f"topology={name!r}: the chips of a slice of {found[1]} are arranged along {chip.torus} axes. {known()}"
         )
+    documented = {tuple(sorted(map(int, x.split("x")))) for x in chip.shapes}
+    cubes = chip.torus == 3 and all(length % 4 == 0 for length in shape)  # slices are made of cubes of 4x4x4
+    if tuple(sorted(shape)) not in documented and not (cubes and math.prod(shape) <= max(map(math.prod, documented))):
+        raise InvalidInputError(f"topology={name!r}: there is no such slice of {found[1]}. {known()}")
     return Slice(f"{found[1]}:{'x'.join(map(str, shape))}", chip, shape)
 
 
 def known() -> str:
     """Lists the documented slices, for messages."""
-    return "Known are\n" + "\n".join(f"  {name}: {', '.join(chip.shapes)}" for name, chip in CHIPS.items())
+    shapes = "\n".join(f"  {name}: {', '.join(chip.shapes)}" for name, chip in CHIPS.items())
+    return f"Known are (and other boxes of 4x4x4 chips of v4 and v5p)\n{shapes}"
 
 
 def chip_of(device: jax.Device) -> Chip | None:

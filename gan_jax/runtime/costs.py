@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+import numpy as np
+
 from gan_jax.runtime.hlo import ArrayShape, Computation, Executed, Instruction, Module
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
@@ -12,12 +14,21 @@ _VIEWS = ("dynamic-slice", "gather", "slice")  # these read the part of an array
 
 
 class Collective(NamedTuple):
-    """A collective operation: what it is, its bytes on each device, the number of devices, and whether it overlaps."""
+    """A collective operation.
+
+    Attributes:
+      kind: what it is, such as `all-reduce`.
+      size: its bytes on each device.
+      group: number of devices that exchange data with each other.
+      overlaps: whether it overlaps with computation.
+      stride: distance between the numbers of neighbours in a group.
+    """
 
     kind: str
     size: int
     group: int
     overlaps: bool
+    stride: int = 1
 
 
 def collective(one: Executed) -> Collective | None:
@@ -28,21 +39,35 @@ def collective(one: Executed) -> Collective | None:
         return None
     taken = [x for name in one.instruction.operands for x in one.computation[name].arrays]
     made = one.instruction.arrays if kind == "all-gather" else taken
-    return Collective(kind, sum(x.size for x in made), _group(text), opcode != kind)
+    members = _members(text)
+    stride = members[1] - members[0] if len(members) > 1 else 1
+    return Collective(kind, sum(x.size for x in made), len(members), opcode != kind, stride)
 
 
-def _group(text: str) -> int:
-    """Returns the number of devices in a group of `replica_groups`, in each of the forms in which XLA writes them."""
-    if found := re.search(r"replica_groups=mesh\[([^\]]*)\] ?\{([^}]*)\}", text):
-        lengths = dict(re.findall(r"'([^']+)'=(\d+)", found[1]))
-        return math.prod(int(lengths[name]) for name in re.findall(r"'([^']+)'", found[2]))
-    if found := re.search(r"replica_groups=\[(?:\d+,)*(\d+)\]<=", text):
-        return int(found[1])
+def _members(text: str) -> list[int]:
+    """Returns the devices of the first group of `replica_groups`, in each of the forms in which XLA writes them."""
+    if found := re.search(
+        r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(([^)]*(?:\([^)]*\))?)\))? ?\{([^}]*)\}", text
+    ):
+        axes = re.findall(r"'([^']+)'=(\d+)", found[1])
+        shape = [int(length) for _, length in axes]
+        ids = (_iota(found[2]) if found[2] else np.arange(math.prod(shape))).reshape(shape)
+        used = re.findall(r"'([^']+)'", found[3])
+        return ids[tuple(slice(None) if name in used else 0 for name, _ in axes)].ravel().tolist()
+    if found := re.search(r"replica_groups=\[([\d,]+)\]<=(\[[\d,]+\](?:T\([\d,]+\))?)", text):
+        return _iota(found[2]).reshape(-1, int(found[1].split(",")[-1]))[0].tolist()
     if found := re.search(r"replica_groups=\{\{([\d,]*)\}", text):
-        return len(found[1].split(","))
-    if "source_target_pairs=" in text:
-        return 2
+        return [int(x) for x in found[1].split(",")]
+    if found := re.search(r"source_target_pairs=\{\{(\d+),(\d+)\}", text):
+        return [int(found[1]), int(found[2])]
     raise ValueError(f"no group of devices is known in: {text}")
+
+
+def _iota(text: str) -> np.ndarray:
+    """Returns the devices in the order that `[4,2]T(1,0)` describes: numbered in that shape, then transposed."""
+    shape, *order = re.findall(r"[\[(]([\d,]+)[\])]", text)
+    ids = np.arange(math.prod(map(int, shape.split(",")))).reshape([int(x) for x in shape.split(",")])
+    return (ids.transpose([int(x) for x in order[0].split(",")]) if order else ids).ravel()
 
 
 def operations(module: Module, one: Instruction, computation: Computation) -> tuple[float, float]:

@@ -134,7 +134,9 @@ def _costs(text: str, target: Slice, iterations: int, shares: Mapping[str, float
         if exchanged := costs.collective(one):
             exchanges[exchanged] += times
             if not exchanged.overlaps:
-                seconds["links"] += times * target.seconds(exchanged.kind, exchanged.size, exchanged.group)
+                seconds["links"] += times * target.seconds(
+                    exchanged.kind, exchanged.size, exchanged.group, exchanged.stride
+                )
             continue
         multiplied, passes = costs.operations(module, one.instruction, one.computation)
         traffic, cycles = costs.moved(module, one), costs.cycles(one.instruction)

@@ -46,19 +46,23 @@ def test_collectives_have_their_bytes_and_groups():
 
 
 @pytest.mark.parametrize(
-    ("text", "size"),
+    ("text", "members"),
     [
-        ("replica_groups=mesh['a'=4,'b'=2] {'a'}", 4),
-        ("replica_groups=mesh['a'=4,'b'=2] {'a','b'}", 8),
-        ("replica_groups=[2,4]<=[8]", 4),
-        ("replica_groups={{0,1},{2,3}}", 2),
-        ("source_target_pairs={{0,1},{1,0}}", 2),
+        ("replica_groups=mesh['a'=4,'b'=2] {'a'}", [0, 2, 4, 6]),
+        ("replica_groups=mesh['a'=4,'b'=2] {'a','b'}", [0, 1, 2, 3, 4, 5, 6, 7]),
+        ("replica_groups=mesh['a'=1,'b'=2,'c'=4], device_ids=([4,2]T(1,0)) {'b'}, dimensions={2}", [0, 1]),
+        ("replica_groups=mesh['a'=1,'b'=2,'c'=4], device_ids=([4,2]T(1,0)) {'c'}, dimensions={2}", [0, 2, 4, 6]),
+        ("replica_groups=mesh['a'=2,'b'=4], device_ids=([8]) {'b'}", [0, 1, 2, 3]),
+        ("replica_groups=[2,4]<=[8]", [0, 1, 2, 3]),
+        ("replica_groups=[2,4]<=[4,2]T(1,0)", [0, 2, 4, 6]),
+        ("replica_groups={{0,1},{2,3}}", [0, 1]),
+        ("source_target_pairs={{0,1},{1,0}}", [0, 1]),
     ],
 )
-def test_groups_of_chips_in_all_their_forms(text, size):
-    assert costs._group(text) == size
+def test_groups_of_chips_in_all_their_forms(text, members):
+    assert costs._members(text) == members
     with pytest.raises(ValueError, match="no group of devices is known in: channel_id=1"):
-        costs._group("channel_id=1")
+        costs._members("channel_id=1")
 
 
 def test_arrays_take_whole_tiles_and_those_on_the_chip_are_not_in_hbm():

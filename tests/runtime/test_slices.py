@@ -1,5 +1,6 @@
 """Games of each family and the commands, compiled for slices of TPUs by the TPU compiler, where it is installed."""
 
+import dataclasses
 import importlib.util
 import re
 
@@ -29,10 +30,6 @@ pytestmark = [
         reason="the TPU compiler is not installed: pip install -e '.[tpu]' (Linux on x86-64)",
     ),
 ]
-FAMILIES = (
-    "cgan", "cut", "cyclegan", "dcgan", "mocogan", "pix2pix", "r3gan", "sngan", "stylegan2", "tokenizer", "vae",
-    "vae_gan", "vanilla", "wgan_gp",
-)  # fmt: skip
 SLICE = topology.parse("v5e:2x2x1")
 
 
@@ -52,13 +49,13 @@ def forecasts(made, target=SLICE):
     }
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", GAMES)
 def test_a_game_of_each_family_compiles_and_only_reduces(name):
     found = forecasts(experiment(name))
     training = found["training"]
     assert training.fits and training.operations > 1e4 and training.total_seconds > 0
     assert set(training.collectives) == {"all-reduce"}, "only gradients, batch statistics and means are exchanged"
-    assert ("sampler" in found) == (name not in ("cut", "cyclegan", "pix2pix", "tokenizer"))
+    assert ("sampler" in found) == (GAMES[name][0]().prior is not None)
 
 
 def test_split_players_are_gathered_and_the_metrics_feature_pass_is_compiled():
@@ -147,8 +144,9 @@ def test_the_chips_are_as_the_compiler_describes_them():
 
 
 def test_a_slice_that_the_compiler_does_not_know():
+    unknown = dataclasses.replace(topology.parse("v5e:4x4"), name="v5e:3x3", shape=(3, 3))
     with pytest.raises(InvalidInputError, match=r"(?s)v5e:3x3.*refuses it.*Known are"):
-        topology.devices(topology.parse("v5e:3x3"))
+        topology.devices(unknown)
 
 
 SMALL = ("--dry_run", "--topology=v5e:2x2", "--config.width=8")
@@ -162,13 +160,13 @@ def test_the_command_prints_the_costs_and_says_what_cannot_be():
         assert said in output, output
     assert "batch_size=6 does not divide over 4 devices" in refused("train", *SMALL, "--config.batch_size=6")
     assert "fsdp=3: expected a divisor of the number of devices, 4" in refused("train", *SMALL, "--config.fsdp=3")
-    assert "refuses it" in refused("train", "--dry_run", "--topology=v5e:3x3")
+    assert "no such slice of v5e" in refused("train", "--dry_run", "--topology=v5e:3x3")
 
 
 def test_the_command_says_what_makes_a_program_fit():
     said = refused("train", *SMALL, "--config.width=4096", "--config.batch_size=16384")
     assert re.search(r"training needs [\d.]+ GiB per chip, and a program on v5e:2x2 can use 15.75", said), said
-    assert "--config.microbatches=2" in said and "--config.remat=True" in said and "--config.fsdp=2" in said
+    assert "--config.microbatches=2" in said and "--config.remat=True" in said and "--config.fsdp=" in said
 
 
 def test_the_program_on_the_page_runs(capsys):
