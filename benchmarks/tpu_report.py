@@ -85,6 +85,8 @@ def training(lines: Iterable[Line]) -> list[list[Any]]:
         case, costs = line["case"], line["costs"]
         target, needed = topology.parse(case["topology"]), sum(costs["memory"].values())
         name = case["name"] + "".join(f" {key}={value}" for key, value in case["options"])
+        trains = costs["program"] == "training"
+        name += "" if trains else f", {costs['program']}"
         memory = f"{needed / 2**20:,.0f} MiB, {needed / target.chip.memory:.1%}{'' if costs['fits'] else ', too much'}"
         total = sum(costs["seconds"].values())
         bound = max(costs["seconds"], key=costs["seconds"].get) if costs["seconds"] else ""
@@ -93,7 +95,8 @@ def training(lines: Iterable[Line]) -> list[list[Any]]:
             f"{costs['operations'] / 1e9:.3g}", f"{costs['moved'] / 1e6:.3g}", exchanged(costs), f"{total * 1e3:.3g}",
             bound,
         ]  # fmt: skip
-        rows.append([name, target.name, case["batch_size"], compiled, memory, *(found if total else [""] * len(found))])
+        size = case["batch_size"] if trains else line["images"]
+        rows.append([name, target.name, size, compiled, memory, *(found if total else [""] * len(found))])
     return rows
 
 

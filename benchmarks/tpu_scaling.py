@@ -1,8 +1,8 @@
 """Scaling curves on paper: an iteration's time on 8 to 512 chips, from programs that `benchmarks.tpu` has compiled.
 
 Weak scaling: each chip keeps its batch, so that its program stays the same, and only the time of the collective
-operations grows; it is computed for each slice from those of one compiled program: that for 512 chips of v5p, or, where
-this one is missing, that for 8 chips of v5e. Strong scaling: the batch stays the same; each point is a program that was
+operations grows; it is computed for each slice from those of one compiled program: that for 8 chips of v5e, and that for
+512 chips of v5p. Strong scaling: the batch stays the same; each point is a program that was
 compiled for that slice.
 """
 
@@ -76,28 +76,31 @@ def strong(lines: Iterable[Line]) -> dict[int, Line]:
 
 
 def by_name(lines: Sequence[Line]) -> dict[str, dict[str, Any]]:
-    """Returns, for each config with results, the line of its weak curve and those of its strong curve."""
+    """Returns, for each config with results, its weak curves by slice, and the lines of its strong curve."""
     training = [line for line in lines if line["costs"]["program"] == "training" and line["costs"]["seconds"]]
     found = dict[str, dict[str, Any]]()
     for name in dict.fromkeys(line["case"]["name"] for line in training if "game " not in line["case"]["name"]):
         own = [line for line in training if line["case"]["name"] == name]
         every = {line["case"]["topology"]: line for line in own if line["case"]["kind"] == "every"}
         points = [*([every[_FIRST]] if _FIRST in every else []), *(x for x in own if x["case"]["kind"] == "strong")]
-        found[name] = {"weak": next((every[x] for x in WEAK if x in every), None), "strong": strong(points)}
+        found[name] = {"weak": {x: weak(every[x]) for x in WEAK if x in every}, "strong": strong(points)}
     return found
 
 
 def rows(lines: Sequence[Line]) -> list[list[Any]]:
     """Returns the rows of the table of scaling; the first is its header."""
-    table: list[list[Any]] = [["config", "weak: efficiency", "strong: ms on v5e, by chips", "stops at", "because"]]
+    chips = {name: name.split(":")[0] for name in reversed(WEAK)}
+    weak_columns = [f"weak, {chip}: rate of a chip against 8 chips" for chip in chips.values()]
+    table: list[list[Any]] = [["config", *weak_columns, "strong: ms on v5e, by chips", "stops at", "because"]]
     for name, one in by_name(lines).items():
-        curve = weak(one["weak"]) if one["weak"] else {}
-        shown = ", ".join(f"{curve[chips]:.0%} on {chips}" for chips in (64, max(curve, default=64)) if curve)
-        shown += f" {parse(one['weak']['case']['topology']).name.split(':')[0]}" if curve else ""
+        curves = [one["weak"].get(compiled, {}) for compiled in chips]
+        shown = [
+            ", ".join(f"{curve[n]:.0%} on {n}" for n in (64, max(curve)) if curve) if curve else "" for curve in curves
+        ]
         times = {chips: _total(line) for chips, line in one["strong"].items()}
-        if shown or len(times) > 1:
+        if any(shown) or len(times) > 1:
             points = ", ".join(f"{chips}: {x * 1e3:.3g}" for chips, x in times.items())
-            table.append([name, shown, points, *(stop(one["strong"]) if len(times) > 1 else ("", ""))])
+            table.append([name, *shown, points, *(stop(one["strong"]) if len(times) > 1 else ("", ""))])
     return table
 
 
@@ -124,7 +127,7 @@ def draw(lines: Sequence[Line], path: pathlib.Path) -> None:
     for index, (name, one) in enumerate(by_name(lines).items()):
         style: Any = {"color": plt.colormaps["tab20"](index % 20), "label": name, "marker": ".", "linewidth": 1.2}
         if one["weak"]:
-            curve = weak(one["weak"])
+            curve = next(iter(one["weak"].values()))
             left.plot(list(curve), list(curve.values()), **style, linestyle="-" if max(curve) == 512 else "--")
         if len(one["strong"]) > 1:
             times = {chips: _total(x) for chips, x in one["strong"].items()}

@@ -1,9 +1,9 @@
 """MoCoGAN on its authors' moving shapes: coloured squares and circles that move up or left along a closed curve.
 
 gan-jax train --config=mocogan_shapes --workdir=runs/shapes --config.data_dir=DIR
-  --config.image_size=64 --config.width=64 --config.batch_size=32   the sizes of the paper
-  --config.recurrent=False, --config.image_critic=False             ablations
-  --config.critic=frames                                            StyleGAN-V's critic of three frames, with R1
+  --config.recurrent=False, --config.image_critic=False   ablations
+  --config.critic=clips --config.learning_rate=2e-4 --config.decay=False   MoCoGAN's critic of clips, and its rate
+  --config.image_size=64 --config.width=64 --config.batch_size=32 --config.steps=100000   and its sizes
 
 Colour, size, shape and direction of a clip are read in closed form: the metrics fd_attributes, shapes and
 disentanglement. The game's categories are its own; the direction is what they should become.
@@ -27,7 +27,7 @@ def get_config() -> Config:
         split="train",  # part of the data, such as train[:2000]
         image_size=32,  # height and width of the frames
         batch_size=16,
-        steps=100_000,
+        steps=8000,
         steps_per_dispatch=10,
         report_every=100,
         sample_every=1000,
@@ -41,11 +41,12 @@ def get_config() -> Config:
         motion=10,  # latents of the motion of one frame
         categories=2,  # categories that the generator invents
         recurrent=True,  # whether a GRU makes the motion
-        critic="clips",  # critic: clips (with one of frames), or frames (three of them)
-        image_critic=True,  # whether there is a critic of single frames
-        noise=0.1,  # standard deviation of the noise in the critics
-        r1_gamma=1.0,  # weight of R1, for critic=frames
-        learning_rate=2e-4,  # Adam's learning rate for both players
+        critic="frames",  # critic of time: frames (StyleGAN-V's, of three frames, with R1), or clips (MoCoGAN's)
+        image_critic=True,  # whether there is a critic of single frames too
+        noise=0.1,  # standard deviation of the noise in MoCoGAN's critics
+        r1_gamma=0.05,  # weight of R1, for critic=frames
+        learning_rate=1e-3,  # Adam's learning rate for both players
+        decay=True,  # whether the learning rate falls linearly to 0 in the second half
         ema_halflife_images=5_000.0,  # half-life of the averaged generator, in clips
         dtype="float32",  # compute dtype of the networks: float32, bfloat16
     )
@@ -73,7 +74,9 @@ def build(config: Config) -> Experiment:
             config.width, config.categories, config.noise, image=config.image_critic, video_width=config.video_width,
             dtype=config.dtype,
         ),
-        "frames": nets.FramesDiscriminator(width=config.width, categories=config.categories, dtype=config.dtype),
+        "frames": nets.FramesDiscriminator(
+            width=config.width, categories=config.categories, image=config.image_critic, dtype=config.dtype
+        ),
     }  # fmt: skip
     if config.critic not in critics:
         raise InvalidInputError(f"critic={config.critic!r}: expected one of {', '.join(critics)}")
@@ -86,6 +89,7 @@ def build(config: Config) -> Experiment:
         frames=config.clip_frames,
         penalties=(gans.r1(config.r1_gamma),) if config.critic == "frames" else (),
         learning_rate=config.learning_rate,
+        decay=(config.steps * config.batch_size / 2,) * 2 if config.decay else None,
         ema_halflife_images=config.ema_halflife_images,
         **sizes,
     )

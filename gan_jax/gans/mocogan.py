@@ -15,6 +15,7 @@ from gan_jax.gans.adversarial import Augmentation, check_labels
 from gan_jax.gans.heads import auxiliary_classifier, information
 from gan_jax.gans.standard import DISCRIMINATOR, GENERATOR, sampled_labels, sampler, standard_game
 from gan_jax.gans.terms import LOGITS, gan_loss, named, sees_reals
+from gan_jax.gans.translation import decay_hooks
 from gan_jax.losses import GANLoss, non_saturating
 from gan_jax.types import Batch, Game, InvalidInputError, Network, PRNGKey, Term
 
@@ -34,6 +35,7 @@ def mocogan(
     terms: Sequence[Term] = (),
     augment: Augmentation | None = None,
     learning_rate: float = 2e-4,
+    decay: tuple[float, float] | None = None,
     weight_decay: float = 1e-5,
     lazy_interval: int = 0,
     generator_optimizer: optax.GradientTransformation | None = None,
@@ -65,6 +67,8 @@ def mocogan(
       terms: more terms of either player's loss.
       augment: augmentation of all clips that the discriminator sees; make its function with `augment.per_clip`.
       learning_rate: learning rate of both players' Adam, betas 0.5 and 0.999.
+      decay: `(constant, falling)` in clips: the learning rate is constant, then falls to 0; see `linear_decay`. None, as
+        in the authors' code, for a constant one.
       weight_decay: factor of the parameters that is added to the gradient (L2), the hyperparameter `weight_decay`.
       lazy_interval: interval of a lazy penalty, for the discriminator's Adam; see `core.adam`.
       generator_optimizer: optimiser of the generator; None for that Adam.
@@ -105,17 +109,19 @@ def mocogan(
         z, label = clips.matrix(*arguments, classes=own, **rest)
         return z, label if num_classes is not None else None
 
+    given = {GENERATOR: generator_optimizer, DISCRIMINATOR: discriminator_optimizer}
     optimizers = {
         GENERATOR: generator_optimizer or _adam(learning_rate, weight_decay),
         DISCRIMINATOR: discriminator_optimizer or _adam(learning_rate, weight_decay, lazy_interval),
     }
     heads = _heads(clips, num_classes, category_weight)
-    averages = [] if ema_halflife_images is None else [core.averaging(ema_halflife_images)]
+    schedules = [*decay_hooks(decay, learning_rate, given)]
+    schedules += [] if ema_halflife_images is None else [core.averaging(ema_halflife_images)]
     augmenting = [] if augment is None else [augment.hook(1)]
     return standard_game(
         generator, discriminator, (*gan_loss(loss), *heads, *penalties, *terms, *_observer(augment)), inputs=inputs,
         optimizers=optimizers, new_batch=sees_reals(loss), check=lambda batch: _check(batch, num_classes, frames),
-        prior=prior, hooks=(*augmenting, *averages, *hooks), num_classes=num_classes,
+        prior=prior, hooks=(*augmenting, *schedules, *hooks), num_classes=num_classes,
         functions={
             "sample": sample, "logits": _judge(discriminator, num_classes), "clip_latents": latents,
             "matrix": matrix(sample, latents), "clip_categories": lambda columns: jnp.arange(columns) % (own or 1),

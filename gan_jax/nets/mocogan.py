@@ -243,6 +243,17 @@ def chosen_frames(clips: Float[Array, "b t h w c"], index: Int[Array, "b k"]) ->
     return jnp.einsum("bkt,bthwc->bkhwc", chosen, clips, precision="highest")
 
 
+def _of_frames(
+    module: nn.Module, critic: MoCoGANCritic, clips: Float[Array, "b t h w c"], *, train: bool
+) -> Float[Array, "b *t"]:
+    """Returns a critic's logits of one frame of each clip, drawn at random; without a random key, of all frames."""
+    b, t = clips.shape[:2]
+    if module.has_rng("noise"):
+        index = jax.random.randint(module.make_rng("noise"), (b, 1), 0, t)
+        return critic(chosen_frames(clips, index)[:, 0], train=train)[..., 0]
+    return critic(clips.reshape(b * t, *clips.shape[2:]), train=train).reshape(b, t)
+
+
 class MoCoGANDiscriminator(nn.Module):
     """Discriminator of MoCoGAN: a critic of frames and a critic of clips, whose losses add up.
 
@@ -269,18 +280,14 @@ class MoCoGANDiscriminator(nn.Module):
     @nn.compact
     def __call__(self, clips: Float[Array, "b t h w c"], *, train: bool) -> dict[str, Array | dict[str, Array]]:
         layers.check_norm(self, self.norm, "batch", "layer", "none")
-        b, t = clips.shape[:2]
+        b = clips.shape[0]
         options = {"noise": self.noise, "norm": self.norm, "dtype": self.dtype}
         video = MoCoGANCritic(1 + self.categories, self.video_width or self.width, name="video", **options)
         seen = video(clips, train=train)
         logits = {"video": seen[..., 0]}
         if self.image:
             critic = MoCoGANCritic(1, self.width, name="image", **options)
-            if self.has_rng("noise"):
-                index = jax.random.randint(self.make_rng("noise"), (b, 1), 0, t)
-                logits["image"] = critic(chosen_frames(clips, index)[:, 0], train=train)[..., 0]
-            else:
-                logits["image"] = critic(clips.reshape(b * t, *clips.shape[2:]), train=train).reshape(b, t)
+            logits["image"] = _of_frames(self, critic, clips, train=train)
         if not self.categories:
             return {"logits": logits}
         return {"logits": logits, "classes": jnp.mean(seen[..., 1:].reshape(b, -1, self.categories), axis=1)}
@@ -300,6 +307,7 @@ class FramesDiscriminator(nn.Module):
       categories: number of categories, whose logits are the output `'classes'`; 0 for none.
       joined_size: height and width of the map at which the frames are joined.
       norm: normalisation from the second convolution on: 'batch', 'layer' or 'none'.
+      image: whether there is a critic of frames as well, as in MoCoGAN, whose loss is added.
       dtype: dtype of the computation; parameters and outputs are float32.
 
     References:
@@ -314,10 +322,11 @@ class FramesDiscriminator(nn.Module):
     categories: int = 0
     joined_size: int = 16
     norm: str = "none"
+    image: bool = False
     dtype: layers.DType = jnp.float32
 
     @nn.compact
-    def __call__(self, clips: Float[Array, "b t h w c"], *, train: bool) -> dict[str, Array]:
+    def __call__(self, clips: Float[Array, "b t h w c"], *, train: bool) -> dict[str, Array | dict[str, Array]]:
         layers.check_settings(self.dtype, width=self.width, frames=self.frames)
         layers.check_norm(self, self.norm, "batch", "layer", "none")
         b, t = clips.shape[:2]
@@ -354,9 +363,11 @@ class FramesDiscriminator(nn.Module):
         projection = nn.Dense(features.shape[-1], name="projection")(embedded)
         logits = nn.Dense(1, name="logit")(features)[:, 0]
         logits += jnp.sum(projection * features, axis=-1) / math.sqrt(features.shape[-1])
-        if not self.categories:
-            return {"logits": logits}
-        return {"logits": logits, "classes": nn.Dense(self.categories, name="classes")(features)}
+        outputs: dict[str, Array | dict[str, Array]] = {"logits": logits}
+        if self.image:
+            critic = MoCoGANCritic(1, self.width, 0.0, self.norm, dtype=self.dtype, name="image")
+            outputs["logits"] = {"video": logits, "image": _of_frames(self, critic, clips, train=train)}
+        return outputs | ({"classes": nn.Dense(self.categories, name="classes")(features)} if self.categories else {})
 
     def _join(self, x: Array, b: int) -> Array:
         """Concatenates the channels of a clip's frames."""
