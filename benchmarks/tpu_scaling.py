@@ -1,9 +1,9 @@
 """Scaling curves on paper: an iteration's time on 8 to 512 chips, from programs that `benchmarks.tpu` has compiled.
 
 Weak scaling: each chip keeps its batch, so that its program stays the same, and only the time of the collective
-operations grows; it is computed for each slice from those of one compiled program: that for 8 chips of v5e, and that for
-512 chips of v5p. Strong scaling: the batch stays the same; each point is a program that was
-compiled for that slice.
+operations grows; it is computed for each slice from those of one compiled program: that for 8 chips of v5e, and that
+for 512 chips of v5p. Strong scaling: the batch stays the same; each point is a program that was compiled for that
+slice.
 """
 
 import itertools

@@ -67,8 +67,8 @@ def mocogan(
       terms: more terms of either player's loss.
       augment: augmentation of all clips that the discriminator sees; make its function with `augment.per_clip`.
       learning_rate: learning rate of both players' Adam, betas 0.5 and 0.999.
-      decay: `(constant, falling)` in clips: the learning rate is constant, then falls to 0; see `linear_decay`. None, as
-        in the authors' code, for a constant one.
+      decay: `(constant, falling)` in clips: the learning rate is constant, then falls to 0; see `linear_decay`. None
+        for a constant one, as in the authors' code.
       weight_decay: factor of the parameters that is added to the gradient (L2), the hyperparameter `weight_decay`.
       lazy_interval: interval of a lazy penalty, for the discriminator's Adam; see `core.adam`.
       generator_optimizer: optimiser of the generator; None for that Adam.
