@@ -19,7 +19,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from gan_jax.buckets.objects import Bucket, StorageError, absent, bucket, lease_seconds
 
@@ -28,9 +28,17 @@ _LOOK = 0.25  # seconds between two looks at a lease
 _AT_ONCE = 16  # leases that are renewed at a time
 
 _held: dict[str, "Lease"] = {}  # by the URL of the lease's object
-_seen: dict[str, tuple[bytes, float]] = {}  # generation of a foreign lease, and when it was first seen
+_seen: dict[str, "_Seen"] = {}  # foreign leases, by URL
 _lock = threading.Condition(threading.RLock())
 _keeper: list[threading.Thread] = []
+
+
+class _Seen(NamedTuple):
+    """The generation of a lease, when it was first seen, and when it was last seen."""
+
+    generation: bytes
+    since: float
+    last: float
 
 
 def now() -> float:
@@ -138,13 +146,14 @@ def take(url: str, *, patient: bool = False, log: Callable[[str], None] = lambda
     name, _, key = rest.partition("/")
     at, told = bucket(scheme, name), False
     while True:
+        before = _seen[url].generation if url in _seen else b""
         found, generation = at.read(key)
         if _is_free(found) or _has_expired(url, generation):
             lease = Lease(at, key, generation)
             with contextlib.suppress(_TakenError):
                 return _begun(lease)
             continue
-        if not _is_watched(url, generation) and not patient:
+        if generation != before and before and not patient:  # it was renewed
             return _described(found)
         if not told:
             told = True
@@ -193,17 +202,15 @@ def _renew(lease: Lease) -> None:
 
 
 def _has_expired(url: str, generation: bytes) -> bool:
-    """Whether a lease was seen in this very state a whole term ago."""
-    before, since = _seen.setdefault(url, (generation, now()))
-    return before == generation and now() - since > lease_seconds()
+    """Whether a lease was in this very state for a whole term, in which the bucket has answered all the time.
 
-
-def _is_watched(url: str, generation: bytes) -> bool:
-    """Whether a lease has not been renewed since it was first seen; notes the renewal if it has been."""
-    if _seen[url][0] == generation:
-        return True
-    _seen[url] = (generation, now())
-    return False
+    While a bucket answers nobody, the holder cannot renew either: the term begins again after two looks that lie far
+    apart.
+    """
+    seen, time_now = _seen.get(url), now()
+    followed = seen is not None and seen.generation == generation and time_now - seen.last <= lease_seconds() / 2
+    _seen[url] = _Seen(generation, seen.since if seen is not None and followed else time_now, time_now)
+    return time_now - _seen[url].since > lease_seconds()
 
 
 def _is_free(content: bytes | None) -> bool:

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import math
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from gan_jax.types import InvalidInputError
 SCHEMES = ("gs", "s3")
 _DRIVERS = {"gs": "gcs", "s3": "s3"}
 _LARGEST_DELAY = 32.0  # seconds between two attempts
+_SILENCE = 20.0  # seconds without an answer after which this is said
 _BATCH = 64  # objects that are on their way at a time
 _REASONS = {  # beginnings of TensorStore's messages; what they mean, and what to do
     "PERMISSION_DENIED": (
@@ -28,6 +30,7 @@ _REASONS = {  # beginnings of TensorStore's messages; what they mean, and what t
     ),
     "NOT_FOUND": ("there is no such bucket", "check its name, or create it"),
 }
+_EXHAUSTED = ("ABORTED", "UNAVAILABLE", "DEADLINE_EXCEEDED")  # of a request that was repeated until it was given up
 _NO_LIST = (
     "the bucket does not exist, or this account may not list its objects",
     "check its name and the account's permissions",
@@ -154,13 +157,22 @@ class Bucket:
         made = self._result(self._store.write(key, content, if_equal=only_if), "written", key)
         return made.generation or None
 
-    def delete(self, key: str) -> None:
-        """Deletes an object, if there is one."""
-        self._result(self._store.write(key, None), "deleted", key)
+    def generations(self, keys: Iterable[str]) -> dict[str, bytes]:
+        """Returns the generations of objects; see `absent`."""
+        found = self._together({key: lambda key=key: self._store.read(key) for key in keys}, "read")  # type: ignore[misc]
+        return {key: one.stamp.generation for key, one in found.items()}
 
-    def delete_all(self, keys: Iterable[str]) -> None:
-        """Deletes many objects at a time."""
-        self._together({key: lambda key=key: self._store.write(key, None) for key in keys}, "deleted")  # type: ignore[misc]
+    def delete_all(self, keys: Mapping[str, bytes | None]) -> None:
+        """Deletes many objects at a time, if they exist.
+
+        Args:
+          keys: their keys, each with the generation that it must have to be deleted; None for any.
+        """
+        starts = {
+            key: lambda key=key, only_if=only_if: self._store.write(key, None, if_equal=only_if)  # type: ignore[misc]
+            for key, only_if in keys.items()
+        }
+        self._together(starts, "deleted")
 
     def keys(self, prefix: str) -> list[str]:
         """Returns the keys of all objects that begin with a prefix, in order."""
@@ -170,8 +182,11 @@ class Bucket:
         ranges = every(low, low[:-1] + bytes([low[-1] + 1])) if low else every()
         try:
             listed = [key.decode() for key in self._result(self._store.list(ranges), "listed", prefix)]
-        except StorageError:
-            self.read(f"{prefix}lock")  # TensorStore hides why Google refuses to list; a read tells, if it fails too
+        except StorageError as error:
+            if not str(error.__cause__).startswith(_EXHAUSTED):
+                self.read(
+                    f"{prefix}lock"
+                )  # TensorStore hides why Google refuses to list; a read tells, if it fails too
             raise
         return sorted(key for key in listed if key.startswith(prefix))  # some services ignore the end of the range
 
@@ -184,7 +199,7 @@ class Bucket:
 
     def _result(self, future: Any, done: str, key: str) -> Any:
         try:
-            found, self.failed = future.result(), False
+            found, self.failed = self._answer(future), False
             return found
         except ValueError as error:  # whatever status the request has ended with
             self.failed = True
@@ -192,9 +207,20 @@ class Bucket:
             known = next((_REASONS[start] for start in _REASONS if text.startswith(start)), None)
             reason, remedy = known or (
                 "the bucket does not answer",
-                "check the network, and run the same command again",
+                "check the network and this machine's credentials, and run the same command again",
             )
-            raise StorageError(f"{self.url}/{key} cannot be {done}: {reason} ({_short(error)}): {remedy}") from error
+            what = f"{self.url}/{key}" if done != "listed" else self.url
+            raise StorageError(f"{what} cannot be {done}: {reason} ({_short(error)}): {remedy}") from error
+
+    def _answer(self, future: Any) -> Any:
+        try:
+            return future.result(timeout=_SILENCE)
+        except TimeoutError:
+            print(
+                f"{self.url} has not answered for {_SILENCE:g} s; a request is given up after {patience():g} s",
+                file=sys.stderr, flush=True,
+            )  # fmt: skip
+            return future.result()
 
 
 @functools.cache

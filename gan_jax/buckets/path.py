@@ -5,6 +5,7 @@ import fnmatch
 import io
 import itertools
 import pathlib
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,7 +13,9 @@ from typing import IO, Any
 
 from gan_jax.buckets import tails
 from gan_jax.buckets.lease import Lease, holding
-from gan_jax.buckets.objects import SCHEMES, Bucket, bucket
+from gan_jax.buckets.objects import SCHEMES, Bucket, absent, bucket
+
+_RANDOM = re.compile(r"[0-9a-f]{32}")  # names of Orbax's large objects, which no two processes give
 
 
 class BucketPath(pathlib.PurePosixPath):
@@ -107,16 +110,23 @@ class BucketPath(pathlib.PurePosixPath):
     def unlink(self, missing_ok: bool = False) -> None:
         if not missing_ok:
             self.read_bytes()
-        if (lease := self.lease) is not None:
-            lease.check()
-            lease.forget(self.key)
-        self.at.delete(self.key)
+        self._delete([self.key])
 
     def remove_tree(self) -> None:
         """Deletes all objects below this directory."""
-        if (lease := self.lease) is not None:
-            lease.check()
-        self.at.delete_all(path.key for path in self.files())
+        self._delete([path.key for path in self.files()])
+
+    def _delete(self, keys: list[str]) -> None:
+        """Deletes objects as this process found them, not those that a next holder of the lease has written since."""
+        if (lease := self.lease) is None:
+            self.at.delete_all(dict.fromkeys(keys))
+            return
+        known = self.at.generations(key for key in keys if not _RANDOM.fullmatch(key.rpartition("/")[2]))
+        # After the keys and generations are known: while this process hung, others may have written the same keys.
+        lease.check(surely=True)
+        for key in keys:
+            lease.forget(key)
+        self.at.delete_all({key: known.get(key) for key in keys if known.get(key) != absent()})
 
 
 def parse(text: str) -> BucketPath | str:
@@ -157,7 +167,8 @@ def write_log(path: BucketPath, content: bytes) -> None:
     lease = path.lease
     if lease is not None:
         lease.check()
-    tails.write_parts(path.at, path.key, content, path.at.write if lease is None else lease.put)
+    put = path.at.write if lease is None else lease.put
+    tails.write_parts(path.at, path.key, content, put, lambda key: path._delete([key]))
     if lease is not None:  # the generation of the last part is its own from here on
         for key in tails.part_keys(path.at, path.key):
             lease.forget(key)

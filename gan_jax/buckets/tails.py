@@ -37,7 +37,9 @@ def read_parts(at: Bucket, key: str) -> dict[str, bytes]:
     return dict(sorted(found.items()))
 
 
-def write_parts(at: Bucket, key: str, content: bytes, put: Callable[[str, bytes], Any]) -> None:
+def write_parts(
+    at: Bucket, key: str, content: bytes, put: Callable[[str, bytes], Any], delete: Callable[[str], Any]
+) -> None:
     """Makes a log's parts hold `content`, from the last one to the first, so that a kill leaves a log that is shorter.
 
     Args:
@@ -45,6 +47,7 @@ def write_parts(at: Bucket, key: str, content: bytes, put: Callable[[str, bytes]
       key: key of the log.
       content: what the log is to hold, mostly a beginning of what it holds.
       put: writes an object.
+      delete: deletes an object.
     """
     parts, kept = read_parts(at, key), 0
     names = list(parts)
@@ -52,7 +55,7 @@ def write_parts(at: Bucket, key: str, content: bytes, put: Callable[[str, bytes]
         kept += 1
     rest = content[sum(len(parts[name]) for name in names[:kept]) :]
     for name in reversed(names[kept + bool(rest) :]):
-        at.delete(name)
+        delete(name)
     if rest or not parts:
         put(names[kept] if kept < len(names) else _numbered(key, kept), rest)
 

@@ -1,6 +1,6 @@
 """Buckets on this machine for tests: emulators of both services behind a front that fails on request.
 
-moto checks the conditions of writes to s3://. The emulator of gs:// ignores them, so the front checks them: a write
+moto checks the conditions of writes to s3://. The emulator of gs:// ignores them, so the front checks them: a request
 with `ifGenerationMatch` is passed on only if the object has that generation (0 if it must not exist), else answered by
 412.
 """
@@ -81,11 +81,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         parts = urllib.parse.urlsplit(self.path)
         query = dict(urllib.parse.parse_qsl(parts.query))
         headers = {k: v for k, v in self.headers.items() if k.lower() not in ("connection", "content-length")}
-        if "ifGenerationMatch" in query and query["ifGenerationMatch"] != self._generation(query["name"]):
+        named = query.get("name") or urllib.parse.unquote(parts.path.partition("/o/")[2])
+        if "ifGenerationMatch" in query and query["ifGenerationMatch"] != self._generation(named):
             return 412, [], b"{}"
         status, answered, content = self.server.fetch(self.command, self.path, body, headers)
         if query.get("alt") == "media" and status == 200:
-            answered.append(("x-goog-generation", self._generation(urllib.parse.unquote(parts.path.split("/o/")[1]))))
+            answered.append(("x-goog-generation", self._generation(named)))
         return status, answered, content
 
     def _generation(self, key):

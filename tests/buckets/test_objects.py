@@ -46,7 +46,9 @@ def test_writes_depend_on_the_generation(home):
     second = at.write("k", b"2", only_if=first)
     assert second and at.write("k", b"3", only_if=first) is None
     assert at.read("k") == (b"2", second)
-    at.delete("k")
+    at.delete_all({"k": first, "none": None})
+    assert at.read("k") == (b"2", second), "it has another generation"
+    at.delete_all({"k": second})
     assert at.read("k") == (None, objects.absent())
 
 
@@ -144,6 +146,53 @@ def test_a_late_write_of_a_former_holder_is_refused_by_the_bucket(home):
     second.put(key, b"second")
     assert first._bucket.write(key, b"late", only_if=first._known[key]) is None
     assert home.at.read(key)[0] == b"second"
+
+
+@pytest.mark.parametrize("when", ["before it lists", "after it has checked its lease"])
+def test_a_holder_that_hangs_deletes_nothing_of_the_next_one(home, monkeypatch, when):
+    """It was about to remove what a save that was cut had left; the next holder has saved that checkpoint meanwhile."""
+    held, at = buckets.take(f"{home}/lock"), home.at
+    checkpoint = home / "checkpoints" / "100"
+    (checkpoint / "manifest").write_bytes(b"cut")
+
+    def others_save():
+        monkeypatch.undo()
+        at.write(held._key, json.dumps({"owner": "x", "pid": 7, "host": "other"}).encode())
+        for name in ("manifest", "params"):
+            at.write(f"{checkpoint.key}/{name}", b"of the next")
+
+    keys, check = at.keys, held.check
+    if when == "before it lists":
+        monkeypatch.setattr(at, "keys", lambda prefix: [others_save(), *keys(prefix)][1:])
+        with pytest.raises(StorageError, match="was lost"):
+            checkpoint.remove_tree()
+    else:
+        monkeypatch.setattr(held, "check", lambda **options: [check(**options), others_save()][0])
+        checkpoint.remove_tree()
+    assert {path.name: path.read_bytes() for path in checkpoint.files()} == {
+        "manifest": b"of the next", "params": b"of the next"
+    }  # fmt: skip
+
+
+def test_a_bucket_that_answers_nobody_ends_no_lease(home, monkeypatch):
+    """Its holder could not renew it either: after the outage it has a whole term to do so."""
+    url, at = f"{home}/lock", home.at
+    monkeypatch.setattr(lease, "_machine", lambda: "")
+    at.write(f"{home.key}/lock", json.dumps({"owner": "x", "beat": 1, "pid": 7, "host": "other"}).encode())
+    looks, read = [], at.read
+
+    def outage(key):
+        looks.append(key)
+        if len(looks) == 3:
+            time.sleep(1.2 * objects.lease_seconds())
+            threading.Timer(0.5 * objects.lease_seconds(), renewed).start()
+        return read(key)
+
+    def renewed():
+        at.write(f"{home.key}/lock", json.dumps({"owner": "x", "beat": 2, "pid": 7, "host": "other"}).encode())
+
+    monkeypatch.setattr(at, "read", outage)
+    assert buckets.take(url) == "process 7 on other"
 
 
 def lines(home, name="log.jsonl"):
