@@ -81,6 +81,7 @@ _SHOWN = (
 _PARAMETERS = re.compile(r" *\S+ +(\([\d, ]*\) +)?[\d,]+$")  # a line of the table of parameters
 _FSDP = {"r3gan_cifar10": 8, "stylegan2_cifar10": 8}
 _SPLIT = SLICES[:2]  # where players are split
+_REVISION = 1  # raise it when what `costs`, `hlo` and `forecast` find in a program changes: all are compiled again
 _LATER = {"fsdp": 2, "bfloat16": 3, "strong": 8}  # these kinds of cases wait as if they took so many times as long
 _MEMBERS = {"ring": 256, "digits": 256}
 # Folders with data of each layout; other configs of folders read `images`.
@@ -209,7 +210,7 @@ def run(case: Case, folder: str, sources: dict[str, Source], done: Mapping[Any, 
         text = f"{importlib.metadata.version('libtpu')} {case.topology}\n{one.lowered.as_text()}"
         program = hashlib.sha256(text.encode()).hexdigest()
         before = done.get(_frozen(key))
-        if before is not None and before["program"] == program:
+        if before is not None and before["program"] == program and before.get("revision", 1) == _REVISION:
             record("tpu", {**_line(before), "code": of_code})
             print(f"  {one.name}: as before", flush=True)
             continue
@@ -220,6 +221,7 @@ def run(case: Case, folder: str, sources: dict[str, Source], done: Mapping[Any, 
         if case.kind == "population":
             assert not found.exchanges, f"members exchange data: {found.exchanges}"
         line = {"case": dataclasses.asdict(case), "program": program, "code": of_code, "images": one.images}
+        line["revision"] = _REVISION
         line |= {"load": round(max(busy, os.getloadavg()[0]), 1), "processor_seconds": spent}
         record("tpu", line | {"costs": costs(found)})
 
@@ -231,7 +233,8 @@ def costs(found: Forecast) -> dict[str, Any]:
 
 
 def _line(before: Mapping[str, Any]) -> dict[str, Any]:
-    return {x: before[x] for x in ("case", "program", "images", "load", "processor_seconds", "costs")}
+    kept = ("case", "program", "images", "load", "processor_seconds", "costs", "revision")
+    return {x: before[x] for x in kept if x in before}
 
 
 def _frozen(key: Any) -> Any:

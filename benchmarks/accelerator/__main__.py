@@ -1,4 +1,4 @@
-"""One command that uses an hour, or nine minutes, with an accelerator: seven parts, most important first.
+"""One command that uses nine minutes with an accelerator, or as long as --budget: seven parts, most important first.
 
 Each part runs in a process of its own, with a deadline that holds even if a compiler hangs, and appends a line to
 DIR/results.jsonl for everything that it has measured. SIGTERM or SIGINT end the command early, with all results so far.

@@ -93,9 +93,10 @@ def check_batch_size(batch_size: int, mesh: Mesh) -> None:
     """Refuses a batch that does not divide into equal parts over the devices."""
     if batch_size % mesh.size:
         below = batch_size - batch_size % mesh.size
+        near = " or ".join(str(size) for size in (below, below + mesh.size) if size)
         raise InvalidInputError(
             f"batch_size={batch_size} does not divide over {mesh.size} devices: take a multiple of {mesh.size}, "
-            f"such as {below or mesh.size} or {below + mesh.size}"
+            f"such as {near}"
         )
 
 
