@@ -13,6 +13,7 @@ python -m benchmarks.tokenizers --write               runs nothing: writes table
 """
 
 import json
+import math
 import pathlib
 import tempfile
 import time
@@ -117,10 +118,16 @@ def probe(experiment: runtime.Experiment, state: GANState) -> float:
     return metrics.linear_probe(codes[~held_out], labels[~held_out], codes[held_out], labels[held_out])
 
 
+def codes(config: str, dataset: str) -> int:
+    """Returns the number of codes of a config on a data set."""
+    values = dict(runs.load_module(runs.find(config)).get_config()) | (_CODES[config] if dataset == "digits" else {})
+    return values.get("num_codes") or math.prod(int(level) for level in values["levels"].split(","))
+
+
 def summary() -> str:
     """Returns the table of the recorded results: means over seeds with 95% intervals."""
     lines = recorded("tokenizers")
-    rows: list[list[Any]] = [["data", "config", "discriminator", "seeds", *_COLUMNS.values()]]
+    rows: list[list[Any]] = [["data", "config", "codes", "discriminator", "seeds", *_COLUMNS.values()]]
     for dataset in dict.fromkeys(line["dataset"] for line in lines):
         for config in _CONFIGS:
             for way in WAYS:
@@ -128,7 +135,7 @@ def summary() -> str:
                 if here:
                     values = {name: [x[name] for x in here if x[name] is not None] for name in _COLUMNS}
                     shown = [spread(values[name], ".3g") for name in _COLUMNS]
-                    rows.append([dataset, f"`{config}`", way, len(here), *shown])
+                    rows.append([dataset, f"`{config}`", codes(config, dataset), way, len(here), *shown])
     return table(rows)
 
 

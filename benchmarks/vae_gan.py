@@ -253,7 +253,7 @@ def page() -> str:
             f"{' or '.join(map(str, seeds))} seeds."
         )
         first: list[list[Any]] = [["FCD of samples, and neighbours", *SAMPLES.values()]]
-        second: list[list[Any]] = [["held-out images, and cost", *IMAGES.values(), "seconds", "CPU seconds", "chosen"]]
+        second: list[list[Any]] = [["of images, and cost", *IMAGES.values(), "seconds", "CPU seconds", "chosen"]]
         for method, runs in found.items():
             first.append([method, *(_shown(runs, value) for value in SAMPLES)])
             costs = [spread([line[cost] for line in runs if line[cost]], ".0f") for cost in ("seconds", "cpu_seconds")]

@@ -10,7 +10,7 @@ The data set is `cifar10_jpeg`, CIFAR-10 after JPEG compression. For the origina
 """
 
 from gan_jax import data, feature_networks, gans, losses, nets
-from gan_jax.runs import MEMORY, Config, network, run_config, run_settings
+from gan_jax.runs import MEMORY, Config, network, run_config, run_settings, whole_numbers
 from gan_jax.runtime import Experiment, Frozen, image_grid, side_by_side, trained_classifier
 from gan_jax.types import InvalidInputError
 
@@ -80,10 +80,10 @@ def perceptual(config: Config):
 
 def build(config: Config) -> Experiment:
     sizes = {
-        "widths": tuple(int(width) for width in config.widths.split(",")), "blocks": config.blocks,
+        "widths": whole_numbers(config, "widths"), "blocks": config.blocks,
         "groups": config.groups, "attention": False, "dtype": config.dtype,
     }  # fmt: skip
-    quantizer = nets.FiniteScalarQuantizer(tuple(int(level) for level in config.levels.split(",")))
+    quantizer = nets.FiniteScalarQuantizer(whole_numbers(config, "levels"))
     tokenizer = nets.Tokenizer(
         nets.TokenizerEncoder(**sizes), quantizer, nets.TokenizerDecoder(channels=config.channels, **sizes)
     )
@@ -109,6 +109,7 @@ def build(config: Config) -> Experiment:
         perceptual=distance,
         last_layer=nets.TOKENIZER_LAST_LAYER,
         num_codes=quantizer.num_codes,
+        epoch_images=1_797 if config.dataset == "digits" else 50_000,
     )
     return Experiment(
         game=game,

@@ -10,7 +10,7 @@ The data set is `cifar10_jpeg`, CIFAR-10 after JPEG compression. For the origina
 """
 
 from gan_jax import data, feature_networks, gans, losses, nets
-from gan_jax.runs import MEMORY, Config, network, run_config, run_settings
+from gan_jax.runs import MEMORY, Config, network, run_config, run_settings, whole_numbers
 from gan_jax.runtime import Experiment, Frozen, image_grid, side_by_side, trained_classifier
 from gan_jax.types import InvalidInputError
 
@@ -84,7 +84,7 @@ def perceptual(config: Config):
 
 def build(config: Config) -> Experiment:
     sizes = {
-        "widths": tuple(int(width) for width in config.widths.split(",")), "blocks": config.blocks,
+        "widths": whole_numbers(config, "widths"), "blocks": config.blocks,
         "groups": config.groups, "attention": False, "dtype": config.dtype,
     }  # fmt: skip
     quantizer = nets.VectorQuantizer(
@@ -117,6 +117,7 @@ def build(config: Config) -> Experiment:
         perceptual=distance,
         last_layer=nets.TOKENIZER_LAST_LAYER,
         num_codes=config.num_codes,
+        epoch_images=1_797 if config.dataset == "digits" else 50_000,
     )
     return Experiment(
         game=game,

@@ -104,17 +104,17 @@ TOKENIZER_RECIPES: Mapping[str, TokenizerRecipe] = MappingProxyType(
             b2=0.999, ema_halflife_images=177_000,
         ),
         "rae": TokenizerRecipe(
-            adversarial_weight=0.75, discriminator_start=15_012, adversarial_start=20_016, learning_rate=2e-4, b1=0.9,
-            b2=0.95, ema_halflife_images=161_000,
+            pixel_weight=0.5, adversarial_weight=0.75, discriminator_start=15_012, adversarial_start=20_016,
+            learning_rate=2e-4, b1=0.9, b2=0.95, ema_halflife_images=161_000,
         ),
     }
 )  # fmt: skip
 """The columns of docs/tokenizers.md: what the authors' code does, converted to our losses and to images in [-1, 1].
 
 Their hinge and logistic losses of the discriminator have a factor 1/2, ours have none: weights of penalties beside them
-are doubled. Squared errors and R1 of images in [0, 1] are 1/4 of, and 4 times, those of images in [-1, 1]. Networks,
-perceptual features, batch sizes and learning rate schedules are not part of a recipe; the page lists them. Change a
-recipe with `_replace`: starts that suit ImageNet never come in a short run.
+are doubled. Of images in [0, 1], absolute errors are 1/2, squared ones 1/4, and R1 is 4 times what it is in [-1, 1].
+Networks, perceptual features, batch sizes, learning rate schedules and augmentations are not part of a recipe; the page
+lists them. Change a recipe with `_replace`: starts that suit ImageNet never come in a short run.
 """
 
 
@@ -154,7 +154,7 @@ def tokenizer(
       recipe: losses, weights and schedule; one of `TOKENIZER_RECIPES`, or of your own.
       bottleneck: weights of the bottleneck's loss terms, exactly those that the network returns: `VQ_WEIGHTS`, with
         `'entropy': 0.1` if there is an entropy term; without `'codebook'` for running codes and LFQ; none for FSQ;
-        `{'kl': 1e-6}` for a Gaussian.
+        `{'kl': 1e-6 / (h w c)}` for a Gaussian and images of h x w x c numbers.
       perceptual: distance for the perceptual term; None for no such term.
       features: features that the discriminator judges instead of the images, such as `feature_networks.vit_levels`.
       last_layer: `(params -> kernel, (kernel, hidden) -> images)`, the decoder's last layer, for the adaptive weight:

@@ -242,7 +242,8 @@ def balance(
     gradients = jax.lax.stop_gradient(dict(gradients))
     updates = decay * state.total + 1.0
     norms = {name: decay * state.norms[name] + jnp.mean(_norms(gradient)) for name, gradient in gradients.items()}
-    total = sum(weights.values())
+    total = jnp.asarray(sum(weights.values()))
+    total = jnp.where(total > 0, total, 1)  # while all terms are off, the gradient is 0
     shares = {name: total_norm * weights[name] / total / (epsilon + norms[name] / updates) for name in gradients}
 
     def combine(*leaves: Array) -> Array:
@@ -298,14 +299,14 @@ def normalize_gradient(
 
 
 def ramp(
-    step: Num[Array, "*shape"], start: Num[Array, ""] | float | int = 0, length: Num[Array, ""] | float | int = 0
+    step: Num[Array, "*shape"] | int, start: Num[Array, ""] | float | int = 0, length: Num[Array, ""] | float | int = 0
 ) -> Float[Array, "*shape"]:
     """Computes the factor of a loss that starts late: 0 until `start`, then linear to 1 over `length`.
 
     clip((step - start) / length, 0, 1); with a length of 0 a jump from 0 to 1 at `start`. All three may be traced.
 
     Args:
-      step: steps done, or images seen, as an array.
+      step: steps done, or images seen: an array, or a number.
       start: value of `step` up to which the factor is 0.
       length: number of steps over which it grows; 0 for a jump. Not negative.
 
@@ -320,6 +321,7 @@ def ramp(
       >>> print(ramp(jnp.array([5, 10, 15, 30]), start=10, length=10))
       [0.  0.  0.5 1. ]
     """
+    step = jnp.asarray(step)
     wide = step.astype(jnp.promote_types(step.dtype, jnp.float32))
     length = jnp.asarray(length)
     smooth = jnp.clip((wide - start) / jnp.where(length > 0, length, 1), 0.0, 1.0)

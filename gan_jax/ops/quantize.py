@@ -342,7 +342,8 @@ def gaussian_bottleneck(
 
     References:
       Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", arXiv:2112.10752, 2022, whose
-      weight is 1e-6 for this sum, and therefore depends on the resolution.
+      weight is 1e-6 for this sum, beside errors of pixels that are summed over an image too. Beside their mean over an
+      image of h x w x c numbers, as in `gans.tokenizer`, the same weight is 1e-6 / (h w c).
 
     Example:
       >>> found = gaussian_bottleneck(jnp.array([[2.0, 0.0]]))

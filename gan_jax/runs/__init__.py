@@ -6,7 +6,17 @@ from gan_jax.runs.export import export
 from gan_jax.runs.exported import Exported
 from gan_jax.runs.folders import evaluate_folders
 from gan_jax.runs.load import Run, load
-from gan_jax.runs.settings import FREE, MEMORY, Config, merged_config, network, run_config, run_settings, with_values
+from gan_jax.runs.settings import (
+    FREE,
+    MEMORY,
+    Config,
+    merged_config,
+    network,
+    run_config,
+    run_settings,
+    whole_numbers,
+    with_values,
+)
 from gan_jax.runs.workdir import claim, claim_together
 
 __all__ = [
@@ -28,5 +38,6 @@ __all__ = [
     "run_config",
     "run_settings",
     "shipped",
+    "whole_numbers",
     "with_values",
 ]

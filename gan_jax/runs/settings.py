@@ -46,6 +46,20 @@ def network(module: Any, config: Config) -> Network:
     return nets.rematerialized(made) if config.remat else made
 
 
+def whole_numbers(config: Config, key: str) -> tuple[int, ...]:
+    """Reads a value of a config that is a list, such as `widths="32,64,64"`.
+
+    Raises:
+      InvalidInputError: if it is not one of whole numbers.
+    """
+    try:
+        return tuple(int(number) for number in config[key].split(","))
+    except ValueError:
+        raise InvalidInputError(
+            f"{key}={config[key]!r}: expected whole numbers with commas between them, such as 32,64,64"
+        ) from None
+
+
 def run_config(**values: Any) -> Config:
     """Creates a config: the settings of `Experiment` at their defaults, updated with `values`.
 

@@ -167,7 +167,19 @@ def test_recipes_are_those_of_the_page():
     for name, recipe in gans.TOKENIZER_RECIPES.items():
         made = game(recipe, of=nets.VectorQuantizer(6, 3), bottleneck=gans.VQ_WEIGHTS)
         assert made.phases[0].player == ("discriminator" if name == "maskgit" else "generator")
-    assert gans.TOKENIZER_RECIPES["maskgit"].penalties[0].weight == 40.0  # gamma 80
+    weights = {
+        name: (
+            recipe.pixel_weight,
+            recipe.perceptual_weight,
+            recipe.adversarial_weight,
+            *(x.weight for x in recipe.penalties),
+        )
+        for name, recipe in gans.TOKENIZER_RECIPES.items()
+    }
+    assert weights == {
+        "vqgan": (1.0, 1.0, 0.8), "maskgit": (0.25, 0.1, 0.1, 40.0), "open_magvit2": (1.0, 1.0, 0.1, 0.1),
+        "titok": (0.25, 0.1, 0.01, 0.002), "rae": (0.5, 1.0, 0.75),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

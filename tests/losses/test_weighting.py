@@ -61,6 +61,8 @@ def test_encodec_balances_by_bias_corrected_norms_of_examples():
     parts = {"pixels": jnp.full((2, 4), 7.0), "critic": jnp.zeros((2, 4))}
     alone, _ = losses.balance(parts, WEIGHTS, losses.init_balancer(WEIGHTS), total_norm=10.0)
     np.testing.assert_allclose(np.linalg.norm(alone, axis=1), 2.0, rtol=1e-6)
+    off, _ = losses.balance(parts, dict.fromkeys(WEIGHTS, 0.0), losses.init_balancer(WEIGHTS))
+    np.testing.assert_array_equal(off, 0.0)
 
 
 def test_afm_divides_by_a_running_size_that_the_batch_does_not_change():
@@ -80,6 +82,7 @@ def test_a_ramp_jumps_without_a_length_and_may_be_traced():
     jump = jax.jit(losses.ramp)(jnp.arange(5), jnp.int32(3), jnp.int32(0))
     np.testing.assert_array_equal(jump, [0, 0, 0, 1, 1])
     assert jump.dtype == jnp.float32
+    assert losses.ramp(15, start=10, length=10) == 0.5, "a counter of a loop"
 
 
 @pytest.mark.parametrize(

@@ -228,6 +228,13 @@ def test_an_experiment_is_built_by_name_with_other_values():
         runs.build("ring", steps="many")
 
 
+def test_lists_in_a_config_are_whole_numbers():
+    assert runs.whole_numbers(runs.run_config(batch_size=1, steps=1, widths="32, 64"), "widths") == (32, 64)
+    for wrong in ("a", "32,", "1.5"):
+        with pytest.raises(InvalidInputError, match=f"widths='{wrong}': expected whole numbers with commas"):
+            runs.build("fsq_cifar10", widths=wrong)
+
+
 def test_keys_are_described_by_comments_and_by_the_fields_of_an_experiment():
     known = describe(runs.load_module(runs.find("digits")))
     assert known["r1_gamma"] == "weight of R1, the penalty at reals" and known["steps"] == "iterations of the whole run"
