@@ -5,8 +5,8 @@ python -m benchmarks.video --workdir=runs/moving   clips of every checkpoint of 
 python -m benchmarks.video --table                 prints the table of all results; --write puts it into docs/video.md
 
 Lines go to results/video.jsonl; the table has the mean over the seeds of equal runs, with its 95% interval. The
-information is that of the category about the motion of a clip (its axis, or one of three kinds), of 576 clips in a
-matrix.
+information is that of the category about the motion of a clip (its axis, or one of three kinds), of 1,000 clips that
+share neither content nor motion; of unrelated ones it is below .01 bit.
 """
 
 import json
@@ -38,7 +38,7 @@ _CLIPS, _MATRIX = 1000, 576
 _ABLATIONS = {"recurrent": "no GRU", "image_critic": "no image critic"}  # by the value that is False
 _GOALS = {
     **{"shapes_compact": ">= 0.95", "shapes_color": "<= 0.05", "shapes_vertical": "0.35 to 0.65"},
-    **{"shapes_path": "45 to 55", "shapes_closure": "<= 2", "information": ">= 0.9"},
+    **{"shapes_path": "45 to 55", "shapes_closure": "<= 2; real 2.05", "information": ">= 0.9"},
     **{f"disentanglement_{of}": ">= 0.9" for of in ("color", "size", "shape")},
     "disentanglement_path": "<= 0.2",
 }
@@ -76,6 +76,7 @@ def of_run(cache: pathlib.Path) -> Iterator[dict[str, Any]]:
     """Yields the metrics of the clips of each checkpoint of a run."""
     config = json.loads((pathlib.Path(_WORKDIR.value) / "config.json").read_text())["config"]
     without = [f", {text}" for key, text in _ABLATIONS.items() if not config.get(key, True)]
+    without += [", MoCoGAN's critics"] if config.get("critic", "clips") == "clips" else []
     for step in sorted(steps_in(pathlib.Path(_WORKDIR.value) / "checkpoints")):
         run = gan_jax.load(_WORKDIR.value, step)
         name = "shapes" if run.experiment.opened.spec["real"].shape[-1] == 3 else "moving_digits"
@@ -92,10 +93,21 @@ def of_run(cache: pathlib.Path) -> Iterator[dict[str, Any]]:
             f"disentanglement_{key}": metrics.disentanglement(np.asarray(x).reshape(rows, columns, -1))
             for key, x in shares.items()
         }
-        kinds = metrics.horizontal(attributes) if name == "shapes" else metrics.motion_kinds(attributes, PIXELS)
-        classes = run.experiment.game.functions["clip_categories"](columns)
-        found["information"] = metrics.mutual_information(np.tile(classes, rows), kinds)
+        found["information"] = information(run, config, name)
         yield {"of": f"{name}{''.join(without)}, {step:,} iterations", "step": step, "seed": config["seed"]} | found
+
+
+def information(run: gan_jax.Run, config: dict[str, Any], name: str) -> float:
+    """Returns the information of the category about the motion, in bits, of clips that share nothing."""
+    game, kinds, categories = run.experiment.game, [], []
+    sample = jax.jit(lambda key, z: game.sample(run.state, key, len(z), inputs=z))
+    measure = jax.jit(lambda clips: metrics.clip_attributes(clips, pixels=PIXELS))
+    for key in jax.random.split(jax.random.key(7), _CLIPS // 250):
+        z = game.prior.sample(key, 250)
+        found = measure(sample(key, z))
+        kinds.append(metrics.horizontal(found) if name == "shapes" else metrics.motion_kinds(found, PIXELS))
+        categories.append(jnp.argmax(z[:, config["content"] : config["content"] + config["categories"]], axis=1))
+    return metrics.mutual_information(np.concatenate(categories), np.concatenate(kinds))
 
 
 def results() -> str:

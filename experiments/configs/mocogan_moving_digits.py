@@ -51,7 +51,11 @@ def build(config: Config) -> Experiment:
             config.width, config.categories, config.noise, video_width=config.video_width, dtype=config.dtype
         ),
         "frames": nets.FramesDiscriminator(
-            width=config.width, categories=config.categories, image=True, dtype=config.dtype
+            width=config.width,
+            categories=config.categories,
+            max_frames=max(64, config.clip_frames),
+            image=True,
+            dtype=config.dtype,
         ),
     }
     if config.critic not in critics:

@@ -75,7 +75,8 @@ def build(config: Config) -> Experiment:
             dtype=config.dtype,
         ),
         "frames": nets.FramesDiscriminator(
-            width=config.width, categories=config.categories, image=config.image_critic, dtype=config.dtype
+            width=config.width, categories=config.categories, max_frames=max(64, config.clip_frames),
+            image=config.image_critic, dtype=config.dtype,
         ),
     }  # fmt: skip
     if config.critic not in critics:

@@ -52,7 +52,9 @@ def build(config: Config) -> Experiment:
     sizes = {"content": config.content, "motion": config.motion, "categories": config.categories}
     critics = {
         "clips": nets.MoCoGANDiscriminator(config.width, heads, config.noise, dtype=config.dtype),
-        "frames": nets.FramesDiscriminator(width=config.width, categories=heads, dtype=config.dtype),
+        "frames": nets.FramesDiscriminator(
+            width=config.width, categories=heads, max_frames=max(64, config.clip_frames), dtype=config.dtype
+        ),
     }
     if config.critic not in critics:
         raise InvalidInputError(f"critic={config.critic!r}: expected one of {', '.join(critics)}")

@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ class Movie:
       rate: frames per second; None if the file does not say.
       size: width and height of the frames.
       files: files of the frames, for a folder of them.
+      times: times of the stored frames of a film, in seconds.
     """
 
     path: pathlib.Path
@@ -36,6 +37,7 @@ class Movie:
     rate: float | None
     size: tuple[int, int]
     files: tuple[pathlib.Path, ...] = ()
+    times: np.ndarray | None = None
 
 
 def video_folder(
@@ -99,6 +101,8 @@ def video_folder(
     notes = [folder.listed("passed over", +passed)] if +passed else []
     if changed := sum(len(set(movie.size)) > 1 for movie in movies):
         notes.append(f"clips: {changed:,} not square, cropped to the central square")
+    if repeated := sum(len(movie.stored) - len(np.unique(movie.stored)) for movie in movies):
+        notes.append(f"clips: {repeated:,} frames repeated, as their durations say")
     if small := sum(min(movie.size) < image_size for movie in movies):
         notes.append(f"clips: {small:,} smaller than {image_size} pixels, enlarged")
     return hold_or_stream(
@@ -128,7 +132,8 @@ def _classes(root: pathlib.Path, path: str, movies: Sequence[Movie]) -> tuple[li
     if stray or len(names) < 2:
         raise InvalidInputError(
             f"labels=True needs every clip in one of two or more class sub-folders of {path!r}: found {len(names)} "
-            f"sub-folders and {len(stray)} clips outside of them; or set labels=False"
+            f"sub-folders and {len(stray)} clips outside of them{''.join(f', {x.name}' for x in stray[:3])}. A folder "
+            "of still images is one clip, so frames lie in CLASS/CLIP/FRAME; or set labels=False"
         )
     return names, np.array([names.index(part[0]) for part in parts], np.int32)
 
@@ -151,7 +156,8 @@ def _movies(root: pathlib.Path, files: Sequence[pathlib.Path]) -> list[tuple[Mov
             stills[file.parent].append(one[0])
     among = {movie.path.parent for movie, _ in moving} & set(stills)
     images.refuse_broken([
-        f"{still.path} is a still image among clips: remove it, or put the frames of a clip into a folder of their own"
+        f"{still.path} is a still image among clips, or has frames that are all alike: remove it, or put the frames "
+        "of a clip into a folder of their own"
         for home in sorted(among)
         for still in stills[home]
     ])  # fmt: skip
@@ -173,6 +179,7 @@ def _of_frames(home: pathlib.Path, frames: Sequence[Movie]) -> tuple[Movie, np.n
 
 def _opened(file: pathlib.Path) -> tuple[Movie, np.ndarray] | str:
     """Opens a file, and returns it with the durations of its frames in seconds; or the error."""
+    times = None
     try:
         if file.suffix.lower() in FILMS:
             times, size = _film_times(file)
@@ -184,7 +191,7 @@ def _opened(file: pathlib.Path) -> tuple[Movie, np.ndarray] | str:
                 durations, size = np.zeros(1), picture.size
     except InvalidInputError as error:
         return str(error)
-    return Movie(file, np.arange(len(durations)), None, size), durations
+    return Movie(file, np.arange(len(durations)), None, size, times=times), durations
 
 
 def _picture_durations(file: pathlib.Path) -> tuple[np.ndarray, tuple[int, int]]:
@@ -212,7 +219,7 @@ def _timed(opened: Sequence[tuple[Movie, np.ndarray]], frame_rate: float | None)
 
 def _at_rate(movie: Movie, durations: np.ndarray, frame_rate: float | None) -> Movie:
     least = durations.min()
-    if frame_rate == 0 or least <= 0:
+    if frame_rate == 0 or durations.max() <= 0:
         if frame_rate:
             raise InvalidInputError(f"{movie.path} has no durations of frames: set frame_rate=0 to take them as stored")
         return movie
@@ -221,11 +228,17 @@ def _at_rate(movie: Movie, durations: np.ndarray, frame_rate: float | None) -> M
         wanted = np.arange(max(1, round(starts[-1] * frame_rate))) / frame_rate
         shown = np.searchsorted(starts, wanted + 1e-6, side="right") - 1
         return dataclasses.replace(movie, stored=np.minimum(shown, len(durations) - 1), rate=frame_rate)
-    times = np.round(durations / least)
-    if np.abs(durations / least - times).max() > _TOLERANCE:
+    times = np.round(durations / least) if least > 0 else np.zeros(1)
+    if least <= 0 or np.abs(durations / least - times).max() > _TOLERANCE:
         raise InvalidInputError(
             f"{movie.path} has frames of {least * 1000:g} to {durations.max() * 1000:g} ms: the rate varies; set "
             "frame_rate to bring all clips to one rate, or frame_rate=0 to take frames as they are stored"
+        )
+    if times.sum() > 2 * len(times):
+        raise InvalidInputError(
+            f"{movie.path} has {len(times)} frames of {least * 1000:g} to {durations.max() * 1000:g} ms, which would "
+            f"become {times.sum():,.0f} by repetition: set frame_rate to bring all clips to one rate, or frame_rate=0 "
+            "to take frames as they are stored"
         )
     repeated = np.repeat(movie.stored, times.astype(int))
     return dataclasses.replace(movie, stored=repeated, rate=float(len(repeated) / durations.sum()))
@@ -245,7 +258,7 @@ class _Movies:
         if movie.files:
             made = {int(number): self._still(movie.files[number]) for number in np.unique(wanted)}
         elif movie.path.suffix.lower() in FILMS:
-            made = {n: self._pixels(picture, movie) for n, picture in _film_frames(movie.path, np.unique(wanted))}
+            made = {n: self._pixels(picture, movie) for n, picture in _film_frames(movie, np.unique(wanted))}
         else:
             made = self._animated(movie, np.unique(wanted))
         missing = sorted(set(map(int, wanted)) - set(made))
@@ -300,20 +313,19 @@ def _film_times(file: pathlib.Path) -> tuple[np.ndarray, tuple[int, int]]:
         return np.array(stamps) * float(stream.time_base), size
 
 
-def _film_frames(file: pathlib.Path, numbers: np.ndarray) -> list[tuple[int, Image.Image]]:
-    """Decodes frames of a film, from the key frame before the first of them."""
-    times, _ = _film_times(file)
+def _film_frames(movie: Movie, numbers: np.ndarray) -> Iterator[tuple[int, Image.Image]]:
+    """Decodes frames of a film, one after the other, from the key frame before the first of them."""
+    times, file = movie.times, str(movie.path)
+    assert times is not None, movie.path
     wanted = {int(number) for number in numbers}
-    found = []
-    with decode.reading(str(file), "is corrupt"), _av().open(str(file)) as container:
+    with decode.reading(file, "is corrupt"), _av().open(file) as container:
         stream = container.streams.video[0]
         if numbers[0] > 0:
             container.seek(round(times[numbers[0]] / float(stream.time_base)), stream=stream, backward=True)
         for frame in container.decode(stream):
             number = int(np.abs(times - frame.time).argmin())
             if number in wanted:
-                found.append((number, frame.to_image()))
+                yield number, frame.to_image()
                 wanted.discard(number)
             if not wanted:
                 break
-    return found

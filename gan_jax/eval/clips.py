@@ -14,6 +14,12 @@ from gan_jax.host import from_uint8
 PIXELS = 64  # lengths are in pixels of frames of this height, whatever the frames are
 MATRIX = 16  # contents and motions of one matrix of clips
 _LEAST = 0.01  # least scale of an attribute, for those that are constant in the reference
+# What varies within a clip may not vary at all in the reference, so it is compared with how much clips differ in the
+# quantity itself. Shares of frames have the scale 1.
+_SPREAD_OF = {
+    "color_std": "color", "area_std": "area", "closure": "displacement", "smoothness": "displacement",
+    "line": "displacement", "circle": "displacement", "compact": None, "visible": None,
+}  # fmt: skip
 
 
 def attributes() -> Extractor:
@@ -23,14 +29,29 @@ def attributes() -> Extractor:
         del params
         return {"features": metrics.clip_attributes(from_uint8(clips), pixels=PIXELS).rows()}
 
-    return Extractor(apply, None, {"name": "attributes", "version": 1, "pixels": PIXELS}, "clips")
+    return Extractor(apply, None, {"name": "attributes", "version": 2, "pixels": PIXELS}, "clips")
 
 
 def fd_attributes(found: Any) -> dict[str, float]:
-    """Computes the Frechet distance of attributes, each divided by its standard deviation in the reference."""
+    """Computes the Frechet distance of attributes, each divided by its scale in the reference."""
     real, fake = (np.asarray(side.outputs.features, np.float64) for side in (found.real, found.fake))
-    scale = np.maximum(real.std(axis=0), _LEAST)
+    scale = scales(real)
     return {"": metrics.frechet_distance(metrics.moments(real / scale), metrics.moments(fake / scale))}
+
+
+def scales(rows: np.ndarray) -> np.ndarray:
+    """Returns the scale of each attribute: its standard deviation, or that of what it is a change of.
+
+    Args:
+      rows: attributes of the reference's clips, from `ClipAttributes.rows`.
+    """
+    spread = {
+        name: np.maximum(np.std(np.atleast_2d(x.T), axis=1), _LEAST)
+        for name, x in metrics.ClipAttributes.of_rows(rows)._asdict().items()
+    }
+    of = {name: spread[source] if source else np.ones(1) for name, source in _SPREAD_OF.items()}
+    common = {name: np.sqrt(np.mean(x**2, keepdims=True)) for name, x in of.items()}
+    return np.concatenate([common.get(name, x) for name, x in spread.items()])
 
 
 def shapes(found: Any) -> dict[str, float]:

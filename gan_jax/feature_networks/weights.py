@@ -56,10 +56,11 @@ class WeightsFile(NamedTuple):
     def wanted(self) -> str:
         """Describes the expected file, where to get it and where to put it, for error messages."""
         names = " or ".join([self.name, *self.other_names])
+        content = f"{self.size:,} bytes, sha256 {self.sha256}" if self.sha256 else f"about {self.size:,} bytes"
+        how = "with `gan-jax fetch` or by hand, " if self.sha256 else ""
         return (
-            f"expected {names} ({self.size:,} bytes, sha256 {self.sha256 or 'of your own choice'}); get it from "
-            f"{self.url}, with `gan-jax fetch` or by hand, and put it into {default_directory()}, or into a directory "
-            f"that ${VARIABLE} or --feature_weights=DIR names"
+            f"expected {names} ({content}); get it from {self.url}, {how}and put it into {default_directory()}, or "
+            f"into a directory that ${VARIABLE} or --feature_weights=DIR names"
         )
 
     def load(self, directory: str | os.PathLike[str] | None = None) -> tuple[dict[str, np.ndarray], str]:

@@ -213,8 +213,9 @@ class MoCoGANCritic(nn.Module):
         count = _doublings(x.shape[-2]) if self.halvings is None else self.halvings
         if x.ndim == 5 and x.shape[1] < 3 * count + 4:
             raise InvalidInputError(
-                f"clips of {x.shape[1]} frames and {x.shape[-2]} pixels: the video critic needs {3 * count + 4} frames "
-                "or more; take longer clips, smaller frames, or nets.FramesDiscriminator"
+                f"clips of {x.shape[1]} frames and {x.shape[-2]} pixels: the critic of clips needs {3 * count + 4} "
+                "frames or more; take longer clips, smaller frames, or the critic of three frames "
+                "(nets.FramesDiscriminator, critic=frames in configs)"
             )
 
         def convolved(x: Array, features: int, stride: int, padding: int, name: str) -> Array:
@@ -332,8 +333,8 @@ class FramesDiscriminator(nn.Module):
         b, t = clips.shape[:2]
         if not 2 <= self.frames <= t <= self.max_frames:
             raise InvalidInputError(
-                f"clips of {t} frames, frames={self.frames}, max_frames={self.max_frames}: expected 2 or more frames, "
-                "as many as the clip has at most, and clips of at most max_frames"
+                f"clips of {t} frames: this critic sees {self.frames} frames of each, which must be 2 or more and no "
+                f"more than a clip has, of clips of at most max_frames={self.max_frames}; take clips of other lengths"
             )
         if self.has_rng("noise"):
             order = jnp.argsort(jax.random.uniform(self.make_rng("noise"), (b, t)), axis=-1)

@@ -179,7 +179,9 @@ def test_frames_that_stand_still_are_repeated(tmp_path):
     save(tmp_path / "a.gif", still)
     with Image.open(tmp_path / "a.gif") as picture:
         assert picture.n_frames == 3
-    np.testing.assert_array_equal(read(tmp_path).reader.frames(0, np.arange(6))[:, 0, 0, 0], [0, 0, 0, 1, 2, 2])
+    source = read(tmp_path)
+    np.testing.assert_array_equal(source.reader.frames(0, np.arange(6))[:, 0, 0, 0], [0, 0, 0, 1, 2, 2])
+    assert "3 frames repeated, as their durations say" in source.summary()
 
 
 def test_rates(tmp_path):
@@ -189,6 +191,14 @@ def test_rates(tmp_path):
     assert read(tmp_path, frame_rate=0).reader.lengths == [9]
     made = read(tmp_path, frame_rate=10)  # at 0, 100, ..., 1000 ms; the stored frames start at 0, 100, 240, 340, 590
     np.testing.assert_array_equal(made.reader.frames(0, np.arange(11))[:, 0, 0, 0], [0, 1, 1, 2, 3, 3, 4, 5, 6, 7, 8])
+    save(tmp_path / "a.gif", frames_of(0), duration=[100] * 8 + [3000])
+    with pytest.raises(InvalidInputError, match=r"a\.gif has 9 frames of 100 to 3000 ms, which would become 38 by"):
+        read(tmp_path)
+    assert read(tmp_path, frame_rate=0).reader.lengths == [9] and read(tmp_path, frame_rate=10).reader.lengths == [38]
+    save(tmp_path / "a.gif", frames_of(0), duration=[0, 100] + [100] * 7)
+    with pytest.raises(InvalidInputError, match=r"a\.gif has frames of 0 to 100 ms: the rate varies"):
+        read(tmp_path)
+    assert read(tmp_path, frame_rate=10).reader.lengths == [8]
     save(tmp_path / "a.gif", frames_of(0), duration=100)
     save(tmp_path / "b.gif", frames_of(1), duration=50)
     with pytest.raises(InvalidInputError, match="clips of 10 to 20 frames per second"):
@@ -215,6 +225,8 @@ def test_what_is_refused_names_the_file(clips, tmp_path):
         read(clips)
     with pytest.raises(InvalidInputError, match="no clip: expected animated pictures"):
         read(clips / "down" / "d")
+    with pytest.raises(InvalidInputError, match=r"1 clips outside of them, b\.webp\. .*CLASS/CLIP/FRAME"):
+        read(clips / "up", labels=True)
     with pytest.raises(InvalidInputError, match="frame_rate=-1"):
         read(clips, frame_rate=-1)
 

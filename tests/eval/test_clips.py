@@ -32,6 +32,10 @@ def test_moving_digits_against_themselves_and_frames_in_another_order(tmp_path):
     other = judge([mixed])
     assert other["fd_attributes1k"] > 5 and other["moving_digits1k_bouncing"] > 0.9
     assert other["moving_digits1k_smoothness"] > 5 * found["moving_digits1k_smoothness"]
+    real = as_samples(source)
+    frozen = judge([np.repeat(real[:, :1], 16, 1)])["fd_attributes1k"]
+    flickering = np.where(np.arange(16)[:, None, None, None] % 2, real, (real + 1) * 0.95 - 1)
+    assert 0 < judge([flickering])["fd_attributes1k"] < 0.1 * frozen, "a little of what the data never do"
     record = judge.records["fd_attributes1k"]
     assert record["network"]["name"] == "attributes" and record["reference_count"] == 1000
 

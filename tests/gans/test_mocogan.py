@@ -116,7 +116,7 @@ def test_three_frames_are_drawn_in_order_and_the_critic_knows_their_distance():
     few = np.unique(np.round(run(constant, KEY), 5))
     assert 5 < len(few) <= 15  # pairs of distances of three of seven frames
     np.testing.assert_array_equal(run(clips, KEY), run(clips, KEY))
-    with pytest.raises(InvalidInputError, match="frames=3"):
+    with pytest.raises(InvalidInputError, match="clips of 2 frames: this critic sees 3 frames"):
         network.init(KEY, clips[:, :2])
 
 
