@@ -22,7 +22,7 @@ from absl import app, flags
 
 import gan_jax
 from benchmarks.measure import put, record, recorded, spread, table
-from gan_jax import data, metrics, runtime
+from gan_jax import data, metrics, runs, runtime
 from gan_jax.data import Clips
 from gan_jax.eval.clips import PIXELS
 from gan_jax.host import from_uint8
@@ -97,7 +97,7 @@ def of_run(cache: pathlib.Path) -> Iterator[dict[str, Any]]:
         yield {"of": f"{name}{''.join(without)}, {step:,} iterations", "step": step, "seed": config["seed"]} | found
 
 
-def information(run: gan_jax.Run, config: dict[str, Any], name: str) -> float:
+def information(run: runs.Run, config: dict[str, Any], name: str) -> float:
     """Returns the information of the category about the motion, in bits, of clips that share nothing."""
     game, kinds, categories = run.experiment.game, [], []
     sample = jax.jit(lambda key, z: game.sample(run.state, key, len(z), inputs=z))
