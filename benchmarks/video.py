@@ -22,7 +22,7 @@ from absl import app, flags
 
 import gan_jax
 from benchmarks.measure import put, record, recorded, spread, table
-from gan_jax import data, metrics, runs, runtime
+from gan_jax import data, metrics, runtime
 from gan_jax.data import Clips
 from gan_jax.eval.clips import PIXELS
 from gan_jax.host import from_uint8
@@ -97,13 +97,14 @@ def of_run(cache: pathlib.Path) -> Iterator[dict[str, Any]]:
         yield {"of": f"{name}{''.join(without)}, {step:,} iterations", "step": step, "seed": config["seed"]} | found
 
 
-def information(run: runs.Run, config: dict[str, Any], name: str) -> float:
+def information(run: runtime.Trained, config: dict[str, Any], name: str) -> float:
     """Returns the information of the category about the motion, in bits, of clips that share nothing."""
-    game, kinds, categories = run.experiment.game, [], []
+    game, prior, kinds, categories = run.experiment.game, run.experiment.game.prior, [], []
+    assert prior is not None
     sample = jax.jit(lambda key, z: game.sample(run.state, key, len(z), inputs=z))
     measure = jax.jit(lambda clips: metrics.clip_attributes(clips, pixels=PIXELS))
     for key in jax.random.split(jax.random.key(7), _CLIPS // 250):
-        z = game.prior.sample(key, 250)
+        z = prior.sample(key, 250)
         found = measure(sample(key, z))
         kinds.append(metrics.horizontal(found) if name == "shapes" else metrics.motion_kinds(found, PIXELS))
         categories.append(jnp.argmax(z[:, config["content"] : config["content"] + config["categories"]], axis=1))
