@@ -11,6 +11,7 @@ share neither content nor motion; of unrelated ones it is below .01 bit.
 
 import json
 import pathlib
+import re
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -108,14 +109,19 @@ def information(run: runtime.Trained, config: dict[str, Any], name: str) -> floa
         found = measure(sample(key, z))
         kinds.append(metrics.horizontal(found) if name == "shapes" else metrics.motion_kinds(found, PIXELS))
         categories.append(jnp.argmax(z[:, config["content"] : config["content"] + config["categories"]], axis=1))
-    return metrics.mutual_information(np.concatenate(categories), np.concatenate(kinds))
+    return max(0.0, metrics.mutual_information(np.concatenate(categories), np.concatenate(kinds)))
 
 
 def results() -> str:
     """Returns the newest results of each kind and seed as two tables."""
     newest = {(row["of"], row.get("seed", 0)): row for row in recorded("video")}
     groups: dict[str, list[dict[str, Any]]] = {}
-    for (name, _), row in newest.items():
+    # Real clips first, then equal runs together, in the order of their checkpoints.
+    ordered = sorted(
+        newest.values(), key=lambda row: ("step" in row, re.split(r", [\d,]+ it", row["of"])[0], row.get("step"))
+    )
+    for row in ordered:
+        name = row["of"]
         groups.setdefault(name, []).append(row)
     parts = []
     for name in ("moving_digits", "shapes"):
