@@ -56,7 +56,8 @@ class WeightsFile(NamedTuple):
     def wanted(self) -> str:
         """Describes the expected file, where to get it and where to put it, for error messages."""
         names = " or ".join([self.name, *self.other_names])
-        content = f"{self.size:,} bytes, sha256 {self.sha256}" if self.sha256 else f"about {self.size:,} bytes"
+        known = f"{self.size:,} bytes, sha256 {self.sha256}"
+        content = known if self.sha256 else f"about {self.size:,} bytes, a file of your own choice"
         how = "with `gan-jax fetch` or by hand, " if self.sha256 else ""
         return (
             f"expected {names} ({content}); get it from {self.url}, {how}and put it into {default_directory()}, or "

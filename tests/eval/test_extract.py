@@ -105,7 +105,9 @@ def test_requests_by_name():
 def test_every_metric_gives_the_values_that_it_names(name):
     random, classes = np.random.default_rng(0), 30 if name == "stacked" else 5
     metric = evals.METRICS[name]
-    features = {"mixture": 2, "shapes": 18, "moving_digits": 18, "disentanglement": 18}.get(name, 8)
+    features = {"mixture": 2, "shapes": 18, "moving_digits": 18, "disentanglement": 18, "fd_attributes": 18}.get(
+        name, 8
+    )
     widths, paired = (features, classes), metric.takes == evals.PAIRS
     real, fake = (
         evals.FeatureStatistics(evals.Outputs(*(random.normal(size=(n, width)).astype(np.float32) for width in widths)))
