@@ -94,9 +94,7 @@ def rows(lines: Sequence[Line]) -> list[list[Any]]:
     table: list[list[Any]] = [["config", *weak_columns, "strong: ms on v5e, by chips", "stops at", "because"]]
     for name, one in by_name(lines).items():
         curves = [one["weak"].get(compiled, {}) for compiled in chips]
-        shown = [
-            ", ".join(f"{curve[n]:.0%} on {n}" for n in (64, max(curve)) if curve) if curve else "" for curve in curves
-        ]
+        shown = [", ".join(f"{curve[n]:.0%} on {n}" for n in (64, max(curve, default=0)) if curve) for curve in curves]
         times = {chips: _total(line) for chips, line in one["strong"].items()}
         if any(shown) or len(times) > 1:
             points = ", ".join(f"{chips}: {x * 1e3:.3g}" for chips, x in times.items())

@@ -139,8 +139,7 @@ class Bucket:
 
     def read_all(self, keys: Iterable[str]) -> dict[str, bytes]:
         """Reads many objects at a time; those that do not exist are left out."""
-        found = self._together({key: lambda key=key: self._store.read(key) for key in keys}, "read")  # type: ignore[misc]
-        return {key: one.value for key, one in found.items() if one.state == "value"}
+        return {key: one.value for key, one in self._read(keys).items() if one.state == "value"}
 
     def write(self, key: str, content: bytes, *, only_if: bytes | None = None) -> bytes | None:
         """Writes an object.
@@ -159,8 +158,10 @@ class Bucket:
 
     def generations(self, keys: Iterable[str]) -> dict[str, bytes]:
         """Returns the generations of objects; see `absent`."""
-        found = self._together({key: lambda key=key: self._store.read(key) for key in keys}, "read")  # type: ignore[misc]
-        return {key: one.stamp.generation for key, one in found.items()}
+        return {key: one.stamp.generation for key, one in self._read(keys).items()}
+
+    def _read(self, keys: Iterable[str]) -> dict[str, Any]:
+        return self._together({key: lambda key=key: self._store.read(key) for key in keys}, "read")  # type: ignore[misc]
 
     def delete_all(self, keys: Mapping[str, bytes | None]) -> None:
         """Deletes many objects at a time, if they exist.

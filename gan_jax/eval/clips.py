@@ -46,7 +46,7 @@ def scales(rows: np.ndarray) -> np.ndarray:
       rows: attributes of the reference's clips, from `ClipAttributes.rows`.
     """
     spread = {
-        name: np.maximum(np.std(np.atleast_2d(x.T), axis=1), _LEAST)
+        name: np.maximum(np.std(x.reshape(len(x), -1), axis=0), _LEAST)
         for name, x in metrics.ClipAttributes.of_rows(rows)._asdict().items()
     }
     of = {name: spread[source] if source else np.ones(1) for name, source in _SPREAD_OF.items()}

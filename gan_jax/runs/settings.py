@@ -49,6 +49,13 @@ def network(module: Any, config: Config) -> Network:
 def whole_numbers(config: Config, key: str) -> tuple[int, ...]:
     """Reads a value of a config that is a list, such as `widths="32,64,64"`.
 
+    Args:
+      config: the config.
+      key: key of the value.
+
+    Returns:
+      The numbers.
+
     Raises:
       InvalidInputError: if it is not one of whole numbers.
     """
