@@ -185,9 +185,8 @@ class Bucket:
             listed = [key.decode() for key in self._result(self._store.list(ranges), "listed", prefix)]
         except StorageError as error:
             if not str(error.__cause__).startswith(_EXHAUSTED):
-                self.read(
-                    f"{prefix}lock"
-                )  # TensorStore hides why Google refuses to list; a read tells, if it fails too
+                # TensorStore hides why Google refuses to list; a read tells, if it fails too.
+                self.read(f"{prefix}lock")
             raise
         return sorted(key for key in listed if key.startswith(prefix))  # some services ignore the end of the range
 

@@ -6,6 +6,7 @@ from gan_jax.gans.cgan import cgan
 from gan_jax.gans.cut import FASTCUT, cut
 from gan_jax.gans.cyclegan import cyclegan
 from gan_jax.gans.dcgan import dcgan
+from gan_jax.gans.decay import linear_decay
 from gan_jax.gans.inversion import invert
 from gan_jax.gans.mocogan import mocogan
 from gan_jax.gans.pix2pix import pix2pix
@@ -15,7 +16,6 @@ from gan_jax.gans.standard import sampler, sampling_weights, standard_game
 from gan_jax.gans.stylegan2 import stylegan2
 from gan_jax.gans.terms import gradient_penalty, penalty, r1, r2
 from gan_jax.gans.tokenizer import TOKENIZER_RECIPES, VQ_WEIGHTS, FrozenFeatures, TokenizerRecipe, tokenizer
-from gan_jax.gans.translation import linear_decay
 from gan_jax.gans.vae import BERNOULLI, GAUSSIAN, Likelihood, vae
 from gan_jax.gans.vae_gan import VAE_GAN_AUTHORS, vae_gan
 from gan_jax.gans.vanilla import vanilla

@@ -12,9 +12,10 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from gan_jax import core, losses
 from gan_jax.core import Hook
+from gan_jax.gans.decay import decay_hooks
 from gan_jax.gans.standard import DISCRIMINATOR, GENERATOR, sampler, standard_game
 from gan_jax.gans.terms import gan_loss
-from gan_jax.gans.translation import check_pair, decay_hooks, translate
+from gan_jax.gans.translation import check_pair, translate
 from gan_jax.losses import GANLoss, least_squares
 from gan_jax.types import Batch, Game, InvalidInputError, Network, PRNGKey, Term, Value, View
 

@@ -10,9 +10,9 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from gan_jax import core
 from gan_jax.core import GANState, Hook
+from gan_jax.gans.decay import decay_hooks
 from gan_jax.gans.standard import DISCRIMINATOR, GENERATOR, sampler, sampling_weights, standard_game
 from gan_jax.gans.terms import LOGITS, logit_metrics, over_scales
-from gan_jax.gans.translation import decay_hooks
 from gan_jax.losses import GANLoss, cycle_consistency, identity_mapping, least_squares
 from gan_jax.types import Batch, Game, InvalidInputError, Metrics, Network, Phase, PRNGKey, Term, Value, View
 

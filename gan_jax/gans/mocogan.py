@@ -12,10 +12,10 @@ from jaxtyping import Array, PyTree
 from gan_jax import core
 from gan_jax.core import GANState, Hook
 from gan_jax.gans.adversarial import Augmentation, check_labels
+from gan_jax.gans.decay import decay_hooks
 from gan_jax.gans.heads import auxiliary_classifier, information
 from gan_jax.gans.standard import DISCRIMINATOR, GENERATOR, sampled_labels, sampler, standard_game
 from gan_jax.gans.terms import LOGITS, gan_loss, named, sees_reals
-from gan_jax.gans.translation import decay_hooks
 from gan_jax.losses import GANLoss, non_saturating
 from gan_jax.types import Batch, Game, InvalidInputError, Network, PRNGKey, Term
 

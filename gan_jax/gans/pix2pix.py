@@ -6,9 +6,10 @@ import optax
 
 from gan_jax import core
 from gan_jax.core import Hook
+from gan_jax.gans.decay import decay_hooks
 from gan_jax.gans.standard import DISCRIMINATOR, GENERATOR, sampler, standard_game
 from gan_jax.gans.terms import feature_matching, gan_loss, reconstruction
-from gan_jax.gans.translation import check_pair, decay_hooks, one_hot_input, translate
+from gan_jax.gans.translation import check_pair, one_hot_input, translate
 from gan_jax.losses import GANLoss, non_saturating
 from gan_jax.types import Game, Network, Term
 
