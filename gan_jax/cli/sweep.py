@@ -110,7 +110,7 @@ def check() -> list[spaces.Point]:
     """Returns the trials, none for a study; refuses flags and spaces that no sweep of this config can have."""
     _, module, config = commands.experiment_file()
     check_flags()
-    if _WORKDIR.value is None and not _DRY_RUN.value:
+    if _WORKDIR.value is None and (_PRINT.value or not _DRY_RUN.value):
         raise InvalidInputError("--workdir is missing: a directory for the sweep, such as --workdir=runs/sweep")
     space = space_of(module, config)
     return points(space) if _PRINT.value or _ENGINE.value != "study" else []
@@ -363,7 +363,8 @@ def _run(words: Sequence[str], stop: signals.StopRequest) -> int:
 def main() -> int:
     """Runs the command."""
     path, module, config = commands.experiment_file()
-    compiled_for, wanted, workdir = slices.check(_TOPOLOGY.value, _DRY_RUN.value), check(), kinds.place(_WORKDIR)
+    compiled_for, wanted = slices.check(_TOPOLOGY.value, _DRY_RUN.value), check()
+    workdir = pathlib.Path() if _WORKDIR.value is None else kinds.place(_WORKDIR)  # a dry run needs none
     if _PRINT.value:
         for index, point in enumerate(wanted):
             words = trials.command(_named(path), overridden() | point, trials.directory(workdir, index))

@@ -34,7 +34,7 @@ def parameter_table(players: dict[str, Any]) -> str:
 def program_bytes(state: PyTree, analysis: Any) -> dict[str, int]:
     """Returns the bytes per device of a compiled program by XLA's analysis: state, data, and temporary arrays."""
     held = tree_bytes(state)
-    data, temporaries = analysis.argument_size_in_bytes - held, analysis.temp_size_in_bytes
+    data, temporaries = max(0, analysis.argument_size_in_bytes - held), analysis.temp_size_in_bytes
     return {"state": held, "data": data, "temporaries": temporaries}
 
 

@@ -121,6 +121,8 @@ def test_bad_input_is_told(tmp_path):
         return run("sweep", *FLAGS, *flags, code=2)
 
     assert "--workdir is missing" in refused(SPACE)
+    assert "--workdir is missing" in refused(SPACE, "--dry_run", "--print_commands")
+    assert "compiled in" in run("sweep", *FLAGS, SPACE, "--dry_run"), "which needs no workdir"
     other = str(ROOT / "experiments" / "configs" / "cgan_mnist.py")
     assert "has no sweep()" in run("sweep", f"--config={other}", f"--workdir={tmp_path}", code=2)
     assert "width=32 changes the program" in refused("--space=width=16,32", f"--workdir={tmp_path / 'a'}")

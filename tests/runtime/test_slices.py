@@ -18,7 +18,7 @@ from gan_jax.runtime import ahead, costs, hlo
 from gan_jax.sweep import Member
 from gan_jax.sweep import ahead as populations
 from gan_jax.types import InvalidInputError
-from tests.conformance.games import GAMES
+from tests.conformance.games import GAMES, SLOW
 from tests.experiments.test_flags import refused
 from tests.processes import ROOT, run
 
@@ -49,7 +49,7 @@ def forecasts(made, target=SLICE):
     }
 
 
-@pytest.mark.parametrize("name", GAMES)
+@pytest.mark.parametrize("name", [name for name in GAMES if name not in SLOW])
 def test_a_game_of_each_family_compiles_and_only_reduces(name):
     found = forecasts(experiment(name))
     training = found["training"]
